@@ -1,0 +1,93 @@
+"""The command `research`. Arguments and YAML are checked first; torch is imported after."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from research import __version__
+from research.errors import UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="research", description="Fine-tune transformers, with numbers that can stand in a paper.")
+    top.add_argument("--version", action="version", version=f"research {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    for name, text in (
+        ("train", "fit, validate and test an experiment; on a folder it began, resume it"),
+        ("show", "print the resolved config, data, parameters and steps; train nothing"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("experiment", help="the experiment's YAML file")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as in optim.lr=3e-5")
+
+    command = commands.add_parser("evaluate", help="score a finished run again")
+    command.add_argument("run", help="run folder")
+    command.add_argument("--split", default="test", choices=("train", "validation", "test"))
+
+    command = commands.add_parser("predict", help="label new text with a finished run")
+    command.add_argument("run", help="run folder")
+    command.add_argument("--input", required=True, help="file with the task's columns (JSONL, CSV, TSV, Parquet, ...)")
+    command.add_argument("--output", required=True, help="file to write: .jsonl, .csv or .parquet")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a mistake that a person can mend is one sentence on standard error and exit code 2."""
+    options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        return run(options)
+    except UserError as error:
+        print(f"research: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("research: interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+
+
+def run(options: argparse.Namespace) -> int:
+    """Dispatch a parsed command."""
+    if options.command in ("train", "show"):
+        from research.config import load_config
+
+        config = load_config(options.experiment, options.overrides)
+        settle_environment()
+        from research import train
+
+        if options.command == "show":
+            train.show(config)
+            return 0
+        return train.train(config)
+
+    from research.run import Run
+
+    opened = Run.read(options.run)
+    settle_environment()
+    from research import train
+    from research.console import class_table, console, score_table
+
+    if options.command == "evaluate":
+        scores = train.evaluate(opened, options.split)
+        console.print(score_table({options.split: scores}))
+        classes = class_table(scores)
+        if classes is not None:
+            console.print(classes)
+    else:
+        rows = train.predict(opened, options.input, options.output)
+        print(f"{rows} rows written to {options.output}")
+    return 0
+
+
+def settle_environment() -> None:
+    """What libraries read from the environment when they are imported."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""What a person sees: a progress bar in a terminal, plain lines in a log file, a table at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class StepProgress:
+    """Progress over optimiser steps, on rank zero."""
+
+    def __init__(self, total_steps: int, show: bool | str) -> None:
+        self.total_steps = total_steps
+        self.bar: Progress | None = None
+        if show is True or (show == "auto" and sys.stderr.isatty()):
+            columns = (
+                TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
+            )  # fmt: skip
+            self.bar = Progress(*columns, console=console, refresh_per_second=4)
+            self.task = self.bar.add_task("", total=total_steps)
+
+    def start(self, step: int) -> None:
+        if self.bar is not None:
+            self.bar.start()
+            self.bar.update(self.task, completed=step)
+
+    def advance(self, step: int) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=step)
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        """One row of metrics: beside the bar, or as a line."""
+        shown = {
+            name.removeprefix("train/").removeprefix("time/"): f"{value:.4g}"
+            for name, value in scalars.items()
+            if name.count("/") == 1 and name not in ("train/epoch", "time/seconds")
+        }
+        text = "  ".join(f"{name} {value}" for name, value in shown.items())
+        if self.bar is not None and any(name.startswith("train/") for name in scalars):
+            self.bar.update(self.task, description=text)
+        else:
+            console.print(f"step {step}/{self.total_steps}  {text}")
+
+    def stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def score_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
+    """Scores of the splits side by side, then precision, recall, F1 and support per class."""
+    splits = [name for name, scores in metrics.items() if scores]
+    table = Table(title="Scores", title_justify="left")
+    table.add_column("score")
+    for split in splits:
+        table.add_column(split, justify="right")
+    names = dict.fromkeys(name for split in splits for name in metrics[split] if "/" not in name)
+    for name in names:
+        table.add_row(name, *(_number(metrics[split].get(name)) for split in splits))
+    return table
+
+
+def class_table(scores: Mapping[str, float]) -> Table | None:
+    """The classification report of one split, None for a task without classes."""
+    classes = [name.removeprefix("support/") for name in scores if name.startswith("support/")]
+    if not classes:
+        return None
+    table = Table(title="Per class", title_justify="left")
+    table.add_column("class")
+    for name in ("precision", "recall", "f1", "support"):
+        table.add_column(name, justify="right")
+    for label in classes:
+        cells = [_number(scores.get(f"{name}/{label}")) for name in ("precision", "recall", "f1")]
+        table.add_row(label, *cells, f"{scores[f'support/{label}']:.0f}")
+    return table
+
+
+def _number(value: Any) -> str:
+    return "" if value is None else f"{value:.4f}"

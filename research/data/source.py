@@ -1,0 +1,268 @@
+"""One split of a data set, from a local file or the hub, as memory-mapped rows that know where they stand."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from research.data.formats import SUFFIXES, format_of, has_known_suffix, kind_name
+from research.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of one split: `id` (unique text), the fields the task asked for, the data's other columns."""
+
+    name: str  # "train" | "validation" | "test" | "input"
+    rows: "datasets.Dataset"
+    origin: str  # the file path, or "hub-name (split)"
+    lines: bool  # rows carry `__line__`, their 1-based place in a local text file
+    fingerprint: str  # sha256 of the local file, or of what names the hub's rows
+    place: str = "row"  # what a place counts: "line", "item", "question" or (from 0) "row"
+
+    def where(self, index: int) -> str:
+        """Where a row stands: 'data/train.jsonl, line 17' or 'stanfordnlp/sst2 (train), row 16'."""
+        if self.place == "question":
+            return f"{self.origin}, question {self.rows[index]['id']}"
+        return f"{self.origin}, {self.place} {self.number(index)}"
+
+    def number(self, index: int) -> int:
+        """The row's line, item or question in its file, from 1; else its index, from 0."""
+        return self.rows[index]["__line__"] if self.lines else index
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A whole column, memory-mapped."""
+        return self.rows.select_columns([name]).with_format("arrow")[:].column(name)
+
+
+def open_split(
+    *,
+    name: str,
+    value: str,
+    hub_name: str | None,
+    hub_config: str | None,
+    hub_revision: str | None,
+    fields: Mapping[str, str],
+    optional: Collection[str] = (),
+    limit: int | None = None,
+) -> Split:
+    """Open `value`: a local file, or a split expression (`train[:90%]`) of the data set `hub_name`.
+
+    `fields` maps each field the task needs to its column in the data; those in `optional` may be absent
+    or hold nulls. `hub_name` may be a local folder in the hub's format. The first `limit` rows are taken.
+    Raises UserError saying what is wrong, where, and how to mend it.
+    """
+    if hub_name is None or has_known_suffix(value) or os.path.isfile(value):
+        split = _open_file(name, value)
+    else:
+        from research.data.hub import load_hub
+
+        rows = load_hub(hub_name, hub_config, value, hub_revision)
+        key = "\n".join(map(str, (hub_name, hub_config, hub_revision, value, rows._fingerprint)))
+        sha256 = hashlib.sha256(key.encode()).hexdigest()
+        split = Split(name=name, rows=rows, origin=f"{hub_name} ({value})", lines=False, fingerprint=sha256)
+    if len(split.rows) == 0:
+        raise UserError(f"{split.origin}: holds no {split.place}s; give at least one")
+    if limit is not None:
+        split = dataclasses.replace(split, rows=split.rows.select(range(min(limit, len(split.rows)))))
+    fields = {
+        field: column for field, column in fields.items() if _has_column(split, field, column, optional)
+    }
+    split = _with_fields(split, fields)
+    for field in fields:
+        _check_values(split, field, may_be_null=field in optional)
+    _check_ids(split)
+    if "tokens" in fields and "tags" in fields:
+        _check_tags(split)
+    return split
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """The sha256 of a file, read in pieces. UserError if it is missing, a folder or not readable."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise UserError(_missing_file(Path(path))) from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder; name one file in it ({', '.join(SUFFIXES)})") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the file's permissions") from None
+
+
+def check_tagged(row: Mapping[str, Any], where: str) -> None:
+    """UserError unless `row` has one tag for each token."""
+    tokens, tags = row["tokens"], row["tags"]
+    if len(tokens) != len(tags):
+        raise UserError(f"{where}: {len(tokens)} tokens but {len(tags)} tags; give each token one tag")
+
+
+def _open_file(name: str, path: str) -> Split:
+    sha256 = file_sha256(path)
+    if not has_known_suffix(path):
+        raise UserError(f"{path}: unknown kind of file; data.{name} takes {', '.join(SUFFIXES)}")
+    if os.path.getsize(path) == 0:
+        raise UserError(f"{path}: is empty; give a file with at least one row")
+    from research.data.arrow import load_file
+
+    format = None if path.lower().endswith(".parquet") else format_of(path)
+    rows = load_file(path, sha256, format)
+    place = format.place if format else "row"
+    return Split(name=name, rows=rows, origin=path, lines=format is not None, fingerprint=sha256, place=place)
+
+
+def _missing_file(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"{path}: no such file, and no folder {folder}; check the path (from {Path.cwd()})"
+    near = difflib.get_close_matches(path.name, [entry.name for entry in folder.iterdir()], n=3, cutoff=0.5)
+    guess = f"did you mean {' or '.join(near)}?" if near else f"check the path (from {Path.cwd()})"
+    hint = "" if has_known_suffix(str(path)) else "; for a split of a hub data set give `data.name` too"
+    return f"{path}: no such file; {guess}{hint}"
+
+
+# --- columns ------------------------------------------------------------------------------------------
+
+
+def _has_column(split: Split, field: str, column: str, optional: Collection[str]) -> bool:
+    columns = [known for known in split.rows.column_names if known != "__line__"]
+    if column in columns:
+        return True
+    if field in optional:
+        return False
+    near = difflib.get_close_matches(column, columns, n=1)
+    raise UserError(
+        f"{split.origin}: no column '{column}' for the field '{field}'; the columns are "
+        f"{', '.join(columns)}; map one with `data.columns.{field}: {near[0] if near else '<name>'}`"
+    )
+
+
+def _with_fields(split: Split, fields: Mapping[str, str]) -> Split:
+    """`id`, the fields under their own names, then the other columns; label numbers as their names."""
+    rows = split.rows
+    id_column = fields.get("id", "id")
+    sources = {"id": id_column if id_column in rows.column_names else "", **fields}
+    others = [name for name in rows.column_names if name not in sources and name not in sources.values()]
+    for field, column in sources.items():
+        values = _changed(split, field, column)
+        if values is None and list(sources.values()).count(column) > 1:
+            values = split.column(column)
+        if values is not None:
+            step = json.dumps([rows._fingerprint, split.name, field, column])
+            sources[field] = f"__{field}__"
+            fingerprint = hashlib.sha256(step.encode()).hexdigest()
+            rows = rows.add_column(sources[field], values, new_fingerprint=fingerprint)
+    rows = rows.select_columns([*sources.values(), *others])
+    renamed = {column: field for field, column in sources.items() if column != field}
+    return dataclasses.replace(split, rows=rows.rename_columns(renamed) if renamed else rows)
+
+
+def _changed(split: Split, field: str, column: str) -> pa.ChunkedArray | None:
+    """The values of a field that cannot be taken from the data as they are: ids and numbered labels."""
+    import datasets
+
+    if field == "id" and not column:
+        ids = [f"{split.name}-{index}" for index in range(len(split.rows))]
+        return pa.chunked_array([pa.array(ids, pa.string())])
+    feature = split.rows.features[column]
+    inner = getattr(feature, "feature", feature)  # of a list of labels
+    if isinstance(inner, datasets.ClassLabel):
+        return _label_names(split.column(column), inner.names)
+    values_type = split.rows.data.schema.field(column).type
+    if field != "id" or pa.types.is_string(values_type):
+        return None
+    if not pa.types.is_integer(values_type):
+        raise UserError(
+            f"{split.origin}: the column '{column}' of ids holds {values_type}; ids are text or numbers"
+        )
+    return split.column(column).cast(pa.string())
+
+
+def _label_names(codes: pa.ChunkedArray, names: list[str]) -> pa.ChunkedArray:
+    """Label numbers, or lists of them, as names; -1, the hub's mark of an unlabelled row, as null."""
+
+    def named(numbers: pa.Array) -> pa.Array:
+        return pa.array(names, pa.string()).take(pc.if_else(pc.less(numbers, 0), None, numbers))
+
+    def named_lists(lists: pa.Array) -> pa.Array:
+        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+        offsets = pa.array([0, *lengths.cumsum()], pa.int32())
+        return pa.ListArray.from_arrays(offsets, named(lists.flatten()), mask=lists.is_null())
+
+    is_list = not pa.types.is_integer(codes.type)
+    chunks = [named_lists(chunk) if is_list else named(chunk) for chunk in codes.chunks]
+    return pa.chunked_array(chunks, pa.list_(pa.string()) if is_list else pa.string())
+
+
+# --- values -------------------------------------------------------------------------------------------
+
+
+def _check_values(split: Split, field: str, may_be_null: bool) -> None:
+    import datasets
+
+    if isinstance(split.rows.features[field], datasets.Json):
+        raise UserError(_mixed(split, field))
+    values = split.column(field)
+    if values.null_count and not may_be_null:
+        index = pc.index(values.is_null(), True).as_py()
+        raise UserError(
+            f"{split.where(index)}: '{field}' is null or missing; give it a value or take the row out"
+        )
+    if isinstance(split.rows.features[field], datasets.List) and pc.list_flatten(values).null_count:
+        index = next(i for i, row in enumerate(values) if row.is_valid and None in row.as_py())
+        raise UserError(f"{split.where(index)}: '{field}' has a null in its list; give it a value")
+
+
+def _mixed(split: Split, field: str) -> str:
+    """What to say of a field whose values have no common type."""
+    kinds = ((index, kind_name(row[field])) for index, row in enumerate(split.rows) if row[field] is not None)
+    first, kind = next(kinds)
+    other = next(((index, found) for index, found in kinds if found != kind), None)
+    if other is None:
+        return (
+            f"{split.origin}: '{field}' holds {kind} of another shape from row to row; give all rows the same"
+        )
+    index, found = other
+    return f"{split.where(index)}: '{field}' holds {found} but {kind} in {split.where(first)}; use one kind"
+
+
+def _check_ids(split: Split) -> None:
+    ids = split.column("id")
+    if ids.null_count:
+        index = pc.index(ids.is_null(), True).as_py()
+        raise UserError(f"{split.where(index)}: 'id' is null or missing; give every row an id, or none")
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
+    seen: dict[str, int] = {}
+    for index, row_id in enumerate(ids.to_pylist()):
+        first = seen.setdefault(row_id, index)
+        if first != index:
+            places = f"{split.place} {split.number(first)} and {split.place} {split.number(index)}"
+            raise UserError(f"{split.origin}: the id '{row_id}' stands in {places}; ids must be unique")
+
+
+def _check_tags(split: Split) -> None:
+    """UserError at the first row whose tokens and tags are not lists of the same length."""
+    import datasets
+
+    for field in ("tokens", "tags"):
+        if not isinstance(split.rows.features[field], datasets.List | datasets.LargeList):
+            kind = split.rows.data.schema.field(field).type
+            raise UserError(
+                f'{split.origin}: \'{field}\' holds {kind}, not lists; write ["New", "York", ...]'
+            )
+    tokens, tags = (pc.list_value_length(split.column(field)) for field in ("tokens", "tags"))
+    index = pc.index(pc.not_equal(tokens, tags), True).as_py()
+    if index >= 0:
+        check_tagged(split.rows[index], split.where(index))

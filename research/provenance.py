@@ -1,0 +1,98 @@
+"""Where a run came from: code, packages, hardware, command, data and weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+import time
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+LARGEST_DIFF_BYTES = 1_000_000
+
+
+def attempt(command: list[str], ranks: int, resumed_from: int | None) -> dict[str, Any]:
+    """One start of a run. A resumed run has several, perhaps with other code or on other machines."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "resumed_from_step": resumed_from,
+        "command": command,
+        "ranks": ranks,
+        "code": code(),
+        "host": socket.gethostname(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "hardware": hardware(),
+    }
+
+
+def code() -> dict[str, Any]:
+    """Commit and uncommitted changes of this package's repository, as far as there is one."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout if done.returncode == 0 else None
+
+    diff = git("diff", "HEAD", "--", ".") or ""
+    remote = re.sub(r"//[^@/]*@", "//", (git("remote", "get-url", "origin") or "").strip())
+    return {
+        "commit": (git("rev-parse", "HEAD") or "").strip() or None,
+        "remote": remote or None,
+        "uncommitted_diff": diff if len(diff) <= LARGEST_DIFF_BYTES else f"{len(diff)} characters, not kept",
+        "source_sha256": source_sha256(folder),
+    }
+
+
+def source_sha256(folder: Path) -> str:
+    """One hash over the package's Python files: equal code, equal hash, with or without git."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        whole.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return whole.hexdigest()
+
+
+def packages() -> dict[str, str]:
+    return dict(sorted((d.metadata["Name"], d.version) for d in distributions() if d.metadata["Name"]))
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory and accelerators of this machine."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "memory_mib": memory,
+        "gpus": gpus,
+        "python": sys.version.split()[0],
+        "system": platform.platform(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def weights_sha256(model_name: str) -> dict[str, str]:
+    """sha256 of each weights file of a local model folder; a hub model is named by its revision instead."""
+    from research.data.source import file_sha256
+
+    folder = Path(model_name)
+    patterns = ("*.safetensors", "pytorch_model*.bin")
+    return {p.name: file_sha256(p) for pattern in patterns for p in sorted(folder.glob(pattern))} if folder.is_dir() else {}

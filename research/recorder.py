@@ -1,0 +1,326 @@
+"""What happens around the steps: rows of metrics, checkpoints, evaluations, the best model, stopping.
+
+Order at a step: log, save, then evaluate. A checkpoint is always older than the evaluation due at its step, and
+resuming from it runs that evaluation first, so a kill at any moment loses nothing and repeats exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+
+from research import predictions
+from research.cluster.signals import StopFlag
+from research.config import Config
+from research.console import StepProgress, console
+from research.errors import UserError
+from research.model import checkpoint
+from research.model.optim import learning_rate
+from research.run import Run
+from research.tasks.base import TaskModule
+from research.tracking import Tracker
+
+
+@dataclass
+class Progress:
+    """Where training stands; stands in every checkpoint."""
+
+    step: int = 0
+    best_step: int | None = None
+    best_score: float | None = None
+    evaluations_since_best: int = 0
+    train_seconds: float = 0.0
+    tokens: int = 0
+    examples: int = 0
+
+
+class Recorder(L.Callback):
+    """Writes the run folder while Lightning trains."""
+
+    def __init__(self, run: Run, config: Config, identity: dict[str, Any], writes: bool, tracker: Tracker | None) -> None:
+        self.run, self.config, self.identity, self.writes, self.tracker = run, config, identity, writes, tracker
+        self.progress = Progress()
+        self.restored = checkpoint.newest(run.checkpoints)
+        if self.restored is not None:
+            refuse_other_identity(self.restored, identity)
+            self.progress = Progress(**self.restored.state["progress"])
+        self.writer = checkpoint.Writer()
+        self.stop_flag = StopFlag()
+        self.stopped_early = False
+        self.scores: dict[str, dict[str, float]] = {}
+        self.saved_step, self.saved_time = self.progress.step, time.monotonic()
+        self.logged = (self.progress.step, time.monotonic(), self.progress.tokens, self.progress.examples)
+        self.seconds_before, self.segment_start = self.progress.train_seconds, 0.0
+        self.bar: StepProgress | None = None
+
+    @property
+    def monitor(self) -> str:
+        return self.config.trainer.monitor or self.module.monitor
+
+    @property
+    def interrupted(self) -> bool:
+        return self.stop_flag.signal is not None
+
+    def pending_evaluation(self, module: TaskModule) -> bool:
+        """Was the checkpoint written just before an evaluation?"""
+        if self.restored is None or "validation" not in module.data.stores:
+            return False
+        return boundary(self.progress.step, module)
+
+    def attach(self, module: TaskModule) -> None:
+        """Restore the weights before anything runs; the optimiser follows when Lightning has made it."""
+        self.module = module
+        self.bar = StepProgress(module.total_steps, self.config.trainer.progress) if self.writes else None
+        if self.restored is not None:
+            load_weights(module, self.restored)
+            module.step, module.tokens_done = self.progress.step, self.progress.tokens
+            module.examples_done = self.progress.examples
+        if self.writes:
+            self.run.rewind(self.progress.step)
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        self.stop_flag.install()
+        if self.restored is not None:
+            load_optimizer(module, self.restored)
+            self.restored = None
+        if self.bar is not None:
+            self.bar.start(module.step)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: Any) -> None:
+        self.segment_start = time.monotonic()
+        self.logged = (module.step, self.segment_start, module.tokens_done, module.examples_done)
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        step, last = module.step, batch_idx + 1 == trainer.num_training_batches
+        if step % self.config.trainer.log_every_steps == 0 or last:
+            self._log(trainer, module, batch)
+        elif module.device.type == "cpu" and not math.isfinite(float(module.last_loss)):
+            self._refuse_divergence(float(module.last_loss), step, batch)
+        stop = self._agreed_to_stop(trainer)
+        if last or stop:
+            self.progress.train_seconds = self.seconds_before + time.monotonic() - self.segment_start
+            self.seconds_before = self.progress.train_seconds
+        if self.writes and (last or stop or self._checkpoint_due(step)):
+            self.save(module)
+        if self.bar is not None:
+            self.bar.advance(step)
+        if stop:
+            trainer.should_stop = True
+            trainer.limit_val_batches = 0  # or Lightning would evaluate once more, off schedule
+
+    def _log(self, trainer: L.Trainer, module: TaskModule, batch: Any) -> None:
+        loss = module.last_loss.detach().clone()
+        if trainer.world_size > 1:
+            dist.all_reduce(loss)
+        step, now = module.step, time.monotonic()
+        if not math.isfinite(float(loss)):
+            self._refuse_divergence(float(loss), step, batch)
+        before, since, tokens, examples = self.logged
+        seconds = max(now - since, 1e-9)
+        scalars = {
+            "train/loss": float(loss),
+            "train/grad_norm": float(module.last_norm),
+            "train/lr": learning_rate(self.config.optim, step - 1, module.total_steps),
+            "train/epoch": step / module.data.plan.steps_per_epoch,
+            "time/examples_per_second": (module.examples_done - examples) / seconds,
+            "time/tokens_per_second": (module.tokens_done - tokens) / seconds,
+            "time/step_seconds": seconds / max(1, step - before),
+        }
+        self.logged = (step, now, module.tokens_done, module.examples_done)
+        self._write_row(step, scalars)
+
+    def _write_row(self, step: int, scalars: dict[str, float]) -> None:
+        if not self.writes:
+            return
+        self.run.log(step, scalars)
+        if self.bar is not None:
+            self.bar.log(step, scalars)
+        if self.tracker is not None:
+            self.tracker.log(step, scalars)
+
+    def _refuse_divergence(self, loss: float, step: int, batch: Any) -> None:
+        ids = self.module.data.splits["train"].rows["id"]
+        rows = [int(row) for part in batch.rows for row in part]
+        named = ", ".join(str(ids[row]) for row in rows[:10]) + (", ..." if len(rows) > 10 else "")
+        saved = f"the last good checkpoint is at step {self.saved_step}" if self.saved_step else "no checkpoint yet"
+        raise UserError(
+            f"The loss is {loss} at step {step} (examples {named}); {saved} in {self.run.checkpoints}. "
+            "Lower optim.lr, lengthen the warmup, or set trainer.precision=fp32."
+        )
+
+    def _agreed_to_stop(self, trainer: L.Trainer) -> bool:
+        if trainer.world_size == 1:
+            return self.interrupted
+        flag = torch.tensor([float(self.stop_flag.signal or 0)], device=self.module.device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        self.stop_flag.signal = int(flag) or None
+        return self.interrupted
+
+    def _checkpoint_due(self, step: int) -> bool:
+        every, minutes = self.config.trainer.checkpoint_every_steps, self.config.trainer.checkpoint_every_minutes
+        by_steps = every is not None and step % every == 0
+        return by_steps or (minutes is not None and time.monotonic() - self.saved_time > 60 * minutes)
+
+    def save(self, module: TaskModule) -> None:
+        """Copy the training state and write it behind the next steps."""
+        p = self.progress
+        p.step, p.tokens, p.examples = module.step, module.tokens_done, module.examples_done
+        if self.segment_start and p.train_seconds == self.seconds_before:
+            p.train_seconds = max(p.train_seconds, self.seconds_before)
+        scaler = getattr(module.trainer.precision_plugin, "scaler", None)
+        state = {
+            "progress": asdict(p),
+            "identity": self.identity,
+            "ranks": module.trainer.world_size,
+            "scaler": scaler.state_dict() if scaler is not None else None,
+        }
+        step, best, keep, folder = p.step, p.best_step, self.config.trainer.keep, self.run.checkpoints
+
+        def write(tensors: dict[str, torch.Tensor]) -> None:
+            checkpoint.save(folder, step, tensors, state)
+            checkpoint.rotate(folder, keep, best)
+
+        self.writer.submit(write, training_tensors(module))
+        self.saved_step, self.saved_time = step, time.monotonic()
+
+    def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
+        self._materialised = module.rows.up_to_date() if module.rows is not None else None
+        if self._materialised is not None:
+            self._materialised.__enter__()
+
+    on_test_start = on_predict_start = on_validation_start
+
+    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+        table, scores = self._scored(trainer, module)
+        self._write_row(module.step, {f"validation/{name}": value for name, value in scores.items()})
+        value = -scores["loss"] if self.monitor == "loss" else scores.get(self.monitor)
+        if value is None:
+            raise UserError(
+                f"trainer.monitor={self.monitor} is not a score of task {self.config.task}; "
+                f"it reports {', '.join(name for name in scores if '/' not in name)}."
+            )
+        p = self.progress
+        if p.best_score is None or value > p.best_score:
+            p.best_score, p.best_step, p.evaluations_since_best = value, module.step, 0
+            self.scores["validation"] = scores
+            if self.writes:
+                predictions.write(table, self.run.predictions / "validation.parquet")
+        else:
+            p.evaluations_since_best += 1
+        patience = self.config.optim.patience
+        if patience is not None and p.evaluations_since_best >= patience and module.step < module.total_steps:
+            self.stopped_early = True
+            trainer.should_stop = True
+
+    def on_test_end(self, trainer: L.Trainer, module: Any) -> None:
+        table, self.scores[module.split] = self._scored(trainer, module)
+        if self.writes:
+            predictions.write(table, self.run.predictions / f"{module.split}.parquet")
+
+    def on_predict_end(self, trainer: L.Trainer, module: Any) -> None:
+        self._leave_evaluation()
+
+    def _leave_evaluation(self) -> None:
+        if self._materialised is not None:
+            self._materialised.__exit__(None, None, None)
+
+    def _scored(self, trainer: L.Trainer, module: TaskModule) -> tuple[Any, dict[str, float]]:
+        """The table of predictions and its scores, which every rank computes from the same rows."""
+        self._leave_evaluation()
+        table, loss = evaluation_table(module)
+        scores = predictions.score(table)
+        return table, {**scores, "loss": loss}
+
+
+def evaluation_table(module: TaskModule) -> tuple[Any, float]:
+    """All ranks' predictions of the split just evaluated as a table, and the mean loss."""
+    gathered, loss = module.gathered_predictions()
+    split = module.data.splits[module.split]
+    columns = module.data.table(split, gathered)
+    return predictions.make_table(split, columns, module.data.scorer, module.data.score_settings()), loss
+
+
+def boundary(step: int, module: TaskModule) -> bool:
+    """Is an evaluation due after this many steps?"""
+    every = module.config.trainer.evaluate_every_steps or module.data.plan.steps_per_epoch
+    return step > 0 and (step % every == 0 or step == module.total_steps)
+
+
+def training_tensors(module: TaskModule) -> dict[str, torch.Tensor]:
+    """Weights, optimiser moments and the embedding's row state, by name."""
+    tensors = {f"model.{name}": tensor for name, tensor in unshared_state(module).items()}
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    optimizer: Any = module.optimizers()
+    for parameter, state in optimizer.optimizer.state.items():
+        for key, value in state.items():
+            tensors[f"optimizer.{names[parameter]}.{key}"] = value
+    if module.rows is not None:
+        tensors |= {f"rows.{name}": tensor for name, tensor in module.rows.optimizer_state().items()}
+    return tensors
+
+
+def unshared_state(module: TaskModule) -> dict[str, torch.Tensor]:
+    """The model's state with each tensor once, however many names it has."""
+    seen: set[int] = set()
+    state = module.encoder.model.state_dict()
+    return {k: v for k, v in state.items() if not (v.data_ptr() in seen or seen.add(v.data_ptr()))}  # type: ignore[func-returns-value]
+
+
+def load_weights(module: TaskModule, saved: checkpoint.Checkpoint) -> None:
+    """Put a checkpoint's weights, and the embedding's row state, into the module."""
+    tensors = saved.tensors()
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    expected = unshared_state(module)
+    wrong = sorted(k for k in expected if k not in weights or weights[k].shape != expected[k].shape)
+    if wrong:
+        raise UserError(f"The checkpoint {saved.path} is of another model: it lacks or reshapes {', '.join(wrong[:5])}.")
+    module.encoder.model.load_state_dict(weights, strict=False)
+    if module.rows is not None:
+        module.rows.load_optimizer_state({k[5:]: v for k, v in tensors.items() if k.startswith("rows.")})
+
+
+def load_optimizer(module: TaskModule, saved: checkpoint.Checkpoint) -> None:
+    """Put a checkpoint's optimiser moments into the optimiser Lightning has made."""
+    tensors = saved.tensors()
+    optimizer: Any = module.optimizers()
+    for name, parameter in module.named_parameters():
+        prefix = f"optimizer.{name}."
+        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        if state:
+            optimizer.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter) for k, v in state.items()}
+    scaler = getattr(module.trainer.precision_plugin, "scaler", None)
+    if scaler is not None and saved.state["scaler"]:
+        scaler.load_state_dict(saved.state["scaler"])
+
+
+def refuse_other_identity(saved: checkpoint.Checkpoint, identity: dict[str, Any]) -> None:
+    """Raise UserError when a checkpoint belongs to another task, model or data."""
+    theirs = saved.state["identity"]
+    wrong = [f"{key}: {theirs.get(key)} -> {identity[key]}" for key in identity if theirs.get(key) != identity[key]]
+    if wrong:
+        raise UserError(
+            f"The checkpoint {saved.path} cannot be resumed here, it is of another experiment: {'; '.join(wrong)} "
+            "(there -> here). Restore the data or model it was made with, or choose another run_dir."
+        )
+
+
+def announce_resume(recorder: Recorder, ranks: int) -> None:
+    """Say where a resumed run goes on, and whether its layout changed."""
+    saved = recorder.restored
+    if saved is None:
+        return
+    console.print(f"Resuming {recorder.run.path} at step {saved.step}.")
+    if saved.state["ranks"] != ranks:
+        console.print(f"It ran on {saved.state['ranks']} ranks before and on {ranks} now; the steps stay the same.")
+
+
+def remove_checkpoints(folder: Path) -> None:
+    for path in checkpoint.files(folder):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,170 @@
+"""The run folder: training writes it, everything else reads it and nothing else.
+
+    config.yaml provenance.json metrics.jsonl result.json model/ checkpoints/ predictions/ wandb/
+
+Each file is written under a temporary name and renamed, so a half-written one is never taken for whole.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from omegaconf import OmegaConf
+
+from research.config import Config, differences, from_dict, result_keys, to_dict
+from research.errors import UserError
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; it becomes `path`, flushed to disk, when the block succeeds."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a new folder and put it in the place of `path`."""
+    new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir(parents=True)
+    fill(new)
+    if path.exists():
+        os.replace(path, old)
+    os.replace(new, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+class Run:
+    """One run folder, opened for training by rank zero or for reading by anyone."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.predictions = self.path / "predictions"
+        self.model = self.path / "model"
+        self._lock: IO[str] | None = None
+        self._metrics: IO[str] | None = None
+
+    @classmethod
+    def read(cls, path: str | Path) -> Run:
+        """An existing run. Raises UserError where there is none."""
+        run = cls(path)
+        if not (run.path / "config.yaml").is_file():
+            raise UserError(f"{path} is not a run folder: it has no config.yaml.")
+        return run
+
+    @classmethod
+    def open(cls, config: Config) -> Run:
+        """Open the experiment's folder for training: a new one, or the same experiment's to resume.
+
+        Raises UserError when it holds another experiment, is in use, or cannot be written.
+        """
+        run = cls(str(config.run_dir))
+        try:
+            for folder in (run.path, run.checkpoints, run.predictions):
+                folder.mkdir(parents=True, exist_ok=True)
+            run._take_lock()
+        except OSError as error:
+            raise UserError(f"The run folder {run.path} cannot be written: {error.strerror or error}.") from None
+        for leftover in run.path.rglob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+        run._refuse_another_experiment(to_dict(config))
+        with written_whole(run.path / "config.yaml") as temporary:
+            OmegaConf.save(OmegaConf.create(to_dict(config)), temporary)
+        return run
+
+    @property
+    def config(self) -> Config:
+        content = OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"), resolve=False)
+        return from_dict(content)  # type: ignore[arg-type]
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The final record, None while the run is unfinished."""
+        return self._read("result.json")
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return self._read("provenance.json") or {}
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def _take_lock(self) -> None:
+        self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held while the run lives
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "another process"
+            raise UserError(f"The run folder {self.path} is in use by {holder}; wait for it or stop it.") from None
+        self._lock.truncate(0)
+        job = f", SLURM job {os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}{job}, since {time.strftime('%F %T')}")
+        self._lock.flush()
+
+    def _refuse_another_experiment(self, new: dict[str, Any]) -> None:
+        path = self.path / "config.yaml"
+        if not path.is_file():
+            return
+        old = to_dict(self.config)
+        changed = differences(result_keys(old), result_keys(new))
+        if changed:
+            raise UserError(
+                f"The run folder {self.path} holds another experiment; it differs in "
+                f"{'; '.join(changed)} (there -> here). Choose another folder with run_dir=..., or remove that one."
+            )
+
+    def log(self, step: int, scalars: dict[str, float]) -> None:
+        """Append a row to metrics.jsonl."""
+        if self._metrics is None:
+            self._metrics = open(self.path / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        self._metrics.write(json.dumps({"step": step, **scalars}) + "\n")
+        self._metrics.flush()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All whole rows of metrics.jsonl."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def rewind(self, step: int) -> None:
+        """Drop the rows that training from `step` on will write again: later steps, and the evaluation of this one."""
+        kept = [
+            row
+            for row in self.metrics()
+            if row["step"] < step or (row["step"] == step and any(key.startswith("train/") for key in row))
+        ]
+        with written_whole(self.path / "metrics.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+
+    def close(self) -> None:
+        for file in (self._metrics, self._lock):
+            if file is not None:
+                file.close()
+        self._metrics = self._lock = None

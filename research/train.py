@@ -1,0 +1,369 @@
+"""One path from a config to a finished run, and from a finished run to new scores and labels."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import resource
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+from research import predictions, provenance
+from research.cluster.signals import STOPPED
+from research.config import Config
+from research.console import class_table, console, score_table
+from research.errors import UserError
+from research.model import checkpoint
+from research.model.encoder import Encoder, load_config, load_model, load_tokenizer
+from research.model.optim import total_steps
+from research.recorder import Recorder, announce_resume, evaluation_table, load_weights
+from research.run import Run, replace_folder, write_json
+from research.tasks.base import TaskData, TaskModule
+from research.tracking import Tracker
+
+log = logging.getLogger("research")
+PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def build(config: Config, data: TaskData | None = None) -> TaskModule:
+    """The task's module on its data: the same weights and the same head for the same seed."""
+    task = import_module(f"research.tasks.{config.task}")
+    tokenizer = load_tokenizer(config)
+    if data is None:
+        load_config(config)  # a model that cannot serve is told before the data is tokenised
+        data = task.Data(config, tokenizer)
+        data.open()
+    labels = {"num_labels": len(data.labels), "id2label": dict(enumerate(data.labels))} if data.labels else {}
+    own = load_config(config, **labels, label2id={v: k for k, v in enumerate(data.labels)}) if labels else load_config(config)
+    L.seed_everything(config.init_seed, verbose=False)
+    encoder = Encoder(load_model(config, own, task.Module.auto_class), config.trainer.packing)
+    steps = total_steps(config.optim, data.plan.steps_per_epoch) if "train" in data.stores else 0
+    module: TaskModule = task.Module(config, encoder, data, steps)
+    data.prepare_trainer(module)
+    return module
+
+
+def make_trainer(config: Config, callbacks: list[L.Callback], loggers: list[Any], segments: int = 1) -> L.Trainer:
+    """Lightning as the shell: devices, precision and processes are its part, everything recorded is ours."""
+    quiet()
+    t = config.trainer
+    devices: Any = 1 if t.devices == "auto" and not torch.cuda.is_available() else t.devices
+    return L.Trainer(
+        accelerator=t.accelerator,
+        devices=devices,
+        num_nodes=t.num_nodes,
+        strategy=t.strategy,
+        precision=PRECISIONS[t.precision],
+        max_epochs=segments,  # an epoch of Lightning is the stretch between two evaluations
+        reload_dataloaders_every_n_epochs=1,
+        callbacks=callbacks,
+        logger=loggers or False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        inference_mode=False,
+        barebones=False,
+    )
+
+
+def quiet() -> None:
+    """Lightning's and torch's advice on settings that are ours."""
+    import warnings
+
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+
+
+def train(config: Config) -> int:
+    """Fit, validate, test the best checkpoint, record everything. Returns the exit code."""
+    writes = rank_zero_only.rank == 0
+    run = Run.open(config) if writes else Run(str(config.run_dir))
+    try:
+        if run.result is not None:
+            console.print(f"This run is finished: {run.path}")
+            report(run.result, run)
+            return 0
+        return _train(config, run, writes)
+    finally:
+        run.close()
+
+
+def _train(config: Config, run: Run, writes: bool) -> int:
+    module = build(config)
+    data = module.data
+    identity = {
+        "task": config.task,
+        "model": type(module.encoder.model).__name__,
+        "data": {name: split.fingerprint for name, split in data.splits.items()},
+        "labels": data.labels,
+    }
+    tracker = Tracker(run, config) if writes else None
+    recorder = Recorder(run, config, identity, writes, tracker)
+    recorder.attach(module)
+    segments = math.ceil(module.total_steps / max(1, len(range(module.total_steps)[: _stretch(module)])))
+    trainer = make_trainer(config, [recorder], tracker.loggers if tracker else [], segments + 1)
+    if writes:
+        record_start(run, config, module, recorder, trainer.world_size)
+    exit_code = 1
+    try:
+        if recorder.pending_evaluation(module):
+            trainer.validate(module, datamodule=data, verbose=False)
+        if module.step < module.total_steps and not recorder.stopped_early:
+            trainer.fit(module, datamodule=data)
+        recorder.writer.wait()
+        if recorder.interrupted and module.step < module.total_steps:
+            console.print(
+                f"Stopped at step {module.step} of {module.total_steps}, saved in {run.checkpoints}. "
+                "The same command goes on from there."
+            )
+            exit_code = STOPPED
+            return exit_code
+        finish(trainer, run, config, module, recorder)
+        exit_code = 0
+        return exit_code
+    finally:
+        if recorder.bar is not None:
+            recorder.bar.stop()
+        if tracker is not None:
+            tables = run.predictions / ("test.parquet" if "test" in data.stores else "validation.parquet")
+            tracker.finish(run.result or {}, run.provenance, tables if tables.is_file() else None, exit_code)
+
+
+def _stretch(module: TaskModule) -> int:
+    """Steps between two evaluations."""
+    if "validation" not in module.data.stores:
+        return module.total_steps
+    return module.config.trainer.evaluate_every_steps or module.data.plan.steps_per_epoch
+
+
+def record_start(run: Run, config: Config, module: TaskModule, recorder: Recorder, ranks: int) -> None:
+    """Say what is about to happen, and add this attempt to the provenance."""
+    data, p = module.data, recorder.progress
+    announce_resume(recorder, ranks)
+    console.print(
+        f"{config.task}: {', '.join(f'{len(store):,} {name}' for name, store in data.stores.items())} examples; "
+        f"{module.total_steps} steps of {config.optim.batch_size}; {module.encoder.packing_note}"
+    )
+    train_tokens = data.stores["train"].tokens
+    if int(train_tokens.max()) > module.budget_tokens:
+        console.print(
+            f"The longest example has {int(train_tokens.max())} tokens, above trainer.tokens_per_microbatch="
+            f"{module.budget_tokens}: it gets a micro-batch of its own."
+        )
+    if config.optim.batch_size > len(data.stores["train"]):
+        console.print(f"optim.batch_size={config.optim.batch_size} is more than the {len(train_tokens)} training examples: each step is the whole set.")
+    before = run.provenance
+    write_json(
+        run.path / "provenance.json",
+        {
+            "attempts": [
+                *before.get("attempts", []),
+                provenance.attempt(sys.argv, ranks, p.step if recorder.restored is not None else None),
+            ],
+            "data": {
+                name: {"origin": s.origin, "sha256": s.fingerprint, "examples": len(s.rows), "tokens": int(data.stores[name].tokens.sum())}
+                for name, s in data.splits.items()
+            },
+            "weights": before.get("weights") or provenance.weights_sha256(config.model.name),
+            "parameters": sum(p.numel() for p in module.encoder.parameters()),
+            "batching": module.encoder.packing_note,
+            "packages": provenance.packages(),
+        },
+    )
+
+
+def finish(trainer: L.Trainer, run: Run, config: Config, module: TaskModule, recorder: Recorder) -> None:
+    """Return to the best checkpoint, test it, export it, and write the result."""
+    p, data = recorder.progress, module.data
+    last_step = module.step
+    if p.best_step not in (None, module.step):
+        best = checkpoint.at_step(run.checkpoints, int(p.best_step or 0))
+        if best is None:
+            raise UserError(f"The best checkpoint (step {p.best_step}) is missing from {run.checkpoints} or damaged.")
+        load_weights(module, best)
+    if "validation" in data.stores and "validation" not in recorder.scores:  # resumed after the best evaluation
+        recorder.scores["validation"] = predictions.score(predictions.read(run.predictions / "validation.parquet"))
+    if "test" in data.stores:
+        trainer.test(module, datamodule=data, verbose=False)
+    if not recorder.writes:
+        return
+    export(module, run)
+    seconds = max(p.train_seconds, 1e-9)
+    result = {
+        "task": config.task,
+        "seed": config.seed,
+        "metrics": {name: recorder.scores.get(name, {}) for name in ("validation", "test")},
+        "monitor": recorder.monitor,
+        "steps": last_step,
+        "best_step": p.best_step if p.best_step is not None else last_step,
+        "stopped_early": recorder.stopped_early,
+        "examples": module.examples_done,
+        "tokens": module.tokens_done,
+        "train_seconds": p.train_seconds,
+        "device_hours": p.train_seconds * trainer.world_size / 3600,
+        "examples_per_second": module.examples_done / seconds,
+        "tokens_per_second": module.tokens_done / seconds,
+        "train_flops": train_flops(module),
+        "peak_memory_mib": peak_memory_mib(),
+        "parameters": run.provenance.get("parameters"),
+        "batching": module.encoder.packing_note,
+    }
+    write_json(run.path / "result.json", result)
+    report(result, run)
+
+
+def export(module: TaskModule, run: Run) -> None:
+    """The best weights, tokenizer and config as `from_pretrained` reads them."""
+
+    def fill(folder: Path) -> None:
+        model = module.encoder.model
+        model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+        if module.rows is not None:
+            with module.rows.up_to_date():
+                model.save_pretrained(folder)
+        else:
+            model.save_pretrained(folder)
+        module.data.tokenizer.save_pretrained(folder)
+
+    replace_folder(run.model, fill)
+
+
+def train_flops(module: TaskModule) -> float:
+    """Useful floating-point operations so far: 6 per weight of the layers and token; attention scores left out."""
+    table = module.encoder.model.get_input_embeddings().weight.numel()  # type: ignore[operator]
+    return 6.0 * (sum(p.numel() for p in module.encoder.parameters()) - table) * module.tokens_done
+
+
+def peak_memory_mib() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() // 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def report(result: dict[str, Any], run: Run) -> None:
+    """The short table a run ends with."""
+    metrics = result["metrics"]
+    console.print(score_table(metrics))
+    classes = class_table(metrics["test"] or metrics["validation"])
+    if classes is not None:
+        console.print(classes)
+    console.print(
+        f"{result['examples']:,} examples in {result['train_seconds']:.1f} s "
+        f"({result['examples_per_second']:.0f} examples/s, {result['tokens_per_second']:.0f} tokens/s)"
+    )
+    console.print(f"Run folder: {os.path.relpath(run.path)}")
+
+
+class _Evaluation(L.Callback):
+    """Keeps the table and scores of one evaluation of a finished run."""
+
+    def on_test_end(self, trainer: L.Trainer, module: Any) -> None:
+        self.table, loss = evaluation_table(module)
+        self.scores = {**predictions.score(self.table), "loss": loss}
+
+
+def evaluate(run: Run, split: str) -> dict[str, float]:
+    """Score a finished run again on one of its splits; rewrites predictions/<split>.parquet."""
+    config = finished_config(run)
+    value = getattr(config.data, split)
+    if value is None:
+        named = [name for name in ("train", "validation", "test") if getattr(config.data, name)]
+        raise UserError(f"The run {run.path} has no split '{split}'; it has {', '.join(named)}.")
+    config.data.train = config.data.validation = config.data.test = None
+    config.data.test = value
+    module = build(config)
+    callback = _Evaluation()
+    make_trainer(config, [callback], []).test(module, datamodule=module.data, verbose=False)
+    predictions.write(callback.table, run.predictions / f"{split}.parquet")
+    return callback.scores
+
+
+def finished_config(run: Run) -> Config:
+    """The config of a finished run, with its own trained model in the place of the pretrained one."""
+    if run.result is None:
+        raise UserError(f"The run {run.path} is not finished; run its training command again to finish it.")
+    config = run.config
+    config.model.name, config.model.revision = str(run.model), None
+    labels = json.loads((run.model / "config.json").read_text(encoding="utf-8")).get("id2label")
+    if config.task != "qa" and labels:
+        config.data.labels = [labels[str(i)] for i in range(len(labels))]
+    return config
+
+
+def predict(run: Run, source: str, target: str) -> int:
+    """Label new text with a finished run; returns the number of rows. The suffix of `target` is its format."""
+    writers = {".jsonl": _write_jsonl, ".parquet": predictions.write, ".csv": _write_csv}
+    writer = writers.get(Path(target).suffix)
+    if writer is None:
+        raise UserError(f"--output {target}: its suffix must be one of {', '.join(writers)}.")
+    config = finished_config(run)
+    task = import_module(f"research.tasks.{config.task}")
+    data = task.Data(config, load_tokenizer(config))
+    data.open_input(source, config.data.labels or [])
+    module = build(config, data)
+    trainer = make_trainer(config, [], [])
+    trainer.predict(module, datamodule=data, return_predictions=False)
+    split = data.splits["input"]
+    columns = data.table(split, module.gathered_predictions()[0])
+    if not any(value is not None for value in columns["gold"]):
+        del columns["gold"]
+    table = predictions.make_table(split, columns, data.scorer, data.score_settings())
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    writer(table, Path(target))
+    return table.num_rows
+
+
+def _write_jsonl(table: pa.Table, path: Path) -> None:
+    from research.run import written_whole
+
+    with written_whole(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for row in table.to_pylist():
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _write_csv(table: pa.Table, path: Path) -> None:
+    from research.run import written_whole
+
+    flat = [
+        pa.array([json.dumps(v, ensure_ascii=False) for v in column.to_pylist()]) if pa.types.is_nested(column.type) else column
+        for column in table.columns
+    ]
+    with written_whole(path) as temporary:
+        pa_csv.write_csv(pa.table(dict(zip(table.column_names, flat, strict=True))), temporary)
+
+
+def show(config: Config) -> None:
+    """Print the resolved config, the data, the parameters and the steps; train nothing."""
+    from omegaconf import OmegaConf
+
+    from research.config import to_dict
+
+    print(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+    began = time.monotonic()
+    module = build(config)
+    data = module.data
+    for name, split in data.splits.items():
+        tokens = data.stores[name].tokens
+        print(f"{name}: {len(tokens):,} examples, {int(tokens.sum()):,} tokens (mean {tokens.mean():.1f}, longest {tokens.max()}), {split.origin}")
+    if data.labels:
+        print(f"labels: {', '.join(data.labels)}")
+    print(f"parameters: {sum(p.numel() for p in module.encoder.parameters()):,} ({type(module.encoder.model).__name__})")
+    print(f"batching: {module.encoder.packing_note}; at most {module.budget_tokens} tokens in a micro-batch")
+    print(f"steps: {module.total_steps} ({data.plan.steps_per_epoch} per epoch of {config.optim.batch_size} examples)")
+    print(f"run folder: {config.run_dir}")
+    log.debug("shown after %.1f s", time.monotonic() - began)
