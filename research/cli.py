@@ -13,7 +13,9 @@ from research.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="research", description="Fine-tune transformers, with numbers that can stand in a paper.")
+    top = argparse.ArgumentParser(
+        prog="research", description="Fine-tune transformers, with numbers that can stand in a paper."
+    )
     top.add_argument("--version", action="version", version=f"research {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

@@ -66,7 +66,8 @@ class OptimConfig:
     beta2: float = 0.999
     eps: float = 1e-8
     label_smoothing: float = 0.0
-    class_weights: str | None = None  # "balanced", or "negative: 1.0, positive: 2.5"
+    class_weights: dict[str, float] = field(default_factory=dict)  # label -> weight in the loss; others weigh 1
+    balance_classes: bool = False  # weigh each class by the inverse of its frequency
     patience: int | None = None  # evaluations without a better score before stopping early
 
 
@@ -254,9 +255,7 @@ def check(config: Config, origin: str) -> None:
     o, d, t, m = config.optim, config.data, config.trainer, config.model
     rules: list[tuple[bool, str, Any, str]] = [
         (config.task in task_names(), "task", config.task, f"must be one of {', '.join(task_names())}"),
-        (0 <= config.seed < 2**63, "seed", config.seed, "must be a whole number from 0"),
-        (config.init_seed >= 0, "seed_init", config.seed_init, "must be a whole number from 0, or null"),
-        (config.order_seed >= 0, "seed_order", config.seed_order, "must be a whole number from 0, or null"),
+        (0 <= config.seed < 2**32, "seed", config.seed, "must be a whole number from 0 below 2**32"),
         (m.dropout is None or 0 <= m.dropout < 1, "model.dropout", m.dropout, "must be null or in [0, 1)"),
         (d.train is not None, "data.train", d.train, "must name a file, or a split of data.name"),
         (d.max_length >= 8, "data.max_length", d.max_length, "must be at least 8 tokens"),
@@ -270,15 +269,36 @@ def check(config: Config, origin: str) -> None:
         (0 <= o.weight_decay < math.inf, "optim.weight_decay", o.weight_decay, "must be 0 or more"),
         (o.batch_size >= 1, "optim.batch_size", o.batch_size, "must be at least 1 example"),
         (0 < o.epochs < math.inf, "optim.epochs", o.epochs, "must be above 0"),
-        (o.max_grad_norm is None or o.max_grad_norm > 0, "optim.max_grad_norm", o.max_grad_norm, "must be above 0, or null"),
+        (
+            o.max_grad_norm is None or o.max_grad_norm > 0,
+            "optim.max_grad_norm",
+            o.max_grad_norm,
+            "must be above 0, or null",
+        ),
         (0 <= o.beta1 < 1, "optim.beta1", o.beta1, "must be in [0, 1)"),
         (0 < o.beta2 < 1, "optim.beta2", o.beta2, "must be in (0, 1)"),
         (o.eps > 0, "optim.eps", o.eps, "must be above 0"),
+        (
+            all(0 < w < math.inf for w in o.class_weights.values()),
+            "optim.class_weights",
+            o.class_weights,
+            "must be above 0",
+        ),
+        (
+            not (o.class_weights and o.balance_classes),
+            "optim.balance_classes",
+            o.balance_classes,
+            "does not go with class_weights: drop one",
+        ),
         (0 <= o.label_smoothing < 1, "optim.label_smoothing", o.label_smoothing, "must be in [0, 1)"),
         (t.devices == "auto" or int(t.devices) >= 1, "trainer.devices", t.devices, "must be auto or at least 1"),
         (t.num_nodes >= 1, "trainer.num_nodes", t.num_nodes, "must be at least 1"),
         (t.log_every_steps >= 1, "trainer.log_every_steps", t.log_every_steps, "must be at least 1"),
         (t.keep >= 1, "trainer.keep", t.keep, "must be at least 1"),
+    ]
+    rules += [
+        (value is None or 0 <= value < 2**32, key, value, "must be a whole number from 0 below 2**32, or null")
+        for key, value in {"seed_init": config.seed_init, "seed_order": config.seed_order}.items()
     ]
     rules += [
         (value is None or value > 0, key, value, "must be above 0, or null")
@@ -326,9 +346,6 @@ def result_keys(config: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in config.items() if key not in ("run_dir", "wandb", "trainer")}
     kept["data"] = {k: v for k, v in config["data"].items() if k != "num_workers"}
     kept["trainer"] = {
-        k: v
-        for k, v in config["trainer"].items()
-        if k in ("precision", "evaluate_every_steps", "monitor")
+        k: v for k, v in config["trainer"].items() if k in ("precision", "evaluate_every_steps", "monitor")
     }
     return kept
-

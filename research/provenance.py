@@ -95,4 +95,8 @@ def weights_sha256(model_name: str) -> dict[str, str]:
 
     folder = Path(model_name)
     patterns = ("*.safetensors", "pytorch_model*.bin")
-    return {p.name: file_sha256(p) for pattern in patterns for p in sorted(folder.glob(pattern))} if folder.is_dir() else {}
+    return (
+        {p.name: file_sha256(p) for pattern in patterns for p in sorted(folder.glob(pattern))}
+        if folder.is_dir()
+        else {}
+    )

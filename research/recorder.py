@@ -44,7 +44,9 @@ class Progress:
 class Recorder(L.Callback):
     """Writes the run folder while Lightning trains."""
 
-    def __init__(self, run: Run, config: Config, identity: dict[str, Any], writes: bool, tracker: Tracker | None) -> None:
+    def __init__(
+        self, run: Run, config: Config, identity: dict[str, Any], writes: bool, tracker: Tracker | None
+    ) -> None:
         self.run, self.config, self.identity, self.writes, self.tracker = run, config, identity, writes, tracker
         self.progress = Progress()
         self.restored = checkpoint.newest(run.checkpoints)
@@ -280,7 +282,9 @@ def load_weights(module: TaskModule, saved: checkpoint.Checkpoint) -> None:
     expected = unshared_state(module)
     wrong = sorted(k for k in expected if k not in weights or weights[k].shape != expected[k].shape)
     if wrong:
-        raise UserError(f"The checkpoint {saved.path} is of another model: it lacks or reshapes {', '.join(wrong[:5])}.")
+        raise UserError(
+            f"The checkpoint {saved.path} is of another model: it lacks or reshapes {', '.join(wrong[:5])}."
+        )
     module.encoder.model.load_state_dict(weights, strict=False)
     if module.rows is not None:
         module.rows.load_optimizer_state({k[5:]: v for k, v in tensors.items() if k.startswith("rows.")})

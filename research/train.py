@@ -45,7 +45,11 @@ def build(config: Config, data: TaskData | None = None) -> TaskModule:
         data = task.Data(config, tokenizer)
         data.open()
     labels = {"num_labels": len(data.labels), "id2label": dict(enumerate(data.labels))} if data.labels else {}
-    own = load_config(config, **labels, label2id={v: k for k, v in enumerate(data.labels)}) if labels else load_config(config)
+    own = (
+        load_config(config, **labels, label2id={v: k for k, v in enumerate(data.labels)})
+        if labels
+        else load_config(config)
+    )
     L.seed_everything(config.init_seed, verbose=False)
     encoder = Encoder(load_model(config, own, task.Module.auto_class), config.trainer.packing)
     steps = total_steps(config.optim, data.plan.steps_per_epoch) if "train" in data.stores else 0
@@ -166,7 +170,9 @@ def record_start(run: Run, config: Config, module: TaskModule, recorder: Recorde
             f"{module.budget_tokens}: it gets a micro-batch of its own."
         )
     if config.optim.batch_size > len(data.stores["train"]):
-        console.print(f"optim.batch_size={config.optim.batch_size} is more than the {len(train_tokens)} training examples: each step is the whole set.")
+        console.print(
+            f"optim.batch_size={config.optim.batch_size} is more than the {len(train_tokens)} training examples: each step is the whole set."
+        )
     before = run.provenance
     write_json(
         run.path / "provenance.json",
@@ -176,7 +182,12 @@ def record_start(run: Run, config: Config, module: TaskModule, recorder: Recorde
                 provenance.attempt(sys.argv, ranks, p.step if recorder.restored is not None else None),
             ],
             "data": {
-                name: {"origin": s.origin, "sha256": s.fingerprint, "examples": len(s.rows), "tokens": int(data.stores[name].tokens.sum())}
+                name: {
+                    "origin": s.origin,
+                    "sha256": s.fingerprint,
+                    "examples": len(s.rows),
+                    "tokens": int(data.stores[name].tokens.sum()),
+                }
                 for name, s in data.splits.items()
             },
             "weights": before.get("weights") or provenance.weights_sha256(config.model.name),
@@ -340,7 +351,9 @@ def _write_csv(table: pa.Table, path: Path) -> None:
     from research.run import written_whole
 
     flat = [
-        pa.array([json.dumps(v, ensure_ascii=False) for v in column.to_pylist()]) if pa.types.is_nested(column.type) else column
+        pa.array([json.dumps(v, ensure_ascii=False) for v in column.to_pylist()])
+        if pa.types.is_nested(column.type)
+        else column
         for column in table.columns
     ]
     with written_whole(path) as temporary:
@@ -359,10 +372,14 @@ def show(config: Config) -> None:
     data = module.data
     for name, split in data.splits.items():
         tokens = data.stores[name].tokens
-        print(f"{name}: {len(tokens):,} examples, {int(tokens.sum()):,} tokens (mean {tokens.mean():.1f}, longest {tokens.max()}), {split.origin}")
+        print(
+            f"{name}: {len(tokens):,} examples, {int(tokens.sum()):,} tokens (mean {tokens.mean():.1f}, longest {tokens.max()}), {split.origin}"
+        )
     if data.labels:
         print(f"labels: {', '.join(data.labels)}")
-    print(f"parameters: {sum(p.numel() for p in module.encoder.parameters()):,} ({type(module.encoder.model).__name__})")
+    print(
+        f"parameters: {sum(p.numel() for p in module.encoder.parameters()):,} ({type(module.encoder.model).__name__})"
+    )
     print(f"batching: {module.encoder.packing_note}; at most {module.budget_tokens} tokens in a micro-batch")
     print(f"steps: {module.total_steps} ({data.plan.steps_per_epoch} per epoch of {config.optim.batch_size} examples)")
     print(f"run folder: {config.run_dir}")

@@ -42,9 +42,7 @@ def _for_people(error: Exception, path: str) -> UserError:
             f"{path}: the data cache {cache} cannot be written ({cause}); free space there or set "
             "HF_DATASETS_CACHE to a folder with space"
         )
-    return UserError(
-        f"{path}: cannot be read as {Path(path).suffix} ({str(cause).splitlines()[0]}); write it again"
-    )
+    return UserError(f"{path}: cannot be read as {Path(path).suffix} ({str(cause).splitlines()[0]}); write it again")
 
 
 class _LocalFile(datasets.ArrowBasedBuilder):
@@ -73,9 +71,7 @@ class _LocalFile(datasets.ArrowBasedBuilder):
         for count, batch in enumerate(batches, 1):
             yield count, batch
         if not count:  # an empty table could be written but not opened again
-            raise UserError(
-                f"{self.path}: holds no {self.format.place if self.format else 'row'}s; give at least one"
-            )
+            raise UserError(f"{self.path}: holds no {self.format.place if self.format else 'row'}s; give at least one")
 
     def _parquet_batches(self) -> Iterator[pa.Table]:
         schema = self.info.features.arrow_schema
@@ -159,9 +155,5 @@ def _is_json(kind: Kind) -> bool:
 def _feature(kind: Kind) -> Any:
     if isinstance(kind, tuple):
         inner = kind[1]
-        return (
-            {k: _feature(v) for k, v in inner.items()}
-            if kind[0] == "struct"
-            else datasets.List(_feature(inner))
-        )
+        return {k: _feature(v) for k, v in inner.items()} if kind[0] == "struct" else datasets.List(_feature(inner))
     return datasets.Value(kind or "string")

@@ -83,9 +83,7 @@ def read_json(path: str) -> Rows:
     """A JSON array of objects."""
     rows = _load_json(path)
     if not isinstance(rows, list):
-        raise UserError(
-            f"{path}: holds {kind_name(rows)}; a .json file is an array of objects or a SQuAD file"
-        )
+        raise UserError(f"{path}: holds {kind_name(rows)}; a .json file is an array of objects or a SQuAD file")
     for number, value in enumerate(rows, 1):
         yield number, _json_row(value, f"{path}, item {number}")
 
@@ -107,15 +105,11 @@ def _load_json(path: str) -> Any:
 def _json_row(value: Any, where: str, source: str | None = None) -> Row:
     if not isinstance(value, dict):
         raise UserError(f'{where}: holds {kind_name(value)}, not an object; write {{"column": value, ...}}')
-    if (
-        source is None or "\\ud" in source.lower()
-    ):  # json.loads lets half a surrogate pair pass, Arrow does not
+    if source is None or "\\ud" in source.lower():  # json.loads lets half a surrogate pair pass, Arrow does not
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise UserError(
-                f"{where}: holds half a surrogate pair (\\ud...); write the whole character"
-            ) from None
+            raise UserError(f"{where}: holds half a surrogate pair (\\ud...); write the whole character") from None
     return value
 
 
@@ -197,9 +191,7 @@ def _conll_row(tokens: list[str], tags: list[str], width: int) -> Row:
 def _conll_columns(line: str) -> list[str]:
     # not str.split(): tokens such as U+3000 and U+00A0 are blanks to Python
     line = line.rstrip("\r\n\t ")
-    return (
-        [cell.strip(" ") for cell in line.split("\t")] if "\t" in line else [c for c in line.split(" ") if c]
-    )
+    return [cell.strip(" ") for cell in line.split("\t")] if "\t" in line else [c for c in line.split(" ") if c]
 
 
 def _conll_fault(where: str, columns: list[str], width: int) -> str:
@@ -266,9 +258,7 @@ def _squad_questions(path: str, document: Any) -> Iterator[tuple[Row, Row, Row, 
 def _get(parent: Any, key: str, kind: type | tuple[type, ...], where: str, default: Any = None) -> Any:
     value = parent.get(key, default) if isinstance(parent, Mapping) else None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise UserError(
-            f"{where}: '{key}' is missing or not as in a SQuAD file ({value!r:.40}); mend it there"
-        )
+        raise UserError(f"{where}: '{key}' is missing or not as in a SQuAD file ({value!r:.40}); mend it there")
     return value
 
 

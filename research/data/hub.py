@@ -27,9 +27,7 @@ def load_hub(name: str, config: str | None, split: str, revision: str | None) ->
     except ConnectionError:
         raise UserError(_unreachable(name)) from None
     except datasets.exceptions.DatasetNotFoundError as error:
-        raise UserError(
-            f"{name}: {_first_line(error)} Check the name, or log in with `hf auth login`"
-        ) from None
+        raise UserError(f"{name}: {_first_line(error)} Check the name, or log in with `hf auth login`") from None
     except (datasets.exceptions.DatasetsError, ValueError, RuntimeError, OSError) as error:
         lost = "LocalEntryNotFoundError" in str(error)  # something answers, but it is not the hub
         raise UserError(_unreachable(name) if lost else f"{name} ({split}): {_remedy(error)}") from None

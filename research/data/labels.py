@@ -44,9 +44,7 @@ def _label_texts(split: Split, field: str) -> pa.ChunkedArray:
     if pa.types.is_string(kind):
         return values
     if not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_large_string(kind)):
-        raise UserError(
-            f"{split.origin}: '{field}' holds {kind}; labels are text, whole numbers or true/false"
-        )
+        raise UserError(f"{split.origin}: '{field}' holds {kind}; labels are text, whole numbers or true/false")
     return values.cast(pa.list_(pa.string()) if is_list else pa.string())
 
 

@@ -85,9 +85,7 @@ def micro_batches(batch: Indices, tokens: Indices, budget_tokens: int, padded: b
     return [batch[part] for part in np.split(order, cuts)] if len(batch) else []
 
 
-def evaluation_share(
-    tokens: Indices, rank: int, ranks: int, budget_tokens: int, padded: bool = False
-) -> list[Indices]:
+def evaluation_share(tokens: Indices, rank: int, ranks: int, budget_tokens: int, padded: bool = False) -> list[Indices]:
     """The micro-batches of one rank in an evaluation: every example once over all ranks, sorted by length."""
     order = np.argsort(-tokens, kind="stable")[rank::ranks]
     return micro_batches(order, tokens[order], budget_tokens, padded)

@@ -76,9 +76,7 @@ def open_split(
         raise UserError(f"{split.origin}: holds no {split.place}s; give at least one")
     if limit is not None:
         split = dataclasses.replace(split, rows=split.rows.select(range(min(limit, len(split.rows)))))
-    fields = {
-        field: column for field, column in fields.items() if _has_column(split, field, column, optional)
-    }
+    fields = {field: column for field, column in fields.items() if _has_column(split, field, column, optional)}
     split = _with_fields(split, fields)
     for field in fields:
         _check_values(split, field, may_be_null=field in optional)
@@ -183,9 +181,7 @@ def _changed(split: Split, field: str, column: str) -> pa.ChunkedArray | None:
     if field != "id" or pa.types.is_string(values_type):
         return None
     if not pa.types.is_integer(values_type):
-        raise UserError(
-            f"{split.origin}: the column '{column}' of ids holds {values_type}; ids are text or numbers"
-        )
+        raise UserError(f"{split.origin}: the column '{column}' of ids holds {values_type}; ids are text or numbers")
     return split.column(column).cast(pa.string())
 
 
@@ -216,9 +212,7 @@ def _check_values(split: Split, field: str, may_be_null: bool) -> None:
     values = split.column(field)
     if values.null_count and not may_be_null:
         index = pc.index(values.is_null(), True).as_py()
-        raise UserError(
-            f"{split.where(index)}: '{field}' is null or missing; give it a value or take the row out"
-        )
+        raise UserError(f"{split.where(index)}: '{field}' is null or missing; give it a value or take the row out")
     if isinstance(split.rows.features[field], datasets.List) and pc.list_flatten(values).null_count:
         index = next(i for i, row in enumerate(values) if row.is_valid and None in row.as_py())
         raise UserError(f"{split.where(index)}: '{field}' has a null in its list; give it a value")
@@ -230,9 +224,7 @@ def _mixed(split: Split, field: str) -> str:
     first, kind = next(kinds)
     other = next(((index, found) for index, found in kinds if found != kind), None)
     if other is None:
-        return (
-            f"{split.origin}: '{field}' holds {kind} of another shape from row to row; give all rows the same"
-        )
+        return f"{split.origin}: '{field}' holds {kind} of another shape from row to row; give all rows the same"
     index, found = other
     return f"{split.where(index)}: '{field}' holds {found} but {kind} in {split.where(first)}; use one kind"
 
@@ -259,9 +251,7 @@ def _check_tags(split: Split) -> None:
     for field in ("tokens", "tags"):
         if not isinstance(split.rows.features[field], datasets.List | datasets.LargeList):
             kind = split.rows.data.schema.field(field).type
-            raise UserError(
-                f'{split.origin}: \'{field}\' holds {kind}, not lists; write ["New", "York", ...]'
-            )
+            raise UserError(f'{split.origin}: \'{field}\' holds {kind}, not lists; write ["New", "York", ...]')
     tokens, tags = (pc.list_value_length(split.column(field)) for field in ("tokens", "tags"))
     index = pc.index(pc.not_equal(tokens, tags), True).as_py()
     if index >= 0:

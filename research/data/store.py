@@ -62,3 +62,16 @@ class Store:
         """The distinct token ids of these examples, sorted."""
         ids = self.token_columns["input_ids"].rows(rows)
         return np.unique(np.concatenate(ids)).astype(np.int64)
+
+    def _label_rows(self, column: str) -> list[NDArray[Any]]:
+        columns = {**self.token_columns, **self.window_columns}
+        return [labels[labels >= 0] for labels in columns[column].rows(np.arange(len(self)))]
+
+    def count(self, column: str, classes: int) -> NDArray[np.float64]:
+        """How often each class is a target, (C,)."""
+        labels = np.concatenate(self._label_rows(column))
+        return np.bincount(labels, minlength=classes).astype(np.float64)
+
+    def weigh(self, column: str, weights: NDArray[np.float64]) -> None:
+        """Let each target count by the weight of its class."""
+        self.targets = np.array([weights[labels].sum() for labels in self._label_rows(column)])

@@ -3,9 +3,11 @@
 Legend: N examples, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 _CALIBRATION_BINS = 15
 
@@ -82,9 +84,14 @@ def _check(
         raise ValueError(f"labels {sorted(undeclared)} are not among the declared {list(labels)}")
     if probabilities is not None:
         if np.shape(probabilities) != (len(gold), len(labels)):
-            raise ValueError(
-                f"probabilities have shape {np.shape(probabilities)}, expected {(len(gold), len(labels))}"
-            )
+            raise ValueError(f"probabilities have shape {np.shape(probabilities)}, expected {(len(gold), len(labels))}")
         # Written so that NaN fails too.
         if not np.all((np.asarray(probabilities) >= 0) & (np.asarray(probabilities) <= 1)):
             raise ValueError("probabilities must lie between 0 and 1: logits or NaN were given")
+
+
+def score(table: pa.Table, settings: Mapping[str, Any]) -> dict[str, float]:
+    """Score a predictions table with the columns gold, prediction and probabilities; `settings` has the labels."""
+    rows = {name: table.column(name).to_pylist() for name in ("gold", "prediction", "probabilities")}
+    probabilities = np.array(rows["probabilities"])
+    return classification_scores(rows["gold"], rows["prediction"], probabilities, settings["labels"])

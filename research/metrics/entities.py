@@ -18,12 +18,13 @@ a bare B or I, has the type `_`, as in seqeval.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 Entity = tuple[str, int, int]
 Scheme = Literal["IOB1", "IOB2", "IOBES", "BILOU"]
@@ -168,9 +169,7 @@ def _named(before: str, counts: np.ndarray, after: str) -> dict[str, float]:
     return dict(zip(names, precision_recall_f1(counts).tolist(), strict=True))
 
 
-def _counts_by_type(
-    gold: Sequence[Sequence[str]], prediction: Sequence[Sequence[str]]
-) -> dict[str, np.ndarray]:
+def _counts_by_type(gold: Sequence[Sequence[str]], prediction: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
     """Lenient (3,) counts of every type, sorted by its name."""
     counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3, dtype=np.int64))
     for tags, other_tags in zip(gold, prediction, strict=True):
@@ -196,3 +195,8 @@ def _split(tag: str) -> tuple[str, str]:
     if prefix not in _PREFIXES or (prefix == "O" and kind):
         raise ValueError(f"{tag!r} is not a tag: expected O, or B, I, E, S, L, U or M, a hyphen and a type")
     return (prefix, "") if prefix == "O" else (prefix, kind or "_")
+
+
+def score(table: pa.Table, settings: Mapping[str, Any]) -> dict[str, float]:
+    """Score a predictions table whose columns gold and prediction hold a tag per word."""
+    return entity_scores(table.column("gold").to_pylist(), table.column("prediction").to_pylist())

@@ -15,9 +15,10 @@ import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from research.metrics.treebank import treebank_words
 
@@ -26,7 +27,7 @@ Rules = Literal["squad", "squad_v2", "cmrc"]
 _ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 # The scorer's list also has "……", which never equals the single character it is compared with.
-_CMRC_PUNCTUATION = "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』"  # noqa: RUF001
+_CMRC_PUNCTUATION = "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』"
 _CMRC_WITHOUT_PUNCTUATION = str.maketrans("", "", _CMRC_PUNCTUATION)
 _CMRC_ALONE = rf"\u4e00-\u9fa5{re.escape(_CMRC_PUNCTUATION)}"
 _CMRC_SEGMENT = re.compile(f"([{_CMRC_ALONE}])|([^{_CMRC_ALONE}]+)")
@@ -228,3 +229,17 @@ def _require(given: Mapping[str, object], answers: Mapping[str, Sequence[str]], 
     missing = [question for question in answers if question not in given]
     if missing:
         raise ValueError(f"{len(missing)} questions have no {what}, the first is {missing[0]!r}")
+
+
+def score(table: pa.Table, settings: Mapping[str, Any]) -> dict[str, float]:
+    """Score a predictions table with the columns id, gold (lists of answers), answer and no_answer_score.
+
+    `settings` has the rules ("squad", "squad_v2" or "cmrc") and the threshold of "squad_v2".
+    """
+    ids = table.column("id").to_pylist()
+    answers = dict(zip(ids, table.column("gold").to_pylist(), strict=True))
+    predictions = dict(zip(ids, table.column("answer").to_pylist(), strict=True))
+    if settings["rules"] == "squad_v2":
+        doubts = dict(zip(ids, table.column("no_answer_score").to_pylist(), strict=True))
+        return squad_v2_scores(predictions, answers, doubts, settings["threshold"])
+    return cmrc_scores(predictions, answers) if settings["rules"] == "cmrc" else squad_scores(predictions, answers)

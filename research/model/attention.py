@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from research.model.dropout import keep_mask, zero_dropped
+from research.model.dropout import zero_dropped
 
 BUCKET_TOKENS = 16  # softmax over a multiple of the vector width is several times faster than over, say, 13
 
@@ -140,7 +140,7 @@ def bucket_biases(layout: Layout, dtype: torch.dtype, window: int | None) -> lis
     T, biases = int(layout.offsets[-1]), []
     for part, (N, L) in zip(layout.gather.split([N * L for N, L in layout.buckets]), layout.buckets, strict=True):
         hidden = (part == T).view(N, 1, 1, L)
-        if window is not None and L > window:
+        if window is not None and window < L:
             position = torch.arange(L, device=part.device)
             distance = (position[:, None] - position).abs()
             # A padded query may look anywhere, or its empty softmax would be NaN.
@@ -149,12 +149,25 @@ def bucket_biases(layout: Layout, dtype: torch.dtype, window: int | None) -> lis
     return biases
 
 
-def flash_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, p: float, scale: float, window: int | None) -> Tensor:
+def flash_attention(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, p: float, scale: float, window: int | None
+) -> Tensor:
     """Variable-length flash attention of torch itself, with its dropout. q, k, v: (T, H, D) on a GPU."""
     left = right = None if window is None else window - 1
     out: Tensor = torch.ops.aten._flash_attention_forward(
-        q, k, v, layout.offsets, layout.offsets, layout.longest, layout.longest, p, False, False,
-        scale=scale, window_size_left=left, window_size_right=right,
+        q,
+        k,
+        v,
+        layout.offsets,
+        layout.offsets,
+        layout.longest,
+        layout.longest,
+        p,
+        False,
+        False,
+        scale=scale,
+        window_size_left=left,
+        window_size_right=right,
     )[0]
     return out
 

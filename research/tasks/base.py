@@ -19,6 +19,8 @@ import lightning as L
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -27,6 +29,7 @@ from research.data.pack import MicroBatch, Planner, StepItem, pack
 from research.data.plan import Indices, StepPlan, evaluation_share, micro_batches
 from research.data.source import Split, open_split
 from research.data.store import Store
+from research.errors import UserError
 from research.model.encoder import Encoder
 from research.model.optim import clip, learning_rate, make_optimizer, use_row_embedding
 
@@ -51,6 +54,7 @@ class TaskData(L.LightningDataModule):
         self.splits: dict[str, Split] = {}
         self.stores: dict[str, Store] = {}
         self.labels: list[str] = []
+        self.class_weights: NDArray[np.float64] | None = None
 
     @abstractmethod
     def collect(self, splits: Sequence[Split]) -> list[str]:
@@ -78,6 +82,24 @@ class TaskData(L.LightningDataModule):
         self.labels = self.collect(list(self.splits.values()))
         for name, split in self.splits.items():
             self.stores[name] = self.make_store(split)
+        self.class_weights = self._class_weights()
+        if self.class_weights is not None:
+            self.stores["train"].weigh("label", self.class_weights)
+
+    def _class_weights(self) -> NDArray[np.float64] | None:
+        """A weight for each label in the training loss, or None: all alike. Raises UserError for an unknown label."""
+        optim = self.config.optim
+        if not self.labels or not (optim.class_weights or optim.balance_classes) or "train" not in self.stores:
+            return None
+        unknown = sorted(set(optim.class_weights) - set(self.labels))
+        if unknown:
+            raise UserError(
+                f"optim.class_weights names {', '.join(unknown)}, but the labels are {', '.join(self.labels)}."
+            )
+        if optim.class_weights:
+            return np.array([optim.class_weights.get(label, 1.0) for label in self.labels])
+        counts = self.stores["train"].count("label", len(self.labels))
+        return counts.sum() / (len(counts) * np.maximum(counts, 1))
 
     def open_input(self, path: str, labels: list[str]) -> None:
         """Open new text, without gold answers, as the split `input`."""
@@ -225,6 +247,13 @@ class TaskModule(L.LightningModule):
     @abstractmethod
     def decode(self, micro: MicroBatch, outputs: Any) -> dict[int, dict[str, Any]]:
         """Outputs -> {example: what `TaskData.table` needs of its prediction}."""
+
+    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Summed over the targets; label smoothing and class weights apply in training alone. Target -100: none."""
+        smoothing = self.config.optim.label_smoothing if self.training else 0.0
+        weights = self.data.class_weights if self.training else None
+        weight = None if weights is None else torch.from_numpy(weights).to(logits)
+        return F.cross_entropy(logits, targets, weight, reduction="sum", ignore_index=-100, label_smoothing=smoothing)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return make_optimizer(self, self.config.optim)

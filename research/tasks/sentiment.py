@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
@@ -62,9 +61,7 @@ class Module(TaskModule):
 
     def loss(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
         logits = self.outputs(micro)
-        smoothing = self.config.optim.label_smoothing if self.training else 0.0
-        loss = F.cross_entropy(logits, micro.sequences["label"], reduction="sum", label_smoothing=smoothing)
-        return loss, logits
+        return self.cross_entropy(logits, micro.sequences["label"]), logits
 
     def decode(self, micro: MicroBatch, outputs: Tensor) -> dict[int, dict[str, Any]]:
         probabilities = torch.softmax(outputs, -1).tolist()

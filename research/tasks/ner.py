@@ -1,0 +1,147 @@
+"""Named-entity recognition.
+
+A sentence longer than the model is cut into overlapping windows, and each word is a target in exactly one of
+them, the one that shows most of its surroundings: no word is lost and none counts twice. The label of a word
+stands at its first token (Devlin et al. 2019).
+
+Shapes: T tokens, C tags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModelForTokenClassification
+
+from research.data.labels import collect_labels
+from research.data.pack import MicroBatch
+from research.data.source import Split
+from research.metrics.entities import convert, detect_scheme
+from research.tasks.base import Columns, TaskData, TaskModule
+
+OUTSIDE = "O"
+NO_TARGET = -100
+
+
+class Data(TaskData):
+    fields = {"tokens": "tokens", "tags": "tags"}
+    gold = ("tags",)
+    token_columns = ("input_ids", "token_type_ids", "word", "label")
+    scorer = "entities"
+    scheme: Any = "IOB2"  # of the data; it is converted to IOB2
+
+    def collect(self, splits: Sequence[Split]) -> list[str]:
+        """Tags in IOB2, whatever scheme the data is in."""
+        found = collect_labels(splits, "tags", self.config.data.labels)
+        tagged = [split.rows["tags"] for split in splits if "tags" in split.rows.column_names]
+        self.scheme = detect_scheme(chain.from_iterable(tagged))
+        if self.scheme == "IOB2":
+            return found
+        kinds = sorted({tag[2:] for tag in found if tag != OUTSIDE})
+        return [OUTSIDE, *(f"{prefix}-{kind}" for kind in kinds for prefix in "BI")]
+
+    def encode(self, rows: Columns) -> Columns:
+        limit = self.config.data.max_length
+        overlap = min(self.config.data.stride, (limit - self.tokenizer.num_special_tokens_to_add()) // 2)
+        tokens = self.tokenizer(
+            rows["tokens"],
+            is_split_into_words=True,
+            truncation=True,
+            max_length=limit,
+            stride=overlap,
+            return_overflowing_tokens=True,
+        )
+        windows = group(tokens["overflow_to_sample_mapping"], len(rows["tokens"]))
+        words = [words_shown_best([tokens.word_ids(w) for w in mine]) for mine in windows]
+        ids = {tag: i for i, tag in enumerate(self.labels)}
+        tags = [convert(row, self.scheme) for row in rows["tags"]] if "tags" in rows else [None] * len(words)
+        labels = [
+            [NO_TARGET if w < 0 else ids[row[w]] if row else 0 for w in chain.from_iterable(mine)]
+            for mine, row in zip(words, tags, strict=True)
+        ]
+        return {
+            **{
+                name: [list(chain.from_iterable(tokens[name][w] for w in mine)) for mine in windows]
+                for name in ("input_ids", "token_type_ids")
+                if name in tokens
+            },
+            "word": [list(chain.from_iterable(mine)) for mine in words],
+            "label": labels,
+            "windows": [[len(window) for window in mine] for mine in words],
+            "targets": [float(sum(label != NO_TARGET for label in row)) for row in labels],
+        }
+
+    def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
+        """A word that left no token (a lone control character, say) is predicted to be outside."""
+        tagged = "tags" in split.rows.column_names
+        columns: Columns = {"gold": [], "prediction": [], "confidence": []}
+        for i, row in enumerate(split.rows):
+            prediction = [OUTSIDE] * len(row["tokens"])
+            confidence = [1.0] * len(prediction)
+            for word, label, probability in zip(*predictions[i]["words"], strict=True):
+                prediction[word], confidence[word] = self.labels[label], probability
+            columns["gold"].append(convert(row["tags"], self.scheme) if tagged else None)
+            columns["prediction"].append(prediction)
+            columns["confidence"].append(confidence)
+        return columns
+
+
+def group(examples: Sequence[int], count: int) -> list[list[int]]:
+    """The windows of each of `count` examples, from the example of each window."""
+    windows: list[list[int]] = [[] for _ in range(count)]
+    for window, example in enumerate(examples):
+        windows[example].append(window)
+    return windows
+
+
+def words_shown_best(windows: list[list[int | None]]) -> list[list[int]]:
+    """For each token of each window: its word, if it is that word's first token and no window shows more around it; else -1.
+
+    `windows` are the word of each token (None: a special token) of one sentence's windows, in order.
+    """
+    best: dict[int, tuple[int, int, int]] = {}  # word -> (context in tokens, window, token)
+    for k, window in enumerate(windows):
+        inside = [i for i, word in enumerate(window) if word is not None]
+        for position, i in enumerate(inside):
+            word = window[i]
+            if word is None or (position and window[inside[position - 1]] == word):
+                continue
+            if position == 0 and k > 0 and word in windows[k - 1]:
+                continue  # the window may begin in mid-word
+            before = position if k else len(inside)
+            after = len(inside) - position if k + 1 < len(windows) else len(inside)
+            context = min(before, after)
+            if word not in best or context > best[word][0]:
+                best[word] = (context, k, i)
+    chosen = {(k, i): word for word, (_, k, i) in best.items()}
+    return [[chosen.get((k, i), -1) for i in range(len(window))] for k, window in enumerate(windows)]
+
+
+class Module(TaskModule):
+    auto_class = AutoModelForTokenClassification
+    monitor = "f1"
+
+    def outputs(self, micro: MicroBatch) -> Tensor:
+        """Logits (T, C)."""
+        return self.encoder.token_logits(micro)["logits"]
+
+    def loss(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
+        logits = self.outputs(micro)
+        return self.cross_entropy(logits, micro.tokens["label"]), logits
+
+    def decode(self, micro: MicroBatch, outputs: Tensor) -> dict[int, dict[str, Any]]:
+        words = micro.tokens["word"]
+        probability, label = torch.softmax(outputs, -1).max(-1)
+        example = np.repeat(micro.examples, micro.lengths)
+        decoded = {}
+        is_word = (words >= 0).cpu().numpy()
+        cells = [x.cpu().numpy() for x in (words, label, probability)]
+        for row in np.unique(micro.examples):
+            mine = is_word & (example == row)
+            decoded[int(row)] = {"words": [x[mine].tolist() for x in cells]}
+        return decoded

@@ -1,0 +1,190 @@
+"""A stand-in for the W&B server on loopback: it records what the real client (0.31) sends.
+
+    with WandbServer() as server:
+        ...                                   # with the environment of server.environment
+        server.run("abc").history             # rows in the order of arrival
+
+It proves what the client sends, not what W&B's own server makes of it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from base64 import b64decode
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class ServedRun:
+    """What arrived of one run."""
+
+    name: str
+    project: str
+    fields: dict[str, Any] = field(default_factory=dict)  # groupName, displayName, tags, ...
+    config: dict[str, Any] = field(default_factory=dict)  # by key; W&B's own part is `_wandb`
+    summary: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+    artifacts: list[dict[str, Any]] = field(default_factory=list)
+    exit_code: int | None = None
+
+    @property
+    def by_step(self) -> dict[int, dict[str, Any]]:
+        """The rows as W&B shows them: of one step the last value of each key wins."""
+        steps: dict[int, dict[str, Any]] = {}
+        for row in self.history:
+            steps.setdefault(row["_step"], {}).update({k: v for k, v in row.items() if not k.startswith("_")})
+        return steps
+
+
+class WandbServer:
+    """Modes: "good", "nonsense" (every answer is an empty JSON object), "forbidden" (every key is wrong)."""
+
+    def __init__(self, mode: str = "good") -> None:
+        self.mode = mode
+        self.runs: dict[str, ServedRun] = {}
+        self.operations: list[str] = []
+        handler = type("Handler", (_Handler,), {"served": self})
+        self.http = _QuietServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+        self.environment = {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY}
+
+    def __enter__(self) -> WandbServer:
+        threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+    def run(self, name: str) -> ServedRun:
+        return self.runs[name]
+
+    def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any] | None:
+        """The data of one GraphQL operation; None for one that is not known."""
+        operation = query.split("(")[0].split("{")[0].split()[-1]
+        self.operations.append(operation)
+        if "Artifact" in operation: print(operation, variables)
+        entity = {"id": "e", "name": "someone"}
+        project = {"id": "p", "name": "research", "entity": entity, "internalId": "p"}
+        if operation == "Viewer":
+            viewer = {"id": "u", "entity": "someone", "username": "someone", "flags": "{}", "teams": {"edges": []}}
+            return {"viewer": viewer}
+        if operation == "ServerFeaturesQuery":
+            return {"serverInfo": {"features": []}}
+        if operation == "OrganizationCoreWeaveOrganizationID":
+            return {"entity": {"organization": {"coreWeaveOrganizationId": None}}}
+        if operation == "RunResumeStatus":
+            run = self.runs.get(variables["name"])
+            return {"model": {**project, "bucket": self._resume_status(run) if run else None}}
+        if operation == "UpsertBucket":
+            return self._upsert(variables, project)
+        if operation == "CreateRunFiles":
+            names = variables["files"]
+            links = [{"name": n, "uploadUrl": f"{self.url}/put/{variables['run']}/{n}"} for n in names]
+            return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": links}}
+        if operation == "ArtifactType":
+            return {"project": {**project, "artifactType": {"id": "t", "name": "run_table"}, "artifact": None}}
+        if operation == "CreateArtifact":
+            self.runs[variables["input"]["runName"]].artifacts.append(variables["input"])
+            sequence = {"id": "s", "latestArtifact": None}
+            return {"createArtifact": {"artifact": {"id": "a", "state": "PENDING", "artifactSequence": sequence}}}
+        if operation == "CreateArtifactManifest":
+            file = {"id": "f", "name": "manifest", "displayName": "manifest", "uploadHeaders": []}
+            file["uploadUrl"] = f"{self.url}/put/-/manifest"
+            return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
+        if operation == "CreateArtifactFiles":
+            nodes = [
+                {"id": "f", "name": f["name"], "displayName": f["name"], "uploadHeaders": [], "artifact": {"id": "a"},
+                 "uploadUrl": f"{self.url}/put/-/{f['name']}", "storagePath": f["name"], "uploadMultipartUrls": None}
+                for f in variables["artifactFiles"]
+            ]
+            return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+        if operation == "CommitArtifact":
+            return {"commitArtifact": {"artifact": {"id": "a", "digest": ""}}}
+        return None
+
+    def _resume_status(self, run: ServedRun) -> dict[str, Any]:
+        return {
+            "id": run.name, "name": run.name, "displayName": run.name, "tags": [], "logLineCount": 0,
+            "summaryMetrics": json.dumps(run.summary), "config": json.dumps(run.config), "wandbConfig": "{}",
+            "historyLineCount": len(run.history), "eventsLineCount": 0, "eventsTail": "[]",
+            "historyTail": json.dumps([json.dumps(run.history[-1])] if run.history else []),
+        }
+
+    def _upsert(self, variables: dict[str, Any], project: dict[str, Any]) -> dict[str, Any]:
+        name = variables.get("name") or variables["id"]
+        inserted = name not in self.runs
+        run = self.runs.setdefault(name, ServedRun(name, variables.get("project") or "research"))
+        run.fields.update({k: v for k, v in variables.items() if v is not None})
+        for key, value in json.loads(variables.get("config") or "{}").items():
+            run.config[key] = value["value"]
+        run.summary.update(json.loads(variables.get("summaryMetrics") or "{}"))
+        bucket = {"id": name, "name": name, "displayName": name, "description": None, "sweepName": None}
+        bucket |= {"config": json.dumps({k: {"value": v} for k, v in run.config.items()}), "project": project}
+        return {"upsertBucket": {"bucket": bucket | {"historyLineCount": len(run.history)}, "inserted": inserted}}
+
+    def stream(self, name: str, content: dict[str, Any]) -> None:
+        """One post of the file stream."""
+        run = self.runs[name]
+        for file, chunk in content.get("files", {}).items():
+            if file == "wandb-history.jsonl":
+                run.history += [json.loads(line) for line in chunk["content"]]
+            elif file == "wandb-summary.json":
+                run.summary.update(json.loads(chunk["content"][-1]))
+        if content.get("complete"):
+            run.exit_code = content.get("exitcode")
+
+
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was killed is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    served: WandbServer
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        content = json.loads(self._body() or b"{}")
+        scheme, _, secret = self.headers.get("Authorization", "").partition(" ")
+        authorised = scheme == "Basic" and b64decode(secret).decode() == f"api:{KEY}"
+        if self.served.mode == "nonsense":
+            return self._reply({"data": {}})
+        if self.served.mode == "forbidden" or not authorised:
+            return self._reply({"errors": [{"message": "invalid key"}]}, 401)
+        if self.path == "/graphql":
+            data = self.served.answer(content["query"], content.get("variables") or {})
+            return self._reply({"data": data} if data else {"data": None, "errors": [{"message": "unknown"}]})
+        self.served.stream(self.path.split("/")[4], content)  # /files/<entity>/<project>/<run>/file_stream
+        return self._reply({"limits": {}})
+
+    def do_PUT(self) -> None:
+        _, _, run, name = self.path.split("/", 3)
+        if run in self.served.runs:
+            self.served.runs[run].files[name.split("?")[0]] = self._body()
+        else:
+            self._body()
+        self._reply({})
+
+    def _body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _reply(self, content: dict[str, Any], status: int = 200) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
