@@ -70,10 +70,9 @@ class WandbServer:
         """The data of one GraphQL operation; None for one that is not known."""
         operation = query.split("(")[0].split("{")[0].split()[-1]
         self.operations.append(operation)
-        if "Artifact" in operation: print(operation, variables)
         entity = {"id": "e", "name": "someone"}
         project = {"id": "p", "name": "research", "entity": entity, "internalId": "p"}
-        if operation == "Viewer":
+        if operation in ("Viewer", "GetDefaultEntity"):
             viewer = {"id": "u", "entity": "someone", "username": "someone", "flags": "{}", "teams": {"edges": []}}
             return {"viewer": viewer}
         if operation == "ServerFeaturesQuery":
@@ -85,6 +84,9 @@ class WandbServer:
             return {"model": {**project, "bucket": self._resume_status(run) if run else None}}
         if operation == "UpsertBucket":
             return self._upsert(variables, project)
+        if operation in ("Run", "RunHistoryKeys"):  # what wandb.Api().run() asks
+            run = self.runs.get(variables["name"])
+            return {"project": {"run": self._state(run) if run else None}}
         if operation == "CreateRunFiles":
             names = variables["files"]
             links = [{"name": n, "uploadUrl": f"{self.url}/put/{variables['run']}/{n}"} for n in names]
@@ -103,7 +105,7 @@ class WandbServer:
             nodes = [
                 {"id": "f", "name": f["name"], "displayName": f["name"], "uploadHeaders": [], "artifact": {"id": "a"},
                  "uploadUrl": f"{self.url}/put/-/{f['name']}", "storagePath": f["name"], "uploadMultipartUrls": None}
-                for f in variables["artifactFiles"]
+                for f in variables["input"]["artifactFiles"]
             ]
             return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
         if operation == "CommitArtifact":
@@ -117,6 +119,15 @@ class WandbServer:
             "historyLineCount": len(run.history), "eventsLineCount": 0, "eventsTail": "[]",
             "historyTail": json.dumps([json.dumps(run.history[-1])] if run.history else []),
         }
+
+    def _state(self, run: ServedRun) -> dict[str, Any]:
+        state = "running" if run.exit_code is None else "failed" if run.exit_code else "finished"
+        return {
+            "id": run.name, "name": run.name, "displayName": run.name, "projectId": "1", "state": state, "tags": [],
+            "config": json.dumps({k: {"value": v} for k, v in run.config.items()}), "createdAt": "2026-01-01T00:00:00",
+            "summaryMetrics": json.dumps(run.summary), "systemMetrics": "{}", "user": {}, "readOnly": False,
+            "historyLineCount": len(run.history), "historyKeys": {"lastStep": max(run.by_step, default=-1)},
+        }  # fmt: skip
 
     def _upsert(self, variables: dict[str, Any], project: dict[str, Any]) -> dict[str, Any]:
         name = variables.get("name") or variables["id"]

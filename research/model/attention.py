@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from research.model.dropout import zero_dropped
+from research.model.dropout import keep_mask, zero_dropped
 
+ROW_TOKENS = 16  # the row is filled up to a multiple: matrix products are prepared anew for each new shape
 BUCKET_TOKENS = 16  # softmax over a multiple of the vector width is several times faster than over, say, 13
 
 
@@ -35,23 +36,30 @@ class HeadSlots:
 
 @dataclass
 class Layout:
-    """Where the sequences of a packed row lie."""
+    """Where the sequences of a packed row lie; the filler at its end is one more sequence, which nothing reads."""
 
     offsets: Tensor  # (sequences + 1,) int32: sequence i is row[offsets[i]:offsets[i + 1]]
+    T: int
+    filler: int
     longest: int
     buckets: list[tuple[int, int]]  # (N, L) of each bucket
     gather: Tensor  # (S,) token of each slot; T where the slot is padding
     by_heads: dict[int, HeadSlots] = field(default_factory=dict)
+    by_window: dict[tuple[torch.dtype, int | None], list[Tensor]] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Layout:
         """The same layout with its tensors on `device`."""
         offsets, gather = (x.to(device, non_blocking=True) for x in (self.offsets, self.gather))
-        return Layout(offsets, self.longest, self.buckets, gather)
+        return Layout(offsets, self.T, self.filler, self.longest, self.buckets, gather)
+
+    def fill(self, tokens: Tensor) -> Tensor:
+        """(T - filler,) -> (1, T), the first token repeated at the end."""
+        return torch.cat([tokens, tokens[:1].expand(self.filler)])[None]
 
     def heads(self, H: int) -> HeadSlots:
         """Slots for H heads, made once per layout."""
         if H not in self.by_heads:
-            device, T = self.gather.device, int(self.offsets[-1])
+            device, T = self.gather.device, self.T
             head = torch.arange(H, device=device)[:, None]  # (H, 1)
             parts = self.gather.split([N * L for N, L in self.buckets])
             tokens = [part.view(N, 1, L) for part, (N, L) in zip(parts, self.buckets, strict=True)]
@@ -62,9 +70,32 @@ class Layout:
             self.by_heads[H] = HeadSlots(gather, scatter, padding[:, None])
         return self.by_heads[H]
 
+    def biases(self, dtype: torch.dtype, window: int | None) -> list[Tensor]:
+        """0 where a token may look, minus infinity at padding and outside a sliding window: (N, 1, 1 or L, L) a bucket."""
+        if (dtype, window) not in self.by_window:
+            parts = self.gather.split([N * L for N, L in self.buckets])
+            self.by_window[dtype, window] = [
+                _bias((part == self.T).view(N, 1, 1, L), window).to(dtype)
+                for part, (N, L) in zip(parts, self.buckets, strict=True)
+            ]
+        return self.by_window[dtype, window]
+
+
+def _bias(padding: Tensor, window: int | None) -> Tensor:
+    hidden, L = padding, padding.shape[-1]
+    if window is not None and L > window:
+        position = torch.arange(L, device=padding.device)
+        distance = (position[:, None] - position).abs()
+        # A padded query may look anywhere, or its empty softmax would be NaN.
+        hidden = padding | ((distance >= window) & ~padding.transpose(2, 3))
+    return torch.zeros(hidden.shape, device=padding.device).masked_fill_(hidden, -torch.inf)
+
 
 def make_layout(lengths: NDArray[np.int64]) -> Layout:
     """Plan the attention of sequences of these lengths, which lie end to end in this order."""
+    filler = int(-lengths.sum() % ROW_TOKENS)
+    if filler:
+        lengths = np.append(lengths, filler)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     rounded = -(-lengths // BUCKET_TOKENS) * BUCKET_TOKENS
     slots, buckets = [], []
@@ -76,6 +107,8 @@ def make_layout(lengths: NDArray[np.int64]) -> Layout:
         buckets.append((len(members), length))
     return Layout(
         offsets=torch.from_numpy(offsets.astype(np.int32)),
+        T=int(offsets[-1]),
+        filler=filler,
         longest=int(lengths.max(initial=0)),
         buckets=buckets,
         gather=torch.from_numpy(np.concatenate(slots)),
@@ -105,7 +138,7 @@ class BucketAttention(torch.autograd.Function):
             scores = torch.bmm(q_b, k_b.transpose(1, 2)).view(N, H, L, L)
             w = torch.add(bias, scores, alpha=scale).softmax(-1, dtype=torch.float32).to(v.dtype)
             w = w.view(N * H, L, L)
-            kept = zero_dropped(w, p) if p else w
+            kept = zero_dropped(w, keep_mask(w, p)) if p else w
             torch.bmm(kept, v_b, out=out_b)
             weights += [w, kept]
         out.mul_(1 / (1 - p))
@@ -115,7 +148,7 @@ class BucketAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """With W the weights, M their kept part, g the gradient over (1 - p): dV = M^T g, dS = M * (g V^T) - W * (g . O)."""
+        """dV = M^T g and dS = M * (g V^T) - W * (g . O): W the weights, M their kept part, g the gradient / (1 - p)."""
         q, k, v, out, *weights = ctx.saved_tensors
         T, H, D = grad.shape
         slots, buckets = ctx.layout.heads(H), ctx.layout.buckets
@@ -133,20 +166,6 @@ class BucketAttention(torch.autograd.Function):
         dq.mul_(ctx.scale)
         dk.mul_(ctx.scale)
         return *(x.index_select(0, slots.scatter).view(T, H, D) for x in (dq, dk, dv)), None, None, None, None
-
-
-def bucket_biases(layout: Layout, dtype: torch.dtype, window: int | None) -> list[Tensor]:
-    """0 where a token may look, minus infinity at padding and outside a sliding window: (N, 1, 1 or L, L) a bucket."""
-    T, biases = int(layout.offsets[-1]), []
-    for part, (N, L) in zip(layout.gather.split([N * L for N, L in layout.buckets]), layout.buckets, strict=True):
-        hidden = (part == T).view(N, 1, 1, L)
-        if window is not None and window < L:
-            position = torch.arange(L, device=part.device)
-            distance = (position[:, None] - position).abs()
-            # A padded query may look anywhere, or its empty softmax would be NaN.
-            hidden = hidden | ((distance >= window) & ~hidden.transpose(2, 3))
-        biases.append(torch.zeros(hidden.shape, dtype=dtype, device=part.device).masked_fill_(hidden, -torch.inf))
-    return biases
 
 
 def flash_attention(
@@ -194,8 +213,7 @@ def packed_attention(
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
     if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] % 8 == 0:
         return flash_attention(q, k, v, layout, dropout, scale, sliding_window)[None], None
-    biases = bucket_biases(layout, q.dtype, sliding_window)
-    return BucketAttention.apply(q, k, v, layout, biases, dropout, scale)[None], None
+    return BucketAttention.apply(q, k, v, layout, layout.biases(q.dtype, sliding_window), dropout, scale)[None], None
 
 
 AttentionInterface.register("packed", packed_attention)

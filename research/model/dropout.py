@@ -19,9 +19,8 @@ def keep_mask(like: Tensor, p: float) -> Tensor:
     return torch.ge(draws, round(p * 65536) - 32768, out=draws)
 
 
-def zero_dropped(x: Tensor, p: float) -> Tensor:
-    """x with each element set to zero with probability p, not rescaled."""
-    keep = keep_mask(x, p)
+def zero_dropped(x: Tensor, keep: Tensor) -> Tensor:
+    """A copy of x that is zero where `keep` is, not rescaled."""
     if x.element_size() == 2:
         return (x.view(torch.int16) * keep).view(x.dtype)  # on the bits: integers multiply several times faster
     return x * keep
@@ -30,15 +29,15 @@ def zero_dropped(x: Tensor, p: float) -> Tensor:
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, p: float) -> Tensor:  # type: ignore[override]
-        keep = keep_mask(x, p).bool()
+        keep = keep_mask(x, p)
         ctx.save_for_backward(keep)
         ctx.scale = 1 / (1 - p)
-        return torch.ops.aten.native_dropout_backward(x, keep, ctx.scale)
+        return zero_dropped(x, keep).mul_(ctx.scale)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         (keep,) = ctx.saved_tensors
-        return torch.ops.aten.native_dropout_backward(grad, keep, ctx.scale), None
+        return zero_dropped(grad, keep).mul_(ctx.scale), None
 
 
 class FastDropout(nn.Dropout):
@@ -50,8 +49,7 @@ class FastDropout(nn.Dropout):
 
 def swap_dropout(model: nn.Module) -> None:
     """Put FastDropout in the place of every nn.Dropout of the model."""
-    for module in model.modules():
+    for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
-                fast = FastDropout(child.p)
-                setattr(module, name, fast.train(child.training))
+                setattr(module, name, FastDropout(child.p).train(child.training))

@@ -34,6 +34,7 @@ class RowEmbedding(nn.Module):
         self.beta1, self.beta2, self.eps, self.weight_decay = beta1, beta2, eps, weight_decay
         self.rows: Tensor | None = None  # (R, H) leaf of the step under way
         self.ids: Tensor | None = None  # (R,)
+        self.moments: list[Tensor] = []  # of these rows, each (R, H)
         V, device = len(self.weight), self.weight.device
         self.slot = torch.zeros(V, dtype=torch.int64, device=device)  # id -> its row in this step
         self.m = torch.zeros_like(self.weight)
@@ -52,9 +53,8 @@ class RowEmbedding(nn.Module):
         for name in ("slot", "m", "v", "last"):
             setattr(self, name, getattr(self, name).to(ids.device))
         self.ids = ids
-        self.slot[ids] = torch.arange(len(ids), device=ids.device)
-        weight, self.m[ids], self.v[ids] = self._caught_up(ids)
-        self.weight.data[ids] = weight
+        self.slot.index_copy_(0, ids, torch.arange(len(ids), device=ids.device))
+        weight, *self.moments = self._caught_up(ids)
         self.rows = weight.requires_grad_()
         return self.rows
 
@@ -76,12 +76,15 @@ class RowEmbedding(nn.Module):
         p, g, ids = self.rows.detach(), self.rows.grad, self.ids
         if g is None:
             g = torch.zeros_like(p)
-        m = self.m[ids].lerp_(g, 1 - self.beta1)
-        v = self.v[ids].mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
+        m, v = self.moments
+        m.lerp_(g, 1 - self.beta1)
+        v.mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
         p.mul_(1 - lr * self.weight_decay)
         denominator = (v.sqrt() / (1 - self.beta2**t) ** 0.5).add_(self.eps)
         p.addcdiv_(m, denominator, value=-lr / (1 - self.beta1**t))
-        self.weight.data[ids], self.m[ids], self.v[ids], self.last[ids] = p, m, v, t
+        for table, rows in ((self.weight.data, p), (self.m, m), (self.v, v)):
+            table.index_copy_(0, ids, rows)
+        self.last.index_fill_(0, ids, t)
         self.rows = self.ids = None
 
     def _remember(self, lr: float, t: int) -> None:
@@ -108,7 +111,7 @@ class RowEmbedding(nn.Module):
         columns = np.stack([now / self.decay[last], k, self.eps * e, self.beta1**missed, self.beta2**missed], 1)
         columns = torch.from_numpy(columns).to(self.weight)[:, :, None]
         kept, k, eps, m_kept, v_kept = columns.unbind(1)  # (R, 1) each
-        weight, m, v = self.weight[ids], self.m[ids], self.v[ids]
+        weight, m, v = (x if isinstance(ids, slice) else x.index_select(0, ids) for x in (self.weight, self.m, self.v))
         drift = k * m / (v.sqrt() + eps.clamp(min=self.eps * 1e-3))
         return weight * kept - drift, m * m_kept, v * v_kept
 

@@ -56,7 +56,7 @@ class Encoder(nn.Module):
     def token_logits(self, micro: MicroBatch) -> dict[str, Tensor]:
         """Outputs of a token-level head, each (T, ...) in float32."""
         output = self._forward(micro, restore=False)
-        flat = (lambda x: x[0]) if self.packed else micro.fold
+        flat = (lambda x: x[0, : micro.size]) if self.packed else micro.fold
         return {name: flat(x).float() for name, x in output.items() if "logits" in name}
 
     def sequence_logits(self, micro: MicroBatch) -> Tensor:
@@ -66,14 +66,15 @@ class Encoder(nn.Module):
 
     def _forward(self, micro: MicroBatch, restore: bool) -> Any:
         types = micro.tokens.get("token_type_ids")
-        if self.packed:
+        if self.packed and micro.layout is not None:
+            row = micro.layout.fill  # a repeated first token has a row in every embedding
             inputs: dict[str, Any] = {
-                "input_ids": micro.tokens["input_ids"][None],
-                "position_ids": micro.positions[None] + self.first_position,
+                "input_ids": row(micro.tokens["input_ids"]),
+                "position_ids": row(micro.positions) + self.first_position,
                 "layout": micro.layout,
             }
             if types is not None:
-                inputs["token_type_ids"] = types[None]
+                inputs["token_type_ids"] = row(types)
             if restore:
                 self._restoring = micro
                 inputs["attention_mask"] = (micro.unfolded < micro.size).long()
@@ -96,7 +97,7 @@ class Encoder(nn.Module):
         micro = self._restoring
         if micro is None:
             return output
-        output.last_hidden_state = micro.unfold(output.last_hidden_state[0], 0)
+        output.last_hidden_state = micro.unfold(output.last_hidden_state[0, : micro.size], 0)
         pooler = getattr(base, "pooler", None)
         if pooler is not None:
             activation = getattr(base, "pooler_activation", None)  # ALBERT's pooler is a bare linear layer
@@ -112,7 +113,8 @@ class Encoder(nn.Module):
         T = int(lengths.sum())
         ids = torch.from_numpy(np.random.default_rng(0).integers(5, min(1000, self.model.config.vocab_size), T))
         positions = torch.cat([torch.arange(n) for n in lengths.tolist()])
-        micro = MicroBatch({"input_ids": ids}, {}, lengths, lengths, make_layout(lengths), positions)
+        layout = make_layout(lengths)
+        micro = MicroBatch({"input_ids": ids}, {}, lengths, lengths, layout, positions)
         pad = self.model.config.pad_token_id or 0
         try:
             base.eval()
@@ -122,7 +124,9 @@ class Encoder(nn.Module):
             self.model.set_attn_implementation("packed")
             for first in (0, pad + 1):
                 try:
-                    got = base(input_ids=ids[None], position_ids=positions[None] + first, layout=micro.layout)[0][0]
+                    got = base(
+                        input_ids=layout.fill(ids), position_ids=layout.fill(positions) + first, layout=layout
+                    )[0][0, :T]
                 except Exception as error:
                     return False, f"it does not take packed input ({str(error).splitlines()[0]})"
                 difference = float((got - expected).abs().max() / expected.abs().max())
