@@ -70,17 +70,17 @@ def run(options: argparse.Namespace) -> int:
 
     opened = Run.read(options.run)
     settle_environment()
-    from research import train
+    from research import finished
     from research.console import class_table, console, score_table
 
     if options.command == "evaluate":
-        scores = train.evaluate(opened, options.split)
+        scores = finished.evaluate(opened, options.split)
         console.print(score_table({options.split: scores}))
         classes = class_table(scores)
         if classes is not None:
             console.print(classes)
     else:
-        rows = train.predict(opened, options.input, options.output)
+        rows = finished.predict(opened, options.input, options.output)
         print(f"{rows} rows written to {options.output}")
     return 0
 

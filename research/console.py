@@ -20,9 +20,8 @@ class StepProgress:
         self.total_steps = total_steps
         self.bar: Progress | None = None
         if show is True or (show == "auto" and sys.stderr.isatty()):
-            columns = (
-                TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
-            )  # fmt: skip
+            place = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (TextColumn("training"), *place, TextColumn("{task.description}"))
             self.bar = Progress(*columns, console=console, refresh_per_second=4)
             self.task = self.bar.add_task("", total=total_steps)
 

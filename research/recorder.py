@@ -197,7 +197,8 @@ class Recorder(L.Callback):
         if self._materialised is not None:
             self._materialised.__enter__()
 
-    on_test_start = on_predict_start = on_validation_start
+    def on_test_start(self, trainer: L.Trainer, module: Any) -> None:
+        self.on_validation_start(trainer, module)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         table, scores = self._scored(trainer, module)
@@ -225,9 +226,6 @@ class Recorder(L.Callback):
         table, self.scores[module.split] = self._scored(trainer, module)
         if self.writes:
             predictions.write(table, self.run.predictions / f"{module.split}.parquet")
-
-    def on_predict_end(self, trainer: L.Trainer, module: Any) -> None:
-        self._leave_evaluation()
 
     def _leave_evaluation(self) -> None:
         if self._materialised is not None:

@@ -110,13 +110,13 @@ def complete(run: Run) -> None:
     that had gone silent."""
     config, parts, rows = run.config, parts_of(run.path), run.metrics()
     last_step = max((part.step for part in parts), default=-1)
-    missing = [row for row in rows if row["step"] > last_step]
+    lacking = any(row["step"] > last_step for row in rows)
     ended = any(part.exit_code == 0 for part in parts)
-    if config.wandb.mode == "disabled" or not (missing or (run.result and not ended)):
+    if config.wandb.mode == "disabled" or not (lacking or (run.result and not ended)):
         return
     config.wandb.mode, config.wandb.tensorboard = "offline", False
     tracker = Tracker(run, config)
-    for row in missing or rows[-1:]:
+    for row in (row for row in rows if row["step"] >= last_step):
         tracker.log(row["step"], {key: value for key, value in row.items() if key != "step"})
     table = next((p for name in ("test", "validation") if (p := run.predictions / f"{name}.parquet").is_file()), None)
     tracker.finish(run.result or {}, run.provenance, table if run.result else None, 0 if run.result else 1)

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import secrets
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,15 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research.config import Config, to_dict
-from research.run import Run, written_whole
+from research.run import Run, write_json, written_whole
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
 log = logging.getLogger("research")
 FLUSH_SECONDS = 1.0  # what a `kill -9` may lose; W&B's own default is 15
-INIT_SECONDS = 30.0
-FINISH_SECONDS = 120.0
+INIT_SECONDS, FINISH_SECONDS = 30.0, 120.0
 TABLE_ROWS = 1000
 OPEN: set[str] = set()  # ids of the W&B runs of this process
 FAILURES = (Exception, SystemExit)  # wandb calls sys.exit when its service process has died
@@ -55,11 +53,9 @@ class Tracker:
 
         TensorBoard's logger is not among them: the Trainer would let its errors (a full disk) end the training.
         """
-        if self._wandb is None:
-            return []
         from lightning.pytorch.loggers import WandbLogger
 
-        return [WandbLogger(experiment=self._wandb, save_dir=self.run.path)]
+        return [WandbLogger(experiment=self._wandb, save_dir=self.run.path)] if self._wandb is not None else []
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """One row; several of one step are merged, the last value of a key wins."""
@@ -97,8 +93,8 @@ class Tracker:
                     return self._init(config, "online")
             except FAILURES as error:
                 log.warning(
-                    "W&B does not answer as it should (%s); this run is recorded offline. "
-                    "Send it when it is finished: research sync %s", one_line(error), self.run.path,
+                    "W&B does not answer as it should (%s); this run is recorded offline. Send it when it is finished: "
+                    "research sync %s", one_line(error), self.run.path,
                 )  # fmt: skip
         with environment(self.run.path, offline=True):
             return self._init(config, "offline")
@@ -129,8 +125,7 @@ class Tracker:
                 x_transaction_log_flush_interval=FLUSH_SECONDS,
                 console="off",
                 silent=True,
-                disable_git=True,  # provenance.json has the commit, the changes and the packages
-                disable_code=True,
+                disable_git=True,  # provenance.json has the code and the packages
                 x_save_requirements=False,
             ),
         )
@@ -142,23 +137,18 @@ class Tracker:
     def _record(self, wandb_run: Any, summary: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
         """Final scores into the summary, provenance into the config and, whole, into a file."""
         wandb_run.summary.update(flatten(summary))
-        short = {key: value for key, value in provenance.items() if key != "packages"}
-        wandb_run.config.update({"provenance": short}, allow_val_change=True)
-        source, target = self.run.path / "provenance.json", Path(wandb_run.dir) / "provenance.json"
-        if source.is_file():
-            shutil.copyfile(source, target)
-            wandb_run.save(str(target), base_path=wandb_run.dir, policy="now")
+        short = {"provenance": {key: value for key, value in provenance.items() if key != "packages"}}
+        wandb_run.config.update(short, allow_val_change=True)
+        whole = Path(wandb_run.dir) / "provenance.json"
+        write_json(whole, provenance)
+        wandb_run.save(str(whole), base_path=wandb_run.dir, policy="now")
 
     def _close(self, wandb_run: Any, exit_code: int) -> None:
         import wandb
 
-        file = Path(wandb_run.dir).parent / f"run-{wandb_run.id}.wandb"
-        offline = wandb_run.offline
+        file, offline = Path(wandb_run.dir).parent / f"run-{wandb_run.id}.wandb", wandb_run.offline
         try:
             wandb_run.finish(exit_code=exit_code)
-        except TimeoutError:
-            log.warning("W&B has not taken everything in time; send the rest: research sync %s", self.run.path)
-            return
         finally:
             OPEN.discard(wandb_run.id)
             if not OPEN:
@@ -176,12 +166,9 @@ class Tracker:
         try:
             yield
         except FAILURES as error:
-            remedy = ""
-            if name == "W&B":
-                self._wandb, remedy = None, f", and `research sync {self.run.path}` sends it"
-            else:
-                self._tensorboard = None
+            remedy = f", and `research sync {self.run.path}` sends it" if name == "W&B" else ""
             log.warning("%s %s (%s); the run folder has everything%s.", name, what, one_line(error), remedy)
+            setattr(self, "_wandb" if name == "W&B" else "_tensorboard", None)
 
 
 @contextmanager
@@ -200,16 +187,14 @@ def environment(run_dir: Path, offline: bool) -> Iterator[None]:
         "WANDB_SILENT": "true",
         **({"WANDB_CONFIG_DIR": str(folder / "config")} if offline else {}),
     }
-    before = {key: os.environ.get(key) for key in own}
+    before = {key: os.environ[key] for key in own if key in os.environ}
     os.environ.update(own)
     try:
         yield
     finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
+        for key in own:
+            os.environ.pop(key, None)
+        os.environ.update(before)
 
 
 def run_id(run_dir: Path) -> str:
@@ -241,17 +226,16 @@ def read_table(parquet: Path) -> Any:
     import pyarrow.parquet as pq
     import wandb
 
-    batch = next(pq.ParquetFile(parquet).iter_batches(TABLE_ROWS), None)
+    file = pq.ParquetFile(parquet)
+    names, batch = file.schema_arrow.names, next(file.iter_batches(TABLE_ROWS), None)
     rows = batch.to_pylist() if batch is not None else []
-    names = pq.read_schema(parquet).names
-    data = [[_plain(row[name]) for name in names] for row in rows]
+
+    def plain(value: Any) -> Any:
+        simple = value is None or isinstance(value, str | bool | int | float)
+        return value if simple else json.dumps(value, ensure_ascii=False, default=str)
+
+    data: list[Any] = [[plain(row[name]) for name in names] for row in rows]
     return wandb.Table(columns=names, data=data, allow_mixed_types=True)
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
-    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

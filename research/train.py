@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
 import resource
 import sys
-import time
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import pyarrow as pa
-import pyarrow.csv as pa_csv
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_only
+from omegaconf import OmegaConf
 
 from research import predictions, provenance
+from research.cluster.ranks import global_rank
 from research.cluster.signals import STOPPED
-from research.config import Config
+from research.config import Config, to_dict
 from research.console import class_table, console, score_table
 from research.errors import UserError
 from research.model import checkpoint
 from research.model.encoder import Encoder, load_config, load_model, load_tokenizer
 from research.model.optim import total_steps
-from research.recorder import Recorder, announce_resume, evaluation_table, load_weights
+from research.recorder import Recorder, announce_resume, load_weights
 from research.run import Run, replace_folder, write_json
 from research.tasks.base import TaskData, TaskModule
 from research.tracking import Tracker
@@ -44,12 +42,7 @@ def build(config: Config, data: TaskData | None = None) -> TaskModule:
         load_config(config)  # a model that cannot serve is told before the data is tokenised
         data = task.Data(config, tokenizer)
         data.open()
-    labels = {"num_labels": len(data.labels), "id2label": dict(enumerate(data.labels))} if data.labels else {}
-    own = (
-        load_config(config, **labels, label2id={v: k for k, v in enumerate(data.labels)})
-        if labels
-        else load_config(config)
-    )
+    own = load_config(config, data.labels)
     L.seed_everything(config.init_seed, verbose=False)
     encoder = Encoder(load_model(config, own, task.Module.auto_class), config.trainer.packing)
     steps = total_steps(config.optim, data.plan.steps_per_epoch) if "train" in data.stores else 0
@@ -85,8 +78,6 @@ def make_trainer(config: Config, callbacks: list[L.Callback], loggers: list[Any]
 
 def quiet() -> None:
     """Lightning's and torch's advice on settings that are ours."""
-    import warnings
-
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
@@ -95,7 +86,7 @@ def quiet() -> None:
 
 def train(config: Config) -> int:
     """Fit, validate, test the best checkpoint, record everything. Returns the exit code."""
-    writes = rank_zero_only.rank == 0
+    writes = global_rank() == 0
     run = Run.open(config) if writes else Run(str(config.run_dir))
     try:
         if run.result is not None:
@@ -122,7 +113,10 @@ def _train(config: Config, run: Run, writes: bool) -> int:
     segments = math.ceil(module.total_steps / max(1, len(range(module.total_steps)[: _stretch(module)])))
     trainer = make_trainer(config, [recorder], tracker.loggers if tracker else [], segments + 1)
     if writes:
-        record_start(run, config, module, recorder, trainer.world_size)
+        resumed = recorder.restored.step if recorder.restored else None
+        announce_resume(recorder, trainer.world_size)
+        announce(module)
+        record_start(run, module, resumed, trainer.world_size)
     exit_code = 1
     try:
         if recorder.pending_evaluation(module):
@@ -155,47 +149,42 @@ def _stretch(module: TaskModule) -> int:
     return module.config.trainer.evaluate_every_steps or module.data.plan.steps_per_epoch
 
 
-def record_start(run: Run, config: Config, module: TaskModule, recorder: Recorder, ranks: int) -> None:
-    """Say what is about to happen, and add this attempt to the provenance."""
-    data, p = module.data, recorder.progress
-    announce_resume(recorder, ranks)
-    console.print(
-        f"{config.task}: {', '.join(f'{len(store):,} {name}' for name, store in data.stores.items())} examples; "
-        f"{module.total_steps} steps of {config.optim.batch_size}; {module.encoder.packing_note}"
-    )
-    train_tokens = data.stores["train"].tokens
-    if int(train_tokens.max()) > module.budget_tokens:
+def announce(module: TaskModule) -> None:
+    """Say what is about to happen, and what of the layout may surprise."""
+    config, stores = module.config, module.data.stores
+    train, budget = stores["train"].tokens, module.budget_tokens
+    sizes = ", ".join(f"{len(store):,} {name}" for name, store in stores.items())
+    steps = f"{module.total_steps} steps of {config.optim.batch_size}"
+    console.print(f"{config.task}: {sizes} examples; {steps}; {module.encoder.packing_note}")
+    if int(train.max()) > budget:
         console.print(
-            f"The longest example has {int(train_tokens.max())} tokens, above trainer.tokens_per_microbatch="
-            f"{module.budget_tokens}: it gets a micro-batch of its own."
+            f"The longest example has {train.max()} tokens, above trainer.tokens_per_microbatch={budget}: "
+            "it gets a micro-batch of its own."
         )
-    if config.optim.batch_size > len(data.stores["train"]):
-        console.print(
-            f"optim.batch_size={config.optim.batch_size} is more than the {len(train_tokens)} training examples: each step is the whole set."
-        )
-    before = run.provenance
-    write_json(
-        run.path / "provenance.json",
-        {
-            "attempts": [
-                *before.get("attempts", []),
-                provenance.attempt(sys.argv, ranks, p.step if recorder.restored is not None else None),
-            ],
-            "data": {
-                name: {
-                    "origin": s.origin,
-                    "sha256": s.fingerprint,
-                    "examples": len(s.rows),
-                    "tokens": int(data.stores[name].tokens.sum()),
-                }
-                for name, s in data.splits.items()
-            },
-            "weights": before.get("weights") or provenance.weights_sha256(config.model.name),
-            "parameters": sum(p.numel() for p in module.encoder.parameters()),
-            "batching": module.encoder.packing_note,
-            "packages": provenance.packages(),
+    if config.optim.batch_size > len(train):
+        console.print(f"optim.batch_size is more than the {len(train)} training examples: each step is the whole set.")
+
+
+def record_start(run: Run, module: TaskModule, resumed_from: int | None, ranks: int) -> None:
+    """Add this attempt to the provenance."""
+    before, data = run.provenance, module.data
+    content = {
+        "attempts": [*before.get("attempts", []), provenance.attempt(sys.argv, ranks, resumed_from)],
+        "data": {
+            name: {
+                "origin": split.origin,
+                "sha256": split.fingerprint,
+                "examples": len(split.rows),
+                "tokens": int(data.stores[name].tokens.sum()),
+            }
+            for name, split in data.splits.items()
         },
-    )
+        "weights": before.get("weights") or provenance.weights_sha256(module.config.model.name),
+        "parameters": sum(p.numel() for p in module.encoder.parameters()),
+        "batching": module.encoder.packing_note,
+        "packages": provenance.packages(),
+    }
+    write_json(run.path / "provenance.json", content)
 
 
 def finish(trainer: L.Trainer, run: Run, config: Config, module: TaskModule, recorder: Recorder) -> None:
@@ -280,107 +269,18 @@ def report(result: dict[str, Any], run: Run) -> None:
     console.print(f"Run folder: {os.path.relpath(run.path)}")
 
 
-class _Evaluation(L.Callback):
-    """Keeps the table and scores of one evaluation of a finished run."""
-
-    def on_test_end(self, trainer: L.Trainer, module: Any) -> None:
-        self.table, loss = evaluation_table(module)
-        self.scores = {**predictions.score(self.table), "loss": loss}
-
-
-def evaluate(run: Run, split: str) -> dict[str, float]:
-    """Score a finished run again on one of its splits; rewrites predictions/<split>.parquet."""
-    config = finished_config(run)
-    value = getattr(config.data, split)
-    if value is None:
-        named = [name for name in ("train", "validation", "test") if getattr(config.data, name)]
-        raise UserError(f"The run {run.path} has no split '{split}'; it has {', '.join(named)}.")
-    config.data.train = config.data.validation = config.data.test = None
-    config.data.test = value
-    module = build(config)
-    callback = _Evaluation()
-    make_trainer(config, [callback], []).test(module, datamodule=module.data, verbose=False)
-    predictions.write(callback.table, run.predictions / f"{split}.parquet")
-    return callback.scores
-
-
-def finished_config(run: Run) -> Config:
-    """The config of a finished run, with its own trained model in the place of the pretrained one."""
-    if run.result is None:
-        raise UserError(f"The run {run.path} is not finished; run its training command again to finish it.")
-    config = run.config
-    config.model.name, config.model.revision = str(run.model), None
-    labels = json.loads((run.model / "config.json").read_text(encoding="utf-8")).get("id2label")
-    if config.task != "qa" and labels:
-        config.data.labels = [labels[str(i)] for i in range(len(labels))]
-    return config
-
-
-def predict(run: Run, source: str, target: str) -> int:
-    """Label new text with a finished run; returns the number of rows. The suffix of `target` is its format."""
-    writers = {".jsonl": _write_jsonl, ".parquet": predictions.write, ".csv": _write_csv}
-    writer = writers.get(Path(target).suffix)
-    if writer is None:
-        raise UserError(f"--output {target}: its suffix must be one of {', '.join(writers)}.")
-    config = finished_config(run)
-    task = import_module(f"research.tasks.{config.task}")
-    data = task.Data(config, load_tokenizer(config))
-    data.open_input(source, config.data.labels or [])
-    module = build(config, data)
-    trainer = make_trainer(config, [], [])
-    trainer.predict(module, datamodule=data, return_predictions=False)
-    split = data.splits["input"]
-    columns = data.table(split, module.gathered_predictions()[0])
-    if not any(value is not None for value in columns["gold"]):
-        del columns["gold"]
-    table = predictions.make_table(split, columns, data.scorer, data.score_settings())
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
-    writer(table, Path(target))
-    return table.num_rows
-
-
-def _write_jsonl(table: pa.Table, path: Path) -> None:
-    from research.run import written_whole
-
-    with written_whole(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        for row in table.to_pylist():
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _write_csv(table: pa.Table, path: Path) -> None:
-    from research.run import written_whole
-
-    flat = [
-        pa.array([json.dumps(v, ensure_ascii=False) for v in column.to_pylist()])
-        if pa.types.is_nested(column.type)
-        else column
-        for column in table.columns
-    ]
-    with written_whole(path) as temporary:
-        pa_csv.write_csv(pa.table(dict(zip(table.column_names, flat, strict=True))), temporary)
-
-
 def show(config: Config) -> None:
     """Print the resolved config, the data, the parameters and the steps; train nothing."""
-    from omegaconf import OmegaConf
-
-    from research.config import to_dict
-
     print(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
-    began = time.monotonic()
     module = build(config)
-    data = module.data
+    data, encoder = module.data, module.encoder
     for name, split in data.splits.items():
         tokens = data.stores[name].tokens
-        print(
-            f"{name}: {len(tokens):,} examples, {int(tokens.sum()):,} tokens (mean {tokens.mean():.1f}, longest {tokens.max()}), {split.origin}"
-        )
+        size = f"{tokens.sum():,} tokens (mean {tokens.mean():.1f}, longest {tokens.max()})"
+        print(f"{name}: {len(tokens):,} examples, {size}, {split.origin}")
     if data.labels:
         print(f"labels: {', '.join(data.labels)}")
-    print(
-        f"parameters: {sum(p.numel() for p in module.encoder.parameters()):,} ({type(module.encoder.model).__name__})"
-    )
-    print(f"batching: {module.encoder.packing_note}; at most {module.budget_tokens} tokens in a micro-batch")
+    print(f"parameters: {sum(p.numel() for p in encoder.parameters()):,} ({type(encoder.model).__name__})")
+    print(f"batching: {encoder.packing_note}; at most {module.budget_tokens} tokens in a micro-batch")
     print(f"steps: {module.total_steps} ({data.plan.steps_per_epoch} per epoch of {config.optim.batch_size} examples)")
     print(f"run folder: {config.run_dir}")
-    log.debug("shown after %.1f s", time.monotonic() - began)

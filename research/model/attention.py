@@ -71,7 +71,7 @@ class Layout:
         return self.by_heads[H]
 
     def biases(self, dtype: torch.dtype, window: int | None) -> list[Tensor]:
-        """0 where a token may look, minus infinity at padding and outside a sliding window: (N, 1, 1 or L, L) a bucket."""
+        """0 where a token may look, minus infinity at padding and outside a window: (N, 1, 1 or L, L) a bucket."""
         if (dtype, window) not in self.by_window:
             parts = self.gather.split([N * L for N, L in self.buckets])
             self.by_window[dtype, window] = [
@@ -83,7 +83,7 @@ class Layout:
 
 def _bias(padding: Tensor, window: int | None) -> Tensor:
     hidden, L = padding, padding.shape[-1]
-    if window is not None and L > window:
+    if window is not None and window < L:
         position = torch.arange(L, device=padding.device)
         distance = (position[:, None] - position).abs()
         # A padded query may look anywhere, or its empty softmax would be NaN.

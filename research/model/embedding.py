@@ -108,12 +108,11 @@ class RowEmbedding(nn.Module):
         k = self.k_over_p[last] * now
         e = self.ke_over_p[last] / np.maximum(self.k_over_p[last], np.finfo(np.float64).tiny)
         missed = (self.steps - last).astype(np.float64)
-        columns = np.stack([now / self.decay[last], k, self.eps * e, self.beta1**missed, self.beta2**missed], 1)
-        columns = torch.from_numpy(columns).to(self.weight)[:, :, None]
-        kept, k, eps, m_kept, v_kept = columns.unbind(1)  # (R, 1) each
+        columns = np.stack([now / self.decay[last], k, self.eps * e, self.beta1**missed, self.beta2**missed])
+        kept, drift, eps, m_kept, v_kept = torch.from_numpy(columns).to(self.weight)[:, :, None]  # (R, 1) each
         weight, m, v = (x if isinstance(ids, slice) else x.index_select(0, ids) for x in (self.weight, self.m, self.v))
-        drift = k * m / (v.sqrt() + eps.clamp(min=self.eps * 1e-3))
-        return weight * kept - drift, m * m_kept, v * v_kept
+        moved = drift * m / (v.sqrt() + eps.clamp(min=self.eps * 1e-3))
+        return weight * kept - moved, m * m_kept, v * v_kept
 
     @contextmanager
     def up_to_date(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,13 +148,15 @@ def _probe_lengths(config: PretrainedConfig) -> np.ndarray:
     return np.array([max(longest, 8), 7, 5, 2], dtype=np.int64)
 
 
-def load_config(config: Config, **head: Any) -> PretrainedConfig:
+def load_config(config: Config, labels: Sequence[str] = ()) -> PretrainedConfig:
     """The model's own config with the head's labels and `model.dropout` in it.
 
     Raises UserError for a folder that is not a model, a hub name without network and a decoder.
     """
     name = config.model.name
     _refuse_empty_folder(name)
+    ids = {label: i for i, label in enumerate(labels)}
+    head = {"num_labels": len(ids), "id2label": {i: label for label, i in ids.items()}, "label2id": ids} if ids else {}
     try:
         own = AutoConfig.from_pretrained(
             name, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code, **head
@@ -230,7 +233,7 @@ def load_tokenizer(config: Config) -> PreTrainedTokenizerFast:
         raise UserError(_no_tokenizer(name, error)) from None
     if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise UserError(_no_tokenizer(name, None))
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer  # type: ignore[return-value]
 
 
 def _byte_level(name: str) -> bool:

@@ -317,7 +317,7 @@ class TaskModule(L.LightningModule):
                     raise
                 queue, rows, total = halves[0], halves[1], torch.zeros((), device=self.device)
         if not item.micro:  # DDP: a rank without examples still takes part in the gradient exchange
-            self.manual_backward(sum((p * 0).sum() for p in self.parameters() if p.requires_grad))
+            self.manual_backward(torch.stack([(p * 0).sum() for p in self.parameters() if p.requires_grad]).sum())
         return total
 
     def _no_sync(self) -> Any:

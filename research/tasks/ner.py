@@ -100,7 +100,7 @@ def group(examples: Sequence[int], count: int) -> list[list[int]]:
 
 
 def words_shown_best(windows: list[list[int | None]]) -> list[list[int]]:
-    """For each token of each window: its word, if it is that word's first token and no window shows more around it; else -1.
+    """For each token of each window its word, where it is the word's first token and the window shows it best; else -1.
 
     `windows` are the word of each token (None: a special token) of one sentence's windows, in order.
     """

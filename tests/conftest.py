@@ -1,0 +1,103 @@
+"""Small models and data that the tests share: random weights, a real fast tokenizer, files in the users' formats."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+WORDS = "the a an of in to and is was not very good bad film book Anna Oslo Acme river city who where when what".split()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder in the hub's format: a two-layer BERT with random weights and a word-piece tokenizer."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny-bert")
+
+
+def make_tiny_model(folder: Path, kind: str = "bert", **settings: Any) -> Path:
+    """Write a random model of an architecture and its tokenizer to `folder`."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(folder)
+    size = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 128,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    torch.manual_seed(0)
+    AutoModel.from_config(AutoConfig.for_model(kind, **{**size, **settings})).save_pretrained(folder)
+    return folder
+
+
+def make_tokenizer() -> Any:
+    """A word-piece tokenizer over letters and a few words: every text can be spelled."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    letters = [chr(c) for c in range(33, 127)]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), *map(str.lower, WORDS)]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    cls, sep = ("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])
+    tokenizer.post_processor = processors.BertProcessing(sep, cls)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]", model_max_length=128,
+    )  # fmt: skip
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def task_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """For each task, small files: {"sentiment": {"train": path, "validation": path, "test": path}, ...}."""
+    folder = tmp_path_factory.mktemp("data")
+    makers: dict[str, Callable[[int], dict[str, Any]]] = {"sentiment": _review, "ner": _sentence, "qa": _question}
+    counts = {"train": 40, "validation": 21, "test": 13}
+    return {
+        task: {
+            split: str(write_jsonl(folder / f"{task}-{split}.jsonl", [make(i + 1000 * n) for i in range(count)]))
+            for n, (split, count) in enumerate(counts.items())
+        }
+        for task, make in makers.items()
+    }
+
+
+def _review(i: int) -> dict[str, Any]:
+    words = [WORDS[(i * 7 + k * k) % len(WORDS)] for k in range(2 + i * 5 % 17)]
+    return {"text": " ".join([*words, "good" if i % 2 else "bad"]), "label": "positive" if i % 2 else "negative"}
+
+
+def _sentence(i: int) -> dict[str, Any]:
+    tokens = [WORDS[(i * 3 + k * 5) % len(WORDS)] for k in range(3 + i * 11 % 19)]
+    names = {"Anna": "B-PER", "Oslo": "B-LOC", "Acme": "B-ORG"}
+    return {"tokens": tokens, "tags": [names.get(token, "O") for token in tokens]}
+
+
+def _question(i: int) -> dict[str, Any]:
+    words = [WORDS[(i * 5 + k * 3) % len(WORDS)] for k in range(12 + i * 13 % 60)]
+    answer = words[i % len(words)]
+    start = len(" ".join(words[: i % len(words)])) + (1 if i % len(words) else 0)
+    context = " ".join(words)
+    return {"question": f"what is {answer}", "context": context, "answers": {"text": [answer], "answer_start": [start]}}
