@@ -68,6 +68,11 @@ class TaskData(L.LightningDataModule):
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
         """Columns `gold`, `prediction` and what the task adds, one row per example, for the predictions file."""
 
+    @property
+    def head(self) -> Sequence[str]:
+        """Names of the head's outputs; none where the head has a fixed size."""
+        return self.labels
+
     def score_settings(self) -> dict[str, Any]:
         """What the scorer needs beside the rows; stands in the predictions file."""
         return {"labels": self.labels}
