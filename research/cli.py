@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import logging
 import os
 import sys
@@ -35,6 +36,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("run", help="run folder")
     command.add_argument("--input", required=True, help="file with the task's columns (JSONL, CSV, TSV, Parquet, ...)")
     command.add_argument("--output", required=True, help="file to write: .jsonl, .csv or .parquet")
+
+    command = commands.add_parser("sync", help="send offline W&B runs, again and again until they have arrived whole")
+    command.add_argument("runs", nargs="+", metavar="run", help="run folder")
+    command.add_argument("--timeout-seconds", type=float, default=600.0, help="for one attempt at one run")
+    command.add_argument("--attempts", type=int, default=3)
+    command.add_argument("--workers", type=int, default=4, help="runs sent at the same time")
+    command.add_argument("--live", action="store_true", help="send while the run is still writing")
     return top
 
 
@@ -66,6 +74,9 @@ def run(options: argparse.Namespace) -> int:
             return 0
         return train.train(config)
 
+    if options.command == "sync":
+        return sync(options)
+
     from research.run import Run
 
     opened = Run.read(options.run)
@@ -85,10 +96,37 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def sync(options: argparse.Namespace) -> int:
+    """Send offline W&B runs; exit code 1 unless all have arrived."""
+    from pathlib import Path
+
+    from research.sync import has_arrived, sync
+
+    outcomes = sync(
+        [Path(run) for run in options.runs],
+        timeout_seconds=options.timeout_seconds,
+        attempts=options.attempts,
+        workers=options.workers,
+        live=options.live,
+    )
+    for run, outcome in outcomes.items():
+        print(f"{run}: {outcome}")
+    return 0 if all(map(has_arrived, outcomes.values())) else 1
+
+
 def settle_environment() -> None:
-    """What libraries read from the environment when they are imported."""
+    """What libraries read when they are imported, and how memory is kept."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Let each step reuse what the one before freed: handed back to the kernel, every page is faulted in anew."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone has it
+    if mallopt is not None:
+        mallopt(-1, 2**30)  # M_TRIM_THRESHOLD, bytes
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, the most that every glibc takes
 
 
 if __name__ == "__main__":

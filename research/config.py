@@ -161,7 +161,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def read_yaml(path: Path, named_in: Path | None = None) -> dict[str, Any]:
-    """A YAML file as plain dicts; interpolations stay text, so no environment variable leaks in."""
+    """A YAML file as plain dicts."""
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], 3)
         hint = f" Did you mean {', '.join(str(path.parent / n) for n in near)}?" if near else ""
@@ -175,6 +175,7 @@ def read_yaml(path: Path, named_in: Path | None = None) -> dict[str, Any]:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold `key: value` lines at its top level.")
+    refuse_interpolations(content, str(path))
     return content  # type: ignore[return-value]
 
 
@@ -187,7 +188,18 @@ def parse_override(argument: str) -> dict[str, Any]:
         content = OmegaConf.to_container(OmegaConf.from_dotlist([argument]), resolve=False)
     except Exception as error:
         raise UserError(f"The value of '{argument}' is not valid YAML: {' '.join(str(error).split())}") from None
+    refuse_interpolations(content, f"argument '{argument}'")
     return content  # type: ignore[return-value]
+
+
+def refuse_interpolations(content: Any, origin: str, key: str = "") -> None:
+    """Raise UserError for a `${...}`: resolved, an environment variable would stand in the run folder and at W&B."""
+    if isinstance(content, dict | list):
+        inner = content.items() if isinstance(content, dict) else enumerate(content)
+        for name, value in inner:
+            refuse_interpolations(value, origin, f"{key}.{name}".lstrip("."))
+    elif isinstance(content, str) and "${" in content:
+        raise UserError(f"{origin}: {key} is '{content}', but ${{...}} is not filled in here; write the value itself.")
 
 
 def refuse_unknown_keys(content: dict[str, Any], origin: str, schema: type = Config, prefix: str = "") -> None:
@@ -345,7 +357,6 @@ def result_keys(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config that decides the numbers; the rest is layout, place and logging."""
     kept = {key: value for key, value in config.items() if key not in ("run_dir", "wandb", "trainer")}
     kept["data"] = {k: v for k, v in config["data"].items() if k != "num_workers"}
-    kept["trainer"] = {
-        k: v for k, v in config["trainer"].items() if k in ("precision", "evaluate_every_steps", "monitor")
-    }
+    deciding = ("precision", "evaluate_every_steps", "monitor", "sparse_embedding")
+    kept["trainer"] = {k: v for k, v in config["trainer"].items() if k in deciding}
     return kept

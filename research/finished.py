@@ -17,6 +17,7 @@ from research.errors import UserError
 from research.model.encoder import load_tokenizer
 from research.recorder import evaluation_table
 from research.run import Run, written_whole
+from research.tasks.base import TaskData
 from research.train import build, make_trainer
 
 
@@ -35,9 +36,19 @@ def evaluate(run: Run, split: str) -> dict[str, float]:
     if value is None:
         named = [name for name in ("train", "validation", "test") if getattr(config.data, name)]
         raise UserError(f"The run {run.path} has no split '{split}'; it has {', '.join(named)}.")
-    config.data.train = config.data.validation = config.data.test = None
-    config.data.test = value
-    module = build(config)
+    for name in {"train", "validation", "test"} - {split}:
+        setattr(config.data, name, None)
+    data = task_data(run, config)
+    data.tested = split
+    data.open(finished_result(run)["learned"])
+    if data.splits[split].fingerprint != run.provenance["data"][split]["sha256"]:
+        raise UserError(
+            f"{data.splits[split].origin} has changed since the run {run.path} was trained; restore it, or label it "
+            "with `research predict`."
+        )
+    if split == "validation":
+        data.settle({})  # its own scores, as training reported them, come before what they settle
+    module = build(config, data)
     callback = _Evaluation()
     make_trainer(config, [callback], []).test(module, datamodule=module.data, verbose=False)
     predictions.write(callback.table, run.predictions / f"{split}.parquet")
@@ -46,14 +57,26 @@ def evaluate(run: Run, split: str) -> dict[str, float]:
 
 def finished_config(run: Run) -> Config:
     """The config of a finished run, with its own trained model in the place of the pretrained one."""
-    if run.result is None:
-        raise UserError(f"The run {run.path} is not finished; run its training command again to finish it.")
+    finished_result(run)
     config = run.config
     config.model.name, config.model.revision = str(run.model), None
-    labels = json.loads((run.model / "config.json").read_text(encoding="utf-8")).get("id2label")
-    if config.task != "qa" and labels:
-        config.data.labels = [labels[str(i)] for i in range(len(labels))]
+    config.optim.class_weights, config.optim.balance_classes = {}, False  # of the training loss alone
     return config
+
+
+def finished_result(run: Run) -> dict[str, Any]:
+    """The result of a finished run. Raises UserError for one that is not finished."""
+    if run.result is None:
+        raise UserError(f"The run {run.path} is not finished; run its training command again to finish it.")
+    return run.result
+
+
+def task_data(run: Run, config: Config) -> TaskData:
+    """The task's data, not opened yet, with what the run's validation settled."""
+    task = import_module(f"research.tasks.{config.task}")
+    data: TaskData = task.Data(config, load_tokenizer(config))
+    data.settle(finished_result(run)["metrics"]["validation"])
+    return data
 
 
 def predict(run: Run, source: str, target: str) -> int:
@@ -62,10 +85,13 @@ def predict(run: Run, source: str, target: str) -> int:
     writer = writers.get(Path(target).suffix)
     if writer is None:
         raise UserError(f"--output {target}: its suffix must be one of {', '.join(writers)}.")
+    try:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {target} could not be written: {error.strerror or error}.") from None
     config = finished_config(run)
-    task = import_module(f"research.tasks.{config.task}")
-    data = task.Data(config, load_tokenizer(config))
-    data.open_input(source, config.data.labels or [])
+    data = task_data(run, config)
+    data.open_input(source, finished_result(run)["learned"])
     module = build(config, data)
     trainer = make_trainer(config, [], [])
     trainer.predict(module, datamodule=data, return_predictions=False)
@@ -74,7 +100,6 @@ def predict(run: Run, source: str, target: str) -> int:
     if not any(value is not None for value in columns["gold"]):
         del columns["gold"]
     table = predictions.make_table(split, columns, data.scorer, data.score_settings())
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
     writer(table, Path(target))
     return table.num_rows
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import lightning as L
@@ -35,6 +34,7 @@ class Progress:
     step: int = 0
     best_step: int | None = None
     best_score: float | None = None
+    best_scores: dict[str, float] = field(default_factory=dict)  # all scores of that evaluation
     evaluations_since_best: int = 0
     train_seconds: float = 0.0
     tokens: int = 0
@@ -45,30 +45,31 @@ class Recorder(L.Callback):
     """Writes the run folder while Lightning trains."""
 
     def __init__(
-        self, run: Run, config: Config, identity: dict[str, Any], writes: bool, tracker: Tracker | None
+        self,
+        run: Run,
+        config: Config,
+        identity: dict[str, Any],
+        writes: bool,
+        tracker: Tracker | None,
+        stop_flag: StopFlag,
     ) -> None:
         self.run, self.config, self.identity, self.writes, self.tracker = run, config, identity, writes, tracker
+        self.stop_flag = stop_flag
         self.progress = Progress()
         self.restored = checkpoint.newest(run.checkpoints)
         if self.restored is not None:
             refuse_other_identity(self.restored, identity)
             self.progress = Progress(**self.restored.state["progress"])
         self.writer = checkpoint.Writer()
-        self.stop_flag = StopFlag()
-        self.stopped_early = False
-        self.scores: dict[str, dict[str, float]] = {}
-        self.saved_step, self.saved_time = self.progress.step, time.monotonic()
+        self.stopped = self.stopped_early = False
+        self.test_scores: dict[str, float] = {}
+        self.saved_time = self.counted_until = time.monotonic()
         self.logged = (self.progress.step, time.monotonic(), self.progress.tokens, self.progress.examples)
-        self.seconds_before, self.segment_start = self.progress.train_seconds, 0.0
         self.bar: StepProgress | None = None
 
     @property
     def monitor(self) -> str:
         return self.config.trainer.monitor or self.module.monitor
-
-    @property
-    def interrupted(self) -> bool:
-        return self.stop_flag.signal is not None
 
     def pending_evaluation(self, module: TaskModule) -> bool:
         """Was the checkpoint written just before an evaluation?"""
@@ -89,31 +90,34 @@ class Recorder(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         self.stop_flag.install()
+        self.stop_flag.steps_run = True
         if self.restored is not None:
             load_optimizer(module, self.restored)
             self.restored = None
         if self.bar is not None:
             self.bar.start(module.step)
 
+    def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
+        self.stop_flag.steps_run = False
+
     def on_train_epoch_start(self, trainer: L.Trainer, module: Any) -> None:
-        self.segment_start = time.monotonic()
-        self.logged = (module.step, self.segment_start, module.tokens_done, module.examples_done)
+        self.counted_until = time.monotonic()
+        self.logged = (module.step, self.counted_until, module.tokens_done, module.examples_done)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        step, last = module.step, batch_idx + 1 == trainer.num_training_batches
+        step, last, now = module.step, batch_idx + 1 == trainer.num_training_batches, time.monotonic()
+        self.progress.train_seconds += now - self.counted_until
+        self.counted_until = now
         if step % self.config.trainer.log_every_steps == 0 or last:
             self._log(trainer, module, batch)
-        elif module.device.type == "cpu" and not math.isfinite(float(module.last_loss)):
-            self._refuse_divergence(float(module.last_loss), step, batch)
-        stop = self._agreed_to_stop(trainer)
-        if last or stop:
-            self.progress.train_seconds = self.seconds_before + time.monotonic() - self.segment_start
-            self.seconds_before = self.progress.train_seconds
-        if self.writes and (last or stop or self._checkpoint_due(step)):
+        elif module.device.type == "cpu":  # elsewhere a look at the loss would hold up the steps
+            self._refuse_divergence(module.last_loss, step, batch)
+        self.stopped = self._agreed_to_stop(trainer)
+        if self.writes and (last or self.stopped or self._checkpoint_due(step)) and is_finite(module):
             self.save(module)
         if self.bar is not None:
             self.bar.advance(step)
-        if stop:
+        if self.stopped:
             trainer.should_stop = True
             trainer.limit_val_batches = 0  # or Lightning would evaluate once more, off schedule
 
@@ -122,8 +126,7 @@ class Recorder(L.Callback):
         if trainer.world_size > 1:
             dist.all_reduce(loss)
         step, now = module.step, time.monotonic()
-        if not math.isfinite(float(loss)):
-            self._refuse_divergence(float(loss), step, batch)
+        self._refuse_divergence(loss, step, batch)
         before, since, tokens, examples = self.logged
         seconds = max(now - since, 1e-9)
         scalars = {
@@ -147,23 +150,31 @@ class Recorder(L.Callback):
         if self.tracker is not None:
             self.tracker.log(step, scalars)
 
-    def _refuse_divergence(self, loss: float, step: int, batch: Any) -> None:
+    def _refuse_divergence(self, loss: torch.Tensor, step: int, batch: Any) -> None:
+        """Raise UserError unless this step's loss is finite and, but for fp16 that scales it, so is its gradient."""
+        scaled = getattr(self.module.trainer.precision_plugin, "scaler", None) is not None
+        if math.isfinite(float(loss)) and (scaled or math.isfinite(float(self.module.last_norm))):
+            return
         ids = self.module.data.splits["train"].rows["id"]
         rows = [int(row) for part in batch.rows for row in part]
         named = ", ".join(str(ids[row]) for row in rows[:10]) + (", ..." if len(rows) > 10 else "")
-        saved = f"the last good checkpoint is at step {self.saved_step}" if self.saved_step else "no checkpoint yet"
-        raise UserError(
-            f"The loss is {loss} at step {step} (examples {named}); {saved} in {self.run.checkpoints}. "
-            "Lower optim.lr, lengthen the warmup, or set trainer.precision=fp32."
+        what = f"loss is {float(loss)} and the gradient's norm {float(self.module.last_norm)}"
+        raise self._divergence(f"{what} at step {step} (examples {named})")
+
+    def _divergence(self, what: str) -> UserError:
+        self.writer.wait()
+        good = checkpoint.newest(self.run.checkpoints)
+        return UserError(
+            f"The {what}; {f'the last good checkpoint is {good.path}' if good else 'there is no checkpoint'}. "
+            "Lower optim.lr, lengthen the warmup, or set trainer.precision=fp32, in another run_dir."
         )
 
     def _agreed_to_stop(self, trainer: L.Trainer) -> bool:
         if trainer.world_size == 1:
-            return self.interrupted
+            return self.stop_flag.signal is not None
         flag = torch.tensor([float(self.stop_flag.signal or 0)], device=self.module.device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        self.stop_flag.signal = int(flag) or None
-        return self.interrupted
+        return bool(flag)  # a signal of this moment stays in the flag, for the next step
 
     def _checkpoint_due(self, step: int) -> bool:
         every, minutes = self.config.trainer.checkpoint_every_steps, self.config.trainer.checkpoint_every_minutes
@@ -174,8 +185,6 @@ class Recorder(L.Callback):
         """Copy the training state and write it behind the next steps."""
         p = self.progress
         p.step, p.tokens, p.examples = module.step, module.tokens_done, module.examples_done
-        if self.segment_start and p.train_seconds == self.seconds_before:
-            p.train_seconds = max(p.train_seconds, self.seconds_before)
         scaler = getattr(module.trainer.precision_plugin, "scaler", None)
         state = {
             "progress": asdict(p),
@@ -186,13 +195,13 @@ class Recorder(L.Callback):
         step, best, keep, folder = p.step, p.best_step, self.config.trainer.keep, self.run.checkpoints
 
         def write(tensors: dict[str, torch.Tensor]) -> None:
-            checkpoint.save(folder, step, tensors, state)
-            checkpoint.rotate(folder, keep, best)
+            checkpoint.rotate(folder, checkpoint.save(folder, step, tensors, state), keep, best)
 
         self.writer.submit(write, training_tensors(module))
-        self.saved_step, self.saved_time = step, time.monotonic()
+        self.saved_time = time.monotonic()
 
     def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
+        self.stop_flag.install()
         self._materialised = module.rows.up_to_date() if module.rows is not None else None
         if self._materialised is not None:
             self._materialised.__enter__()
@@ -202,6 +211,8 @@ class Recorder(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         table, scores = self._scored(trainer, module)
+        if not math.isfinite(scores["loss"]):
+            raise self._divergence(f"validation loss is {scores['loss']} after step {module.step}")
         self._write_row(module.step, {f"validation/{name}": value for name, value in scores.items()})
         value = -scores["loss"] if self.monitor == "loss" else scores.get(self.monitor)
         if value is None:
@@ -211,8 +222,7 @@ class Recorder(L.Callback):
             )
         p = self.progress
         if p.best_score is None or value > p.best_score:
-            p.best_score, p.best_step, p.evaluations_since_best = value, module.step, 0
-            self.scores["validation"] = scores
+            p.best_score, p.best_step, p.best_scores, p.evaluations_since_best = value, module.step, scores, 0
             if self.writes:
                 predictions.write(table, self.run.predictions / "validation.parquet")
         else:
@@ -223,7 +233,7 @@ class Recorder(L.Callback):
             trainer.should_stop = True
 
     def on_test_end(self, trainer: L.Trainer, module: Any) -> None:
-        table, self.scores[module.split] = self._scored(trainer, module)
+        table, self.test_scores = self._scored(trainer, module)
         if self.writes:
             predictions.write(table, self.run.predictions / f"{module.split}.parquet")
 
@@ -251,6 +261,11 @@ def boundary(step: int, module: TaskModule) -> bool:
     """Is an evaluation due after this many steps?"""
     every = module.config.trainer.evaluate_every_steps or module.data.plan.steps_per_epoch
     return step > 0 and (step % every == 0 or step == module.total_steps)
+
+
+def is_finite(module: TaskModule) -> bool:
+    """Are all weights numbers?"""
+    return all(bool(p.isfinite().all()) for p in module.encoder.model.parameters())
 
 
 def training_tensors(module: TaskModule) -> dict[str, torch.Tensor]:
@@ -296,7 +311,7 @@ def load_optimizer(module: TaskModule, saved: checkpoint.Checkpoint) -> None:
         prefix = f"optimizer.{name}."
         state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if state:
-            optimizer.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter) for k, v in state.items()}
+            optimizer.optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in state.items()}
     scaler = getattr(module.trainer.precision_plugin, "scaler", None)
     if scaler is not None and saved.state["scaler"]:
         scaler.load_state_dict(saved.state["scaler"])
@@ -317,12 +332,9 @@ def announce_resume(recorder: Recorder, ranks: int) -> None:
     """Say where a resumed run goes on, and whether its layout changed."""
     saved = recorder.restored
     if saved is None:
+        if checkpoint.files(recorder.run.checkpoints):
+            console.print(f"No checkpoint in {recorder.run.checkpoints} is whole: starting over.")
         return
     console.print(f"Resuming {recorder.run.path} at step {saved.step}.")
     if saved.state["ranks"] != ranks:
         console.print(f"It ran on {saved.state['ranks']} ranks before and on {ranks} now; the steps stay the same.")
-
-
-def remove_checkpoints(folder: Path) -> None:
-    for path in checkpoint.files(folder):
-        path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -50,12 +50,17 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
     new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir(parents=True)
-    fill(new)
-    if path.exists():
-        os.replace(path, old)
-    os.replace(new, path)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+        fill(new)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(new, path)
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}.") from error
+    finally:
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 class Run:
@@ -90,11 +95,16 @@ class Run:
             run._take_lock()
         except OSError as error:
             raise UserError(f"The run folder {run.path} cannot be written: {error.strerror or error}.") from None
+        try:
+            run._refuse_another_experiment(to_dict(config))
+        except UserError:
+            run.close()
+            raise
         for leftover in run.path.rglob(".*.tmp"):
             leftover.unlink(missing_ok=True)
-        run._refuse_another_experiment(to_dict(config))
-        with written_whole(run.path / "config.yaml") as temporary:
-            OmegaConf.save(OmegaConf.create(to_dict(config)), temporary)
+        if run.result is None:
+            with written_whole(run.path / "config.yaml") as temporary:
+                OmegaConf.save(OmegaConf.create(to_dict(config)), temporary)
         return run
 
     @property
@@ -117,6 +127,7 @@ class Run:
 
     def _take_lock(self) -> None:
         self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held while the run lives
+        os.register_at_fork(after_in_child=self._lock.close)  # or a loader worker holds it on after a `kill -9`
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -129,9 +140,8 @@ class Run:
         self._lock.flush()
 
     def _refuse_another_experiment(self, new: dict[str, Any]) -> None:
-        path = self.path / "config.yaml"
-        if not path.is_file():
-            return
+        if not (self.path / "config.yaml").is_file() or not self.provenance:
+            return  # no attempt got as far as training: nothing is lost
         old = to_dict(self.config)
         changed = differences(result_keys(old), result_keys(new))
         if changed:
@@ -142,10 +152,14 @@ class Run:
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
         """Append a row to metrics.jsonl."""
-        if self._metrics is None:
-            self._metrics = open(self.path / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
-        self._metrics.write(json.dumps({"step": step, **scalars}) + "\n")
-        self._metrics.flush()
+        path = self.path / "metrics.jsonl"
+        try:
+            if self._metrics is None:
+                self._metrics = open(path, "a", encoding="utf-8")  # noqa: SIM115
+            self._metrics.write(json.dumps({"step": step, **scalars}) + "\n")
+            self._metrics.flush()
+        except OSError as error:
+            raise UserError(f"{path} could not be written: {error.strerror or error}.") from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """All whole rows of metrics.jsonl."""
@@ -166,5 +180,6 @@ class Run:
     def close(self) -> None:
         for file in (self._metrics, self._lock):
             if file is not None:
-                file.close()
+                with suppress(OSError):  # what could not be written has been told
+                    file.close()
         self._metrics = self._lock = None

@@ -13,36 +13,15 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from research.run import Run
-from research.tracking import FAILURES, Tracker, environment, one_line, read_log, run_id
+from research.tracking import Tracker
+from research.wandb_local import FAILURES, Log, end_session, environment, logs_of, one_line
 
+TORN = "ends with an incomplete record"  # what wandb says of a log that a kill has cut off
 ARRIVED = ("sent", "already sent", "nothing to send")
-
-
-@dataclass
-class Part:
-    """The log that one attempt of a run has left."""
-
-    file: Path
-    run_id: str
-    step: int
-    exit_code: int | None  # None: it was killed, or is still being written
-    entity: str
-    project: str
-
-    @property
-    def mark(self) -> Path:
-        """Where wandb, and we, note that it has arrived."""
-        return self.file.with_name(self.file.name + ".synced")
-
-    @property
-    def begun(self) -> bool:
-        """Something of it has reached W&B."""
-        return self.file.with_name(self.file.name + ".syncstate").exists()
 
 
 def sync(
@@ -63,6 +42,7 @@ def sync(
         with environment(Path(scratch), offline=False), ThreadPoolExecutor(max(1, workers)) as pool:
             outcomes = pool.map(lambda path: _outcome(path, timeout_seconds, attempts, live), kept)
             sent = dict(zip(kept, outcomes, strict=True))
+            end_session()
     return {path: refused.get(path) or sent[path] for path in run_paths}
 
 
@@ -93,22 +73,10 @@ def in_use(path: Path) -> bool:
     return False
 
 
-def parts_of(path: Path) -> list[Part]:
-    """The readable logs of this run, oldest first; those of another run in its folder are left out."""
-    parts = {}
-    for file in path.glob("wandb/*run-*/run-*.wandb"):
-        found = read_log(file)
-        if found and found.get("run_id") == run_id(path):
-            step = -1 if found["step"] is None else found["step"]
-            place = found.get("entity", ""), found.get("project", "")
-            parts[found["start_time"]] = Part(file, found["run_id"], step, found["exit_code"], *place)
-    return [parts[start] for start in sorted(parts)]
-
-
 def complete(run: Run) -> None:
     """Record for W&B what its logs lack of metrics.jsonl and result.json: rows lost to a kill, a full disk, a mirror
     that had gone silent."""
-    config, parts, rows = run.config, parts_of(run.path), run.metrics()
+    config, parts, rows = run.config, logs_of(run.path), run.metrics()
     last_step = max((part.step for part in parts), default=-1)
     lacking = any(row["step"] > last_step for row in rows)
     ended = any(part.exit_code == 0 for part in parts)
@@ -130,39 +98,50 @@ def _outcome(path: Path, timeout_seconds: float, attempts: int, live: bool) -> s
 
 
 def _send_until_whole(path: Path, timeout_seconds: float, attempts: int, live: bool) -> str:
-    parts = parts_of(path)
+    parts = logs_of(path)
     if not parts:
         logs = list(path.glob("wandb/*run-*"))
         return f"half-written: {logs[0].name} holds no record of this run" if logs else "nothing to send: no W&B log"
-    pending = [p for p in parts if not p.mark.exists() or p.mark.stat().st_mtime < p.file.stat().st_mtime]
+    pending = [part for part in parts if not is_marked(part)]
     if not pending:
         return f"already sent: up to step {parts[-1].step}"
-    problem = None if all(part.begun for part in pending) else "not tried"
-    problem = problem or _missing(parts)
+    untried = [part for part in pending if not noted(part, "syncstate").exists()]  # nothing of them was ever sent
+    problem = "not tried" if untried else _missing(parts)
     for attempt in range(attempts):
         if problem is None:
             break
         time.sleep(min(attempt, 10))
-        problem = _upload(pending, timeout_seconds, live)
+        problem = _upload(pending if attempt else untried or pending, timeout_seconds, live)
         if live:
-            parts = parts_of(path)
+            parts = logs_of(path)
         problem = problem or _missing(parts)
     if problem is not None:
         for part in pending:
-            part.mark.unlink(missing_ok=True)
+            noted(part, "synced").unlink(missing_ok=True)
         return f"failed: {problem}"
     for part in pending:
-        part.mark.touch()
+        noted(part, "synced").touch()
     return f"sent: up to step {parts[-1].step}, {_ending(parts[-1])}"
 
 
-def _ending(part: Part) -> str:
+def noted(part: Log, what: str) -> Path:
+    """The file beside a log in which wandb notes that it has begun to send it (syncstate), or has sent it (synced)."""
+    return part.file.with_name(f"{part.file.name}.{what}")
+
+
+def is_marked(part: Log) -> bool:
+    """Whether it has been sent, and not been written to since."""
+    mark = noted(part, "synced")
+    return mark.exists() and mark.stat().st_mtime >= part.file.stat().st_mtime
+
+
+def _ending(part: Log) -> str:
     if part.exit_code is None:
         return "without an end, for the run was killed"
     return f"ended with exit code {part.exit_code}"
 
 
-def _upload(pending: list[Part], timeout_seconds: float, live: bool) -> str | None:
+def _upload(pending: list[Log], timeout_seconds: float, live: bool) -> str | None:
     """One call of `wandb sync`; what went wrong, or None."""
     which = ["beta", "sync", "--live", "--no-skip-online"] if live else ["sync", "--include-online", "--include-synced"]
     process = subprocess.Popen(
@@ -181,14 +160,19 @@ def _upload(pending: list[Part], timeout_seconds: float, live: bool) -> str | No
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         return f"W&B did not take it within {timeout_seconds:g} s"
-    if all(part.mark.exists() for part in pending):
+    unsent = [part for part in pending if not is_marked(part)]
+    if unsent and unsent[0].exit_code is None and TORN in said:
+        noted(unsent[0], "synced").touch()  # what the log holds has arrived; wandb stops at it
+        unsent = unsent[1:]
+        return _upload(unsent, timeout_seconds, live) if unsent else None
+    if not unsent:
         return None
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line for line in lines if "ERROR" in line] or lines or ["wandb sync said nothing"]
     return errors[-1].removeprefix("wandb: ").removeprefix("ERROR ")
 
 
-def _missing(parts: list[Part]) -> str | None:
+def _missing(parts: list[Log]) -> str | None:
     """What W&B itself lacks of these logs, None when it shows the last step and the end."""
     import wandb
 

@@ -8,17 +8,20 @@ import os
 import resource
 import sys
 import warnings
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
+from safetensors import SafetensorError
 
-from research import predictions, provenance
+from research import provenance
 from research.cluster.ranks import global_rank
-from research.cluster.signals import STOPPED
+from research.cluster.signals import STOPPED, Interrupted, StopFlag
 from research.config import Config, to_dict
 from research.console import class_table, console, score_table
 from research.errors import UserError
@@ -37,14 +40,22 @@ PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "
 def build(config: Config, data: TaskData | None = None) -> TaskModule:
     """The task's module on its data: the same weights and the same head for the same seed."""
     task = import_module(f"research.tasks.{config.task}")
-    tokenizer = load_tokenizer(config)
+    if config.trainer.precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("trainer.precision=fp16 needs a GPU; set bf16 or fp32 here.")
     if data is None:
         load_config(config)  # a model that cannot serve is told before the data is tokenised
-        data = task.Data(config, tokenizer)
+        data = task.Data(config, load_tokenizer(config))
         data.open()
-    own = load_config(config, data.labels)
+    own = load_config(config, data.head)
     L.seed_everything(config.init_seed, verbose=False)
-    encoder = Encoder(load_model(config, own, task.Module.auto_class), config.trainer.packing)
+    model = load_model(config, own, task.Module.auto_class)
+    embeddings: Any = model.get_input_embeddings()
+    if len(data.tokenizer) > embeddings.num_embeddings:
+        raise UserError(
+            f"The tokenizer of {config.model.name} has {len(data.tokenizer)} tokens, its model only "
+            f"{embeddings.num_embeddings}: they do not belong together."
+        )
+    encoder = Encoder(model, config.trainer.packing)
     steps = total_steps(config.optim, data.plan.steps_per_epoch) if "train" in data.stores else 0
     module: TaskModule = task.Module(config, encoder, data, steps)
     data.prepare_trainer(module)
@@ -56,24 +67,28 @@ def make_trainer(config: Config, callbacks: list[L.Callback], loggers: list[Any]
     quiet()
     t = config.trainer
     devices: Any = 1 if t.devices == "auto" and not torch.cuda.is_available() else t.devices
-    return L.Trainer(
-        accelerator=t.accelerator,
-        devices=devices,
-        num_nodes=t.num_nodes,
-        strategy=t.strategy,
-        precision=PRECISIONS[t.precision],
-        max_epochs=segments,  # an epoch of Lightning is the stretch between two evaluations
-        reload_dataloaders_every_n_epochs=1,
-        callbacks=callbacks,
-        logger=loggers or False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        inference_mode=False,
-        barebones=False,
-    )
+    try:
+        return L.Trainer(
+            accelerator=t.accelerator,
+            devices=devices,
+            num_nodes=t.num_nodes,
+            strategy=t.strategy,
+            precision=PRECISIONS[t.precision],
+            max_epochs=segments,  # an epoch of Lightning is the stretch between two evaluations
+            reload_dataloaders_every_n_epochs=1,
+            callbacks=callbacks,
+            logger=loggers or False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            inference_mode=False,
+            barebones=False,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        asked = f"trainer.accelerator={t.accelerator}, devices={t.devices}, strategy={t.strategy}"
+        raise UserError(f"This machine cannot run {asked}: {' '.join(str(error).split())}") from None
 
 
 def quiet() -> None:
@@ -93,12 +108,16 @@ def train(config: Config) -> int:
             console.print(f"This run is finished: {run.path}")
             report(run.result, run)
             return 0
-        return _train(config, run, writes)
+        with StopFlag() as stop_flag:
+            return _train(config, run, writes, stop_flag)
+    except Interrupted:
+        console.print("Stopped. The same command goes on from the last checkpoint.")
+        return STOPPED
     finally:
         run.close()
 
 
-def _train(config: Config, run: Run, writes: bool) -> int:
+def _train(config: Config, run: Run, writes: bool, stop_flag: StopFlag) -> int:
     module = build(config)
     data = module.data
     identity = {
@@ -108,7 +127,7 @@ def _train(config: Config, run: Run, writes: bool) -> int:
         "labels": data.labels,
     }
     tracker = Tracker(run, config) if writes else None
-    recorder = Recorder(run, config, identity, writes, tracker)
+    recorder = Recorder(run, config, identity, writes, tracker, stop_flag)
     recorder.attach(module)
     segments = math.ceil(module.total_steps / max(1, len(range(module.total_steps)[: _stretch(module)])))
     trainer = make_trainer(config, [recorder], tracker.loggers if tracker else [], segments + 1)
@@ -124,7 +143,7 @@ def _train(config: Config, run: Run, writes: bool) -> int:
         if module.step < module.total_steps and not recorder.stopped_early:
             trainer.fit(module, datamodule=data)
         recorder.writer.wait()
-        if recorder.interrupted and module.step < module.total_steps:
+        if recorder.stopped:
             console.print(
                 f"Stopped at step {module.step} of {module.total_steps}, saved in {run.checkpoints}. "
                 "The same command goes on from there."
@@ -194,10 +213,12 @@ def finish(trainer: L.Trainer, run: Run, config: Config, module: TaskModule, rec
     if p.best_step not in (None, module.step):
         best = checkpoint.at_step(run.checkpoints, int(p.best_step or 0))
         if best is None:
-            raise UserError(f"The best checkpoint (step {p.best_step}) is missing from {run.checkpoints} or damaged.")
+            raise UserError(
+                f"The best checkpoint (step {p.best_step}) is missing from {run.checkpoints} or damaged; "
+                "remove that folder, and the same command trains again."
+            )
         load_weights(module, best)
-    if "validation" in data.stores and "validation" not in recorder.scores:  # resumed after the best evaluation
-        recorder.scores["validation"] = predictions.score(predictions.read(run.predictions / "validation.parquet"))
+    data.settle(p.best_scores)
     if "test" in data.stores:
         trainer.test(module, datamodule=data, verbose=False)
     if not recorder.writes:
@@ -207,7 +228,8 @@ def finish(trainer: L.Trainer, run: Run, config: Config, module: TaskModule, rec
     result = {
         "task": config.task,
         "seed": config.seed,
-        "metrics": {name: recorder.scores.get(name, {}) for name in ("validation", "test")},
+        "metrics": {"validation": p.best_scores, "test": recorder.test_scores},
+        "learned": data.learned(),
         "monitor": recorder.monitor,
         "steps": last_step,
         "best_step": p.best_step if p.best_step is not None else last_step,
@@ -233,11 +255,11 @@ def export(module: TaskModule, run: Run) -> None:
     def fill(folder: Path) -> None:
         model = module.encoder.model
         model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
-        if module.rows is not None:
-            with module.rows.up_to_date():
+        try:
+            with module.rows.up_to_date() if module.rows is not None else nullcontext():
                 model.save_pretrained(folder)
-        else:
-            model.save_pretrained(folder)
+        except SafetensorError as error:  # a full disk
+            raise OSError(str(error)) from error
         module.data.tokenizer.save_pretrained(folder)
 
     replace_folder(run.model, fill)

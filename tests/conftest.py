@@ -101,3 +101,23 @@ def _question(i: int) -> dict[str, Any]:
     start = len(" ".join(words[: i % len(words)])) + (1 if i % len(words) else 0)
     context = " ".join(words)
     return {"question": f"what is {answer}", "context": context, "answers": {"text": [answer], "answer_start": [start]}}
+
+
+@pytest.fixture(scope="session")
+def experiments(tmp_path_factory: pytest.TempPathFactory, task_data: dict[str, dict[str, str]]) -> dict[str, Path]:
+    """For each task an experiment of 30 steps, each logged, with dropout; run it with `attempts.Attempt`."""
+    from tests import attempts
+
+    folder = tmp_path_factory.mktemp("experiments")
+    attempts.prepare(folder / "cache")
+    make_tiny_model(folder / "model", hidden_size=128, intermediate_size=256)
+    settings = {
+        "model": {"name": str(folder / "model")},
+        "optim": {"batch_size": 4, "lr": 1e-3},
+        "trainer": {"log_every_steps": 1, "checkpoint_every_steps": 3},
+        "wandb": {"mode": "disabled"},
+    }
+    for task, files in task_data.items():
+        content = {"task": task, "data": {**files, "max_length": 64, "stride": 16}, **settings}
+        (folder / f"{task}.yaml").write_text(json.dumps(content), encoding="utf-8")
+    return {task: folder / f"{task}.yaml" for task in task_data}

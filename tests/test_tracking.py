@@ -15,15 +15,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from wandb_server import KEY, WandbServer
 
 from research import tracking
 from research.config import Config
 from research.run import Run, write_json
 from research.sync import has_arrived, sync
-from research.tracking import Tracker, run_id
+from research.tracking import Tracker
+from research.wandb_local import run_id
+from tests.wandb_server import KEY, WandbServer
 
 RESULT = {"task": "sentiment", "metrics": {"test": {"accuracy": 0.75, "per_class": {"good": {"f1": 0.5}}}}, "steps": 3}
+PROVENANCE = {"attempts": [{"code": {"commit": "abc", "uncommitted_diff": "+1"}}], "packages": {"torch": "2"}}
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +36,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "home" / ".netrc"))
     monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "1")
+    monkeypatch.setenv("WANDB_MODE", "disabled")  # a shell's setting; the experiment's own wins
     monkeypatch.setattr(tracking, "INIT_SECONDS", 5.0)
     monkeypatch.setattr(tracking, "FINISH_SECONDS", 5.0)
 
@@ -65,11 +68,10 @@ def record(run: Run, config: Config, steps: range, exit_code: int = 0, predictio
         row = {"x": math.nan if step == 1 else step / 4}
         run.log(step, row)
         tracker.log(step, row)
-    provenance = {"commit": "abc", "packages": {"torch": "2"}}
-    write_json(run.path / "provenance.json", provenance)
+    write_json(run.path / "provenance.json", PROVENANCE)
     if exit_code == 0:
         write_json(run.path / "result.json", RESULT)
-    tracker.finish(RESULT if exit_code == 0 else {}, provenance, predictions, exit_code)
+    tracker.finish(RESULT if exit_code == 0 else {}, PROVENANCE, predictions, exit_code)
     run.close()
     return tracker
 
@@ -103,13 +105,13 @@ def test_online_run_arrives_whole(server: WandbServer, tmp_path: Path) -> None:
     assert served.fields["displayName"] == "sst2/seed0"
     assert served.fields["tags"] == ["one", "two"]
     assert served.config["optim"]["lr"] == 5e-5
-    assert served.config["provenance"] == {"commit": "abc"}
+    assert served.config["provenance"] == {"attempts": [{"code": {"commit": "abc"}}]}
     assert [row["_step"] for row in served.history] == [0, 1, 2]
     assert served.by_step[2]["x"] == 0.5 and served.by_step[2]["trainer/global_step"] == 2
     assert math.isnan(served.by_step[1]["x"])
     assert served.summary["test/accuracy"] == 0.75 and served.summary["test/per_class/good/f1"] == 0.5
     assert served.exit_code == 0
-    assert json.loads(served.files["provenance.json"]) == {"commit": "abc", "packages": {"torch": "2"}}
+    assert json.loads(served.files["provenance.json"]) == PROVENANCE
     table = next(content for name, content in served.files.items() if name.endswith(".table.json"))
     assert json.loads(table) == {
         "columns": ["id", "gold", "spans"],
@@ -219,12 +221,12 @@ def test_tensorboard_beside_it(tmp_path: Path) -> None:
     assert [(e.step, e.value) for e in events.Scalars("x") if e.step != 1] == [(0, 0.0), (2, 0.5)]
 
 
-@pytest.mark.parametrize("trouble", ["unreachable", "nonsense", "forbidden", "short key", "no key"])
+@pytest.mark.parametrize("trouble", ["unreachable", "nonsense", "forbidden", "broken", "short key", "no key"])
 def test_a_server_that_fails_at_the_start(
     trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run, config = open_run(tmp_path / "run", "online")
-    with WandbServer(trouble if trouble in ("nonsense", "forbidden") else "good") as served:
+    with WandbServer(trouble if trouble in ("nonsense", "forbidden", "broken") else "good") as served:
         use(served, monkeypatch)
         if trouble == "unreachable":
             monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
@@ -272,14 +274,14 @@ def test_without_wandb_training_goes_on(
 
 def test_kill_loses_seconds_and_sync_completes_them(server: WandbServer, tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from test_tracking import *\n"
+        "import sys, time; from pathlib import Path; from tests.test_tracking import *\n"
         "run, config = open_run(Path(sys.argv[1]), 'offline')\n"
         "tracker = Tracker(run, config); print('on', flush=True)\n"
         "for step in range(10**6):\n"
-        "    run.log(step, {'x': step / 4}); tracker.log(step, {'x': step / 4}); time.sleep(0.05)"
+        "    run.log(step, {'x': step / 4}); tracker.log(step, {'x': step / 4}); time.sleep(0.1)"
     )
     folder = tmp_path / "run"
-    place = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    place = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, env=place)
     assert process.stdout is not None and process.stdout.readline() == b"on\n"
     time.sleep(6)
@@ -289,8 +291,9 @@ def test_kill_loses_seconds_and_sync_completes_them(server: WandbServer, tmp_pat
     process.stdout.close()
     (file,) = logs(Run(folder))
     kept, rows = rows_of(file), Run(folder).metrics()
-    assert len(written) > 60
-    assert list(kept) == list(range(len(kept))) and len(kept) > len(written) - 3 / 0.05
+    assert len(written) > 30
+    assert list(kept) == list(range(len(kept))) and len(kept) > len(written) - 3 / 0.1
+    os.truncate(file, file.stat().st_size - 5)  # the disk has torn the last record
     outcome = sync([folder], timeout_seconds=20, attempts=2, workers=1)[folder]
     assert outcome.startswith(f"sent: up to step {rows[-1]['step']}")
     served = server.run(run_id(folder))
@@ -357,7 +360,8 @@ def test_sync_that_fails_says_so_and_can_be_repeated(tmp_path: Path, monkeypatch
 
     with WandbServer("forbidden") as served:
         use(served, monkeypatch)
-        assert attempt(20).startswith("failed: ") and "invalid key" in attempt(20)
+        refused = attempt(20)
+        assert refused.startswith("failed: ") and "invalid key" in refused
         monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
         assert attempt(2) == "failed: W&B did not take it within 2 s"
     with WandbServer() as served:

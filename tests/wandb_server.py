@@ -36,15 +36,21 @@ class ServedRun:
 
     @property
     def by_step(self) -> dict[int, dict[str, Any]]:
-        """The rows as W&B shows them: of one step the last value of each key wins."""
+        """The rows as W&B draws them, over `trainer/global_step`: of one step the last value of each key wins."""
         steps: dict[int, dict[str, Any]] = {}
         for row in self.history:
-            steps.setdefault(row["_step"], {}).update({k: v for k, v in row.items() if not k.startswith("_")})
+            steps.setdefault(row["trainer/global_step"], {}).update({k: v for k, v in row.items() if k[0] != "_"})
         return steps
 
 
+def config_of(run: ServedRun) -> str:
+    """A config as W&B writes it."""
+    return json.dumps({key: {"value": value} for key, value in run.config.items()})
+
+
 class WandbServer:
-    """Modes: "good", "nonsense" (every answer is an empty JSON object), "forbidden" (every key is wrong)."""
+    """Modes: "good", "nonsense" (every answer is an empty JSON object), "forbidden" (every key is wrong),
+    "broken" (it knows the user and nothing else)."""
 
     def __init__(self, mode: str = "good") -> None:
         self.mode = mode
@@ -75,6 +81,8 @@ class WandbServer:
         if operation in ("Viewer", "GetDefaultEntity"):
             viewer = {"id": "u", "entity": "someone", "username": "someone", "flags": "{}", "teams": {"edges": []}}
             return {"viewer": viewer}
+        if self.mode == "broken":
+            return None
         if operation == "ServerFeaturesQuery":
             return {"serverInfo": {"features": []}}
         if operation == "OrganizationCoreWeaveOrganizationID":
@@ -115,18 +123,19 @@ class WandbServer:
     def _resume_status(self, run: ServedRun) -> dict[str, Any]:
         return {
             "id": run.name, "name": run.name, "displayName": run.name, "tags": [], "logLineCount": 0,
-            "summaryMetrics": json.dumps(run.summary), "config": json.dumps(run.config), "wandbConfig": "{}",
-            "historyLineCount": len(run.history), "eventsLineCount": 0, "eventsTail": "[]",
+            "summaryMetrics": json.dumps(run.summary), "config": config_of(run), "historyLineCount": len(run.history),
+            "wandbConfig": json.dumps(run.config.get("_wandb", {})), "eventsLineCount": 0, "eventsTail": "[]",
             "historyTail": json.dumps([json.dumps(run.history[-1])] if run.history else []),
-        }
+        }  # fmt: skip
 
     def _state(self, run: ServedRun) -> dict[str, Any]:
+        last_step = max((row["_step"] for row in run.history), default=-1)
         state = "running" if run.exit_code is None else "failed" if run.exit_code else "finished"
         return {
             "id": run.name, "name": run.name, "displayName": run.name, "projectId": "1", "state": state, "tags": [],
-            "config": json.dumps({k: {"value": v} for k, v in run.config.items()}), "createdAt": "2026-01-01T00:00:00",
+            "config": config_of(run), "createdAt": "2026-01-01T00:00:00",
             "summaryMetrics": json.dumps(run.summary), "systemMetrics": "{}", "user": {}, "readOnly": False,
-            "historyLineCount": len(run.history), "historyKeys": {"lastStep": max(run.by_step, default=-1)},
+            "historyLineCount": len(run.history), "historyKeys": {"lastStep": last_step},
         }  # fmt: skip
 
     def _upsert(self, variables: dict[str, Any], project: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +147,7 @@ class WandbServer:
             run.config[key] = value["value"]
         run.summary.update(json.loads(variables.get("summaryMetrics") or "{}"))
         bucket = {"id": name, "name": name, "displayName": name, "description": None, "sweepName": None}
-        bucket |= {"config": json.dumps({k: {"value": v} for k, v in run.config.items()}), "project": project}
+        bucket |= {"config": config_of(run), "project": project}
         return {"upsertBucket": {"bucket": bucket | {"historyLineCount": len(run.history)}, "inserted": inserted}}
 
     def stream(self, name: str, content: dict[str, Any]) -> None:

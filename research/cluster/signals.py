@@ -1,30 +1,49 @@
-"""Stopping between steps: a signal sets a flag in the main process and does nothing else."""
+"""Stopping between steps: while steps run, a signal sets a flag in the main process and does nothing else."""
 
 from __future__ import annotations
 
 import os
 import signal
 from types import FrameType
+from typing import Any
 
-STOPPED = 75  # exit code of a run that was stopped, saved and can go on (EX_TEMPFAIL)
+STOPPED = 75  # exit code of a run that was stopped and can go on from its last checkpoint (EX_TEMPFAIL)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
+class Interrupted(BaseException):
+    """A signal came while there was nothing to save, or a second Ctrl-C."""
+
+
 class StopFlag:
-    """True after one of SIGNALS. A second Ctrl-C interrupts at once."""
+    """Takes over SIGNALS for the time of a run.
+
+    While steps run, the first one is noted in `signal`, and the step under way ends. Before and after, when nothing
+    is lost by it, and at a second Ctrl-C, Interrupted is raised at once.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.steps_run = False
         self.owner = os.getpid()
 
+    def __enter__(self) -> StopFlag:
+        self.before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.install()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
     def install(self) -> None:
-        """Take over the signals; call it after Lightning has set its own handlers."""
+        """Take over the signals; again, after Lightning has set its own handlers."""
         for number in SIGNALS:
             signal.signal(number, self._set)
 
     def _set(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self.owner:
             return  # a loader worker inherited this handler by fork
-        if number == signal.SIGINT and self.signal == signal.SIGINT:
-            raise KeyboardInterrupt
+        if not self.steps_run or (number == signal.SIGINT and self.signal == signal.SIGINT):
+            raise Interrupted
         self.signal = number

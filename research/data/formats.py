@@ -226,7 +226,7 @@ def read_squad(path: str) -> Rows:
             place = f"{path}, question {row_id}"
             text = _get(answer, "text", str, place)
             given = _get(answer, "answer_start", int, place)
-            start = _nearest_start(context, text, given, place)
+            start = nearest_start(context, text, given, place)
             moved += start != given
             answers["text"].append(text)
             answers["answer_start"].append(start)
@@ -262,8 +262,11 @@ def _get(parent: Any, key: str, kind: type | tuple[type, ...], where: str, defau
     return value
 
 
-def _nearest_start(context: str, text: str, start: int, where: str) -> int:
-    """`start` if `text` stands there, else where it stands nearest to it (the earlier one of two)."""
+def nearest_start(context: str, text: str, start: int, where: str) -> int:
+    """`start` if `text` stands there, else where it stands nearest to it (the earlier one of two).
+
+    Raises UserError where it stands nowhere.
+    """
     if start >= 0 and context.startswith(text, start):
         return start
     before, after = context.rfind(text, 0, max(start, 0) + len(text)), context.find(text, max(start, 0))

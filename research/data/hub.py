@@ -20,7 +20,7 @@ def load_hub(name: str, config: str | None, split: str, revision: str | None) ->
     try:
         if os.path.isdir(name):
             return datasets.load_dataset(name, config, split=split, revision=revision)
-        if _hub_answers():
+        if hub_answers():
             return datasets.load_dataset(name, config, split=split, revision=revision)
         with _offline():
             rows = datasets.load_dataset(name, config, split=split, revision=revision)
@@ -56,7 +56,7 @@ def _remedy(error: BaseException) -> str:
 
 
 @functools.cache
-def _hub_answers() -> bool:
+def hub_answers() -> bool:
     """Whether the hub can be reached: asked once, with a short limit: `datasets` retries for minutes."""
     if datasets.config.HF_HUB_OFFLINE:
         return False

@@ -92,6 +92,7 @@ class StepItem:
     step: int
     micro: list[MicroBatch]
     rows: list[Indices]  # the examples of each micro-batch
+    budget_tokens: int  # that the micro-batches keep
     targets: float  # of the whole global batch: the loss's denominator
     tokens: int  # of the whole global batch
     examples: int  # of the whole global batch
@@ -118,6 +119,7 @@ class Planner:
             step=step,
             micro=[pack(self.store, part, self.packed) for part in rows],
             rows=rows,
+            budget_tokens=self.budget_tokens,
             targets=float(self.store.targets[batch].sum()),
             tokens=int(self.store.tokens[batch].sum()),
             examples=len(batch),

@@ -115,6 +115,11 @@ def make_layout(lengths: NDArray[np.int64]) -> Layout:
     )
 
 
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The type sums are made in: float32 for the half types."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 class BucketAttention(torch.autograd.Function):
     """softmax(q k^T * scale + bias) v within each bucket, with dropout on the weights.
 
@@ -136,7 +141,7 @@ class BucketAttention(torch.autograd.Function):
         for (N, L), bias, q_b, k_b, v_b, out_b in zip(layout.buckets, biases, *parts, strict=True):
             q_b, k_b, v_b, out_b = (x.view(N * H, L, D) for x in (q_b, k_b, v_b, out_b))
             scores = torch.bmm(q_b, k_b.transpose(1, 2)).view(N, H, L, L)
-            w = torch.add(bias, scores, alpha=scale).softmax(-1, dtype=torch.float32).to(v.dtype)
+            w = torch.add(bias, scores, alpha=scale).softmax(-1, dtype=wide(v.dtype)).to(v.dtype)
             w = w.view(N * H, L, L)
             kept = zero_dropped(w, keep_mask(w, p)) if p else w
             torch.bmm(kept, v_b, out=out_b)
@@ -153,7 +158,7 @@ class BucketAttention(torch.autograd.Function):
         T, H, D = grad.shape
         slots, buckets = ctx.layout.heads(H), ctx.layout.buckets
         g = grad.reshape(T * H, D).index_select(0, slots.gather).masked_fill_(slots.padding, 0)
-        g_dot_out = (g * out).sum(-1, keepdim=True, dtype=torch.float32).to(g.dtype)  # (S * H, 1)
+        g_dot_out = (g * out).sum(-1, keepdim=True, dtype=wide(g.dtype)).to(g.dtype)  # (S * H, 1)
         g.mul_(1 / (1 - ctx.p))
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
         parts = (x.split([N * H * L for N, L in buckets]) for x in (q, k, v, g, g_dot_out, dq, dk, dv))

@@ -62,7 +62,7 @@ def newest(folder: Path) -> Checkpoint | None:
     for path in files(folder):
         if is_whole(path):
             return load(path)
-        log.warning("The checkpoint %s is damaged (its content does not hash to its name); using the one before.", path)
+        log.warning("The checkpoint %s is damaged (its content does not hash to its name): it is passed over.", path)
     return None
 
 
@@ -88,10 +88,15 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
     return path
 
 
-def rotate(folder: Path, keep: int, best_step: int | None) -> None:
-    """Remove all but the newest `keep` checkpoints and the best one's."""
-    for path in files(folder)[keep:]:
-        if step_of(path) != best_step:
+def rotate(folder: Path, latest: Path, keep: int, best_step: int | None) -> None:
+    """Remove all but the newest `keep` checkpoints and the best one; `latest` has just been written.
+
+    What stands at its step or later was damaged, and training has gone back before it.
+    """
+    others = [path for path in files(folder) if path != latest]
+    damaged = [path for path in others if step_of(path) >= step_of(latest)]
+    for path in [*damaged, *others[len(damaged) + keep - 1 :]]:
+        if path in damaged or step_of(path) != best_step:
             path.unlink(missing_ok=True)
 
 

@@ -13,6 +13,7 @@ Shapes: V vocabulary, R rows a step uses, H width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FORGOTTEN_STEPS = 512  # momentum older than this is below rounding for any beta1 up to 0.95
+FORGOTTEN = 1e-16  # momentum below this share is below rounding
 
 
 class RowEmbedding(nn.Module):
@@ -32,6 +33,7 @@ class RowEmbedding(nn.Module):
         self.weight = nn.Parameter(table.weight.detach(), requires_grad=False)  # (V, H)
         self.padding_idx = table.padding_idx
         self.beta1, self.beta2, self.eps, self.weight_decay = beta1, beta2, eps, weight_decay
+        self.memory_steps = math.ceil(math.log(FORGOTTEN) / math.log(max(beta1, FORGOTTEN)))
         self.rows: Tensor | None = None  # (R, H) leaf of the step under way
         self.ids: Tensor | None = None  # (R,)
         self.moments: list[Tensor] = []  # of these rows, each (R, H)
@@ -50,11 +52,9 @@ class RowEmbedding(nn.Module):
 
     def begin(self, ids: Tensor) -> Tensor:
         """Bring these rows up to date and make them the leaf of the coming step. Returns the leaf (R, H)."""
-        for name in ("slot", "m", "v", "last"):
-            setattr(self, name, getattr(self, name).to(ids.device))
         self.ids = ids
-        self.slot.index_copy_(0, ids, torch.arange(len(ids), device=ids.device))
         weight, *self.moments = self._caught_up(ids)
+        self.slot.index_copy_(0, ids, torch.arange(len(ids), device=ids.device))
         self.rows = weight.requires_grad_()
         return self.rows
 
@@ -91,7 +91,7 @@ class RowEmbedding(nn.Module):
         """Add step t to the scalar sums of every s < t."""
         decay = self.decay[-1] * (1 - lr * self.weight_decay)
         self.decay = np.append(self.decay, decay)
-        first = max(0, t - FORGOTTEN_STEPS)
+        first = max(0, t - self.memory_steps)
         missed = t - np.arange(first, t, dtype=np.float64)  # j - s
         spread = np.sqrt(self.beta2**missed / (1 - self.beta2**t))
         share = lr * self.beta1**missed / (1 - self.beta1**t) / spread / decay
@@ -103,6 +103,8 @@ class RowEmbedding(nn.Module):
     @torch.no_grad()
     def _caught_up(self, ids: Tensor | slice) -> tuple[Tensor, Tensor, Tensor]:
         """weight, m and v of these rows as dense AdamW would have them now."""
+        for name in ("slot", "m", "v", "last"):  # to the weights' device: new ones and those of a checkpoint are not
+            setattr(self, name, getattr(self, name).to(self.weight.device))
         last = self.last[ids].cpu().numpy()
         now = self.decay[-1]
         k = self.k_over_p[last] * now

@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,11 +19,14 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from transformers import logging as transformers_logging
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from research.config import Config
+from research.data.hub import hub_answers
 from research.data.pack import MicroBatch
 from research.errors import UserError
 from research.model.attention import make_layout
 from research.model.dropout import swap_dropout
+
+if TYPE_CHECKING:
+    from research.config import Config
 
 log = logging.getLogger("research")
 PROBE_TOLERANCE = 1e-4  # of the largest output; a leak between sequences shows at 1e-2 and above
@@ -117,6 +120,7 @@ class Encoder(nn.Module):
         layout = make_layout(lengths)
         micro = MicroBatch({"input_ids": ids}, {}, lengths, lengths, layout, positions)
         pad = self.model.config.pad_token_id or 0
+        ids[ids == pad] -= 1
         try:
             base.eval()
             self.model.set_attn_implementation("eager")
@@ -133,7 +137,7 @@ class Encoder(nn.Module):
                 difference = float((got - expected).abs().max() / expected.abs().max())
                 if difference < PROBE_TOLERANCE:
                     self.first_position = first
-                    return True, f"packed: equal to padded within {difference:.0e}"
+                    return True, f"packed: equal to padded {f'within {difference:.0e}' if difference else 'to the bit'}"
             return False, f"its sequences see each other when packed (outputs differ by {difference:.0e})"
         except Exception as error:
             return False, f"the probe failed ({str(error).splitlines()[0]})"
@@ -155,12 +159,11 @@ def load_config(config: Config, labels: Sequence[str] = ()) -> PretrainedConfig:
     """
     name = config.model.name
     _refuse_empty_folder(name)
-    ids = {label: i for i, label in enumerate(labels)}
-    head = {"num_labels": len(ids), "id2label": {i: label for label, i in ids.items()}, "label2id": ids} if ids else {}
+    # Without labels two, for the start and the end of a span, whatever the weights were tuned for before.
+    ids = {label: i for i, label in enumerate(labels or ("LABEL_0", "LABEL_1"))}
+    head = {"num_labels": len(ids), "id2label": {i: label for label, i in ids.items()}, "label2id": ids}
     try:
-        own = AutoConfig.from_pretrained(
-            name, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code, **head
-        )
+        own = AutoConfig.from_pretrained(name, **_source(config), **head)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(_not_found(name, error)) from None
     kind = own.model_type
@@ -198,8 +201,7 @@ def load_model(config: Config, own: PretrainedConfig, auto_class: Any) -> PreTra
         model = auto_class.from_pretrained(
             name,
             config=own,
-            revision=config.model.revision,
-            trust_remote_code=config.model.trust_remote_code,
+            **_source(config),
             dtype=torch.float32,
             attn_implementation="eager",
             use_safetensors=None if _has_only_pickle(name) else True,
@@ -223,17 +225,19 @@ def load_tokenizer(config: Config) -> PreTrainedTokenizerFast:
     name = config.model.name
     _refuse_empty_folder(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            name,
-            revision=config.model.revision,
-            trust_remote_code=config.model.trust_remote_code,
-            **({"add_prefix_space": True} if _byte_level(name) else {}),
-        )
+        prefix = {"add_prefix_space": True} if _byte_level(name) else {}
+        tokenizer = AutoTokenizer.from_pretrained(name, **_source(config), **prefix)
     except Exception as error:  # each tokenizer class fails in a way of its own
         raise UserError(_no_tokenizer(name, error)) from None
     if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise UserError(_no_tokenizer(name, None))
     return tokenizer  # type: ignore[return-value]
+
+
+def _source(config: Config) -> dict[str, Any]:
+    """Which files of a model, and from the cache alone where the hub does not answer: it would be asked for minutes."""
+    source = {"revision": config.model.revision, "trust_remote_code": config.model.trust_remote_code}
+    return source if Path(config.model.name).is_dir() else {**source, "local_files_only": not hub_answers()}
 
 
 def _byte_level(name: str) -> bool:
@@ -269,8 +273,12 @@ def _no_tokenizer(name: str, error: Exception | None) -> str:
 
 def _not_found(name: str, error: Exception) -> str:
     said = " ".join(str(error).split())[:300]
+    if "mismatched" in said:
+        return f"The weights in the model folder {name} are of another shape than its config.json says."
     if Path(name).is_dir():
         return f"No usable weights in the model folder {name}: {said}"
+    if not hub_answers():
+        said = "the hub cannot be reached, and it is not in the cache"
     return (
         f"The model {name} is neither a local folder nor to be had from the hub ({said}). Check the name; on a machine "
         "without network, load it once where there is one, or point model.name at a local folder."

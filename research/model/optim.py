@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from research.config import OptimConfig
 from research.model.embedding import RowEmbedding
+
+if TYPE_CHECKING:
+    from research.config import OptimConfig
 
 
 def total_steps(optim: OptimConfig, steps_per_epoch: int) -> int:

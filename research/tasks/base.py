@@ -11,12 +11,13 @@ import hashlib
 import inspect
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
+import pyarrow as pa
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -42,9 +43,12 @@ class TaskData(L.LightningDataModule):
     fields: ClassVar[dict[str, str]]  # what the task reads -> the usual column of the data
     optional: ClassVar[tuple[str, ...]] = ()  # fields the data may lack
     gold: ClassVar[tuple[str, ...]] = ("label",)  # fields unlabelled text lacks
+    texts: ClassVar[tuple[str, ...]] = ("text",)  # fields that hold text
+    text_lists: ClassVar[tuple[str, ...]] = ()  # fields that hold lists of text
     token_columns: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids")
     window_columns: ClassVar[tuple[str, ...]] = ()
     scorer: ClassVar[str]  # module of research.metrics that scores the predictions
+    learned_names: ClassVar[tuple[str, ...]] = ("labels",)  # attributes that `collect` learns
 
     allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -54,6 +58,7 @@ class TaskData(L.LightningDataModule):
         self.splits: dict[str, Split] = {}
         self.stores: dict[str, Store] = {}
         self.labels: list[str] = []
+        self.tested = "test"  # the split that testing runs over
         self.class_weights: NDArray[np.float64] | None = None
 
     @abstractmethod
@@ -77,14 +82,29 @@ class TaskData(L.LightningDataModule):
         """What the scorer needs beside the rows; stands in the predictions file."""
         return {"labels": self.labels}
 
-    def open(self) -> None:
+    def settle(self, validation: Mapping[str, float]) -> None:
+        """Take what the best validation scores decide for all other data, such as a threshold."""
+
+    def learned(self) -> dict[str, Any]:
+        """What all splits together showed. A finished run keeps it: one split alone may show less."""
+        return {name: getattr(self, name) for name in self.learned_names}
+
+    def recall(self, learned: Mapping[str, Any]) -> None:
+        """Take over what a finished run had `learned`."""
+        for name in self.learned_names:
+            setattr(self, name, learned[name])
+
+    def open(self, learned: Mapping[str, Any] | None = None) -> None:
         """Open and encode every split the experiment names."""
         data = self.config.data
         limits = {"train": data.max_train_examples}
         for name in ("train", "validation", "test"):
             if value := getattr(data, name):
                 self.splits[name] = self._open(data, name, value, limits.get(name, data.max_eval_examples))
-        self.labels = self.collect(list(self.splits.values()))
+        if learned is None:
+            self.labels = self.collect(list(self.splits.values()))
+        else:
+            self.recall(learned)
         for name, split in self.splits.items():
             self.stores[name] = self.make_store(split)
         self.class_weights = self._class_weights()
@@ -106,40 +126,59 @@ class TaskData(L.LightningDataModule):
         counts = self.stores["train"].count("label", len(self.labels))
         return counts.sum() / (len(counts) * np.maximum(counts, 1))
 
-    def open_input(self, path: str, labels: list[str]) -> None:
-        """Open new text, without gold answers, as the split `input`."""
-        self.labels = labels
+    def open_input(self, path: str, learned: Mapping[str, Any]) -> None:
+        """Open new text, with or without gold answers, as the split `input`."""
+        self.recall(learned)
         self.splits["input"] = self._open(DataConfig(columns=self.config.data.columns), "input", path, None)
         self.stores["input"] = self.make_store(self.splits["input"])
 
     def _open(self, data: DataConfig, name: str, value: str, limit: int | None) -> Split:
         optional = (*self.optional, *(self.gold if name == "input" else ()))
-        return open_split(
+        fields = {**self.fields, **({"id": "id"} if "id" in data.columns else {})}
+        for field in data.columns:
+            if field not in (*self.fields, "id"):
+                raise UserError(
+                    f"data.columns: task '{self.config.task}' has no field '{field}'; "
+                    f"its fields are {', '.join(self.fields)} and id."
+                )
+        split = open_split(
             name=name,
             value=value,
             hub_name=data.name,
             hub_config=data.config,
             hub_revision=data.revision,
-            fields={field: data.columns.get(field, usual) for field, usual in self.fields.items()},
+            fields={field: data.columns.get(field, usual) for field, usual in fields.items()},
             optional=optional,
             limit=limit,
         )
+        for field in {*self.texts, *self.text_lists} & set(split.rows.column_names):
+            refuse_other_than_text(split, field, field in self.text_lists)
+        return split
 
     def make_store(self, split: Split) -> Store:
         """Encode a split, once per (data, tokenizer, settings, code): `datasets` keeps the result."""
         key = [
-            split.fingerprint, len(split.rows), self.labels, self.tokenizer.backend_tokenizer.to_str(),
+            split.fingerprint, len(split.rows), self.labels, getattr(self, "scheme", None),
+            self.tokenizer.backend_tokenizer.to_str(),
             self.config.data.max_length, self.config.data.stride, self.config.data.columns,
             inspect.getsource(inspect.getmodule(type(self))),  # type: ignore[arg-type]
         ]  # fmt: skip
         fingerprint = hashlib.sha256(json.dumps(key).encode()).hexdigest()
-        encoded = split.rows.map(
-            self.encode,
-            batched=True,
-            remove_columns=split.rows.column_names,
-            new_fingerprint=fingerprint[:32],
-            desc=f"Tokenising {split.name}",
-        )
+        try:
+            encoded = split.rows.map(
+                self.encode,
+                batched=True,
+                remove_columns=split.rows.column_names,
+                new_fingerprint=fingerprint[:32],
+                desc=f"Tokenising {split.name}",
+            )
+        except UserError as error:  # `encode` knows the row, not the file
+            raise UserError(f"{split.origin}, {error}") from None
+        except OSError as error:
+            raise UserError(
+                f"The tokenised {split.name} data cannot be kept in the data cache ({error.strerror or error}); "
+                "free space there or set HF_DATASETS_CACHE to a folder with space."
+            ) from None
         columns = [name for name in self.token_columns if name in encoded.column_names]
         return Store(encoded, columns, self.window_columns)
 
@@ -168,13 +207,24 @@ class TaskData(L.LightningDataModule):
         return EvaluationBatches(store, rows, module.encoder.packed)
 
     def val_dataloader(self) -> Any:
-        return self.evaluation_batches("validation")
+        return self.evaluation_batches("validation") if "validation" in self.stores else []
 
     def test_dataloader(self) -> Any:
-        return self.evaluation_batches("test")
+        return self.evaluation_batches(self.tested)
 
     def predict_dataloader(self) -> Any:
         return self.evaluation_batches("input")
+
+
+def refuse_other_than_text(split: Split, field: str, listed: bool) -> None:
+    """Raise UserError unless a column holds text, or `listed` lists of it."""
+    kind = split.column(field).type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    inner = kind.value_type if is_list else kind
+    is_text = pa.types.is_string(inner) or pa.types.is_large_string(inner) or pa.types.is_null(inner)
+    if not is_text or is_list is not listed:
+        wanted = 'lists of text, as in ["New", "York"]' if listed else "text, in quotes"
+        raise UserError(f"{split.origin}: '{field}' holds {kind}; write {wanted}.")
 
 
 class StepLoader:
@@ -237,8 +287,8 @@ class TaskModule(L.LightningModule):
         self.config, self.encoder, self.data = config, encoder, data
         self.total_steps = total_steps
         self.budget_tokens = config.trainer.tokens_per_microbatch or default_budget_tokens()
-        sparse = config.trainer.sparse_embedding
-        self.rows = None if sparse is False else use_row_embedding(encoder.model, config.optim)
+        sparse = config.trainer.sparse_embedding is not False and config.trainer.precision != "fp16"
+        self.rows = use_row_embedding(encoder.model, config.optim) if sparse else None
         self.step = 0  # optimiser steps done
         self.tokens_done = self.examples_done = 0
         self.last_loss = self.last_norm = torch.zeros(())  # sum over this rank's targets / global targets
@@ -307,20 +357,21 @@ class TaskModule(L.LightningModule):
         """Gradients of the summed loss over the global batch's targets. Returns this rank's share of that loss."""
         ranks, total = self.trainer.world_size, torch.zeros((), device=self.device)
         queue, rows = list(item.micro), list(item.rows)
+        if item.budget_tokens > self.budget_tokens and ranks == 1:  # planned before memory ran out
+            queue, rows = self._cut(item)
         while queue:
             micro = queue.pop(0)
             share = rows.pop(0)
             last = not queue
             try:
                 with contextlib.nullcontext() if last else self._no_sync():
-                    loss = self.loss(micro)[0] / item.targets
+                    loss = self.loss(micro)[0] / (item.targets or 1.0)
                     self.manual_backward(loss * ranks)
                 total += loss.detach()
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                halves = self._halve(share, error, item) if ranks == 1 else None
-                if halves is None:
+                if ranks > 1 or not self._halve(share, error):
                     raise
-                queue, rows, total = halves[0], halves[1], torch.zeros((), device=self.device)
+                (queue, rows), total = self._cut(item), torch.zeros((), device=self.device)
         if not item.micro:  # DDP: a rank without examples still takes part in the gradient exchange
             self.manual_backward(torch.stack([(p * 0).sum() for p in self.parameters() if p.requires_grad]).sum())
         return total
@@ -329,11 +380,11 @@ class TaskModule(L.LightningModule):
         no_sync = getattr(self.trainer.strategy.model, "no_sync", None)
         return no_sync() if no_sync else contextlib.nullcontext()
 
-    def _halve(self, share: Indices, error: Exception, item: StepItem) -> tuple[list[MicroBatch], list[Indices]] | None:
-        """After running out of memory: the whole step again, under half the token budget; None to give up."""
-        out_of_memory = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    def _halve(self, share: Indices, error: Exception) -> bool:
+        """After running out of memory: halve the token budget and forget the step so far. False: to no avail."""
+        out_of_memory = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
         if not out_of_memory or len(share) == 1:
-            return None
+            return False
         store = self.data.stores["train"]
         used = int(store.tokens[share].sum())
         self.budget_tokens = max(1, min(self.budget_tokens, used) // 2)
@@ -347,7 +398,11 @@ class TaskModule(L.LightningModule):
             self.rows.rows.grad = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        batch = np.concatenate(item.rows)
+        return True
+
+    def _cut(self, item: StepItem) -> tuple[list[MicroBatch], list[Indices]]:
+        """The micro-batches of a step under the present token budget, and their examples."""
+        store, batch = self.data.stores["train"], np.concatenate(item.rows)
         rows = micro_batches(batch, store.tokens[batch], self.budget_tokens, not self.encoder.packed)
         return [pack(store, part, self.encoder.packed).to(self.device) for part in rows], rows
 
@@ -384,7 +439,7 @@ class TaskModule(L.LightningModule):
 
     @property
     def split(self) -> str:
-        return "test" if self.trainer.testing else "validation"
+        return self.data.tested if self.trainer.testing else "validation"
 
     def gathered_predictions(self) -> tuple[dict[int, dict[str, Any]], float]:
         """The predictions of all ranks and the mean loss over all targets; the same on every rank."""

@@ -4,12 +4,16 @@ A sentence longer than the model is cut into overlapping windows, and each word 
 them, the one that shows most of its surroundings: no word is lost and none counts twice. The label of a word
 stands at its first token (Devlin et al. 2019).
 
+Data with `entities` marked in a `text` by their characters, as annotation tools write it, is read with each character
+as a word: map both in `data.columns`.
+
 Shapes: T tokens, C tags.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -18,10 +22,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForTokenClassification
 
+from research.config import Config, DataConfig
 from research.data.labels import collect_labels
 from research.data.pack import MicroBatch
 from research.data.source import Split
-from research.metrics.entities import convert, detect_scheme
+from research.errors import UserError
+from research.metrics.entities import Scheme, convert, detect_scheme
 from research.tasks.base import Columns, TaskData, TaskModule
 
 OUTSIDE = "O"
@@ -31,18 +37,34 @@ NO_TARGET = -100
 class Data(TaskData):
     fields = {"tokens": "tokens", "tags": "tags"}
     gold = ("tags",)
+    text_lists = ("tokens", "tags")
     token_columns = ("input_ids", "token_type_ids", "word", "label")
     scorer = "entities"
+    learned_names = ("labels", "scheme")
     scheme: Any = "IOB2"  # of the data; it is converted to IOB2
+
+    def __init__(self, config: Config, tokenizer: Any) -> None:
+        super().__init__(config, tokenizer)
+        self.marked = "entities" in config.data.columns
+        if self.marked:
+            self.fields, self.gold = {"text": "text", "entities": "entities"}, ("entities",)  # type: ignore[misc]
+
+    def _open(self, data: DataConfig, name: str, value: str, limit: int | None) -> Split:
+        split = super()._open(data, name, value, limit)
+        if not self.marked:
+            return split
+        try:
+            return replace(split, rows=split.rows.map(characters, desc=f"Reading {name}"))
+        except UserError as error:
+            raise UserError(f"{split.origin}, {error}") from None
 
     def collect(self, splits: Sequence[Split]) -> list[str]:
         """Tags in IOB2, whatever scheme the data is in."""
         found = collect_labels(splits, "tags", self.config.data.labels)
-        tagged = [split.rows["tags"] for split in splits if "tags" in split.rows.column_names]
-        self.scheme = detect_scheme(chain.from_iterable(tagged))
+        self.scheme = scheme_of(splits)
         if self.scheme == "IOB2":
             return found
-        kinds = sorted({tag[2:] for tag in found if tag != OUTSIDE})
+        kinds = sorted({tag[2:] or "_" for tag in found if tag != OUTSIDE})
         return [OUTSIDE, *(f"{prefix}-{kind}" for kind in kinds for prefix in "BI")]
 
     def encode(self, rows: Columns) -> Columns:
@@ -59,9 +81,9 @@ class Data(TaskData):
         windows = group(tokens["overflow_to_sample_mapping"], len(rows["tokens"]))
         words = [words_shown_best([tokens.word_ids(w) for w in mine]) for mine in windows]
         ids = {tag: i for i, tag in enumerate(self.labels)}
-        tags = [convert(row, self.scheme) for row in rows["tags"]] if "tags" in rows else [None] * len(words)
+        tags = [row and convert(row, self.scheme) for row in rows.get("tags", [None] * len(words))]
         labels = [
-            [NO_TARGET if w < 0 else ids[row[w]] if row else 0 for w in chain.from_iterable(mine)]
+            [NO_TARGET if w < 0 or not row else ids.get(row[w], NO_TARGET) for w in chain.from_iterable(mine)]
             for mine, row in zip(words, tags, strict=True)
         ]
         return {
@@ -85,10 +107,44 @@ class Data(TaskData):
             confidence = [1.0] * len(prediction)
             for word, label, probability in zip(*predictions[i]["words"], strict=True):
                 prediction[word], confidence[word] = self.labels[label], probability
-            columns["gold"].append(convert(row["tags"], self.scheme) if tagged else None)
+            columns["gold"].append(convert(row["tags"], self.scheme) if tagged and row["tags"] is not None else None)
             columns["prediction"].append(prediction)
             columns["confidence"].append(confidence)
         return columns
+
+
+def characters(row: dict[str, Any]) -> dict[str, Any]:
+    """`text` and `entities` (label, start_offset, end_offset, the end exclusive) as a token and a tag per character.
+
+    Of entities that overlap, the one that begins first, then the longest, is kept. Raises UserError for offsets outside
+    the text.
+    """
+    text, entities = row["text"], row.get("entities")
+    if entities is None:
+        return {"tokens": list(text)}
+    tags = [OUTSIDE] * len(text)
+    for entity in sorted(entities, key=lambda e: (e["start_offset"], -e["end_offset"])):
+        first, end, label = entity["start_offset"], entity["end_offset"], entity["label"]
+        if not 0 <= first < end <= len(text):
+            raise UserError(f"{row['id']}: the entity {first} to {end} does not lie in its {len(text)} characters.")
+        if tags[first] == OUTSIDE:
+            tags[first:end] = [f"B-{label}", *[f"I-{label}"] * (end - first - 1)]
+    return {"tokens": list(text), "tags": tags}
+
+
+def scheme_of(splits: Sequence[Split]) -> Scheme:
+    """The tag scheme of all splits together. Raises UserError at the first row whose tags are of none."""
+    tagged = [split for split in splits if "tags" in split.rows.column_names]
+    try:
+        return detect_scheme(chain.from_iterable(split.rows["tags"] for split in tagged))
+    except ValueError as error:
+        for split in tagged:
+            for row, tags in enumerate(split.rows["tags"]):
+                try:
+                    detect_scheme([tags])
+                except ValueError as fault:
+                    raise UserError(f"{split.where(row)}: {fault}.") from None
+        raise UserError(f"{', '.join(split.origin for split in tagged)}: {error}.") from None
 
 
 def group(examples: Sequence[int], count: int) -> list[list[int]]:

@@ -8,17 +8,21 @@ Shapes: T tokens, N windows, L longest window, K candidates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering
 
+from research.data.formats import nearest_start
 from research.data.pack import MicroBatch
 from research.data.source import Split
+from research.errors import UserError
 from research.tasks.base import Columns, TaskData, TaskModule
 
 LONGEST_QUESTION_TOKENS = 64
@@ -28,16 +32,30 @@ CANDIDATES = 20  # best starts and ends of a window that are combined
 class Data(TaskData):
     fields = {"question": "question", "context": "context", "answers": "answers"}
     gold = ("answers",)
+    texts = ("question", "context")
     token_columns = ("input_ids", "token_type_ids", "char_start", "char_end")
     window_columns = ("start", "end")
     scorer = "squad"
+    learned_names = ("may_have_no_answer",)
+    may_have_no_answer = False
     threshold = 0.0  # no answer where its score is above the best span's by more than this
 
     def collect(self, splits: Sequence[Split]) -> list[str]:
         """No labels; whether questions may have no answer is read from the data."""
-        answered = [split.rows["answers"] for split in splits if "answers" in split.rows.column_names]
-        self.may_have_no_answer = any(not answers["text"] for answers in chain.from_iterable(answered))
+        for split in splits:
+            kind = split.column("answers").type
+            if not pa.types.is_struct(kind) or {"text", "answer_start"} - {field.name for field in kind}:
+                raise UserError(
+                    f"{split.origin}: 'answers' holds {kind}; "
+                    'write {"text": ["Oslo"], "answer_start": [17]}, with empty lists where there is no answer.'
+                )
+        answered = chain.from_iterable(split.rows["answers"] for split in splits)
+        self.may_have_no_answer = any(not answers["text"] for answers in answered)
         return []
+
+    def settle(self, validation: Mapping[str, float]) -> None:
+        """The no-answer threshold that is best on the validation questions."""
+        self.threshold = validation.get("best_f1_threshold", 0.0)
 
     def score_settings(self) -> dict[str, Any]:
         rules = "squad_v2" if self.may_have_no_answer else self.config.data.scorer
@@ -57,13 +75,14 @@ class Data(TaskData):
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
+        answers = [answer_span(rows, i) for i in range(len(questions))]
         columns: Columns = {name: [[] for _ in questions] for name in (*self.token_columns, "windows", "start", "end")}
         for window, example in enumerate(tokens["overflow_to_sample_mapping"]):
             spans = [
                 span if sequence == 1 else (-1, -1)
                 for span, sequence in zip(tokens["offset_mapping"][window], tokens.sequence_ids(window), strict=True)
             ]
-            start, end = self._target(spans, rows["answers"][example] if "answers" in rows else None)
+            start, end = self._target(spans, answers[example])
             for name in ("input_ids", "token_type_ids"):
                 columns[name][example] += tokens[name][window] if name in tokens else []
             columns["char_start"][example] += [span[0] for span in spans]
@@ -80,11 +99,11 @@ class Data(TaskData):
         return question if len(offsets) <= limit else question[: offsets[limit - 1][1]]
 
     @staticmethod
-    def _target(spans: list[tuple[int, int]], answers: Any) -> tuple[int, int]:
-        """First and last token of the first answer, or (0, 0) where the window does not show it whole."""
-        if not answers or not answers["text"]:
+    def _target(spans: list[tuple[int, int]], answer: tuple[int, int] | None) -> tuple[int, int]:
+        """First and last token of the answer, or (0, 0) where the window does not show it whole."""
+        if answer is None:
             return 0, 0
-        first, last = answers["answer_start"][0], answers["answer_start"][0] + len(answers["text"][0])
+        first, last = answer
         context = [i for i, span in enumerate(spans) if span[0] >= 0]
         if not context or spans[context[0]][0] > first or spans[context[-1]][1] < last:
             return 0, 0
@@ -101,13 +120,31 @@ class Data(TaskData):
             ]
             answer = spans[0] if spans else {"text": "", "score": -1e9}
             no_answer_score = predictions[i]["no_answer"] - answer["score"]
-            withheld = getattr(self, "may_have_no_answer", False) and no_answer_score > self.threshold
-            columns["gold"].append(list(dict.fromkeys(row["answers"]["text"])) if labelled else None)
+            withheld = self.may_have_no_answer and no_answer_score > self.threshold
+            gold = row["answers"] if labelled else None
+            columns["gold"].append(None if gold is None else list(dict.fromkeys(gold["text"])))
             columns["prediction"].append("" if withheld else answer["text"])
             columns["answer"].append(answer["text"])
             columns["no_answer_score"].append(no_answer_score)
             columns["n_best"].append(spans)
         return columns
+
+
+def answer_span(rows: Columns, i: int) -> tuple[int, int] | None:
+    """First character and end of the first answer of row i, None where there is none.
+
+    An `answer_start` that points at another text is moved to the nearest place that holds the answer; raises
+    UserError where no place does.
+    """
+    answers = rows["answers"][i] if "answers" in rows else None
+    if not answers or not answers["text"]:
+        return None
+    where = f"line {rows['__line__'][i]}" if "__line__" in rows else f"question {rows['id'][i]}"
+    if len(answers["text"]) != len(answers["answer_start"]):
+        raise UserError(f"{where}: {len(answers['text'])} answers but {len(answers['answer_start'])} answer_start.")
+    text = answers["text"][0]
+    first = nearest_start(rows["context"][i], text, answers["answer_start"][0], where)
+    return first, first + len(text)
 
 
 class Module(TaskModule):
@@ -123,8 +160,10 @@ class Module(TaskModule):
     def loss(self, micro: MicroBatch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The mean of the start's and the end's cross entropy, over the tokens of each window and no padding."""
         start, end = self.outputs(micro)
-        losses = self.cross_entropy(start, micro.sequences["start"]) + self.cross_entropy(end, micro.sequences["end"])
-        return losses / 2, (start, end)
+        smoothing = self.config.optim.label_smoothing if self.training else 0.0
+        targets = (micro.sequences["start"], micro.sequences["end"])
+        losses = [window_loss(x, target, smoothing) for x, target in zip((start, end), targets, strict=True)]
+        return torch.stack(losses).sum() / 2, (start, end)
 
     def decode(self, micro: MicroBatch, outputs: tuple[Tensor, Tensor]) -> dict[int, dict[str, Any]]:
         start, end = (x.float().cpu() for x in outputs)
@@ -145,6 +184,17 @@ class Module(TaskModule):
                 distinct.setdefault(cell[1:], cell)
             found["spans"] = list(distinct.values())[:CANDIDATES]
         return decoded
+
+
+def window_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    """Summed cross entropy of (N, L) logits; label smoothing spreads over a window's tokens, not over its padding."""
+    log_p = torch.log_softmax(logits, 1)
+    loss = F.nll_loss(log_p, target, reduction="sum")
+    if not smoothing:
+        return loss
+    inside = logits > -torch.inf
+    uniform = log_p.masked_fill(~inside, 0).sum(1) / inside.sum(1)
+    return (1 - smoothing) * loss - smoothing * uniform.sum()
 
 
 def best_spans(start: Tensor, end: Tensor, context: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from research.data.labels import collect_labels
+from research.data.labels import collect_labels, label_text
 from research.data.pack import MicroBatch
 from research.data.source import Split
 from research.tasks.base import Columns, TaskData, TaskModule
@@ -21,6 +21,7 @@ from research.tasks.base import Columns, TaskData, TaskModule
 class Data(TaskData):
     fields = {"text": "text", "text_pair": "text_pair", "label": "label"}
     optional = ("text_pair",)
+    texts = ("text", "text_pair")
     window_columns = ("label",)
     scorer = "classification"
 
@@ -29,14 +30,13 @@ class Data(TaskData):
 
     def encode(self, rows: Columns) -> Columns:
         ids = {label: i for i, label in enumerate(self.labels)}
-        tokens = self.tokenizer(
-            rows["text"], rows.get("text_pair"), truncation=True, max_length=self.config.data.max_length
-        )
+        pairs = [pair or "" for pair in rows["text_pair"]] if "text_pair" in rows else None
+        tokens = self.tokenizer(rows["text"], pairs, truncation=True, max_length=self.config.data.max_length)
         kept = {name: tokens[name] for name in self.token_columns if name in tokens}
         return {
             **kept,
             "windows": [[len(row)] for row in tokens["input_ids"]],
-            "label": [[ids.get(str(label), 0)] for label in rows.get("label", [self.labels[0]] * len(rows["text"]))],
+            "label": [[ids.get(label_text(label), 0)] for label in rows.get("label", [""] * len(rows["text"]))],
             "targets": [1.0] * len(rows["text"]),
         }
 
@@ -45,7 +45,7 @@ class Data(TaskData):
         probabilities = [predictions[i]["probabilities"] for i in range(len(split.rows))]
         best = [max(range(len(p)), key=p.__getitem__) for p in probabilities]
         return {
-            "gold": [None if label is None else str(label) for label in gold],
+            "gold": [None if label is None else label_text(label) for label in gold],
             "prediction": [self.labels[i] for i in best],
             "probabilities": probabilities,
         }

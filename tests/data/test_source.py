@@ -406,7 +406,7 @@ def test_hub_without_network_serves_what_is_cached(tmp_path, monkeypatch, cache)
         splits={"train": {"name": "train", "num_examples": 1, "num_bytes": size, "dataset_name": "reviews"}},
     )  # fmt: skip
     info.write_to_directory(str(path))
-    monkeypatch.setattr(hub, "_hub_answers", lambda: False)
+    monkeypatch.setattr(hub, "hub_answers", lambda: False)
     start = time.monotonic()
     assert opened("train", hub_name="someone/reviews").rows["text"][:] == ["kept"]
     assert opened("train", hub_name="someone/reviews", hub_revision=commit).rows["text"][:] == ["kept"]
