@@ -97,14 +97,14 @@ class Run:
             raise UserError(f"The run folder {run.path} cannot be written: {error.strerror or error}.") from None
         try:
             run._refuse_another_experiment(to_dict(config))
-        except UserError:
+            for leftover in run.path.rglob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
+            if run.result is None:
+                with written_whole(run.path / "config.yaml") as temporary:
+                    OmegaConf.save(OmegaConf.create(to_dict(config)), temporary)
+        except BaseException:
             run.close()
             raise
-        for leftover in run.path.rglob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
-        if run.result is None:
-            with written_whole(run.path / "config.yaml") as temporary:
-                OmegaConf.save(OmegaConf.create(to_dict(config)), temporary)
         return run
 
     @property

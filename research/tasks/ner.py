@@ -170,7 +170,7 @@ def words_shown_best(windows: list[list[int | None]]) -> list[list[int]]:
             if position == 0 and k > 0 and word in windows[k - 1]:
                 continue  # the window may begin in mid-word
             before = position if k else len(inside)
-            after = len(inside) - position if k + 1 < len(windows) else len(inside)
+            after = len(inside) - position - 1 if k + 1 < len(windows) else len(inside)
             context = min(before, after)
             if word not in best or context > best[word][0]:
                 best[word] = (context, k, i)

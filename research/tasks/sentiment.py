@@ -30,8 +30,9 @@ class Data(TaskData):
 
     def encode(self, rows: Columns) -> Columns:
         ids = {label: i for i, label in enumerate(self.labels)}
-        pairs = [pair or "" for pair in rows["text_pair"]] if "text_pair" in rows else None
-        tokens = self.tokenizer(rows["text"], pairs, truncation=True, max_length=self.config.data.max_length)
+        pairs = zip(rows["text"], rows.get("text_pair", [None] * len(rows["text"])), strict=True)
+        texts = [(text, pair) if pair else text for text, pair in pairs]
+        tokens = self.tokenizer(texts, truncation=True, max_length=self.config.data.max_length)
         kept = {name: tokens[name] for name in self.token_columns if name in tokens}
         return {
             **kept,

@@ -1,0 +1,100 @@
+"""Attempts at a command, each in a process of its own, forked from one that has the heavy imports behind it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import forkserver
+from pathlib import Path
+
+HEAVY = [
+    "research.train", "research.data.arrow", "research.tasks.sentiment", "research.tasks.ner", "research.tasks.qa",
+    "transformers.models.bert.modeling_bert", "sklearn.metrics",
+]  # fmt: skip
+
+
+def prepare(data_cache: Path) -> None:
+    """Start the process that all attempts are forked from; they keep their encoded data in `data_cache`."""
+    before = os.environ.get("HF_DATASETS_CACHE")
+    os.environ["HF_DATASETS_CACHE"] = str(data_cache)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(HEAVY)
+    forkserver.ensure_running()
+    del os.environ["HF_DATASETS_CACHE"]
+    if before is not None:
+        os.environ["HF_DATASETS_CACHE"] = before
+
+
+def _main(arguments: Sequence[str], log: str, environment: Mapping[str, str], largest_file: int | None) -> None:
+    """The process: `research` with these arguments, its output in a file, at the head of its own process group."""
+    os.setpgid(0, 0)
+    multiprocessing.set_start_method(None, force=True)  # as in a process started by hand
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ.update(environment)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = ["research", *arguments]
+    from research.cli import main
+
+    sys.exit(main(arguments))
+
+
+class Attempt:
+    """A running command. Its output is appended to `log`; no file it writes grows beyond `largest_file` bytes."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        largest_file: int | None = None,
+    ) -> None:
+        self.log, self.said_before = log, log.stat().st_size if log.exists() else 0
+        given = (list(arguments), str(log), dict(environment or {}), largest_file)
+        self.process = multiprocessing.get_context("forkserver").Process(target=_main, args=given)
+        self.process.start()
+
+    @property
+    def output(self) -> str:
+        """What this attempt has said so far."""
+        return self.log.read_bytes()[self.said_before :].decode() if self.log.exists() else ""
+
+    def until(self, holds: Callable[[], bool], poll_seconds: float = 0.005, timeout_seconds: float = 120.0) -> bool:
+        """Wait for a moment; False when the process ended without it."""
+        deadline = time.monotonic() + timeout_seconds
+        while not holds():
+            if not self.process.is_alive():
+                return holds()
+            assert time.monotonic() < deadline, f"waited in vain: {self.output}"
+            time.sleep(poll_seconds)
+        return True
+
+    def send(self, number: int) -> None:
+        """Send a signal to the main process alone."""
+        os.kill(self.process.pid or 0, number)
+
+    def kill(self) -> None:
+        """`kill -9` the main process alone, and return as soon as it is gone; its loader workers may outlive it."""
+        self.send(signal.SIGKILL)
+        while Path(f"/proc/{self.process.pid}").exists():
+            time.sleep(0.001)
+
+    def wait(self, timeout_seconds: float = 120.0) -> int:
+        """Its exit code; minus the signal's number where one has killed it."""
+        self.process.join(timeout_seconds)
+        assert self.process.exitcode is not None, f"still running: {self.output}"
+        return self.process.exitcode
+
+
+def attempt(arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Run a command to its end. Returns its exit code and what it said."""
+    started = Attempt(arguments, log, environment)
+    return started.wait(), started.output
