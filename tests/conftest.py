@@ -14,7 +14,32 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
-WORDS = "the a an of in to and is was not very good bad film book Anna Oslo Acme river city who where when what".split()
+WORDS = [
+    "the",
+    "a",
+    "an",
+    "of",
+    "in",
+    "to",
+    "and",
+    "is",
+    "was",
+    "not",
+    "very",
+    "good",
+    "bad",
+    "film",
+    "book",
+    "Anna",
+    "Oslo",
+    "Acme",
+    "river",
+    "city",
+    "who",
+    "where",
+    "when",
+    "what",
+]
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +76,16 @@ def make_tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     letters = [chr(c) for c in range(33, 127)]
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), *map(str.lower, WORDS)]
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *letters,
+        *(f"##{c}" for c in letters),
+        *map(str.lower, WORDS),
+    ]
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()

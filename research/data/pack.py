@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from research.data.layout import Layout, make_layout
 from research.data.plan import Indices, StepPlan, deal, micro_batches
 from research.data.store import Store
-from research.model.attention import Layout, make_layout
 
 
 @dataclass

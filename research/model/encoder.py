@@ -20,9 +20,10 @@ from transformers import logging as transformers_logging
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from research.data.hub import hub_answers
+from research.data.layout import make_layout
 from research.data.pack import MicroBatch
 from research.errors import UserError
-from research.model.attention import make_layout
+from research.model.attention import PACKED
 from research.model.dropout import swap_dropout
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Encoder(nn.Module):
             self.model.set_attn_implementation("eager")
             mask = (micro.unfolded < T).long()
             expected = micro.fold(base(input_ids=micro.unfold(ids, pad), attention_mask=mask)[0])
-            self.model.set_attn_implementation("packed")
+            self.model.set_attn_implementation(PACKED)
             for first in (0, pad + 1):
                 try:
                     got = base(

@@ -9,10 +9,10 @@ import pytest
 import torch
 from datasets import Dataset
 
+from research.data.layout import ROW_TOKENS, make_layout
 from research.data.pack import MicroBatch, Planner, pack
 from research.data.plan import StepPlan
 from research.data.store import Store
-from research.model.attention import ROW_TOKENS, make_layout
 
 WINDOWS = [[3], [2, 4], [1], [5], [2, 2, 1]]
 

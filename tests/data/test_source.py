@@ -407,6 +407,7 @@ def test_hub_without_network_serves_what_is_cached(tmp_path, monkeypatch, cache)
     )  # fmt: skip
     info.write_to_directory(str(path))
     monkeypatch.setattr(hub, "hub_answers", lambda: False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     start = time.monotonic()
     assert opened("train", hub_name="someone/reviews").rows["text"][:] == ["kept"]
     assert opened("train", hub_name="someone/reviews", hub_revision=commit).rows["text"][:] == ["kept"]

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from research.model.attention import BucketAttention, make_layout, packed_attention
+from research.data.layout import make_layout
+from research.model.attention import BucketAttention, packed_attention
 
 HEADS, WIDTH = 3, 8
 LENGTHS = [

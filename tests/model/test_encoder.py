@@ -22,9 +22,10 @@ from transformers import (
 )
 
 from research.config import Config, OptimConfig
+from research.data.layout import make_layout
 from research.data.pack import MicroBatch
 from research.errors import UserError
-from research.model.attention import make_layout, packed_attention
+from research.model.attention import packed_attention
 from research.model.dropout import FastDropout
 from research.model.encoder import Encoder, load_config, load_model
 from research.model.optim import make_optimizer, use_row_embedding

@@ -15,7 +15,11 @@ from tests.conftest import write_jsonl
 @pytest.fixture
 def experiment(tmp_path: Path, tiny_model: Path) -> Path:
     rows = [
-        {"text": f"where is {'Anna' if i % 2 else 'Oslo'}", "choices": ["a city", "in the river", "bad"][: 2 + i % 2], "label": i % 2}
+        {
+            "text": f"where is {'Anna' if i % 2 else 'Oslo'}",
+            "choices": ["a city", "in the river", "bad"][: 2 + i % 2],
+            "label": i % 2,
+        }
         for i in range(12)
     ]
     write_jsonl(tmp_path / "rows.jsonl", rows)
