@@ -141,10 +141,8 @@ class Qa:
                     if a <= b < a + 30 and spans[a] and spans[b] and start[a] + end[b] > best.get(example, (-1e9,))[0]:
                         best[example] = start[a] + end[b], self.rows[example]["context"][spans[a][0] : spans[b][1]]
         guesses = [{"prediction_text": best.get(i, (0, ""))[1], "id": str(i)} for i in range(len(self.rows))]
-        golds = [
-            {"answers": {key: [answer[key] for answer in row["answers"]] for key in ("text", "answer_start")}, "id": str(i)}
-            for i, row in enumerate(self.rows)
-        ]
+        answers = [{k: [a[k] for a in row["answers"]] for k in ("text", "answer_start")} for row in self.rows]
+        golds: Any = [{"answers": answer, "id": str(i)} for i, answer in enumerate(answers)]
         return {name: float(value) / 100 for name, value in squad(guesses, golds).items()}
 
 
@@ -202,7 +200,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--max-steps", type=int, default=-1)
-    parser.add_argument("--warmup-steps", type=int, default=0, help="steps before the clock starts (not of the schedule)")
+    parser.add_argument("--warmup-steps", type=int, default=0, help="steps before the clock starts")
     parser.add_argument("--lr", type=float, default=5e-5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action="store_true")
@@ -212,7 +210,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_trainer(args: argparse.Namespace, clock: Clock) -> tuple[Trainer, Counter]:
+def make_trainer(args: argparse.Namespace, clock: Clock, folder: str) -> tuple[Trainer, Counter]:
     """The Trainer on encoded data; the counter knows what its batches held."""
     set_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
@@ -228,7 +226,7 @@ def make_trainer(args: argparse.Namespace, clock: Clock) -> tuple[Trainer, Count
     trainer = Trainer(
         model=task.auto_class.from_pretrained(args.model, **({"num_labels": len(task.labels)} if task.labels else {})),
         args=TrainingArguments(
-            output_dir=tempfile.mkdtemp(prefix="hf_trainer-"),
+            output_dir=folder,
             per_device_train_batch_size=args.batch_size,
             per_device_eval_batch_size=64,
             num_train_epochs=args.epochs,
@@ -264,10 +262,9 @@ def peak_mib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def main() -> None:
-    args = parse()
-    clock = Clock(args.warmup_steps)
-    trainer, counter = make_trainer(args, clock)
+def run(args: argparse.Namespace, clock: Clock, folder: str) -> dict[str, Any]:
+    """Train, evaluate if asked, and say how fast."""
+    trainer, counter = make_trainer(args, clock, folder)
     trainer.train()
     seconds, timed = clock.ended - clock.began, slice(args.warmup_steps, trainer.state.global_step)
     result: dict[str, Any] = {
@@ -285,6 +282,14 @@ def main() -> None:
         scores = trainer.evaluate()
         result["evaluation_examples_per_second"] = len(trainer.eval_dataset) / (time.perf_counter() - began)  # type: ignore[arg-type]
         result["scores"] = {k: v for k, v in scores.items() if k in ("eval_accuracy", "eval_f1", "eval_exact_match")}
+    return result
+
+
+def main() -> None:
+    args = parse()
+    clock = Clock(args.warmup_steps)
+    with tempfile.TemporaryDirectory() as folder:
+        result = run(args, clock, folder)
     result["process_seconds"] = time.time() - psutil.Process().create_time()
     print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in result.items()}))
 

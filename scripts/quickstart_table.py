@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 table = Table(title="Quickstart: all-MiniLM-L6-v2 on the shipped data", title_justify="left")
-for name, justify in (("task", "left"), ("score", "left"), ("validation", "right"), ("test", "right"), ("seconds", "right")):
-    table.add_column(name, justify=justify)  # type: ignore[arg-type]
+for name in ("task", "score", "validation", "test", "seconds"):
+    table.add_column(name, justify="left" if name in ("task", "score") else "right")
 for path in sorted(Path(sys.argv[1]).glob("*/seed0/result.json")):
     result = json.loads(path.read_text(encoding="utf-8"))
     score = result["monitor"]

@@ -1,0 +1,237 @@
+"""Every shipped experiment is read and built: its own columns and splits, on small data of the same features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from omegaconf import OmegaConf
+
+from research import train
+from research.config import Config, load_config
+from tests.conftest import make_tiny_model
+
+FOLDER = Path(__file__).parent.parent / "experiments"
+EXPERIMENTS = sorted(str(p.relative_to(FOLDER)) for p in FOLDER.rglob("*.yaml") if p.name != "base.yaml")
+
+STRING = datasets.Value("string")
+POLARITY = datasets.ClassLabel(names=["negative", "positive"])
+CONLL = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
+WNUT = ["corporation", "creative-work", "group", "location", "person", "product"]
+ANSWERS = {"text": datasets.List(STRING), "answer_start": datasets.List(datasets.Value("int32"))}
+QUESTION = {"id": STRING, "title": STRING, "context": STRING, "question": STRING, "answers": ANSWERS}
+
+
+def sst2(i: int) -> dict[str, Any]:
+    return {"idx": i, "sentence": f"a good film {i}", "label": i % 2}
+
+
+def imdb(i: int) -> dict[str, Any]:
+    return {"text": f"film {i}", "label": int(i >= 12500)}
+
+
+def chnsenticorp(i: int) -> dict[str, Any]:
+    return {"text": f"酒店很好 {i}", "label": i % 2}
+
+
+def tagged(i: int, names: int) -> dict[str, Any]:
+    return {"id": str(i), "tokens": ["Anna", "in", "Oslo"], "ner_tags": [1 + i % (names - 1), 0, 5]}
+
+
+def cluener(i: int) -> dict[str, Any]:
+    span = {"id": 0, "entity": "周荫如", "start_offset": 2, "end_offset": 5, "label": ("name", "company")[i % 2]}
+    return {"text": "副长周荫如", "entities": [span] if i else []}
+
+
+def question(i: int, none: bool = False) -> dict[str, Any]:
+    answers = {"text": [], "answer_start": []} if none and i % 3 else {"text": ["Oslo"], "answer_start": [8]}
+    texts = {"title": "Anna", "context": "Anna in Oslo.", "question": "where is Anna?"}
+    return {"id": f"q{i}", **texts, "answers": answers}
+
+
+# The features of each data set on the hub, a maker of its rows, the rows of each split.
+HUB: dict[str, tuple[dict[str, Any], Callable[[int], dict[str, Any]], dict[str, int]]] = {
+    "sentiment/sst2.yaml": (
+        {"idx": datasets.Value("int32"), "sentence": STRING, "label": POLARITY},
+        sst2,
+        {"train": 12, "validation": 6, "test": 4},
+    ),
+    "sentiment/imdb.yaml": (
+        {"text": STRING, "label": datasets.ClassLabel(names=["neg", "pos"])},
+        imdb,
+        {"train": 25000, "test": 8},
+    ),
+    "sentiment/chnsenticorp.yaml": (
+        {"text": STRING, "label": POLARITY},
+        chnsenticorp,
+        {"train": 12, "validation": 6, "test": 4},
+    ),
+    "ner/conll2003.yaml": (
+        {"id": STRING, "tokens": datasets.List(STRING), "ner_tags": datasets.List(datasets.ClassLabel(names=CONLL))},
+        lambda i: tagged(i, 9),
+        {"train": 12, "validation": 6, "test": 4},
+    ),
+    "ner/wnut17.yaml": (
+        {
+            "id": STRING,
+            "tokens": datasets.List(STRING),
+            "ner_tags": datasets.List(
+                datasets.ClassLabel(names=["O", *(f"{p}-{kind}" for kind in WNUT for p in "BI")])
+            ),
+        },
+        lambda i: tagged(i, 13),
+        {"train": 24, "validation": 6, "test": 4},
+    ),
+    "ner/cluener.yaml": (
+        {
+            "text": STRING,
+            "entities": [
+                {
+                    "id": datasets.Value("int64"),
+                    "entity": STRING,
+                    "start_offset": datasets.Value("int64"),
+                    "end_offset": datasets.Value("int64"),
+                    "label": STRING,
+                }
+            ],
+        },
+        cluener,
+        {"train": 12, "validation": 6},
+    ),
+    "qa/squad.yaml": (QUESTION, question, {"train": 12, "validation": 6}),
+    "qa/squad_v2.yaml": (QUESTION, lambda i: question(i, none=True), {"train": 12, "validation": 6}),
+    "qa/cmrc2018.yaml": (
+        {name: QUESTION[name] for name in ("id", "context", "question", "answers")},
+        lambda i: {k: v for k, v in question(i).items() if k != "title"},
+        {"train": 12, "validation": 6, "test": 4},
+    ),
+}
+
+# Examples of each split, labels and steps that building an experiment must give.
+BUILT: dict[str, tuple[dict[str, int], list[str], int]] = {
+    "sentiment/sst2.yaml": ({"train": 12, "validation": 6}, ["negative", "positive"], 3),
+    "sentiment/imdb.yaml": ({"train": 22500, "validation": 2500, "test": 8}, ["neg", "pos"], 4 * 938),
+    "sentiment/chnsenticorp.yaml": ({"train": 12, "validation": 6, "test": 4}, ["negative", "positive"], 3),
+    "ner/conll2003.yaml": ({"train": 12, "validation": 6, "test": 4}, CONLL, 3),
+    "ner/wnut17.yaml": (
+        {"train": 24, "validation": 6, "test": 4},
+        ["O", *(f"{p}-{kind}" for p in "BI" for kind in WNUT)],
+        5,
+    ),
+    "ner/cluener.yaml": (
+        {"train": 12, "validation": 6},
+        ["O", "B-company", "B-name", "I-company", "I-name"],
+        3,
+    ),
+    "qa/squad.yaml": ({"train": 12, "validation": 6}, [], 3),
+    "qa/squad_v2.yaml": ({"train": 12, "validation": 6}, [], 2),
+    "qa/cmrc2018.yaml": ({"train": 12, "validation": 6}, [], 2),
+    "quickstart/sentiment.yaml": ({"train": 220, "validation": 60, "test": 60}, ["negative", "positive"], 0),
+    "quickstart/ner.yaml": (
+        {"train": 218, "validation": 56, "test": 56},
+        ["O", *(f"{p}-{kind}" for p in "BI" for kind in ("LOC", "MISC", "ORG", "PER"))],
+        0,
+    ),
+    "quickstart/qa.yaml": ({"train": 231, "validation": 64, "test": 64}, [], 0),
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "long", max_position_embeddings=512)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def as_on_the_hub(experiment: str, folder: Path) -> Path:
+    """Small data in a local folder that `datasets` reads as it reads the hub."""
+    features, make, counts = HUB[experiment]
+    for split, count in counts.items():
+        rows = [make(i) for i in range(count)]
+        columns = {name: [row[name] for row in rows] for name in features}
+        dataset = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+        (folder / split).mkdir(parents=True)
+        dataset.to_parquet(folder / split / "0000.parquet")
+    return folder
+
+
+def built(experiment: str, model: Path, folder: Path) -> Any:
+    overrides = [f"model.name={model}", "model.revision=null", f"run_dir={folder / 'run'}"]
+    if experiment in HUB:
+        overrides.append(f"data.name={as_on_the_hub(experiment, folder / 'data')}")
+    return load_config(FOLDER / experiment, overrides)
+
+
+def test_their_number() -> None:
+    assert len(EXPERIMENTS) == 12
+    assert set(EXPERIMENTS) == set(BUILT)
+    assert set(HUB) == {name for name in EXPERIMENTS if not name.startswith("quickstart/")}
+
+
+def test_base_holds_every_key_with_its_default() -> None:
+    base = OmegaConf.to_container(OmegaConf.load(FOLDER / "base.yaml"))
+    assert base == OmegaConf.to_container(OmegaConf.structured(Config))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_header_states_command_score_and_time(experiment: str) -> None:
+    text = (FOLDER / experiment).read_text(encoding="utf-8")
+    header = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
+    assert f"research train experiments/{experiment}" in header
+    assert "Expected:" in header or "Measured:" in header
+    assert "measured" in header.lower()
+    assert "extends: ../base.yaml" in text
+
+
+@pytest.mark.parametrize("experiment", sorted(HUB))
+def test_hub_names(experiment: str) -> None:
+    config = load_config(FOLDER / experiment)
+    for name in (config.model.name, config.data.name):
+        assert name is not None and name.count("/") == 1
+    assert config.task == experiment.split("/")[0]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_is_built(experiment: str, model: Path, tmp_path: Path) -> None:
+    module = train.build(built(experiment, model, tmp_path))
+    counts, labels, steps = BUILT[experiment]
+    data = module.data
+    assert {name: len(store) for name, store in data.stores.items()} == counts
+    assert sorted(data.labels) == sorted(labels)
+    assert module.total_steps == steps or (steps == 0 and module.total_steps > 20)
+    assert all((store.targets > 0).all() for store in data.stores.values())
+    if experiment == "sentiment/imdb.yaml":  # which is sorted by label: as many of each are held out
+        assert data.stores["train"].count("label", 2).tolist() == [11250, 11250]
+        assert data.stores["validation"].count("label", 2).tolist() == [1250, 1250]
+        assert not set(data.splits["train"].rows["text"]) & set(data.splits["validation"].rows["text"])
+
+
+def test_ids_of_the_data_are_kept(model: Path, tmp_path: Path) -> None:
+    data = train.build(built("sentiment/sst2.yaml", model, tmp_path)).data
+    assert data.splits["validation"].rows["id"] == [str(i) for i in range(6)]
+
+
+def test_questions_without_answer_are_scored_by_squad_v2(model: Path, tmp_path: Path) -> None:
+    module = train.build(built("qa/squad_v2.yaml", model, tmp_path))
+    assert module.data.score_settings() == {"rules": "squad_v2", "threshold": 0.0}
+
+
+@pytest.mark.parametrize("experiment", ["sentiment/sst2.yaml", "ner/cluener.yaml", "quickstart/ner.yaml"])
+def test_is_shown(experiment: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = built(experiment, model, tmp_path)
+    train.show(config)
+    shown = capsys.readouterr().out
+    counts, labels, _ = BUILT[experiment]
+    for split, count in counts.items():
+        assert f"{split}: {count:,} examples" in shown
+    for label in labels:
+        assert label in shown
+    assert f"run folder: {tmp_path / 'run'}" in shown
+    assert f"name: {model}" in shown
+    assert not (tmp_path / "run").exists()
