@@ -14,6 +14,7 @@ from transformers import BertConfig, BertModel
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import gpu
 import hf_trainer
+import page
 import rates
 import speed
 
@@ -50,8 +51,8 @@ def test_steady_rate_leaves_the_warm_up_out_and_weighs_by_duration() -> None:
 def test_ratios_go_pair_by_pair() -> None:
     pairs = [(30.0, 10.0), (20.0, 20.0), (50.0, 25.0)]
     rounds = [{"harness": {"examples_per_second": a}, "grouped": {"examples_per_second": b}} for a, b in pairs]
-    assert speed.ratios(rounds, "grouped") == [3.0, 1.0, 2.0]
-    assert speed.spread(speed.ratios(rounds, "grouped")) == "2.00 (1.00-3.00)"
+    assert page.ratios(rounds, "grouped") == [3.0, 1.0, 2.0]
+    assert page.spread(page.ratios(rounds, "grouped")) == "2.00 (1.00-3.00)"
 
 
 def test_each_system_begins_a_round_in_turn() -> None:
