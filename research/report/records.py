@@ -57,6 +57,12 @@ class Record:
             return "/".join(filter(None, (str(data["name"]).rsplit("/")[-1], data["config"])))
         return Path(data["test"] or data["validation"] or data["train"]).absolute().parent.name
 
+    @cached_property
+    def sweep(self) -> Path | None:
+        """The folder of the sweep this run is a trial of (`<sweep>/trials/<number>/seed<seed>`)."""
+        folders = [*self.path.absolute().parents][2:3]
+        return next((folder for folder in folders if (folder / "sweep.yaml").is_file()), None)
+
     @property
     def monitor(self) -> str:
         """The score that chose the checkpoint; where that was the loss, the task's first score."""
