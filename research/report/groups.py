@@ -63,8 +63,8 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Table:
-    """Groups, and what all of them share."""
+class Grid:
+    """Groups of all systems (rows) and data sets (columns), and what their runs share."""
 
     groups: list[Group]
     by: list[str]  # config keys whose values name the systems
@@ -84,7 +84,7 @@ class Table:
         return next((g for g in self.groups if g.settings == settings and g.data_set == data_set), None)
 
 
-def group(records: Sequence[Record], by: Sequence[str] | None = None, metric: str | None = None) -> Table:
+def group(records: Sequence[Record], by: Sequence[str] | None = None, metric: str | None = None) -> Grid:
     """Group runs by the config keys `by`: by default, all keys that differ between runs on one data set.
 
     Trials of a sweep stand beside the table, not in it; where there is nothing else, the best trial of each sweep
@@ -100,6 +100,7 @@ def group(records: Sequence[Record], by: Sequence[str] | None = None, metric: st
     settings = {id(record): deciding(record.config) for record in records}
     varying = differing(records)
     keys = list(by) if by is not None else [key for key in varying if key not in DATA_KEYS]
+    keys = keys or ["model.name"]
     refuse_unknown(keys, settings.values())
     cells: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -110,7 +111,7 @@ def group(records: Sequence[Record], by: Sequence[str] | None = None, metric: st
     groups.sort(key=lambda g: ([sortable(value) for value in g.settings.values()], data_sets.index(g.data_set)))
     refuse_mixed(groups)
     constant, by_data_set = shared_settings(records, {*keys, *varying})
-    return Table(_with_missing(groups), keys, constant, by_data_set)
+    return Grid(_with_missing(groups), keys, constant, by_data_set)
 
 
 def shown_records(records: Sequence[Record]) -> list[Record]:
