@@ -31,7 +31,7 @@ class Agreement:
 
 def agreement(first: Sequence[Examples], second: Sequence[Examples]) -> Agreement:
     """Compare the runs of two systems; all hold the same examples in the same order."""
-    a, b = (np.mean([run.score == 1 for run in runs], axis=0) for runs in (first, second))  # (N,)
+    a, b = (np.mean([run.right for run in runs], axis=0) for runs in (first, second))  # (N,)
     pairs = [(np.array(x.prediction), np.array(y.prediction)) for x in first for y in second]
     labels = first[0].metric == "accuracy"
     return Agreement(

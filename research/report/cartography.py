@@ -54,6 +54,6 @@ def of_run(record: Record) -> Map | None:
 def of_evaluations(evaluations: list[Examples]) -> Map:
     """The map of E evaluations of the same examples, in the order of training."""
     belief = np.stack([each.belief for each in evaluations])  # (E, N)
-    right = np.stack([each.score == 1 for each in evaluations])  # (E, N)
+    right = np.stack([each.right for each in evaluations])  # (E, N)
     last = evaluations[-1]
     return Map(last.ids, belief.mean(0), belief.std(0), right.mean(0), last)

@@ -1,6 +1,6 @@
 """What a predictions table says of each example, in the same form for every task.
 
-Legend: N examples, C classes, K counts.
+Legend: N examples, C classes.
 """
 
 from __future__ import annotations
@@ -29,24 +29,18 @@ class Examples:
     """The examples of one run and split."""
 
     ids: list[str]
-    metric: str  # what `ratio` of summed counts is
-    counts: Floats  # (N, K): a score and its weight, or true positives, predicted and gold
+    metric: str  # what `score` is: accuracy or f1
     score: Floats  # (N,) each example's own, 0 to 1
-    confidence: Floats  # (N,) in the prediction; where it is wrong, in what is wrong of it
+    confidence: Floats  # (N,) in the prediction; where it is wrong, in what is wrong of it; NaN where not told
     belief: Floats  # (N,) probability of the gold answer; its score where the task gives no probability
     text: list[str]
     gold: list[str]
     prediction: list[str]
 
-
-def ratio(counts: NDArray[Any]) -> Floats:
-    """The score (...) of summed counts (..., K): a mean for K = 2, F1 for K = 3; NaN where nothing was counted."""
-    counts = np.asarray(counts, dtype=np.float64)
-    if counts.shape[-1] == 3:
-        f1: Floats = precision_recall_f1(counts)[..., 2]
-        return np.where(counts[..., 1:].sum(-1) > 0, f1, np.nan)
-    weight = counts[..., 1]
-    return np.where(weight > 0, counts[..., 0] / np.where(weight > 0, weight, 1), np.nan)
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(N,)"""
+        return self.score == 1
 
 
 def read(table: pa.Table) -> Examples:
@@ -78,24 +72,21 @@ def _classes(table: pa.Table, how: Mapping[str, Any]) -> Examples:
         probabilities, place = class_probabilities(table), {label: i for i, label in enumerate(how["labels"])}
         confidence = probabilities.max(1)
         belief = probabilities[np.arange(len(gold)), [place[label] for label in gold]]
-    counts = np.stack([right, np.ones_like(right)], 1)
-    texts = _joined(table, ("text", "text_pair", "choices"))
-    ids = table.column("id").to_pylist()
-    return Examples(ids, "accuracy", counts, right, confidence, belief, texts, gold, prediction)
+    texts, ids = _joined(table, ("text", "text_pair", "choices")), table.column("id").to_pylist()
+    return Examples(ids, "accuracy", right, confidence, belief, texts, gold, prediction)
 
 
 def _entities(table: pa.Table) -> Examples:
     names = ("id", "tokens", "gold", "prediction", "confidence")
     ids, tokens, gold, prediction, confidence = (table.column(name).to_pylist() for name in names)
-    counts = entity_counts(gold, prediction).astype(np.float64)
+    counts = entity_counts(gold, prediction)  # (N, 3)
     score = np.where(counts[:, 1:].sum(1) > 0, precision_recall_f1(counts)[:, 2], 1.0)
     sure = np.array([_word_confidence(*row) for row in zip(gold, prediction, confidence, strict=True)])
-    texts = [" ".join(row) for row in tokens]
     shown = [
-        [entity_list(words, lenient_entities(tags)) for words, tags in zip(tokens, column, strict=True)]
+        [entity_list(sentence, lenient_entities(tags)) for sentence, tags in zip(tokens, column, strict=True)]
         for column in (gold, prediction)
     ]
-    return Examples(ids, "f1", counts, score, sure, score, texts, *shown)
+    return Examples(ids, "f1", score, sure, score, [" ".join(row) for row in tokens], *shown)
 
 
 def _word_confidence(gold: Sequence[str], prediction: Sequence[str], confidence: Sequence[float]) -> float:
@@ -114,10 +105,9 @@ def _questions(table: pa.Table, how: Mapping[str, Any]) -> Examples:
     answers = dict(zip(ids, gold, strict=True))
     _, f1 = per_question(dict(zip(ids, prediction, strict=True)), answers, how["rules"])
     sure = _answer_confidence(table, prediction, how["rules"] == "squad_v2")
-    counts = np.stack([f1, np.ones_like(f1)], 1)
     shown_gold = [" | ".join(texts) or NOTHING for texts in gold]
     shown = [text or NOTHING for text in prediction]
-    return Examples(ids, "f1", counts, f1, sure, f1, _joined(table, ("question", "context")), shown_gold, shown)
+    return Examples(ids, "f1", f1, sure, f1, _joined(table, ("question", "context")), shown_gold, shown)
 
 
 def _answer_confidence(table: pa.Table, prediction: Sequence[str], may_withhold: bool) -> Floats:

@@ -2,9 +2,9 @@
 
 Intervals are 95 %. A share of examples has Wilson's interval (1927); as the runs of one system share their examples,
 the number of examples counts, not that of predictions. A score that is no such share (F1, recall of entities) has the
-percentile bootstrap over examples, each resample drawn from the whole test set and seen by all runs alike.
+percentile bootstrap over the examples of the slice, all runs seeing the same resample.
 
-Legend: N examples, R runs, S slices, K counts, B resamples.
+Legend: N examples, R runs, K counts.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from research.metrics.entities import Entity, lenient_entities
-from research.report.examples import Examples, Floats, ratio, words
+from research.report.examples import Floats, words
+from research.report.statistics.counts import PairedCounts, paired
+from research.report.statistics.resampling import bootstrap
 
 RESAMPLES = 1000
 MOST_VALUES = 12  # a column with more distinct values is cut into quarters, or left out where it holds no numbers
+MOST_LABELS = 100
 LEAST_EXAMPLES = 5  # of a slice that is shown
 QUESTION_WORDS = ("who", "whose", "whom", "what", "which", "when", "where", "why", "how")
 TASK_COLUMNS = {
@@ -30,83 +33,95 @@ TASK_COLUMNS = {
     "text_pair", "choices", "label", "tokens", "tags", "question", "context", "answers", "entities",
 }  # fmt: skip
 
-Mask = NDArray[np.bool_]
+Mask = NDArray[np.bool_]  # (N,)
+Cut = tuple[str, str, Mask]  # by what, the value, which examples
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A part of a test set: `by` what it was cut, its value, and the score with its interval."""
+    """A part of a test set and the mean score of a system's runs on it."""
 
     by: str
     value: str
-    size: int
+    size: int  # examples, or entities
     metric: str
     score: float
     low: float
     high: float
 
 
-@dataclass(frozen=True)
-class _Part:
-    by: str
-    value: str
-    size: int
-    metric: str
-    counts: Floats  # (R, N, K)
+def analyse(tables: Sequence[pa.Table], train: pa.Table | None = None) -> list[Slice]:
+    """The slices of one system from the tables of its runs on the same examples.
 
-
-def analyse(tables: Sequence[pa.Table], examples: Sequence[Examples], train: pa.Table | None = None) -> list[Slice]:
-    """The slices of one system from the tables of its runs, which hold the same examples in the same order.
-
-    `train`: predictions of the training split, which say what entities the system has seen in training.
+    `train`: predictions on the training split, which tell what entities were seen in training.
     """
-    parts = [
-        _Part(by, value, int(mask.sum()), examples[0].metric, np.stack([run.counts * mask[:, None] for run in examples]))
-        for by, value, mask in example_masks(tables[0], examples[0])
-        if LEAST_EXAMPLES <= mask.sum()
-    ]
-    if "tags" in tables[0].column_names or "tokens" in tables[0].column_names:
-        parts += [part for part in entity_parts(tables, train) if part.size >= LEAST_EXAMPLES]
-    intervals = _intervals(parts)
-    return [
-        Slice(part.by, part.value, part.size, part.metric, float(_mean_ratio(part.counts.sum(1))), low, high)
-        for part, (low, high) in zip(parts, intervals, strict=True)
-    ]
+    runs = {str(i): table for i, table in enumerate(tables)}
+    first = tables[0]
+    metric = "accuracy" if "probabilities" in first.column_names else "f1"
+    counts = paired(runs, metric)
+    found = [_slice(by, value, int(mask.sum()), metric, counts, mask) for by, value, mask in cuts(first)]
+    if "tokens" in first.column_names:
+        found += entity_slices(tables, runs, train)
+    return [each for each in found if each is not None]
 
 
-def example_masks(table: pa.Table, examples: Examples) -> Iterator[tuple[str, str, Mask]]:
-    """Cuts of the examples: (by what, value, who belongs to it)."""
+def _slice(by: str, value: str, size: int, metric: str, counts: PairedCounts, mask: Mask) -> Slice | None:
+    """The score on the examples of the mask; None where there are too few."""
+    if size < LEAST_EXAMPLES:
+        return None
+    part = PairedCounts([counts.ids[i] for i in np.flatnonzero(mask)], counts.values[:, mask], counts.score)
+    score = float(part.metrics.mean())
+    low, high = wilson(score, size) if metric == "accuracy" else _percentiles(part)
+    return Slice(by, value, size, metric, score, low, high)
+
+
+def wilson(share: float, size: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of `size` examples."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(share * size, size, method="wilson")
+    return float(low), float(high)
+
+
+def _percentiles(part: PairedCounts) -> tuple[float, float]:
+    replicates = bootstrap(part, RESAMPLES, np.random.default_rng(0)).mean(1)
+    low, high = np.quantile(replicates, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def cuts(table: pa.Table) -> Iterator[Cut]:
+    """Every way to cut the examples that their columns allow."""
     names = table.column_names
-    for name, unit in (("text", "words"), ("tokens", "words"), ("question", "words"), ("context", "words")):
+    for name in ("text", "tokens", "question", "context"):
         if name in names:
-            column = table.column(name).to_pylist()
-            lengths = [len(x) if isinstance(x, list) else words(x or "") for x in column]
+            lengths = [len(x) if isinstance(x, list) else words(x or "") for x in table.column(name).to_pylist()]
             by = "length" if name in ("text", "tokens") else f"length of {name}"
-            yield from _quarters(f"{by} ({unit})", np.array(lengths, dtype=np.float64))
+            yield from quarters(f"{by} (words)", np.array(lengths, dtype=np.float64))
+    gold = table.column("gold").to_pylist()
     if "question" in names:
         yield from _values("question word", [question_word(text) for text in table.column("question").to_pylist()])
-        gold = table.column("gold").to_pylist()
         yield from _values("answer", ["with an answer" if texts else "without an answer" for texts in gold])
-        answered = np.array([words(texts[0]) if texts else np.nan for texts in gold])
-        yield from _quarters("length of answer (words)", answered)
+        yield from quarters(
+            "length of answer (words)", np.array([words(texts[0]) if texts else np.nan for texts in gold])
+        )
     elif "tokens" not in names:
-        yield from _values("gold label", examples.gold, most=100)
+        yield from _values("gold label", gold, most=MOST_LABELS)
     for name in sorted(set(names) - TASK_COLUMNS):
         yield from _column(name, table.column(name))
 
 
-def _column(name: str, column: pa.ChunkedArray) -> Iterator[tuple[str, str, Mask]]:
+def _column(name: str, column: pa.ChunkedArray) -> Iterator[Cut]:
     """A column of the data that the task does not know: by its values, or by quarters of its numbers."""
     kind, values = column.type, column.to_pylist()
     if pa.types.is_nested(kind):
         return
     if len(set(values)) > MOST_VALUES and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        yield from _quarters(name, np.array([np.nan if x is None else x for x in values], dtype=np.float64))
+        yield from quarters(name, np.array([np.nan if x is None else x for x in values], dtype=np.float64))
     else:
         yield from _values(name, ["" if x is None else str(x) for x in values])
 
 
-def _values(by: str, values: Sequence[str], most: int = MOST_VALUES) -> Iterator[tuple[str, str, Mask]]:
+def _values(by: str, values: Sequence[str], most: int = MOST_VALUES) -> Iterator[Cut]:
     """One slice a value, unless there is but one or there are too many."""
     distinct = sorted(set(values))
     if 1 < len(distinct) <= most:
@@ -115,17 +130,16 @@ def _values(by: str, values: Sequence[str], most: int = MOST_VALUES) -> Iterator
             yield by, value, array == value
 
 
-def _quarters(by: str, numbers: Floats) -> Iterator[tuple[str, str, Mask]]:
+def quarters(by: str, numbers: Floats) -> Iterator[Cut]:
     """Four slices with about as many examples each; fewer where many numbers are equal."""
     known = numbers[np.isfinite(numbers)]
     if len(np.unique(known)) < 2:
         return
-    edges = np.unique(np.quantile(known, (0, 0.25, 0.5, 0.75, 1), method="lower"))
-    for low, high in zip([-np.inf, *edges[1:-1]], edges[1:], strict=True):
+    edges = np.unique(np.quantile(known, (0.25, 0.5, 0.75, 1), method="lower"))
+    for low, high in zip([-np.inf, *edges[:-1]], edges, strict=True):
         mask = (numbers > low) & (numbers <= high)
-        if mask.any():
-            first, last = numbers[mask].min(), numbers[mask].max()
-            yield by, f"{first:g}" if first == last else f"{first:g} to {last:g}", mask
+        first, last = numbers[mask].min(), numbers[mask].max()
+        yield by, f"{first:g}" if first == last else f"{first:g} to {last:g}", mask
 
 
 def question_word(question: str) -> str:
@@ -139,29 +153,37 @@ def question_word(question: str) -> str:
     return "other"
 
 
-def entity_parts(tables: Sequence[pa.Table], train: pa.Table | None) -> Iterator[_Part]:
+def entity_slices(tables: Sequence[pa.Table], runs: dict[str, pa.Table], train: pa.Table | None) -> list[Slice | None]:
     """NER cut by entity: F1 of each type; recall of long, rare and unseen entities."""
-    tokens, gold = (tables[0].column(name).to_pylist() for name in ("tokens", "gold"))
+    ids, tokens, gold = (tables[0].column(name).to_pylist() for name in ("id", "tokens", "gold"))
     expected = [lenient_entities(tags) for tags in gold]
+    sizes = Counter(entity[0] for row in expected for entity in row)
+    slices = []
+    for kind, size in sorted(sizes.items()):
+        counts = paired(runs, f"f1/{kind}")
+        slices.append(_slice("entity type", kind, size, "f1", counts, np.any(counts.values > 0, axis=(0, 2))))
     found = [[set(lenient_entities(tags)) for tags in table.column("prediction").to_pylist()] for table in tables]
-    for kind in sorted({entity[0] for row in expected for entity in row}):
-        counts = np.stack([_type_counts(kind, expected, run) for run in found])
-        yield _Part("entity type", kind, int(counts[0, :, 2].sum()), "f1", counts)
-    keys: list[tuple[str, Any]] = [("entity length (words)", lambda entity, _: _length_class(entity[2] - entity[1]))]
-    seen = Counter(surface for row in zip(tokens, expected, strict=True) for surface in _surfaces(*row))
-    keys.append(("occurrences of the entity in this split", lambda _, surface: _frequency_class(seen[surface])))
+    for by, classes in entity_classes(tokens, expected, train):
+        for value in sorted({each for row in classes for each in row}):
+            values = np.stack([_recall_counts(value, classes, expected, run) for run in found])  # (R, N, 2)
+            counts = PairedCounts(ids, values, lambda sums: sums[..., 0] / np.maximum(sums[..., 1], 1))
+            mask = values[0, :, 1] > 0
+            slices.append(_slice(by, value, int(values[0, :, 1].sum()), "recall", counts, mask))
+    return slices
+
+
+def entity_classes(
+    tokens: Sequence[Sequence[str]], expected: Sequence[Sequence[Entity]], train: pa.Table | None
+) -> Iterator[tuple[str, list[list[str]]]]:
+    """Ways to sort gold entities into classes: by what, and the class of each entity of each sentence."""
+    surfaces = [_surfaces(*row) for row in zip(tokens, expected, strict=True)]
+    yield "entity length (words)", [[_length_class(end - start) for _, start, end in row] for row in expected]
+    seen = Counter(surface for row in surfaces for surface in row)
+    yield "occurrences of the entity in this split", [[_frequency_class(seen[s]) for s in row] for row in surfaces]
     if train is not None:
         columns = zip(*(train.column(name).to_pylist() for name in ("tokens", "gold")), strict=True)
         known = {surface for row, tags in columns for surface in _surfaces(row, lenient_entities(tags))}
-        keys.append(("entity in training", lambda _, surface: "seen" if surface in known else "unseen"))
-    for by, key in keys:
-        classes = [
-            [key(entity, surface) for entity, surface in zip(row, _surfaces(words, row), strict=True)]
-            for words, row in zip(tokens, expected, strict=True)
-        ]
-        for value in sorted({each for row in classes for each in row}):
-            counts = np.stack([_recall_counts(value, classes, expected, run) for run in found])
-            yield _Part(by, value, int(counts[0, :, 1].sum()), "recall", counts)
+        yield "entity in training", [["seen" if s in known else "unseen" for s in row] for row in surfaces]
 
 
 def _surfaces(tokens: Sequence[str], entities: Sequence[Entity]) -> list[str]:
@@ -176,47 +198,10 @@ def _frequency_class(count: int) -> str:
     return "1" if count == 1 else "2 to 4" if count < 5 else "5 or more"
 
 
-def _type_counts(kind: str, expected: list[list[Entity]], found: list[set[Entity]]) -> Floats:
-    rows = [({e for e in gold if e[0] == kind}, {e for e in run if e[0] == kind}) for gold, run in zip(expected, found)]
-    return np.array([(len(g & f), len(f), len(g)) for g, f in rows], dtype=np.float64)
-
-
-def _recall_counts(
-    value: str, classes: list[list[str]], expected: list[list[Entity]], found: list[set[Entity]]
-) -> Floats:
-    chosen = [[e for e, c in zip(gold, row, strict=True) if c == value] for gold, row in zip(expected, classes)]
-    return np.array([(sum(e in run for e in row), len(row)) for row, run in zip(chosen, found)], dtype=np.float64)
-
-
-def _mean_ratio(sums: NDArray[Any]) -> Floats:
-    """The mean over runs of the scores of (R, ..., K) summed counts."""
-    mean: Floats = ratio(sums).mean(0)
-    return mean
-
-
-def _intervals(parts: Sequence[_Part]) -> list[tuple[float, float]]:
-    """The 95 % interval of each part's score."""
-    from statsmodels.stats.proportion import proportion_confint
-
-    resampled = _resampled([part for part in parts if part.metric != "accuracy"])
-    intervals = []
-    for part in parts:
-        if part.metric == "accuracy":
-            right = float(_mean_ratio(part.counts.sum(1))) * part.size
-            low, high = proportion_confint(right, part.size, method="wilson")
-        else:
-            low, high = np.nanpercentile(next(resampled), (2.5, 97.5))
-        intervals.append((float(low), float(high)))
-    return intervals
-
-
-def _resampled(parts: Sequence[_Part]) -> Iterator[Floats]:
-    """The scores (B,) of each part in the same B resamples of all examples."""
-    if not parts:
-        return
-    N = parts[0].counts.shape[1]
-    rng = np.random.default_rng(0)
-    drawn = np.stack([np.bincount(rng.integers(0, N, N), minlength=N) for _ in range(RESAMPLES)]).astype(np.float32)
-    for part in parts:
-        sums = np.einsum("bn,rnk->rbk", drawn, part.counts.astype(np.float32), optimize=True)  # (R, B, K)
-        yield _mean_ratio(sums)
+def _recall_counts(value: str, classes: list[list[str]], expected: Any, found: list[set[Entity]]) -> Floats:
+    """Of the gold entities of a class, how many were found and how many there are, per sentence (N, 2)."""
+    rows = []
+    for kinds, gold, predicted in zip(classes, expected, found, strict=True):
+        chosen = [entity for entity, kind in zip(gold, kinds, strict=True) if kind == value]
+        rows.append((sum(entity in predicted for entity in chosen), len(chosen)))
+    return np.array(rows, dtype=np.float64)

@@ -1,0 +1,64 @@
+"""Learning curves over the size of the training set: score against number of training examples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from research.report.figures import style
+from research.report.groups import Group, Table, label
+from research.report.records import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIZE_KEY = "data.max_train_examples"
+Series = dict[str, dict[int, np.ndarray]]  # system without its size -> training examples -> one score per run
+
+
+def figures(table: Table, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
+    if SIZE_KEY not in table.by:
+        return
+    for data_set in table.data_sets:
+        groups = [group for group in table.groups if group.data_set == data_set and group.runs]
+        series = {name: points for name, points in series_of(groups, table.split).items() if len(points) > 1}
+        if series:
+            metric = style.metric_name(groups[0].metric)
+            caption = (
+                f"{table.split.capitalize()} {metric} on {data_set} against the number of training examples: mean "
+                "over seeds, bars are one standard deviation to each side."
+            )
+            shown = dict(list(series.items())[: style.MOST_LINES])
+            yield f"sizes-{style.file_name(data_set)}", caption, draw(shown, f"{table.split} {metric}")
+
+
+def series_of(groups: Sequence[Group], split: str) -> Series:
+    """Scores by system and size; the size is the recorded number of training examples."""
+    found: Series = {}
+    for group in groups:
+        size = (group.runs[0].fingerprint("train") or ("", 0))[1]
+        rest = {key: value for key, value in group.settings.items() if key != SIZE_KEY}
+        name = label(rest) or group.data_set
+        points = found.setdefault(json.dumps(rest), {})
+        points[size] = group.scores(split)
+        found[name] = found.pop(json.dumps(rest)) if name != json.dumps(rest) else points
+    return {name: dict(sorted(points.items())) for name, points in found.items()}
+
+
+def draw(series: Mapping[str, Mapping[int, np.ndarray]], y_label: str) -> Figure:
+    figure, axes = style.new(2.2)
+    for i, (name, points) in enumerate(series.items()):
+        sizes = list(points)
+        means = [scores.mean() for scores in points.values()]
+        spread = [scores.std(ddof=1) if len(scores) > 1 else 0.0 for scores in points.values()]
+        axes.errorbar(sizes, means, yerr=spread, label=name, capsize=2, elinewidth=0.8, **style.look(i))
+    axes.set_xscale("log")
+    style.log_axis(axes.xaxis)
+    axes.set_xlabel("training examples")
+    axes.set_ylabel(y_label)
+    if len(series) > 1:
+        style.legend_below(figure, axes)
+    return figure
