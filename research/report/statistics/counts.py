@@ -9,7 +9,7 @@ Legend: N examples, K counts, R runs, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,20 +53,20 @@ class PairedCounts:
         return self.score(self.values.sum(axis=1))
 
 
-def paired(tables: Mapping[str, pa.Table], metric: str) -> PairedCounts:
-    """Counts of runs, given as name -> predictions table, lined up by the examples' ids.
+def paired(tables: Iterable[tuple[str, pa.Table]], metric: str) -> PairedCounts:
+    """Counts of runs, given as name and predictions table one by one, lined up by the examples' ids.
 
     Raises UserError where the ids or the gold answers of two runs differ, and for a metric that has no counts.
     """
-    (first_name, first), *_ = tables.items()
-    ids = first.column("id").to_pylist()
-    values = []
-    for name, table in tables.items():
+    rest = iter(tables)
+    first_name, first = next(rest)
+    ids, gold, counts = first.column("id").to_pylist(), first.column("gold"), count(first, metric)
+    values = [counts.values]
+    for name, table in rest:
         table = in_order(table, ids, name, first_name)
-        if not table.column("gold").equals(first.column("gold")):
+        if not table.column("gold").equals(gold):
             raise UserError(f"{first_name} and {name} hold other gold answers for the same ids; they cannot be paired.")
-        counts = count(table, metric)
-        values.append(counts.values)
+        values.append(count(table, metric).values)
     return PairedCounts(ids, np.stack(values), counts.score)
 
 

@@ -59,6 +59,9 @@ def components(table: np.ndarray) -> tuple[float, float, float]:
 def _why(inits: int, orders: int, pairs: int) -> str:
     if inits < 2 and orders < 2:
         return "one run: nothing to split"
+    if min(inits, orders) < 2:
+        fixed = "seed_init" if inits < 2 else "seed_order"
+        return f"{fixed} has one value in all runs; run each value of the other seed with two or more of it"
     if pairs == max(inits, orders):
         return (
             "seed_init and seed_order vary together; cross them (each value of one with each of the other) to tell "
