@@ -63,7 +63,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Grid:
+class Table:
     """Groups of all systems (rows) and data sets (columns), and what their runs share."""
 
     groups: list[Group]
@@ -80,11 +80,16 @@ class Grid:
     def data_sets(self) -> list[str]:
         return list(dict.fromkeys(group.data_set for group in self.groups))
 
+    @property
+    def split(self) -> str:
+        """The split all groups were scored on: `test`, or `validation` where one of them has no test data."""
+        return "test" if all(group.split == "test" for group in self.groups) else "validation"
+
     def find(self, settings: Mapping[str, Any], data_set: str) -> Group | None:
         return next((g for g in self.groups if g.settings == settings and g.data_set == data_set), None)
 
 
-def group(records: Sequence[Record], by: Sequence[str] | None = None, metric: str | None = None) -> Grid:
+def group(records: Sequence[Record], by: Sequence[str] | None = None, metric: str | None = None) -> Table:
     """Group runs by the config keys `by`: by default, all keys that differ between runs on one data set.
 
     Trials of a sweep stand beside the table, not in it; where there is nothing else, the best trial of each sweep
@@ -111,7 +116,7 @@ def group(records: Sequence[Record], by: Sequence[str] | None = None, metric: st
     groups.sort(key=lambda g: ([sortable(value) for value in g.settings.values()], data_sets.index(g.data_set)))
     refuse_mixed(groups)
     constant, by_data_set = shared_settings(records, {*keys, *varying})
-    return Grid(_with_missing(groups), keys, constant, by_data_set)
+    return Table(_with_missing(groups), keys, constant, by_data_set)
 
 
 def shown_records(records: Sequence[Record]) -> list[Record]:
