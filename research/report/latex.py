@@ -118,7 +118,7 @@ def document(tables: Sequence[str], figures: Sequence[str] = ()) -> str:
         *([r"\usepackage{CJKutf8}"] if needs_cjk else []),
         r"\begin{document}",
         *tables,
-        *(rf"\begin{{figure}}[t]\centering\includegraphics[width=.48\linewidth]{{{name}}}\end{{figure}}" for name in figures),
+        *(_FIGURE.format(name=name) for name in figures),
         r"\end{document}",
     ]
     return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from research.errors import UserError
-from research.report.groups import Table, Group
+from research.report.groups import Group, Table
 from research.report.records import Record
 from research.report.statistics.counts import PairedCounts, paired
 from research.report.statistics.intervals import Interval, over_both

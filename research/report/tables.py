@@ -11,7 +11,7 @@ from typing import Any
 from research.config import Config, ModelConfig, to_dict
 from research.report import content, latex
 from research.report.content import Cell
-from research.report.groups import Table, Group, deciding, shown
+from research.report.groups import Group, Table, deciding, shown
 from research.report.summary import ALPHA, Summary
 from research.run import written_whole
 
