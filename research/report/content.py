@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,3 +70,8 @@ def _number(value: float) -> str:
 
 def _escaped(text: str) -> str:
     return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
+
+
+def file_name(text: str) -> str:
+    """A title as the name of a file: letters of any script, digits, hyphens."""
+    return re.sub(r"[^\w.]+", "-", text.lower()).strip("-.") or "table"

@@ -55,7 +55,7 @@ def analyse(tables: Sequence[pa.Table], train: pa.Table | None = None) -> list[S
 
     `train`: predictions on the training split, which tell what entities were seen in training.
     """
-    runs = {str(i): table for i, table in enumerate(tables)}
+    runs = [(str(i), table) for i, table in enumerate(tables)]
     first = tables[0]
     metric = "accuracy" if "probabilities" in first.column_names else "f1"
     counts = paired(runs, metric)
@@ -84,7 +84,7 @@ def wilson(share: float, size: int) -> tuple[float, float]:
 
 
 def _percentiles(part: PairedCounts) -> tuple[float, float]:
-    replicates = bootstrap(part, RESAMPLES, np.random.default_rng(0)).mean(1)
+    replicates = bootstrap(part, RESAMPLES).mean(1)
     low, high = np.quantile(replicates, (0.025, 0.975))
     return float(low), float(high)
 
@@ -153,7 +153,7 @@ def question_word(question: str) -> str:
     return "other"
 
 
-def entity_slices(tables: Sequence[pa.Table], runs: dict[str, pa.Table], train: pa.Table | None) -> list[Slice | None]:
+def entity_slices(tables: Sequence[pa.Table], runs: list[tuple[str, pa.Table]], train: pa.Table | None) -> list[Slice | None]:
     """NER cut by entity: F1 of each type; recall of long, rare and unseen entities."""
     ids, tokens, gold = (tables[0].column(name).to_pylist() for name in ("id", "tokens", "gold"))
     expected = [lenient_entities(tags) for tags in gold]

@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from research.report.examples import read
+from research.report.content import file_name
 from research.report.figures import style
-from research.report.groups import Table
+from research.report.groups import Grid
 from research.report.records import Record
-from research.report.selection import leading, said_of
+from research.report.selection import MOST_RUNS, leading, predicted, said_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,23 +40,22 @@ class Reliability:
         return float(np.average(np.abs(self.accuracy - self.confidence), weights=self.size))
 
 
-def figures(table: Table, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
-    for data_set in table.data_sets:
-        groups = leading(table, data_set, MOST_SYSTEMS)
+def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
+    for data_set in grid.data_sets:
+        groups = leading(grid, data_set, MOST_SYSTEMS)
         claims = {
-            group.system or data_set: [claims_of(run.predictions(table.split)) for run in group.runs]
-            for group in groups
-            if all(table.split in run.splits for run in group.runs)
+            group.system: [claims_of(run.predictions(group.split)) for run in predicted(group)] for group in groups
         }
-        claims = {name: runs for name, runs in claims.items() if any(np.isfinite(c).any() for c, _ in runs)}
+        claims = {name: runs for name, runs in claims.items() if any(np.isfinite(sure).any() for sure, _ in runs)}
         if claims:
             unit = "words" if groups[0].task == "ner" else "predictions"
             caption = (
-                f"Reliability on {data_set} ({table.split}): share of right {unit} against mean confidence in {BINS} "
-                "bins of equal width, all seeds pooled, the diagonal is perfect; below, how the confidences spread. "
-                "In brackets the expected calibration error, mean over seeds." + said_of(len(groups), table, data_set)
+                f"Reliability on {data_set} ({groups[0].split}): share of right {unit} against mean confidence in {BINS} "
+                f"bins of equal width, up to {MOST_RUNS} runs of a system pooled; the grey line is perfect. Below, how "
+                "the confidences spread. In brackets the expected calibration error, mean over runs."
+                + said_of(len(groups), grid, data_set)
             )
-            yield f"calibration-{style.file_name(data_set)}", caption, draw(claims)
+            yield f"calibration-{file_name(data_set)}", caption, draw(claims)
 
 
 def claims_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:

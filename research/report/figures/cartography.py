@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from research.report.cartography import Map, of_run
+from research.report.content import file_name
 from research.report.figures import style
-from research.report.groups import Table
+from research.report.groups import Grid
 from research.report.records import Record
 from research.report.selection import best
 
@@ -15,19 +16,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def figures(table: Table, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
-    for data_set in table.data_sets:
-        group = best(table, data_set)
+def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
+    for data_set in grid.data_sets:
+        group = best(grid, data_set)
         drawn = next((found for run in group.runs if (found := of_run(run))), None) if group else None
         if group is None or drawn is None:
             continue
         answer = "gold label" if group.metric == "accuracy" else "gold answer (its score)"
         caption = (
             f"Data map of the {len(drawn.ids):,} validation examples of {data_set}: mean and standard deviation of the "
-            f"probability of the {answer} over the evaluations of one run of {group.system or 'the one system'}; the "
+            f"probability of the {answer} over the evaluations of one run of {group.system}; the "
             "colour is the share of evaluations that got the example right."
         )
-        yield f"cartography-{style.file_name(data_set)}", caption, draw(drawn)
+        yield f"cartography-{file_name(data_set)}", caption, draw(drawn)
 
 
 def draw(drawn: Map) -> Figure:

@@ -15,10 +15,11 @@ import pyarrow as pa
 from research import predictions
 from research.report.entity_errors import all_pairs
 from research.report.entity_errors import confusion as entity_confusion
+from research.report.content import file_name
 from research.report.figures import style
-from research.report.groups import Table
+from research.report.groups import Grid
 from research.report.records import Record
-from research.report.selection import best
+from research.report.selection import best, predicted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,23 +29,24 @@ OTHERS = "(others)"
 Counts = Counter[tuple[str, str]]
 
 
-def figures(table: Table, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
-    for data_set in table.data_sets:
-        group = best(table, data_set)
-        if group is None or not all(table.split in run.splits for run in group.runs):
+def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
+    for data_set in grid.data_sets:
+        group = best(grid, data_set)
+        runs = predicted(group) if group is not None else []
+        if group is None or not runs:
             continue
-        counted = [confusion(run.predictions(table.split)) for run in group.runs]
+        counted = [confusion(run.predictions(group.split)) for run in runs]
         counts: Counts = sum((each for each in counted if each is not None), Counter())
         if not counts:
             continue
         labels, matrix = matrix_of(counts)
         what = "entities, `none` standing for no entity that shares a word," if group.task == "ner" else "examples"
         caption = (
-            f"What the {what} of each gold class of {data_set} ({table.split}) are predicted to be, in per cent of "
-            f"the class: {group.system or 'the one system'}, {_runs(len(group.runs))}."
+            f"What the {what} of each gold class of {data_set} ({group.split}) are predicted to be, in per cent of "
+            f"the class: {group.system}, {_runs(len(runs))}."
             + (f" The {len(labels) - 1} classes with the most mistakes." if OTHERS in labels else "")
         )
-        yield f"confusion-{style.file_name(data_set)}", caption, draw(labels, matrix)
+        yield f"confusion-{file_name(data_set)}", caption, draw(labels, matrix)
 
 
 def _runs(count: int) -> str:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from research.report.content import file_name
 from research.report.figures import style
-from research.report.groups import Group, Table
+from research.report.groups import Grid, Group
 from research.report.records import Record
 from research.report.selection import leading, said_of
 
@@ -47,26 +48,25 @@ def curve(histories: Sequence[Sequence[Mapping[str, Any]]], key: str) -> Curve:
     return Curve(np.array(steps), np.array([[run[step] for step in steps] for run in runs], dtype=float))
 
 
-def figures(table: Table, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
-    for data_set in table.data_sets:
-        groups = leading(table, data_set, style.MOST_LINES)
+def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
+    for data_set in grid.data_sets:
+        groups = leading(grid, data_set, style.MOST_LINES)
         histories = {id(group): [run.metrics() for run in group.runs] for group in groups}
         if not any(len(curve(histories[id(g)], f"validation/{g.metric}").steps) > 1 for g in groups):
             continue
         caption = (
             f"Learning curves on {data_set}: validation score and training loss, mean over seeds; bands are one "
             f"standard deviation to each side. Each curve ends where the first of its runs ended."
-            + said_of(len(groups), table, data_set)
+            + said_of(len(groups), grid, data_set)
         )
-        yield f"learning-{style.file_name(data_set)}", caption, draw(groups, histories)
+        yield f"learning-{file_name(data_set)}", caption, draw(groups, histories)
 
 
 def draw(groups: Sequence[Group], histories: Mapping[int, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure:
     figure, (above, below) = style.new(3.1, rows=2, sharex=True, height_ratios=[3, 2])
     for i, group in enumerate(groups):
         runs = histories[id(group)]
-        name = group.system or group.data_set
-        add(above, curve(runs, f"validation/{group.metric}"), style.look(i), f"{name} ({len(runs)})")
+        add(above, curve(runs, f"validation/{group.metric}"), style.look(i), f"{group.system} ({len(runs)})")
         add(below, curve(runs, "train/loss"), style.look(i) | {"marker": ""}, "")
     above.set_ylabel(f"validation {style.metric_name(groups[0].metric)}")
     below.set_ylabel("training loss")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from research.report.figures import style
-from research.report.groups import Table, label
+from research.report.groups import Grid, label
 from research.report.records import Record
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ MOST_SYSTEMS = 12
 ALPHA = 0.05
 
 
-def figures(table: Table, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
-    names, scores = mean_scores(table)
+def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
+    names, scores = mean_scores(grid)
     D, S = scores.shape
     if not (D >= LEAST_DATA_SETS and LEAST_SYSTEMS <= S <= MOST_SYSTEMS):
         return
@@ -40,13 +40,13 @@ def figures(table: Table, records: Sequence[Record]) -> Iterator[tuple[str, str,
     yield "ranks", caption, draw(names, ranks, difference)
 
 
-def mean_scores(table: Table) -> tuple[list[str], np.ndarray]:
+def mean_scores(grid: Grid) -> tuple[list[str], np.ndarray]:
     """Systems with runs on every data set, and their mean scores (D, S)."""
-    rows = [[table.find(settings, data_set) for data_set in table.data_sets] for settings in table.systems]
+    rows = [[grid.find(settings, data_set) for data_set in grid.data_sets] for settings in grid.systems]
     whole = [row for row in rows if all(group is not None and group.runs for group in row)]
-    means = [[group.scores(table.split).mean() for group in row if group is not None] for row in whole]
+    means = [[group.scores(group.split).mean() for group in row if group is not None] for row in whole]
     names = [label(row[0].settings) if row[0] is not None else "" for row in whole]
-    return names, np.array(means, dtype=float).reshape(len(whole), len(table.data_sets)).T
+    return names, np.array(means, dtype=float).reshape(len(whole), len(grid.data_sets)).T
 
 
 def average_ranks(scores: np.ndarray) -> np.ndarray:

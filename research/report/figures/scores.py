@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from research.report.content import file_name
 from research.report.figures import style
-from research.report.groups import Table
+from research.report.groups import Grid
 from research.report.records import Record
 from research.report.selection import leading, said_of
 
@@ -18,18 +19,18 @@ if TYPE_CHECKING:
 MOST_ROWS = 20
 
 
-def figures(table: Table, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
-    for data_set in table.data_sets:
-        groups = leading(table, data_set, MOST_ROWS)
-        rows = {group.system or data_set: group.scores(table.split) for group in groups}
+def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
+    for data_set in grid.data_sets:
+        groups = leading(grid, data_set, MOST_ROWS)
+        rows = {group.system: group.scores(group.split) for group in groups}
         if not any(len(scores) > 1 for scores in rows.values()):
             continue
-        metric = style.metric_name(groups[0].metric)
+        metric, split = style.metric_name(groups[0].metric), groups[0].split
         caption = (
-            f"{table.split.capitalize()} {metric} on {data_set}: each dot is a run, the bar spans one standard "
-            "deviation to each side of the mean (diamond)." + said_of(len(groups), table, data_set)
+            f"{split.capitalize()} {metric} on {data_set}: each dot is a run, the bar spans one standard "
+            "deviation to each side of the mean (diamond)." + said_of(len(groups), grid, data_set)
         )
-        yield f"scores-{style.file_name(data_set)}", caption, draw(rows, f"{table.split} {metric}")
+        yield f"scores-{file_name(data_set)}", caption, draw(rows, f"{split} {metric}")
 
 
 def draw(rows: Mapping[str, np.ndarray], label: str) -> Figure:

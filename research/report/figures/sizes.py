@@ -2,49 +2,45 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from research.report.content import file_name
 from research.report.figures import style
-from research.report.groups import Group, Table, label
+from research.report.groups import Grid, Group, label
 from research.report.records import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE_KEY = "data.max_train_examples"
-Series = dict[str, dict[int, np.ndarray]]  # system without its size -> training examples -> one score per run
 
 
-def figures(table: Table, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
-    if SIZE_KEY not in table.by:
+def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
+    if SIZE_KEY not in grid.by:
         return
-    for data_set in table.data_sets:
-        groups = [group for group in table.groups if group.data_set == data_set and group.runs]
-        series = {name: points for name, points in series_of(groups, table.split).items() if len(points) > 1}
+    for data_set in grid.data_sets:
+        groups = [group for group in grid.groups if group.data_set == data_set and group.runs]
+        series = {name: points for name, points in series_of(groups).items() if len(points) > 1}
         if series:
-            metric = style.metric_name(groups[0].metric)
+            metric, split = style.metric_name(groups[0].metric), groups[0].split
             caption = (
-                f"{table.split.capitalize()} {metric} on {data_set} against the number of training examples: mean "
+                f"{split.capitalize()} {metric} on {data_set} against the number of training examples: mean "
                 "over seeds, bars are one standard deviation to each side."
             )
             shown = dict(list(series.items())[: style.MOST_LINES])
-            yield f"sizes-{style.file_name(data_set)}", caption, draw(shown, f"{table.split} {metric}")
+            yield f"sizes-{file_name(data_set)}", caption, draw(shown, f"{split} {metric}")
 
 
-def series_of(groups: Sequence[Group], split: str) -> Series:
-    """Scores by system and size; the size is the recorded number of training examples."""
-    found: Series = {}
+def series_of(groups: Sequence[Group]) -> dict[str, dict[int, np.ndarray]]:
+    """System without its size -> number of training examples, as recorded -> one score per run."""
+    found: dict[str, dict[int, np.ndarray]] = {}
     for group in groups:
         size = (group.runs[0].fingerprint("train") or ("", 0))[1]
         rest = {key: value for key, value in group.settings.items() if key != SIZE_KEY}
-        name = label(rest) or group.data_set
-        points = found.setdefault(json.dumps(rest), {})
-        points[size] = group.scores(split)
-        found[name] = found.pop(json.dumps(rest)) if name != json.dumps(rest) else points
+        found.setdefault(label(rest) or group.data_set, {})[size] = group.scores(group.split)
     return {name: dict(sorted(points.items())) for name, points in found.items()}
 
 

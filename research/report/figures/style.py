@@ -5,7 +5,6 @@ Nothing global is changed: figures are `matplotlib.figure.Figure` objects made a
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -134,8 +133,3 @@ def log_axis(axis: Any) -> None:
 def metric_name(metric: str) -> str:
     """`exact_match` as a label: exact match; F1 stays F1."""
     return metric.replace("_", " ").replace("f1", "F1")
-
-
-def file_name(text: str) -> str:
-    """A data set's name as a part of a file's name."""
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "data"
