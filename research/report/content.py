@@ -42,7 +42,7 @@ def cell(value: Any, runs: Iterable[Path] = (), decimals: int = 4) -> Cell:
     """A value as it is shown: whole numbers with thousands marked, others with so many decimals."""
     if isinstance(value, Cell):
         return value
-    if value is None:
+    if value is None or value != value:  # nothing, or NaN
         return Cell("")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Cell(str(value), None, tuple(runs))
@@ -53,7 +53,7 @@ def cell(value: Any, runs: Iterable[Path] = (), decimals: int = 4) -> Cell:
 def markdown(shown: Table) -> str:
     """A pipe table; what would break it or be read as HTML is escaped."""
     rows = [shown.columns, ["---"] * len(shown.columns), *([cell.text for cell in row] for row in shown.rows)]
-    return "".join("| " + " | ".join(map(_escaped, row)) + " |\n" for row in rows)
+    return "".join("| " + " | ".join(map(escaped, row)) + " |\n" for row in rows)
 
 
 def write_csv(shown: Table, path: Path) -> None:
@@ -68,7 +68,8 @@ def _number(value: float) -> str:
     return str(int(value)) if value.is_integer() else repr(value)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text for Markdown on one line: nothing in it is read as HTML or as the end of a cell."""
     return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
 
 
