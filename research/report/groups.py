@@ -63,7 +63,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Table:
+class Grid:
     """Groups of all systems (rows) and data sets (columns), and what their runs share."""
 
     groups: list[Group]
@@ -80,16 +80,11 @@ class Table:
     def data_sets(self) -> list[str]:
         return list(dict.fromkeys(group.data_set for group in self.groups))
 
-    @property
-    def split(self) -> str:
-        """The split all groups were scored on: `test`, or `validation` where one of them has no test data."""
-        return "test" if all(group.split == "test" for group in self.groups) else "validation"
-
     def find(self, settings: Mapping[str, Any], data_set: str) -> Group | None:
         return next((g for g in self.groups if g.settings == settings and g.data_set == data_set), None)
 
 
-def group(records: Sequence[Record], by: Sequence[str] | None = None, metric: str | None = None) -> Table:
+def group(records: Sequence[Record], by: Sequence[str] | None = None, metric: str | None = None) -> Grid:
     """Group runs by the config keys `by`: by default, all keys that differ between runs on one data set.
 
     Trials of a sweep stand beside the table, not in it; where there is nothing else, the best trial of each sweep
@@ -116,7 +111,7 @@ def group(records: Sequence[Record], by: Sequence[str] | None = None, metric: st
     groups.sort(key=lambda g: ([sortable(value) for value in g.settings.values()], data_sets.index(g.data_set)))
     refuse_mixed(groups)
     constant, by_data_set = shared_settings(records, {*keys, *varying})
-    return Table(_with_missing(groups), keys, constant, by_data_set)
+    return Grid(_with_missing(groups), keys, constant, by_data_set)
 
 
 def shown_records(records: Sequence[Record]) -> list[Record]:
@@ -306,7 +301,9 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return re.sub(r"e([+-])0*(\d)", lambda m: f"e{m[1].replace('+', '')}{m[2]}", f"{value:g}")
+        if value == 0 or 1e-3 <= abs(value) < 1e6:
+            return f"{value:g}"
+        return re.sub(r"\.?0*e\+?(-?)0?(\d+)", r"e\1\2", f"{value:.6e}")
     if isinstance(value, str):
         return Path(value).name if "/" in value else value
     return str(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from research.errors import UserError
-from research.report.groups import Group, Table
+from research.report.groups import Grid, Group
 from research.report.records import Record
 from research.report.statistics.counts import PairedCounts, paired
 from research.report.statistics.intervals import Interval, over_both
@@ -42,7 +42,7 @@ class Summary:
         return float(self.scores.std(ddof=1)) if len(self.scores) > 1 else None
 
 
-def summarise(grid: Table) -> tuple[list[Summary], list[str]]:
+def summarise(grid: Grid) -> tuple[list[Summary], list[str]]:
     """Summaries of every group on the validation and the reported split, and notes on what could not be told."""
     summaries, notes = [], []
     for data_set in grid.data_sets:

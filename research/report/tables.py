@@ -11,7 +11,7 @@ from typing import Any
 from research.config import Config, ModelConfig, to_dict
 from research.report import content, latex
 from research.report.content import Cell
-from research.report.groups import Group, Table, deciding, shown
+from research.report.groups import Grid, Group, deciding, shown
 from research.report.summary import ALPHA, Summary
 from research.run import written_whole
 
@@ -24,7 +24,7 @@ def metric_name(metric: str) -> str:
     return METRIC_NAMES.get(metric, metric.replace("_", " "))
 
 
-def main_table(grid: Table, summaries: Sequence[Summary]) -> content.Table:
+def main_table(grid: Grid, summaries: Sequence[Summary]) -> content.Table:
     """Rows of cells as all formats show them; `mark` says best and tied."""
     columns = [key.split(".")[-1].replace("_", " ") for key in grid.by]
     columns += ["runs", *(f"{data_set} {head}" for data_set, _, head in score_columns(grid, summaries))]
@@ -39,7 +39,7 @@ def main_table(grid: Table, summaries: Sequence[Summary]) -> content.Table:
     return content.Table("Scores", columns, rows, caption(grid, summaries))
 
 
-def score_columns(grid: Table, summaries: Sequence[Summary]) -> list[tuple[str, str, str]]:
+def score_columns(grid: Grid, summaries: Sequence[Summary]) -> list[tuple[str, str, str]]:
     """(data set, split, head) of each score column: validation, then test where there is one."""
     columns = []
     for data_set in grid.data_sets:
@@ -51,7 +51,7 @@ def score_columns(grid: Table, summaries: Sequence[Summary]) -> list[tuple[str, 
     return columns
 
 
-def _runs_cell(grid: Table, settings: Mapping[str, Any]) -> Cell:
+def _runs_cell(grid: Grid, settings: Mapping[str, Any]) -> Cell:
     """`5`, or `5/4/5` where data sets differ."""
     groups = [grid.find(settings, data_set) for data_set in grid.data_sets]
     counts = [len(group.runs) if group else 0 for group in groups]
@@ -74,14 +74,14 @@ def score_text(mean: float, deviation: float | None) -> str:
 # --- the caption --------------------------------------------------------------------------------------
 
 
-def caption(grid: Table, summaries: Sequence[Summary]) -> str:
+def caption(grid: Grid, summaries: Sequence[Summary]) -> str:
     """What the numbers are, over how many runs, what is the same in all of them, and what is missing."""
     return " ".join(
         filter(None, (_what(grid, summaries), _marks(summaries), _constant(grid), absent(grid), _seeds(grid)))
     )
 
 
-def _what(grid: Table, summaries: Sequence[Summary]) -> str:
+def _what(grid: Grid, summaries: Sequence[Summary]) -> str:
     splits = {summary.split for summary in summaries if len(summary.scores)}
     single = all(len(group.runs) <= 1 for group in grid.groups)
     spread = "single run" if single else "mean ± standard deviation over runs with different seeds"
@@ -102,7 +102,7 @@ def _marks(summaries: Sequence[Summary]) -> str:
     )
 
 
-def _constant(grid: Table) -> str:
+def _constant(grid: Grid) -> str:
     """The settings all runs share, as far as they are away from the default or everybody asks for them."""
     facts = [_fact(key, value) for key, value in grid.constant.items() if _worth_telling(key, value)]
     told = f"All runs: {', '.join(facts)}." if facts else ""
@@ -125,7 +125,7 @@ def _worth_telling(key: str, value: Any) -> bool:
     return key in ALWAYS_TOLD or value != _DEFAULTS.get(key)
 
 
-def absent(grid: Table) -> str:
+def absent(grid: Grid) -> str:
     """Runs that are not in the means: unfinished, pruned, failed and missing ones, each counted."""
     counts = []
     for state in ("unfinished", "pruned", "failed"):
@@ -147,7 +147,7 @@ def _named(runs: Sequence[tuple[Group, int]]) -> str:
     return "; ".join(named) + (f"; and {len(runs) - 3} more" if len(runs) > 3 else "")
 
 
-def _seeds(grid: Table) -> str:
+def _seeds(grid: Grid) -> str:
     seeds = sorted({run.seed for group in grid.groups for run in group.runs})
     if not seeds:
         return ""
@@ -157,7 +157,7 @@ def _seeds(grid: Table) -> str:
 # --- the formats --------------------------------------------------------------------------------------
 
 
-def write(grid: Table, summaries: Sequence[Summary], folder: Path) -> list[Path]:
+def write(grid: Grid, summaries: Sequence[Summary], folder: Path) -> list[Path]:
     """`scores.tex`, `scores.md`, `scores.html`, `scores.csv` in the folder, and `page.tex`, which compiles as it is."""
     folder.mkdir(parents=True, exist_ok=True)
     table = main_table(grid, summaries)
@@ -176,7 +176,7 @@ def write(grid: Table, summaries: Sequence[Summary], folder: Path) -> list[Path]
     return [folder / name for name in (*texts, "scores.csv")]
 
 
-def heads(grid: Table, summaries: Sequence[Summary]) -> list[tuple[str, int]]:
+def heads(grid: Grid, summaries: Sequence[Summary]) -> list[tuple[str, int]]:
     """What spans the columns in a first line of heads, and how many columns each spans."""
     spans: dict[str, int] = {}
     for data_set, _, _ in score_columns(grid, summaries):
@@ -203,7 +203,7 @@ def html_table(table: content.Table) -> str:
     return f"<table>\n<caption>{caption}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n"
 
 
-def write_csv(grid: Table, summaries: Sequence[Summary], path: Path) -> None:
+def write_csv(grid: Grid, summaries: Sequence[Summary], path: Path) -> None:
     """One line per system, data set and split, numbers in full."""
     columns = "data_set split metric runs mean deviation low high p_value mark unfinished pruned failed missing".split()
     with open(path, "w", newline="", encoding="utf-8") as file:
