@@ -9,14 +9,14 @@ import numpy as np
 
 from research.errors import UserError
 from research.report.groups import DATA_KEYS, Group, differing, group, refuse_mixed, shown_records
+from research.report.pool import Pool, pool
 from research.report.records import Record
 from research.report.statistics import significance
 from research.report.statistics.counts import PairedCounts
 from research.report.statistics.intervals import Interval, contrast, over_both, over_examples
 from research.report.statistics.power import POWER, examples_needed, seeds_needed
-from research.report.statistics.resampling import RESAMPLES, bootstrap
+from research.report.statistics.resampling import RESAMPLES
 from research.report.statistics.significance import Correction, Test, corrected
-from research.report.summary import pooled_counts
 from research.report.tables import metric_name, score_text
 
 
@@ -60,7 +60,10 @@ def compare(
     systems, nothing is in common, tasks or test sets differ, or predictions are missing, edited or cannot be paired.
     """
     pairs = list(paired_groups(first, second, metric))
-    comparisons = [compare_groups(a, b, split or a.split, resamples, seed) for a, b in pairs]
+    comparisons = []
+    for a, b in pairs:
+        chosen = split or a.split
+        comparisons.append(compare_groups(a, b, chosen, pool([a, b], chosen, resamples, seed), seed))
     return with_corrections(comparisons, correction)
 
 
@@ -92,14 +95,12 @@ def paired_groups(
             yield a, b
 
 
-def compare_groups(a: Group, b: Group, split: str, resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
-    """All that two groups on one data set allow to say of each other, not yet corrected."""
+def compare_groups(a: Group, b: Group, split: str, pooled: Pool, seed: int = 0) -> Comparison:
+    """All that two groups of a pool allow to say of each other, not yet corrected."""
     scores, other_scores = a.scores(split), b.scores(split)
-    counts = pooled_counts([a, b], split)
-    runs = (len(scores), len(other_scores))
-    replicates = bootstrap(counts, resamples, seed)  # (B, R)
+    counts, runs, replicates = pooled.of(a, b)
     draws = over_both(counts, runs, replicates, seed)
-    tests = list(applicable_tests(counts, runs, replicates, resamples, seed))
+    tests = list(applicable_tests(counts, runs, replicates, seed))
     if min(runs) > 1:
         tests.insert(0, significance.over_seeds_and_examples(draws))
         tests.append(significance.almost_stochastic_order(scores, other_scores, seed=seed))
@@ -121,12 +122,12 @@ def compare_groups(a: Group, b: Group, split: str, resamples: int = RESAMPLES, s
 
 
 def applicable_tests(
-    counts: PairedCounts, runs: tuple[int, int], replicates: np.ndarray, resamples: int, seed: int
+    counts: PairedCounts, runs: tuple[int, ...], replicates: np.ndarray, seed: int
 ) -> Iterator[Test]:
     """The tests over examples: randomisation takes equally many runs, McNemar's one each and right or wrong answers."""
     yield significance.paired_bootstrap(counts, runs, replicates)
     if runs[0] == runs[1]:
-        yield significance.randomisation(counts, resamples, seed)
+        yield significance.randomisation(counts, len(replicates), seed)
     right = counts.values[..., 0]
     answers = counts.values.shape[-1] == 2 and (counts.values[..., 1] == 1).all() and np.isin(right, (0, 1)).all()
     if runs == (1, 1) and answers:

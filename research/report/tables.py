@@ -158,13 +158,11 @@ def _seeds(grid: Grid) -> str:
 
 
 def write(grid: Grid, summaries: Sequence[Summary], folder: Path) -> list[Path]:
-    """`scores.tex`, `scores.md`, `scores.html`, `scores.csv` in the folder, and `page.tex`, which compiles as it is."""
+    """`scores.tex`, `scores.md`, `scores.html` and `scores.csv` in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     table = main_table(grid, summaries)
-    tex = latex.table(table, heads(grid, summaries), "tab:scores")
     texts = {
-        "scores.tex": tex,
-        "page.tex": latex.document([tex]),
+        "scores.tex": latex.table(table, heads(grid, summaries), "tab:scores"),
         "scores.md": markdown(table),
         "scores.html": html_table(table),
     }

@@ -31,7 +31,7 @@ class Test:
     detail: str = ""
 
 
-def paired_bootstrap(counts: PairedCounts, runs: tuple[int, int], replicates: np.ndarray) -> Test:
+def paired_bootstrap(counts: PairedCounts, runs: tuple[int, ...], replicates: np.ndarray) -> Test:
     """Paired bootstrap over examples (Koehn 2004; two-sided by shift, Berg-Kirkpatrick et al. 2012).
 
     `replicates` (B, R) are the runs' metrics on bootstrap resamples of the examples.
