@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -88,8 +89,6 @@ def analyse(
 
 def draw(records: Sequence[Record], grid: Grid, folder: Path, shown: page.Content) -> page.Content:
     """Add the figures, and the document that sets them beside the table."""
-    from dataclasses import replace
-
     from research.report import figures  # matplotlib takes a second, which a check need not wait for
 
     drawn = figures.draw(grid, records, folder / "figures")

@@ -9,7 +9,9 @@ import hashlib
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from research.report.summary import Summary
 from research.run import write_json
 
 NAME = "manifest.json"
+OUTPUTS = ("tables", "figures", "errors", "page.tex", "checklist.md", "index.html", "wandb_report.yaml")
 RUN_FILES = ("config.yaml", "result.json", "outcome.json", "provenance.json", "metrics.jsonl")
 Number = tuple[str, float, list[Path]]  # what it is, its value, the runs it comes from
 
@@ -33,11 +36,15 @@ def numbers(summaries: Iterable[Summary], tables: Iterable[content.Table]) -> It
         for name, value in named.items():
             if value is not None:
                 yield f"{place}, {name}", value, [run.path for run in runs]
+    seen: Counter[str] = Counter()
     for table in tables:
         for row in table.rows:
+            name = ", ".join(cell.text for cell in takewhile(lambda cell: cell.value is None, row))
             for column, cell in zip(table.columns, row, strict=True):
                 if cell.value is not None:
-                    yield f"{table.title}, {row[0].text}, {column}", cell.value, list(cell.runs)
+                    what = f"{table.title}: {name}, {column}"
+                    seen[what] += 1
+                    yield what + (f" ({seen[what]})" if seen[what] > 1 else ""), cell.value, list(cell.runs)
 
 
 def write(
@@ -126,9 +133,9 @@ def _changes(path: Path, files: Mapping[str, str]) -> list[str]:
 
 
 def _outputs(folder: Path) -> list[str]:
-    """Everything the report wrote, but the manifest."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != NAME)
-    return sorted(str(path.relative_to(folder)) for path in files if not path.name.startswith("."))
+    """Everything the report wrote, but the manifest; the folder may hold the rest of a paper too."""
+    found = [path for name in OUTPUTS for path in (folder / name, *(folder / name).rglob("*")) if path.is_file()]
+    return sorted(str(path.relative_to(folder)) for path in found)
 
 
 def sha256(path: Path) -> str:
