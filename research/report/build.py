@@ -129,5 +129,6 @@ def numbers_now(runs: Sequence[Path], options: dict[str, object]) -> dict[str, f
 
 
 def _numbers(summaries: Sequence[Summary], shown: page.Content) -> list[manifest.Number]:
-    others = evidence.all_tables(list(shown.significance), shown.errors, shown.checklist)
+    analysed = [table for section in shown.errors["sections"].values() for table in section]
+    others = [*shown.significance, *analysed, *page.checklist_tables(shown.checklist)]
     return list(manifest.numbers(summaries, others))

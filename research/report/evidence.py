@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,19 +97,6 @@ def _variance_row(group: Group, runs: Pool) -> list[Any]:
     split = split_variance(*seeds, group.scores(group.split), replicates)
     parts = (split.initialisation, split.order, split.both, split.sampling)
     return [group.system, group.data_set, len(group.runs), *(_points(part, _paths(group)) for part in parts), split.why]
-
-
-def all_tables(*parts: Any) -> Iterator[content.Table]:
-    """Every table in nested lists, mappings and items of a report's content."""
-    for each in parts:
-        if isinstance(each, content.Table):
-            yield each
-        elif isinstance(each, Mapping):
-            yield from all_tables(*each.values())
-        elif isinstance(each, list | tuple):
-            yield from all_tables(*each)
-        elif hasattr(each, "tables"):
-            yield from all_tables(*each.tables)
 
 
 def _family(name: str) -> str:
