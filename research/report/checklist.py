@@ -145,7 +145,7 @@ def about_code(records: Sequence[Record]) -> list[str]:
 
 def space_table(search: Search) -> content.Table:
     best = search.best.parameters if search.best is not None else {}
-    rows = [[key, bounds(asked), shown(best[key]) if key in best else ""] for key, asked in search.space.items()]
+    rows = [[key, bounds(asked), _shown(best.get(key))] for key, asked in search.space.items()]
     return table(f"Space of the search {search.name}", ("parameter", "bounds", "best value"), rows)
 
 
@@ -153,9 +153,14 @@ def trials_table(search: Search) -> content.Table:
     rows = []
     for trial in search.trials:
         score = "" if trial.score is None else cell(trial.score, [run.path for run in trial.runs])
-        rows.append([trial.number, trial.state, *map(shown, trial.parameters.values()), score])
+        rows.append([trial.number, trial.state, *map(_shown, trial.parameters.values()), score])
     columns = ("trial", "state", *search.space, f"validation {search.metric}")
     return table(f"Trials of the search {search.name}", columns, rows)
+
+
+def _shown(value: Any) -> str:
+    """A parameter of a trial; nothing where it was not searched."""
+    return "" if value is None else shown(value)
 
 
 def spread_table(grid: Grid) -> content.Table:

@@ -1,6 +1,7 @@
 """Hyperparameter searches, from the folders of sweeps: what was asked (sweep.yaml) and what came of each trial.
 
-A trial is told from its runs, which are ordinary run folders; the study's storage is not needed.
+A trial is told from its runs, which are ordinary run folders, and its state and score from the sweep's table of
+trials; the study's storage is not needed.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import yaml
 
 from research.errors import UserError
 from research.report.groups import flat, shown
-from research.report.records import Record, Status
+from research.report.records import Record
+
+STATES = {"complete": "finished", "running": "unfinished", "waiting": "unfinished", "interrupted": "unfinished"}
 
 
 @dataclass(frozen=True)
@@ -24,14 +28,10 @@ class Trial:
     """One point of the search space, run once or with several seeds."""
 
     number: int
-    parameters: dict[str, Any]
+    state: str  # finished, unfinished, pruned or failed
+    parameters: dict[str, Any]  # None: searched only where other parameters have other values
     runs: list[Record]
-    score: float | None  # mean validation score over the seeds; of a pruned trial the last one told; None if failed
-
-    @property
-    def state(self) -> Status:
-        states = {run.status for run in self.runs}
-        return next((s for s in ("failed", "pruned", "unfinished") if s in states), "finished")  # type: ignore[return-value]
+    score: float | None  # mean validation score over the seeds; of a pruned trial the last one told
 
 
 @dataclass(frozen=True)
@@ -40,33 +40,30 @@ class Search:
 
     path: Path
     asked: dict[str, Any]  # sweep.yaml
-    trials: list[Trial]  # by number
+    metric: str  # a validation score
+    trials: list[Trial]  # those with runs among the records, by number
 
     @property
     def name(self) -> str:
-        return self.path.name
-
-    @property
-    def metric(self) -> str:
-        return str(self.asked.get("metric") or self.trials[0].runs[0].monitor).removeprefix("validation/")
+        return str(self.asked.get("name") or self.path.name)
 
     @property
     def maximises(self) -> bool:
-        return str(self.asked.get("direction", "maximize")).startswith("max")
+        default = "minimize" if self.metric == "loss" else "maximize"
+        return (self.asked.get("direction") or default) == "maximize"
 
     @property
     def sampler(self) -> str:
-        return _named(self.asked.get("sampler")) or "not told"
+        return _name(self.asked.get("sampler"))
 
     @property
     def pruner(self) -> str:
-        return _named(self.asked.get("pruner")) or "none"
+        return _name(self.asked.get("pruner"))
 
     @cached_property
     def space(self) -> dict[str, dict[str, Any]]:
-        """Config key -> its bounds as the sweep file has them."""
-        found = self.asked.get("space") or {}
-        return {key: value if isinstance(value, dict) else {"choices": value} for key, value in found.items()}
+        """Config key -> `low`, `high`, `log`, `step`, or `choices`; and `when` it is searched."""
+        return dict(self.asked.get("space") or {})
 
     @property
     def best(self) -> Trial | None:
@@ -86,48 +83,66 @@ def searches(records: Sequence[Record]) -> list[Search]:
 
 
 def read(folder: Path, runs: Sequence[Record]) -> Search:
-    """One search with the trials of these runs."""
+    """One search with the trials of these runs. Raises UserError for a sweep file that is no YAML."""
     path = folder / "sweep.yaml"
     try:
-        asked = yaml.safe_load(path.read_text(encoding="utf-8"))
+        asked = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    search = Search(folder, asked if isinstance(asked, dict) else {}, [])
-    by_trial: dict[int, list[Record]] = {}
+    metric = str(asked.get("metric") or runs[0].monitor).removeprefix("validation/")
+    table = folder / "trials.parquet"
+    told = {row["number"]: row for row in pq.read_table(table).to_pylist()} if table.is_file() else {}
+    members: dict[int, list[Record]] = {}
     for run in runs:
-        by_trial.setdefault(int(run.path.absolute().parent.name), []).append(run)
-    for number, members in sorted(by_trial.items()):
-        settings = flat(members[0].config)
-        parameters = {key: settings.get(key) for key in search.space}
-        scores = [last_score(run, str(search.asked.get("metric") or run.monitor)) for run in members]
-        known = [score for score in scores if score is not None]
-        score = float(np.mean(known)) if known and len(known) == len(scores) else None
-        search.trials.append(Trial(number, parameters, members, score))
+        members.setdefault(int(run.path.absolute().parent.name), []).append(run)
+    search = Search(folder, asked, metric, [])
+    for number, trial_runs in sorted(members.items()):
+        search.trials.append(_trial(search, number, trial_runs, told.get(number, {})))
     return search
 
 
-def last_score(run: Record, metric: str) -> float | None:
-    """The validation score of a finished run; the last one a pruned run told; None of a failed one."""
-    metric = metric.removeprefix("validation/")
-    if run.status == "failed":
-        return None
+def _trial(search: Search, number: int, runs: list[Record], told: Mapping[str, Any]) -> Trial:
+    settings = flat(runs[0].config)
+    parameters: dict[str, Any] = {}
+    for key, asked in search.space.items():
+        parameters[key] = settings.get(key) if _is_searched(asked, settings) else None
+    state = str(told.get("state") or _state(runs))
+    score = told.get("score")
+    if score is None and state != "failed":
+        scores = [_last_score(run, search.metric) for run in runs]
+        score = float(np.mean(scores)) if None not in scores else None  # type: ignore[arg-type]
+    return Trial(number, STATES.get(state, state), parameters, runs, score)
+
+
+def _is_searched(asked: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Do the trial's values meet the parameter's `when`?"""
+    conditions = (asked.get("when") or {}).items()
+    return all(settings.get(key) in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in conditions)
+
+
+def _state(runs: Sequence[Record]) -> str:
+    states = {run.status for run in runs}
+    return next((state for state in ("failed", "pruned", "unfinished") if state in states), "finished")
+
+
+def _last_score(run: Record, metric: str) -> float | None:
+    """The validation score of a finished run; the last one that another run told."""
     if metric in run.scores("validation"):
         return run.scores("validation")[metric]
     told = [row[f"validation/{metric}"] for row in run.metrics() if f"validation/{metric}" in row]
     return told[-1] if told else None
 
 
-def bounds(space: Mapping[str, Any]) -> str:
-    """`1e-5 to 1e-4, log scale`, or `{8, 16, 32}`."""
-    if "choices" in space:
-        return "{" + ", ".join(shown(choice) for choice in space["choices"]) + "}"
-    scale = ", log scale" if space.get("log") else ""
-    step = f", in steps of {shown(space['step'])}" if space.get("step") else ""
-    return f"{shown(space.get('low'))} to {shown(space.get('high'))}{scale}{step}"
+def bounds(asked: Mapping[str, Any]) -> str:
+    """`1e-5 to 1e-4, log scale`, or `{8, 16, 32}`; and under which condition."""
+    when = [f"{key} is {shown(value)}" for key, value in (asked.get("when") or {}).items()]
+    condition = f", where {' and '.join(when)}" if when else ""
+    if asked.get("choices") is not None:
+        return "{" + ", ".join(map(shown, asked["choices"])) + "}" + condition
+    scale = ", log scale" if asked.get("log") else ""
+    step = f", in steps of {shown(asked['step'])}" if asked.get("step") else ""
+    return f"{shown(asked.get('low'))} to {shown(asked.get('high'))}{scale}{step}{condition}"
 
 
-def _named(value: Any) -> str:
-    """The name of a part of the sweep file, given alone or with its settings."""
-    if isinstance(value, Mapping):
-        value = value.get("name") or value.get("kind") or next(iter(value), "")
-    return "" if value is None else str(value)
+def _name(part: Any) -> str:
+    return str((part or {}).get("name", "none"))

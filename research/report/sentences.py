@@ -43,14 +43,14 @@ def parameters(records: Sequence[Record]) -> str:
 def cost(records: Sequence[Record]) -> str:
     """Hours and machines of all runs, and their energy where it was measured."""
     others = [f"{count} {state}" for state, count in status_counts(records).items() if state != "finished"]
-    among = f" ({listed(others)} ones among them)" if others else ""
+    among = f" ({listed(others)} among them)" if others else ""
     machines = study.devices(records)
     measured = len(records) - study.lacking(records, "energy_joules")
     energy = study.total(records, "energy_joules") / study.JOULES_PER_KWH
     return (
         f"All {len(records)} runs{among} took {study.total(records, 'device_hours'):.2f} {study.hour_kind(records)}"
         + (f" on {listed(list(machines))}." if machines else ".")
-        + (f" The devices of {measured} runs used {energy:.2f} kWh." if measured else "")
+        + (f" The devices of {counted(measured, 'run')} used {energy:.2f} kWh." if measured else "")
     )
 
 
@@ -82,7 +82,7 @@ def search(one: Search) -> str:
         f"{counted(seeds, 'seed')} each, by validation {one.metric.replace('_', ' ')}."
     )
     if one.best is not None:
-        values = listed([f"{key} {shown(value)}" for key, value in one.best.parameters.items()])
+        values = listed([f"{key} {shown(value)}" for key, value in one.best.parameters.items() if value is not None])
         sentence += f" The best trial had {values} (validation {one.metric.replace('_', ' ')} {one.best.score:.4f})."
     return sentence
 

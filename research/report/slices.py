@@ -28,6 +28,7 @@ MOST_VALUES = 12  # a column with more distinct values is cut into quarters, or 
 MOST_LABELS = 100
 LEAST_EXAMPLES = 5  # of a slice that is shown
 QUESTION_WORDS = ("who", "whose", "whom", "what", "which", "when", "where", "why", "how")
+CHINESE_QUESTION_WORDS = ("为什么", "什么时候", "什么", "多少", "怎么", "如何", "哪", "谁", "何", "几")
 TASK_COLUMNS = {
     "id", "gold", "prediction", "probabilities", "confidence", "answer", "no_answer_score", "n_best", "text",
     "text_pair", "choices", "label", "tokens", "tags", "question", "context", "answers", "entities",
@@ -144,13 +145,13 @@ def quarters(by: str, numbers: Floats) -> Iterator[Cut]:
 
 def question_word(question: str) -> str:
     """`how many`, `who`, ...: the first question word, `other` where there is none."""
-    tokens = [token.strip("?,.;:!\"'()").lower() for token in question.split()]
+    tokens = [token.strip("?,.;:!\"'()“”‘’«»¿").lower() for token in question.split()]
     for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
         if token == "how" and following in ("many", "much", "long", "old", "far"):
             return f"how {following}"
         if token in QUESTION_WORDS:
             return token
-    return "other"
+    return next((word for word in CHINESE_QUESTION_WORDS if word in question), "other")
 
 
 def entity_slices(tables: Sequence[pa.Table], runs: list[tuple[str, pa.Table]], train: pa.Table | None) -> list[Slice | None]:

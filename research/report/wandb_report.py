@@ -112,7 +112,8 @@ def make(content: dict[str, Any]) -> wr.Report:
     """The report of a recipe, not yet saved."""
     import wandb_workspaces.reports.v2 as wr
 
-    place = {"entity": content["entity"]} if content["entity"] else {}
+    place = {"entity": content["entity"]} if content["entity"] else {}  # else the one who is logged in
+    report = wr.Report(project=content["project"], title=content["title"], **place)
     blocks: list[Any] = [wr.TableOfContents(), wr.H1("Scores"), wr.MarkdownBlock(content["scores"])]
     blocks.append(wr.H1("Learning curves"))
     for data_set in content["data_sets"]:
@@ -123,8 +124,9 @@ def make(content: dict[str, Any]) -> wr.Report:
         blocks += [wr.H2(search["name"]), search_grid(search)]
     shown = [run["id"] for run in content["runs"] if run["id"] and not run["elsewhere"]]
     comparer = wr.RunComparer(diff_only=True, layout=wr.Layout(w=24, h=12))
-    blocks += [wr.H1("Runs"), wr.PanelGrid(runsets=[run_set("all runs", shown)], panels=[comparer]), run_list(content)]
-    return wr.Report(project=content["project"], title=content["title"], blocks=blocks, **place)
+    blocks += [wr.H1("Runs"), wr.PanelGrid(runsets=[run_set("all runs", shown)], panels=[comparer])]
+    report.blocks = [*blocks, run_list(content, report.entity)]
+    return report
 
 
 def run_set(name: str, ids: Sequence[str], grouped: bool = False) -> wr.Runset:
@@ -166,7 +168,7 @@ def search_grid(search: dict[str, Any]) -> wr.PanelGrid:
     return wr.PanelGrid(runsets=[run_set(search["name"], search["runs"])], panels=panels)
 
 
-def run_list(content: dict[str, Any]) -> wr.UnorderedList:
+def run_list(content: dict[str, Any], entity: str) -> wr.UnorderedList:
     """Every run with its folder and, where it is on W&B, a link to it."""
     import wandb
     import wandb_workspaces.reports.v2 as wr
@@ -177,10 +179,10 @@ def run_list(content: dict[str, Any]) -> wr.UnorderedList:
         said = f" ({run['status']})"
         if run["id"] is None:
             items.append([wr.InlineCode(run["folder"]), f"{said}, not on W&B"])
-        elif run["elsewhere"] or not content["entity"]:
+        elif run["elsewhere"]:
             items.append([wr.InlineCode(run["folder"]), f"{said}, W&B run {run['id']}"])
         else:
-            url = f"{base}/{content['entity']}/{content['project']}/runs/{run['id']}"
+            url = f"{base}/{entity}/{content['project']}/runs/{run['id']}"
             items.append([wr.Link(text=run["id"], url=url), said + " ", wr.InlineCode(run["folder"])])
     return wr.UnorderedList(items=items)
 

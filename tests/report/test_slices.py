@@ -74,7 +74,8 @@ def test_quarters_of_one_number_are_none():
         ("How many books are there?", "how many"),
         ("How is he?", "how"),
         ("Name the author.", "other"),
-        ("“Why?” he asked", "other"),
+        ("“Why?” he asked", "why"),
+        ("这本书是谁写的？", "谁"),
     ],
 )
 def test_question_words(question, word):

@@ -40,14 +40,11 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
 
 def numeric_keys(search: Search) -> list[str]:
     """The searched keys whose values are numbers in every trial."""
-    return [
-        key
-        for key in search.space
-        if all(
-            isinstance(t.parameters[key], int | float) and not isinstance(t.parameters[key], bool)
-            for t in search.trials
-        )
-    ]
+    return [key for key in search.space if all(_is_number(trial.parameters[key]) for trial in search.trials)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def draw_map(search: Search, keys: Sequence[str]) -> Figure:
