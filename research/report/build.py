@@ -91,12 +91,17 @@ def draw(records: Sequence[Record], grid: Grid, folder: Path, shown: page.Conten
     """Add the figures, and the document that sets them beside the table."""
     from research.report import figures  # matplotlib takes a second, which a check need not wait for
 
-    drawn = figures.draw(grid, records, folder / "figures")
+    notes = list(shown.notes)
+    try:
+        drawn = figures.draw(grid, records, folder / "figures")
+    except UserError as error:
+        drawn = {}
+        notes.append(f"No figures. {error}")
     names = [f"figures/{path.name}" for path in list(drawn)[:MOST_FIGURES]]
     with written_whole(folder / "page.tex") as temporary:
         table = (folder / "tables" / "scores.tex").read_text(encoding="utf-8")
         temporary.write_text(latex.document([table], names), encoding="utf-8")
-    return replace(shown, figures=drawn)
+    return replace(shown, figures=drawn, notes=notes)
 
 
 def check(folder: Path) -> int:

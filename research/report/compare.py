@@ -13,7 +13,7 @@ from research.report.pool import Pool, pool
 from research.report.records import Record
 from research.report.statistics import significance
 from research.report.statistics.counts import PairedCounts
-from research.report.statistics.intervals import Interval, contrast, over_both, over_examples
+from research.report.statistics.intervals import NOTHING, Interval, contrast, over_both, over_examples
 from research.report.statistics.power import POWER, examples_needed, seeds_needed
 from research.report.statistics.resampling import RESAMPLES
 from research.report.statistics.significance import Correction, Test, corrected
@@ -201,7 +201,7 @@ def _range(interval: Interval) -> str:
 
 def _power(c: Comparison) -> str:
     """How many seeds or examples a difference of the observed size needs."""
-    if c.difference == 0:
+    if abs(c.difference) < NOTHING:
         return "power: there is no difference to find"
     ways = []
     if c.seeds_needed is not None:

@@ -23,7 +23,7 @@ from research.report.records import Record, status_counts
 SEEDS = ("seed", "seed_init", "seed_order")
 DATA_KEYS = (
     "task",
-    *(f"data.{key}" for key in "name config revision train validation test columns labels scorer".split()),
+    *(f"data.{key}" for key in ["name", "config", "revision", "train", "validation", "test", "columns", "labels", "scorer"]),
 )
 
 

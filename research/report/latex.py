@@ -80,7 +80,7 @@ def _character(character: str) -> str:
     if greek:
         return rf"$\{greek[1].lower().replace('lamda', 'lambda')}$"
     plain = "".join(c for c in unicodedata.normalize("NFKD", character) if c.isascii())
-    return "".join(_SPECIAL.get(c, c) for c in plain) if plain.strip() else f"[U+{ord(character):04X}]"
+    return "".join(_SPECIAL.get(c, c) for c in plain) if plain.strip() else f"{{[}}U+{ord(character):04X}{{]}}"
 
 
 def table(shown: Table, spans: Sequence[tuple[str, int]], label: str) -> str:

@@ -153,7 +153,7 @@ def read_one(folder: Path) -> Record:
     """The record of one run folder."""
     path = folder / "config.yaml"
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a safe loader
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict) or "task" not in config:

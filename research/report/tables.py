@@ -203,7 +203,7 @@ def html_table(table: content.Table) -> str:
 
 def write_csv(grid: Grid, summaries: Sequence[Summary], path: Path) -> None:
     """One line per system, data set and split, numbers in full."""
-    columns = "data_set split metric runs mean deviation low high p_value mark unfinished pruned failed missing".split()
+    columns = ["data_set", "split", "metric", "runs", "mean", "deviation", "low", "high", "p_value", "mark", "unfinished", "pruned", "failed", "missing"]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*grid.by, *columns])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,18 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture
-def grid(make_run: Callable[..., Path], tmp_path: Path) -> Path:
-    """A folder of two settings x three data sets x five seeds; the smaller learning rate is the better setting."""
+@pytest.fixture(scope="session")
+def grid_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("grid") / "runs"
     for data_set, task in (("reviews", "sentiment"), ("news", "ner"), ("wiki", "qa")):
         for rate, quality in ((3e-5, 0.9), (1e-4, 0.7)):
             for seed in range(5):
                 settings = {"config": {"optim.lr": rate}, "quality": quality}
-                make_run(f"{data_set}-{rate}-{seed}", task=task, data_set=data_set, seed=seed, **settings)
-    return tmp_path / "runs"
+                write_run(folder / f"{data_set}-{rate}-{seed}", task=task, data_set=data_set, seed=seed, **settings)
+    return folder
+
+
+@pytest.fixture
+def grid(grid_once: Path, tmp_path: Path) -> Path:
+    """A folder of two settings x three data sets x five seeds; the smaller learning rate is the better setting."""
+    return shutil.copytree(grid_once, tmp_path / "runs")

@@ -14,16 +14,30 @@ import pytest
 from research import predictions
 from research.cli import main
 from research.report.build import build, check
-from tests.report.synthetic import write_run
+from tests.report.synthetic import COST, write_json, write_run
 from tests.report.test_latex import compile_tex, needs_latex
 
 MakeRun = Callable[..., Path]
 
 
+@pytest.fixture(scope="module")
+def paper_once(grid_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("paper")
+    shutil.copytree(grid_once, folder / "runs")
+    build([folder / "runs"], folder / "paper")
+    return folder
+
+
 @pytest.fixture
-def paper(grid: Path, tmp_path: Path) -> Path:
-    build([grid], tmp_path / "paper")
+def paper(paper_once: Path, tmp_path: Path) -> Path:
+    """A report in `tmp_path/paper` on the runs in `tmp_path/runs`, both the test's own."""
+    shutil.copytree(paper_once, tmp_path, dirs_exist_ok=True)
     return tmp_path / "paper"
+
+
+@pytest.fixture
+def runs(paper: Path) -> Path:
+    return paper.parent / "runs"
 
 
 def test_a_report_has_all_its_parts(paper: Path) -> None:
@@ -36,11 +50,11 @@ def test_a_report_has_all_its_parts(paper: Path) -> None:
     assert (paper / "index.html").stat().st_size > 10_000
 
 
-def test_the_manifest_names_runs_hashes_and_commands(paper: Path, grid: Path) -> None:
+def test_the_manifest_names_runs_hashes_and_commands(paper: Path, runs: Path) -> None:
     content = json.loads((paper / "manifest.json").read_text(encoding="utf-8"))
     assert len(content["runs"]) == 30
     run = content["runs"][0]
-    assert (paper / run["path"]).resolve() == sorted(grid.iterdir())[0].resolve()
+    assert (paper / run["path"]).resolve() == sorted(runs.iterdir())[0].resolve()
     assert run["command"][:2] == ["research", "train"] and len(run["commit"]) == 40
     assert {"config.yaml", "result.json", "provenance.json", "predictions/test.parquet"} <= set(run["files"])
     mean = next(n for n in content["numbers"] if n["what"] == "lr 3e-5 on news, test f1, mean")
@@ -62,8 +76,8 @@ def test_a_report_moved_with_its_runs_holds(paper: Path, tmp_path: Path) -> None
     assert check(tmp_path / "elsewhere" / "paper") == 0
 
 
-def test_a_changed_result_is_found_with_its_numbers(paper: Path, grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = grid / "news-3e-05-0" / "result.json"
+def test_a_changed_result_is_found_with_its_numbers(paper: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = runs / "news-3e-05-0" / "result.json"
     content = json.loads(path.read_text())
     content["metrics"]["test"]["f1"] += 0.05
     path.write_text(json.dumps(content))
@@ -74,16 +88,16 @@ def test_a_changed_result_is_found_with_its_numbers(paper: Path, grid: Path, cap
     assert "lr 1e-4 on news, validation f1, mean" not in said
 
 
-def test_a_run_that_is_gone_is_found(paper: Path, grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.rmtree(grid / "wiki-3e-05-4")
+def test_a_run_that_is_gone_is_found(paper: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(runs / "wiki-3e-05-4")
     assert check(paper) == 1
     said = capsys.readouterr().out
     assert "wiki-3e-05-4 is gone" in said
     assert "lr 3e-5 on wiki, test f1, mean = " in said
 
 
-def test_all_runs_gone_leaves_nothing_to_compute(paper: Path, grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.rmtree(grid)
+def test_all_runs_gone_leaves_nothing_to_compute(paper: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(runs)
     assert check(paper) == 1
     assert "can no longer be computed" in capsys.readouterr().out
 
@@ -155,11 +169,19 @@ def test_a_thousand_runs_take_under_ten_seconds_and_a_gigabyte(tmp_path: Path) -
     for number in range(1000):
         data_set, system, seed = number % 4, number // 4 % 10, number // 40
         task = ("sentiment", "ner", "qa", "sentiment")[data_set]
-        write_run(
-            tmp_path / "runs" / f"{number:04d}",
-            task=task, data_set=f"set{data_set}", seed=seed, quality=0.6 + 0.02 * system, examples=40,
-            status="failed" if number % 97 == 0 else "finished", config={"optim.lr": 1e-5 * (system + 1)},
-        )  # fmt: skip
+        folder = tmp_path / "runs" / f"{number:04d}"
+        if seed < 3:
+            write_run(
+                folder, task=task, data_set=f"set{data_set}", seed=seed, quality=0.6 + 0.02 * system, examples=40,
+                config={"optim.lr": 1e-5 * (system + 1)},
+            )  # fmt: skip
+        else:  # written faster: another run's folder under another seed
+            shutil.copytree(tmp_path / "runs" / f"{number - 120:04d}", folder)
+            config = folder / "config.yaml"
+            config.write_text(config.read_text().replace(f"\nseed: {seed - 3}\n", f"\nseed: {seed}\n"))
+        if number % 97 == 0:
+            (folder / "result.json").rename(folder / "outcome.json")
+            write_json(folder / "outcome.json", {"state": "failed", "reason": "out of memory", "step": 20, "cost": COST})
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.monotonic()
     command = [sys.executable, "-m", "research.cli", "report", str(tmp_path / "runs"), "--output", str(tmp_path / "paper")]

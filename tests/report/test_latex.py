@@ -24,7 +24,7 @@ from research.report.latex import document, escape, table
         ("α ﬁ", r"$\alpha$ fi"),
         ("中文 BERT", r"\begin{CJK}{UTF8}{gbsn}中文\end{CJK} BERT"),
         ("\u202ea\nb\x00", "a b"),
-        ("🙂", "[U+1F642]"),
+        ("🙂", "{[}U+1F642{]}"),
     ],
 )
 def test_text_is_set_as_it_reads(text: str, expected: str) -> None:

@@ -21,7 +21,7 @@ from research.report.statistics.counts import PairedCounts
 from research.report.statistics.resampling import RESAMPLES, left_out
 
 LEVEL = 0.95
-_NOTHING = 1e-12  # differences of scores below this are rounding
+NOTHING = 1e-12  # differences of scores below this are rounding
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Draws:
     @property
     def p_value(self) -> float:
         """Two-sided, of the estimate being zero: how often an error is at least as large. 1 where both are zero."""
-        reached = np.abs(self.errors) >= abs(self.estimate) - _NOTHING
+        reached = np.abs(self.errors) >= abs(self.estimate) - NOTHING
         return float((reached.sum() + 1) / (len(self.errors) + 1))
 
     def interval(self, level: float = LEVEL) -> Interval:
@@ -80,7 +80,7 @@ def bca(estimate: float, replicates: np.ndarray, jackknife: np.ndarray, level: f
 
     `replicates` (B,) are the statistic on bootstrap resamples, `jackknife` (N,) the statistic without each example.
     """
-    if np.ptp(replicates) <= _NOTHING:
+    if np.ptp(replicates) <= NOTHING:
         return estimate, estimate
     below = ((replicates < estimate).mean() + (replicates <= estimate).mean()) / 2
     bias = stats.norm.ppf(below)
@@ -129,7 +129,7 @@ def over_both(counts: PairedCounts, runs: tuple[int, ...], replicates: np.ndarra
         seed_errors += _resampled_means(metrics[side], resamples, rng)
         each, mean = replicates[:, side].var(axis=0).mean(), replicates[:, side].mean(axis=1).var()
         shared -= max(each - mean, 0.0) / (size - 1)  # the runs' own noise: in their spread already
-    kept = float(np.sqrt(max(shared, 0.0) / total)) if total > _NOTHING**2 else 0.0
+    kept = float(np.sqrt(max(shared, 0.0) / total)) if total > NOTHING**2 else 0.0
     variances.append((max(shared, 0.0), len(counts.ids) - 1))
     errors = (kept * errors + seed_errors) * _student(variances, resamples, rng)
     return Draws(estimate, errors, "examples and seeds" if min(runs) > 1 else "examples")
@@ -145,7 +145,7 @@ def _resampled_means(scores: np.ndarray, resamples: int, rng: np.random.Generato
 def _student(variances: list[tuple[float, int]], resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Factors (B,) that make normal errors Student's t; degrees of freedom by Welch and Satterthwaite."""
     total = sum(variance for variance, _ in variances)
-    if total <= _NOTHING**2:
+    if total <= NOTHING**2:
         return np.ones(resamples)
     freedom = total**2 / sum(variance**2 / degrees for variance, degrees in variances if degrees > 0)
     return np.sqrt(freedom / rng.chisquare(freedom, resamples))

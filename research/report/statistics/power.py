@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy import stats
+
+from research.report.statistics.intervals import NOTHING
 
 ALPHA, POWER = 0.05, 0.8
 
@@ -18,12 +21,10 @@ def seeds_needed(scores: np.ndarray, other: np.ndarray, alpha: float = ALPHA, po
 
     None where the means are equal or a side has one run; 2 where no side varies.
     """
-    if min(len(scores), len(other)) < 2 or scores.mean() == other.mean():
+    if min(len(scores), len(other)) < 2 or abs(scores.mean() - other.mean()) < NOTHING:
         return None
     spread = math.sqrt((scores.var(ddof=1) + other.var(ddof=1)) / 2)
-    from statsmodels.stats.power import TTestIndPower
-
-    return _solved(TTestIndPower(), abs(float(scores.mean() - other.mean())), spread, alpha, power)
+    return _smallest(abs(float(scores.mean() - other.mean())), spread, 2, alpha, power)
 
 
 def examples_needed(
@@ -34,17 +35,32 @@ def examples_needed(
     `standard_error` is that of the difference over `examples` examples; it falls with their square root. None where
     there is no difference.
     """
-    if difference == 0:
+    if abs(difference) < NOTHING:
         return None
-    from statsmodels.stats.power import TTestPower
-
-    return _solved(TTestPower(), abs(difference), standard_error * math.sqrt(examples), alpha, power)
+    return _smallest(abs(difference), standard_error * math.sqrt(examples), 1, alpha, power)
 
 
-def _solved(test: object, difference: float, spread: float, alpha: float, power: float) -> int:
-    """The smallest whole sample size of at least 2 for an effect of `difference / spread`."""
-    effect = difference / spread if spread > 0 else math.inf
-    if effect > 10:  # two are enough, and the solver would look for fewer
+def power_of(effect: float, size: int, groups: int, alpha: float = ALPHA) -> float:
+    """Power of the two-sided t-test of one sample (or of pairs), or of two groups of `size` each (Cohen 1988)."""
+    freedom, shift = groups * (size - 1), effect * math.sqrt(size / groups)
+    limit = stats.t.ppf(1 - alpha / 2, freedom)
+    below = stats.nct.cdf(-limit, freedom, shift)  # not a number where the shift is huge, and nothing then
+    return float(stats.nct.sf(limit, freedom, shift) + np.nan_to_num(below))
+
+
+def _smallest(difference: float, spread: float, groups: int, alpha: float, power: float) -> int:
+    """The smallest whole sample size of at least 2 that finds an effect of `difference / spread` with this power."""
+    if difference > 1000 * spread:
         return 2
-    size = test.solve_power(effect_size=effect, alpha=alpha, power=power)  # type: ignore[attr-defined]
-    return max(2, math.ceil(float(np.squeeze(size)) - 1e-9))
+
+    def finds(size: int) -> bool:
+        return power_of(difference / spread, size, groups, alpha) >= power
+
+    largest = 2
+    while not finds(largest):
+        largest *= 2
+    smallest = largest // 2  # too few, unless two are enough
+    while largest - smallest > 1:
+        middle = (smallest + largest) // 2
+        smallest, largest = (smallest, middle) if finds(middle) else (middle, largest)
+    return max(2, largest)

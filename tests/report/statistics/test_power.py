@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from statsmodels.stats.power import TTestPower
+from statsmodels.stats.power import TTestIndPower, TTestPower
 
-from research.report.statistics.power import examples_needed, seeds_needed
+from research.report.statistics.power import examples_needed, power_of, seeds_needed
 
 
 def scores_with(mean: float, deviation: float) -> np.ndarray:
@@ -43,3 +43,17 @@ def test_no_difference_needs_no_size() -> None:
 def test_a_difference_without_spread_needs_two() -> None:
     assert seeds_needed(np.array([0.9, 0.9]), np.array([0.8, 0.8])) == 2
     assert examples_needed(0.5, 0.0, 100) == 2
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.1, 0.5, 2.0])
+@pytest.mark.parametrize("size", [2, 5, 40])
+def test_power_is_that_of_statsmodels(effect: float, size: int) -> None:
+    assert power_of(effect, size, 2) == pytest.approx(TTestIndPower().power(effect, size, 0.05), abs=1e-10)
+    assert power_of(effect, size, 1) == pytest.approx(TTestPower().power(effect, size, 0.05), abs=1e-10)
+
+
+@pytest.mark.parametrize("effect", [5.0, 9.2, 20.0, 100.0])
+def test_power_of_huge_effects_is_a_number(effect: float) -> None:
+    """statsmodels gives NaN here."""
+    powers = [power_of(effect, size, 1) for size in (2, 3, 10)]
+    assert powers == sorted(powers) and 0.4 < powers[0] <= 1 and powers[-1] == pytest.approx(1)
