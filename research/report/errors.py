@@ -91,13 +91,15 @@ def load(group: Group) -> System | None:
 def slice_table(data_set: str, systems: Sequence[System]) -> content.Table:
     """The scores of every slice and system."""
     rows = []
+    order: dict[tuple[str, str], int] = {}
     for system in systems:
         train = system.runs[0].predictions("train") if "train" in system.runs[0].splits else None
         for each in slices.analyse(system.tables, train):
             score = cell(each.score, system.paths)
+            order.setdefault((each.by, each.value), len(order))
             rows.append([each.by, each.value, system.name, each.size, each.metric, score, each.low, each.high])
     columns = ("sliced by", "slice", "system", "size", "metric", "score", "low", "high")
-    rows.sort(key=lambda row: row[0])  # systems side by side; stable, so slices keep their order
+    rows.sort(key=lambda row: order[row[0], row[1]])  # systems side by side
     caption = (
         "Mean over runs with its 95 % interval over the examples of the slice (Wilson for accuracy, percentile "
         f"bootstrap else). Slices of fewer than {slices.LEAST_EXAMPLES} are left out."

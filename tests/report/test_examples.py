@@ -66,7 +66,7 @@ def test_a_question_without_an_answer_is_right_when_none_is_given():
     assert examples.confidence == pytest.approx([e(2) / (1 + e(2)), 1 / (1 + e(-1))])
 
 
-@pytest.mark.parametrize(("text", "count"), [("a good film", 3), ("我爱北京", 4), ("用GPU训练", 5), ("", 0)])
+@pytest.mark.parametrize(("text", "count"), [("a good film", 3), ("我爱北京", 4), ("用GPU训练", 4), ("", 0)])
 def test_words_count_characters_of_scripts_without_spaces(text, count):
     assert words(text) == count
 

@@ -5,6 +5,8 @@ Each file of this folder with a function `figures(grid, records)` draws one kind
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from research.report.figures import (
 from research.report.groups import Grid
 from research.report.records import Record
 
+log = logging.getLogger("research")
 KINDS = (scores, learning, sizes, ranks, sweep_map, budget, calibration, confusion, cartography)
 
 
@@ -30,8 +33,10 @@ def draw(grid: Grid, records: Sequence[Record], folder: Path) -> dict[Path, str]
     """Draw what the runs allow into a folder: the path of each PDF, with its caption."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = {}
-    with style.applied():
+    with style.applied(), warnings.catch_warnings(record=True) as caught:
         for kind in KINDS:
             for name, caption, figure in kind.figures(grid, records):
                 drawn[style.save(figure, folder, name)] = caption
+    if any("missing from font" in str(warning.message) for warning in caught):
+        log.warning("No installed font has all characters of the figures; on Debian: apt install fonts-droid-fallback")
     return drawn

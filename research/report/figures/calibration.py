@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from research.report.examples import read
 from research.report.content import file_name
+from research.report.examples import read
 from research.report.figures import style
 from research.report.groups import Grid
 from research.report.records import Record
@@ -50,9 +50,9 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         if claims:
             unit = "words" if groups[0].task == "ner" else "predictions"
             caption = (
-                f"Reliability on {data_set} ({groups[0].split}): share of right {unit} against mean confidence in {BINS} "
-                f"bins of equal width, up to {MOST_RUNS} runs of a system pooled; the grey line is perfect. Below, how "
-                "the confidences spread. In brackets the expected calibration error, mean over runs."
+                f"Reliability on {data_set} ({groups[0].split}): share of right {unit} against mean confidence in "
+                f"{BINS} bins of equal width, up to {MOST_RUNS} runs of a system pooled; the grey line is perfect. "
+                "Below, how the confidences spread. In brackets the expected calibration error, mean over runs."
                 + said_of(len(groups), grid, data_set)
             )
             yield f"calibration-{file_name(data_set)}", caption, draw(claims)
@@ -84,7 +84,7 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> Reliability:
 
 
 def draw(claims: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]) -> Figure:
-    figure, (above, below) = style.new(3.3, rows=2, sharex=True, height_ratios=[3, 1])
+    figure, (above, below) = style.new(2.9, rows=2, sharex=True, height_ratios=[3, 1])
     above.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.8)
     lowest = 1.0
     for i, (name, runs) in enumerate(claims.items()):
@@ -97,7 +97,7 @@ def draw(claims: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]) -> Figur
         look = {"color": style.COLOURS[i], "linestyle": style.DASHES[i]}
         edges = np.linspace(0, 1, BINS + 1)
         below.hist(known, edges, weights=np.full(len(known), 1 / len(known)), histtype="step", linewidth=1.0, **look)
-    left = max(0.0, np.floor(lowest * 10) / 10 - 0.02)
+    left = min(0.5, max(0.0, np.floor(lowest * 10) / 10)) - 0.02
     above.set_xlim(left, 1.01)
     above.set_ylim(-0.02, 1.02)
     above.set_ylabel("share right")

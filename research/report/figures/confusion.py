@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from research import predictions
+from research.report.content import file_name
 from research.report.entity_errors import all_pairs
 from research.report.entity_errors import confusion as entity_confusion
-from research.report.content import file_name
 from research.report.figures import style
 from research.report.groups import Grid
 from research.report.records import Record
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_CLASSES = 14
-OTHERS = "(others)"
+OTHERS, NONE = "(others)", "none"
 Counts = Counter[tuple[str, str]]
 
 
@@ -66,7 +66,7 @@ def confusion(table: pa.Table) -> Counts | None:
 
 def matrix_of(counts: Counts) -> tuple[list[str], np.ndarray]:
     """Labels and counts (C, C), rows gold; of many classes those with most mistakes, the others as one."""
-    labels = sorted({label for pair in counts for label in pair}, key=lambda label: (label == "none", label))
+    labels = sorted({label for pair in counts for label in pair}, key=lambda label: (label == NONE, label))
     if len(labels) > MOST_CLASSES:
         wrong: Counter[str] = Counter()
         for (gold, predicted), count in counts.items():
@@ -92,7 +92,7 @@ def draw(labels: Sequence[str], matrix: np.ndarray) -> Figure:
     for row in range(C):
         for column in range(C):
             share = shares[row, column]
-            if share >= 0.5 or (row == column and sums[row]):
+            if share >= 0.5 or (row == column and labels[row] != NONE):
                 colour = "white" if share > 55 else "black"
                 axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=size, color=colour)
     short = [label if len(label) <= 16 else label[:15] + "…" for label in labels]

@@ -63,7 +63,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
 
 
 def draw(groups: Sequence[Group], histories: Mapping[int, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure:
-    figure, (above, below) = style.new(3.1, rows=2, sharex=True, height_ratios=[3, 2])
+    figure, (above, below) = style.new(2.8, rows=2, sharex=True, height_ratios=[3, 2])
     for i, group in enumerate(groups):
         runs = histories[id(group)]
         add(above, curve(runs, f"validation/{group.metric}"), style.look(i), f"{group.system} ({len(runs)})")

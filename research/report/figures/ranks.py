@@ -101,7 +101,8 @@ def draw(names: Sequence[str], ranks: np.ndarray, difference: float) -> Figure:
         axes.plot([tick, tick], [0, 0.18], color="black", linewidth=0.8)
         axes.text(tick, 0.28, str(tick), ha="center", va="bottom", fontsize=7)
     axes.plot([lowest, lowest + difference], [1.35, 1.35], color="black", linewidth=1.2, marker="|", markersize=4)
-    axes.text(lowest + difference / 2, 1.45, f"critical difference {difference:.2f}", ha="center", va="bottom", fontsize=7)
+    told = f"critical difference {difference:.2f}"
+    axes.text(lowest + difference / 2, 1.45, told, ha="center", va="bottom", fontsize=7)
     bars = cliques(ranks, difference)
     for level, (low, high) in enumerate(bars):
         y = -0.3 - 0.22 * level
@@ -111,13 +112,12 @@ def draw(names: Sequence[str], ranks: np.ndarray, difference: float) -> Figure:
         left = place < half
         y = first - 0.6 * (place if left else len(order) - 1 - place)
         edge = lowest - 0.05 * width if left else highest + 0.05 * width
-        _name(axes, names[i], float(ranks[i]), edge, y, left)
+        _name(axes, names[i], float(ranks[i]), edge, y, 0.03 * width if left else -0.03 * width)
     axes.set_ylim(first - 0.6 * half, 2.1)
     return figure
 
 
-def _name(axes: Axes, name: str, rank: float, edge: float, y: float, left: bool) -> None:
+def _name(axes: Axes, name: str, rank: float, edge: float, y: float, gap: float) -> None:
     axes.plot([rank, rank, edge], [0, y, y], color=style.GREY, linewidth=0.6)
-    side = {"ha": "right", "x": edge - 0.02} if left else {"ha": "left", "x": edge + 0.02}
     shown = name if len(name) <= 24 else name[:22] + " …"
-    axes.text(y=y, s=f"{shown} ({rank:.2f})", va="center", fontsize=7, **side)  # type: ignore[arg-type]
+    axes.text(edge - gap, y, f"{shown} ({rank:.2f})", ha="right" if gap > 0 else "left", va="center", fontsize=7)

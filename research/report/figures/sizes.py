@@ -45,7 +45,7 @@ def series_of(groups: Sequence[Group]) -> dict[str, dict[int, np.ndarray]]:
 
 
 def draw(series: Mapping[str, Mapping[int, np.ndarray]], y_label: str) -> Figure:
-    figure, axes = style.new(2.2)
+    figure, axes = style.new(2.0)
     for i, (name, points) in enumerate(series.items()):
         sizes = list(points)
         means = [scores.mean() for scores in points.values()]

@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMN_INCHES = 3.3  # the width of a column of an ACL paper
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")  # Okabe & Ito 2008
+# Okabe & Ito 2008, with grey for their yellow, which is too pale for lines.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (4, 1, 1, 1, 1, 1)))
 MARKERS = "osD^vPX*"
 MOST_LINES = len(COLOURS)
 SEQUENTIAL = "cividis"
 GREY = "#767676"
-LEGEND_CHARACTERS = 46
-CHINESE_FONTS = ("Noto Serif CJK SC", "Noto Sans CJK SC", "Noto Serif CJK JP", "Noto Sans CJK JP", "Source Han Serif SC",
-                 "WenQuanYi Zen Hei", "AR PL UMing CN", "SimSun")  # fmt: skip
+LEGEND_CHARACTERS, LEGEND_LINE_INCHES = 46, 0.145
+# TrueType first: a PDF takes those as they are. fonts-droid-fallback is the smallest of Debian's.
+CHINESE_FONTS = ("DroidSansFallbackFull.ttf", "DroidSansFallback.ttf", "wqy-zenhei.ttc", "uming.ttc", "simsun.ttc",
+                 "Songti.ttc", "NotoSerifCJK-Regular.ttc", "NotoSansCJK-Regular.ttc")  # fmt: skip
 
 RC: dict[str, Any] = {
     "font.size": 8,
@@ -72,11 +74,15 @@ def applied() -> Iterator[None]:
 
 @cache
 def _chinese_font() -> tuple[str, ...]:
-    """The first font with Chinese characters that is installed."""
+    """The first font with Chinese characters that is installed; matplotlib's own list may be older than the font."""
     from matplotlib import font_manager
 
-    installed = set(font_manager.get_font_names())
-    return tuple(name for name in CHINESE_FONTS if name in installed)[:1]
+    installed = {Path(path).name: path for path in font_manager.findSystemFonts()}
+    path = next((installed[name] for name in CHINESE_FONTS if name in installed), None)
+    if path is None:
+        return ()
+    font_manager.fontManager.addfont(path)
+    return (font_manager.FontProperties(fname=path).get_name(),)
 
 
 def new(height_inches: float, rows: int = 1, **layout: Any) -> tuple[Figure, Any]:
@@ -91,6 +97,8 @@ def new(height_inches: float, rows: int = 1, **layout: Any) -> tuple[Figure, Any
 def save(figure: Figure, folder: Path, name: str) -> Path:
     """Write `<name>.pdf` and `<name>.png`; the same figure gives the same bytes. Returns the PDF's path."""
     path = folder / f"{name}.pdf"
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, not anew for each file
     figure.savefig(path, metadata={"CreationDate": None, "Creator": None, "Producer": None})
     figure.savefig(path.with_suffix(".png"), dpi=300, metadata={"Software": None})
     return path
@@ -103,12 +111,14 @@ def look(index: int) -> dict[str, Any]:
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:
-    """The lines' names under the axes, side by side where they are short."""
+    """The lines' names under the axes, side by side where they are short; the figure grows by their height."""
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
         return
     wrapped = [textwrap.fill(label, LEGEND_CHARACTERS, max_lines=2, placeholder=" …") for label in labels]
     columns = 2 if len(labels) > 1 and max(map(len, labels)) <= LEGEND_CHARACTERS // 2 else 1
+    lines = sum(label.count("\n") + 1 for label in wrapped[::columns])
+    figure.set_figheight(figure.get_figheight() + LEGEND_LINE_INCHES * lines)
     figure.legend(handles, wrapped, loc="outside lower center", ncols=columns)
 
 

@@ -52,7 +52,8 @@ def draw_map(search: Search, keys: Sequence[str]) -> Figure:
     scored = [trial for trial in search.trials if trial.score is not None]
     scale = {"vmin": min(_scores(scored)), "vmax": max(_scores(scored)), "cmap": style.SEQUENTIAL}
     dots: Any = None
-    for state, look in (("finished", {"marker": "o", "s": 20}), ("pruned", {"marker": "x", "s": 16, "linewidths": 0.9})):
+    looks = {"finished": {"marker": "o", "s": 20}, "pruned": {"marker": "x", "s": 16, "linewidths": 0.9}}
+    for state, look in looks.items():
         trials = [trial for trial in scored if trial.state == state]
         if trials:
             places = [[trial.parameters[key] for trial in trials] for key in keys[:2]]

@@ -22,8 +22,8 @@ def test_a_grid_has_the_figures_its_runs_allow(grid, tmp_path):
     drawn = figures.draw(group(records), records, tmp_path / "figures")
     names = [path.stem for path in drawn]
     assert names == [
-        "scores-reviews", "scores-news", "scores-wiki", "learning-reviews", "learning-news", "learning-wiki",
-        "calibration-reviews", "calibration-news", "calibration-wiki", "confusion-reviews", "confusion-news",
+        "scores-news", "scores-reviews", "scores-wiki", "learning-news", "learning-reviews", "learning-wiki",
+        "calibration-news", "calibration-reviews", "calibration-wiki", "confusion-news", "confusion-reviews",
     ]  # fmt: skip
     assert all(path.with_suffix(".png").stat().st_size > 5000 for path in drawn)
     by_name = {path.stem: path for path in drawn}
