@@ -35,7 +35,13 @@ lint: $(VENV)/.installed  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+report: setup  ## train two settings over five seeds on the shipped data, and make the report of them in paper/
+	sh scripts/report.sh $(BIN)/research paper
+
+simulations: $(VENV)/.installed  ## coverage of intervals and false positives of tests over 2,000 data sets each
+	SIMULATIONS=2000 $(BIN)/python -m pytest -m simulation
+
 bench: setup   ## speed beside the Hugging Face Trainer; DATA=folder with sst2_phrases, wnut17 and squad
 	$(BIN)/python benchmarks/speed.py --data $(DATA) --model $(MODEL)
 
-.PHONY: help setup quickstart test check lint bench
+.PHONY: help setup quickstart test check lint report simulations bench

@@ -43,6 +43,22 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--attempts", type=int, default=3)
     command.add_argument("--workers", type=int, default=4, help="runs sent at the same time")
     command.add_argument("--live", action="store_true", help="send while the run is still writing")
+
+    command = commands.add_parser("report", help="tables, figures, tests, checklist and page from recorded runs")
+    command.add_argument("runs", nargs="*", metavar="run", help="run folders, or folders that hold them")
+    command.add_argument("--output", metavar="DIR", help="folder to write")
+    command.add_argument("--by", nargs="+", metavar="KEY", help="config keys that name the systems; default: what differs")
+    command.add_argument("--metric", help="score of the tables; default: the one that chose the checkpoints")
+    command.add_argument("--wandb", action="store_true", help="save the report as a draft at Weights & Biases too")
+    command.add_argument("--check", metavar="DIR", help="say whether the numbers of a report still follow from its runs")
+
+    command = commands.add_parser("compare", help="is A better than B: difference, interval, tests, power")
+    command.add_argument("runs", nargs="+", metavar="run", help="runs of A: run folders, or folders that hold them")
+    command.add_argument("--against", nargs="+", required=True, metavar="RUN", help="runs of B, of one system or several")
+    command.add_argument("--metric", help="default: the score that chose the checkpoints")
+    command.add_argument("--split", choices=("validation", "test"), help="default: test where there is one")
+    command.add_argument("--correct", choices=("holm", "bh", "none"), default="holm", help="for several comparisons")
+    command.add_argument("--resamples", type=int, default=10_000)
     return top
 
 
@@ -76,6 +92,10 @@ def run(options: argparse.Namespace) -> int:
 
     if options.command == "sync":
         return sync(options)
+    if options.command == "report":
+        return report(options)
+    if options.command == "compare":
+        return compare(options)
 
     from research.run import Run
 
@@ -112,6 +132,37 @@ def sync(options: argparse.Namespace) -> int:
     for run, outcome in outcomes.items():
         print(f"{run}: {outcome}")
     return 0 if all(map(has_arrived, outcomes.values())) else 1
+
+
+def report(options: argparse.Namespace) -> int:
+    """Make a report, or check one; exit code 1 where its numbers no longer follow from its runs."""
+    from pathlib import Path
+
+    if options.check:
+        if options.runs or options.output:
+            raise UserError("--check takes the folder of a report alone; its manifest names the runs.")
+        from research.report.build import check
+
+        return check(Path(options.check))
+    if not options.runs or not options.output:
+        raise UserError("Name runs and a folder to write: research report RUNS... --output paper/")
+    from research.report.build import build
+
+    build(options.runs, Path(options.output), by=options.by, metric=options.metric, wandb=options.wandb)
+    return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Print what two sets of runs allow to say of each other."""
+    if options.resamples < 100:
+        raise UserError(f"--resamples {options.resamples} is too few for a test; take at least 100.")
+    from research.report.compare import compare, text
+    from research.report.records import read
+
+    asked = {"metric": options.metric, "split": options.split, "resamples": options.resamples}
+    found = compare(read(options.runs), read(options.against), correction=options.correct, **asked)
+    print(text(found, options.correct))
+    return 0
 
 
 def settle_environment() -> None:

@@ -55,6 +55,7 @@ class WandbServer:
     def __init__(self, mode: str = "good") -> None:
         self.mode = mode
         self.runs: dict[str, ServedRun] = {}
+        self.views: list[dict[str, Any]] = []  # reports, as they were saved
         self.operations: list[str] = []
         handler = type("Handler", (_Handler,), {"served": self})
         self.http = _QuietServer(("127.0.0.1", 0), handler)
@@ -85,6 +86,17 @@ class WandbServer:
             return None
         if operation == "ServerFeaturesQuery":
             return {"serverInfo": {"features": []}}
+        if operation == "GetProjects":
+            node = {"__typename": "Project", "id": "p", "name": "research", "entityName": "someone", "user": None,
+                    "createdAt": "2026-01-01T00:00:00", "isBenchmark": False}  # fmt: skip
+            page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+            return {"models": {"pageInfo": page, "edges": [{"node": node}]}}
+        if operation == "upsertView":
+            self.views.append(variables)
+            place = {"id": "p", "name": variables["projectName"], "entityName": variables["entityName"]}
+            view = {key: variables[key] for key in ("type", "name", "displayName", "description", "spec")}
+            view |= {"id": f"view{len(self.views)}", "project": place, "updatedAt": "2026-01-01T00:00:00"}
+            return {"upsertView": {"view": view, "inserted": True}}
         if operation == "OrganizationCoreWeaveOrganizationID":
             return {"entity": {"organization": {"coreWeaveOrganizationId": None}}}
         if operation == "RunResumeStatus":

@@ -1,0 +1,52 @@
+"""Expected validation performance against the budget of a random search (Dodge et al. 2019; Tang et al. 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from research.report.content import file_name
+from research.report.figures import style
+from research.report.groups import Grid
+from research.report.records import Record
+from research.report.searches import Search, searches
+from research.report.statistics.expected import RANDOM_SAMPLERS, ExpectedCurve, expected_validation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LEAST_TRIALS = 3
+
+
+def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
+    for search in searches(records):
+        scores = scores_of(search)
+        if search.sampler in RANDOM_SAMPLERS and search.maximises and len(scores) >= LEAST_TRIALS:
+            drawn = expected_validation(scores, search.sampler)
+            lacking = len(search.trials) - len(scores)
+            pruned = sum(trial.state == "pruned" for trial in search.trials)
+            caption = (
+                f"Expected validation {style.metric_name(search.metric)} of the best of n trials of the random search "
+                f"{search.name} ({len(scores)} trials): unbiased estimator, with the {drawn.level:.0%} bootstrap band "
+                "where the trials support one."
+                + (f" {pruned} pruned trials count with their last score." if pruned else "")
+                + (f" {lacking} trials without a score are left out." if lacking else "")
+            )
+            yield f"budget-{file_name(search.name)}", caption, draw(drawn, style.metric_name(search.metric))
+
+
+def scores_of(search: Search) -> np.ndarray:
+    """The scores of the trials that have one (T,)."""
+    return np.array([trial.score for trial in search.trials if trial.score is not None], dtype=float)
+
+
+def draw(curve: ExpectedCurve, metric: str) -> Figure:
+    figure, axes = style.new(2.1)
+    axes.plot(curve.budget, curve.mean, color=style.COLOURS[0])
+    axes.fill_between(curve.budget, curve.low, curve.high, color=style.COLOURS[0], alpha=0.18, linewidth=0)
+    axes.set_xlabel("trials")
+    axes.set_ylabel(f"expected validation {metric}")
+    axes.set_xlim(1, len(curve.budget))
+    return figure

@@ -1,0 +1,108 @@
+"""Reliability diagrams (DeGroot & Fienberg 1983; Guo et al. 2017): is a prediction as often right as it is sure?
+
+Legend: P predictions (examples, or words for NER), M bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from research.report.content import file_name
+from research.report.examples import read
+from research.report.figures import style
+from research.report.groups import Grid
+from research.report.records import Record
+from research.report.selection import MOST_RUNS, leading, predicted, said_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BINS = 15  # as in the score `calibration_error`
+MOST_SYSTEMS = 4
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Bins that hold predictions."""
+
+    confidence: np.ndarray  # (M,) mean
+    accuracy: np.ndarray  # (M,)
+    size: np.ndarray  # (M,) predictions
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: the mean gap between accuracy and confidence over predictions."""
+        return float(np.average(np.abs(self.accuracy - self.confidence), weights=self.size))
+
+
+def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
+    for data_set in grid.data_sets:
+        groups = leading(grid, data_set, MOST_SYSTEMS)
+        claims = {
+            group.system: [claims_of(run.predictions(group.split)) for run in predicted(group)] for group in groups
+        }
+        claims = {name: runs for name, runs in claims.items() if any(np.isfinite(sure).any() for sure, _ in runs)}
+        if claims:
+            unit = "words" if groups[0].task == "ner" else "predictions"
+            caption = (
+                f"Reliability on {data_set} ({groups[0].split}): share of right {unit} against mean confidence in "
+                f"{BINS} bins of equal width, up to {MOST_RUNS} runs of a system pooled; the grey line is perfect. "
+                "Below, how the confidences spread. In brackets the expected calibration error, mean over runs."
+                + said_of(len(groups), grid, data_set)
+            )
+            yield f"calibration-{file_name(data_set)}", caption, draw(claims)
+
+
+def claims_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence (P,) and whether it was right (P,), of each word for NER and of each example else."""
+    if "tokens" in table.column_names:
+        gold, prediction = (_flat(table, name) for name in ("gold", "prediction"))
+        return np.asarray(_flat(table, "confidence"), dtype=float), np.asarray(gold) == np.asarray(prediction)
+    examples = read(table)
+    return examples.confidence, examples.right
+
+
+def _flat(table: pa.Table, name: str) -> np.ndarray:
+    values: np.ndarray = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return values
+
+
+def reliability(confidence: np.ndarray, right: np.ndarray) -> Reliability:
+    """Predictions in bins of equal width, a bin holding its lower edge; those without a confidence are left out."""
+    known = np.isfinite(confidence)
+    confidence, right = confidence[known], right[known]
+    bins = np.searchsorted(np.linspace(0, 1, BINS + 1), confidence, side="right")
+    size = np.bincount(bins)
+    filled = size > 0
+    sums = [np.bincount(bins, weights=values)[filled] for values in (confidence, right.astype(float))]
+    return Reliability(sums[0] / size[filled], sums[1] / size[filled], size[filled])
+
+
+def draw(claims: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]) -> Figure:
+    figure, (above, below) = style.new(2.9, rows=2, sharex=True, height_ratios=[3, 1])
+    above.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.8)
+    lowest = 1.0
+    for i, (name, runs) in enumerate(claims.items()):
+        confidence, right = (np.concatenate(parts) for parts in zip(*runs, strict=True))
+        whole = reliability(confidence, right)
+        error = np.mean([reliability(*run).error for run in runs])
+        above.plot(whole.confidence, whole.accuracy, label=f"{name} ({error:.3f})", **style.look(i))
+        lowest = min(lowest, float(whole.confidence.min()))
+        known = confidence[np.isfinite(confidence)]
+        look = {"color": style.COLOURS[i], "linestyle": style.DASHES[i]}
+        edges = np.linspace(0, 1, BINS + 1)
+        below.hist(known, edges, weights=np.full(len(known), 1 / len(known)), histtype="step", linewidth=1.0, **look)
+    left = min(0.5, max(0.0, np.floor(lowest * 10) / 10)) - 0.02
+    above.set_xlim(left, 1.01)
+    above.set_ylim(-0.02, 1.02)
+    above.set_ylabel("share right")
+    below.set_ylabel("share of all")
+    below.set_xlabel("confidence")
+    figure.align_ylabels()
+    style.legend_below(figure, above)
+    return figure

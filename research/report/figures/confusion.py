@@ -1,0 +1,107 @@
+"""Confusion matrices: what each class is taken for, in shares of its examples; for NER, what each entity type is.
+
+Legend: C classes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from research import predictions
+from research.report.content import file_name
+from research.report.entity_errors import all_pairs
+from research.report.entity_errors import confusion as entity_confusion
+from research.report.figures import style
+from research.report.groups import Grid
+from research.report.records import Record
+from research.report.selection import best, predicted
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_CLASSES = 14
+OTHERS, NONE = "(others)", "none"
+Counts = Counter[tuple[str, str]]
+
+
+def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
+    for data_set in grid.data_sets:
+        group = best(grid, data_set)
+        runs = predicted(group) if group is not None else []
+        if group is None or not runs:
+            continue
+        counted = [confusion(run.predictions(group.split)) for run in runs]
+        counts: Counts = sum((each for each in counted if each is not None), Counter())
+        if not counts:
+            continue
+        labels, matrix = matrix_of(counts)
+        what = "entities, `none` standing for no entity that shares a word," if group.task == "ner" else "examples"
+        caption = (
+            f"What the {what} of each gold class of {data_set} ({group.split}) are predicted to be, in per cent of "
+            f"the class: {group.system}, {_runs(len(runs))}."
+            + (f" The {len(labels) - 1} classes with the most mistakes." if OTHERS in labels else "")
+        )
+        yield f"confusion-{file_name(data_set)}", caption, draw(labels, matrix)
+
+
+def _runs(count: int) -> str:
+    return "one run" if count == 1 else f"{count} runs pooled"
+
+
+def confusion(table: pa.Table) -> Counts | None:
+    """(gold, predicted) -> count; None for a task without classes."""
+    scorer = predictions.settings(table)["scorer"]
+    if scorer not in ("classification", "entities"):
+        return None
+    gold, prediction = (table.column(name).to_pylist() for name in ("gold", "prediction"))
+    if scorer == "entities":
+        return entity_confusion(all_pairs(gold, prediction))
+    return Counter(zip(gold, prediction, strict=True))
+
+
+def matrix_of(counts: Counts) -> tuple[list[str], np.ndarray]:
+    """Labels and counts (C, C), rows gold; of many classes those with most mistakes, the others as one."""
+    labels = sorted({label for pair in counts for label in pair}, key=lambda label: (label == NONE, label))
+    if len(labels) > MOST_CLASSES:
+        wrong: Counter[str] = Counter()
+        for (gold, predicted), count in counts.items():
+            if gold != predicted:
+                wrong[gold] += count
+                wrong[predicted] += count
+        kept = {label for label, _ in wrong.most_common(MOST_CLASSES)}
+        labels = [*(label for label in labels if label in kept), OTHERS]
+    place = {label: i for i, label in enumerate(labels)}
+    matrix = np.zeros((len(labels), len(labels)), dtype=int)
+    for (gold, predicted), count in counts.items():
+        matrix[place.get(gold, -1), place.get(predicted, -1)] += count
+    return labels, matrix
+
+
+def draw(labels: Sequence[str], matrix: np.ndarray) -> Figure:
+    C = len(labels)
+    sums = matrix.sum(1, keepdims=True)
+    shares = np.divide(100.0 * matrix, sums, out=np.zeros(matrix.shape), where=sums > 0)
+    figure, axes = style.new(min(3.4, 1.5 + 0.26 * C))
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    size = 7 if C <= 8 else 5.5
+    for row in range(C):
+        for column in range(C):
+            share = shares[row, column]
+            if share >= 0.5 or (row == column and labels[row] != NONE):
+                colour = "white" if share > 55 else "black"
+                axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=size, color=colour)
+    short = [label if len(label) <= 16 else label[:15] + "…" for label in labels]
+    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, short)) * C > 36 else {}
+    axes.set_xticks(range(C), short, fontsize=size, **slanted)
+    axes.set_yticks(range(C), short, fontsize=size)
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("gold")
+    return figure

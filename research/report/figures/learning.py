@@ -1,0 +1,86 @@
+"""Learning curves: validation score and training loss over the steps, with bands over seeds.
+
+Legend: R runs, S steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from research.report.content import file_name
+from research.report.figures import style
+from research.report.groups import Grid, Group
+from research.report.records import Record
+from research.report.selection import leading, said_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One scalar of the runs of a system, at the steps that all of them recorded."""
+
+    steps: np.ndarray  # (S,)
+    values: np.ndarray  # (R, S)
+
+    @property
+    def mean(self) -> np.ndarray:
+        mean: np.ndarray = self.values.mean(0)
+        return mean
+
+    @property
+    def deviation(self) -> np.ndarray | None:
+        """Sample standard deviation over the runs (S,); None for a single run."""
+        deviation: np.ndarray = self.values.std(0, ddof=1) if len(self.values) > 1 else None  # type: ignore[assignment]
+        return deviation
+
+
+def curve(histories: Sequence[Sequence[Mapping[str, Any]]], key: str) -> Curve:
+    """The scalar `key` of R histories (rows with `step`), where all have it; a step's last row counts."""
+    runs = [{row["step"]: row[key] for row in history if key in row} for history in histories]
+    steps = sorted(set.intersection(*map(set, runs))) if runs else []
+    return Curve(np.array(steps), np.array([[run[step] for step in steps] for run in runs], dtype=float))
+
+
+def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
+    for data_set in grid.data_sets:
+        groups = leading(grid, data_set, style.MOST_LINES)
+        histories = {id(group): [run.metrics() for run in group.runs] for group in groups}
+        if not any(len(curve(histories[id(g)], f"validation/{g.metric}").steps) > 1 for g in groups):
+            continue
+        caption = (
+            f"Learning curves on {data_set}: validation score and training loss, mean over seeds; bands are one "
+            f"standard deviation to each side. Each curve ends where the first of its runs ended."
+            + said_of(len(groups), grid, data_set)
+        )
+        yield f"learning-{file_name(data_set)}", caption, draw(groups, histories)
+
+
+def draw(groups: Sequence[Group], histories: Mapping[int, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure:
+    figure, (above, below) = style.new(2.8, rows=2, sharex=True, height_ratios=[3, 2])
+    for i, group in enumerate(groups):
+        runs = histories[id(group)]
+        add(above, curve(runs, f"validation/{group.metric}"), style.look(i), f"{group.system} ({len(runs)})")
+        add(below, curve(runs, "train/loss"), style.look(i) | {"marker": ""}, "")
+    above.set_ylabel(f"validation {style.metric_name(groups[0].metric)}")
+    below.set_ylabel("training loss")
+    below.set_xlabel("optimiser steps")
+    figure.align_ylabels()
+    style.legend_below(figure, above)
+    return figure
+
+
+def add(axes: Axes, line: Curve, look: Mapping[str, Any], label: str) -> None:
+    """Draw a curve and its band."""
+    if not len(line.steps):
+        return
+    axes.plot(line.steps, line.mean, label=label, **look)
+    if line.deviation is not None:
+        low, high = line.mean - line.deviation, line.mean + line.deviation
+        axes.fill_between(line.steps, low, high, color=look["color"], alpha=0.18, linewidth=0)

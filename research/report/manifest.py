@@ -1,0 +1,143 @@
+"""`manifest.json`: the runs, file hashes and commands behind every number of a paper, and whether they still hold.
+
+A number is checked twice: its runs' files must be those the report read, and the number must come out of them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from research.errors import UserError
+from research.report import content
+from research.report.records import Record
+from research.report.summary import Summary
+from research.run import write_json
+
+NAME = "manifest.json"
+OUTPUTS = ("tables", "figures", "errors", "page.tex", "checklist.md", "index.html", "wandb_report.yaml")
+RUN_FILES = ("config.yaml", "result.json", "outcome.json", "provenance.json", "metrics.jsonl")
+Number = tuple[str, float, list[Path]]  # what it is, its value, the runs it comes from
+
+
+def numbers(summaries: Iterable[Summary], tables: Iterable[content.Table]) -> Iterator[Number]:
+    """Every number of a report: those of the main table, and those in the cells of all other tables."""
+    for s in summaries:
+        place, runs = f"{s.group.system} on {s.group.data_set}, {s.split} {s.group.metric}", s.group.runs
+        low, high = (s.interval.low, s.interval.high) if s.interval else (None, None)
+        named = {"mean": s.mean, "deviation": s.deviation, "lower limit": low, "upper limit": high, "p": s.p_value}
+        for name, value in named.items():
+            if value is not None:
+                yield f"{place}, {name}", value, [run.path for run in runs]
+    seen: Counter[str] = Counter()
+    for table in tables:
+        for row in table.rows:
+            name = ", ".join(cell.text for cell in takewhile(lambda cell: cell.value is None, row))
+            for column, cell in zip(table.columns, row, strict=True):
+                if cell.value is not None:
+                    what = f"{table.title}: {name}, {column}"
+                    seen[what] += 1
+                    yield what + (f" ({seen[what]})" if seen[what] > 1 else ""), cell.value, list(cell.runs)
+
+
+def write(
+    folder: Path, command: Sequence[str], options: Mapping[str, Any], records: Sequence[Record], told: Iterable[Number]
+) -> None:
+    """Write the manifest of a report whose other files stand in the folder already."""
+    places = {record.path: number for number, record in enumerate(records)}
+    shown = [
+        {"what": what, "value": value, "runs": [places[run] for run in runs if run in places]}
+        for what, value, runs in told
+    ]
+    outputs = {name: sha256(folder / name) for name in _outputs(folder)}
+    runs = [_run(record, folder) for record in records]
+    made = {"command": list(command), "options": dict(options)}
+    write_json(folder / NAME, {**made, "runs": runs, "numbers": shown, "files": outputs})
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest of a report. Raises UserError where there is none."""
+    path = folder / NAME
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} has no {NAME}; `research report RUNS... --output {folder}` writes one.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}.") from None
+    return found
+
+
+def run_paths(manifest: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Where the runs of a manifest stand, seen from here."""
+    return [Path(os.path.normpath(folder / run["path"])) for run in manifest["runs"]]
+
+
+def changed_runs(manifest: Mapping[str, Any], folder: Path) -> list[list[str]]:
+    """For each run, what of its files is gone or differs from what the report read, one sentence each."""
+    return [
+        _changes(path, run["files"]) for path, run in zip(run_paths(manifest, folder), manifest["runs"], strict=True)
+    ]
+
+
+def changed_files(manifest: Mapping[str, Any], folder: Path) -> list[str]:
+    """The report's own files that were edited or removed since."""
+    return [
+        f"{folder / name} was changed or removed after the report was made"
+        for name, sha in manifest["files"].items()
+        if not (folder / name).is_file() or sha256(folder / name) != sha
+    ]
+
+
+def wrong_numbers(manifest: Mapping[str, Any], now: Mapping[str, float], changed: Sequence[Sequence[str]]) -> list[str]:
+    """The manifest's numbers that `now` lacks or has with another value, and those whose runs were changed."""
+    faults = []
+    for number in manifest["numbers"]:
+        said, value = f"{number['what']} = {number['value']:.6g}", now.get(number["what"])
+        if value is None:
+            faults.append(f"{said} can no longer be computed")
+        elif not math.isclose(value, number["value"], rel_tol=1e-9, abs_tol=1e-9):
+            faults.append(f"{said} no longer follows: its runs give {value:.6g} now")
+        elif any(changed[run] for run in number["runs"]):
+            faults.append(f"{said} still comes out, but of runs that were changed")
+    return faults
+
+
+def _run(record: Record, folder: Path) -> dict[str, Any]:
+    attempts, path = record.provenance.get("attempts") or [{}], record.path
+    files = [path / name for name in RUN_FILES if (path / name).is_file()]
+    files += sorted((path / "predictions").glob("*.parquet"))
+    return {
+        "path": os.path.relpath(path, folder),
+        "status": record.status,
+        "command": attempts[-1].get("command"),
+        "commit": (attempts[-1].get("code") or {}).get("commit"),
+        "files": {str(file.relative_to(path)): sha256(file) for file in files},
+    }
+
+
+def _changes(path: Path, files: Mapping[str, str]) -> list[str]:
+    if not path.is_dir():
+        return [f"the run {path} is gone"]
+    return [
+        f"{path / name} {'differs from what the report read' if (path / name).is_file() else 'is gone'}"
+        for name, sha in files.items()
+        if not (path / name).is_file() or sha256(path / name) != sha
+    ]
+
+
+def _outputs(folder: Path) -> list[str]:
+    """Everything the report wrote, but the manifest; the folder may hold the rest of a paper too."""
+    found = [path for name in OUTPUTS for path in (folder / name, *(folder / name).rglob("*")) if path.is_file()]
+    return sorted(str(path.relative_to(folder)) for path in found)
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,187 @@
+"""Run folders as records: what was asked, what came out, what it cost. Nothing is computed here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from research.config import Config, ModelConfig
+from research.errors import UserError
+from research.run import Run
+
+Status = Literal["finished", "unfinished", "pruned", "failed"]
+
+_DEFAULTS = asdict(Config(task="", model=ModelConfig(name="")))
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run folder as training left it. `config` has the defaults of keys younger than the run."""
+
+    path: Path
+    config: dict[str, Any]
+    result: dict[str, Any] | None  # result.json, None unless the run is finished
+    provenance: dict[str, Any]
+    outcome: dict[str, Any] | None  # outcome.json of a run that was pruned or failed
+
+    @property
+    def status(self) -> Status:
+        if self.result is not None:
+            return "finished"
+        return self.outcome["state"] if self.outcome is not None else "unfinished"
+
+    @property
+    def task(self) -> str:
+        return str(self.config["task"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.config["seed"])
+
+    @cached_property
+    def data_set(self) -> str:
+        """What tables call the data: the hub's name, else the folder the evaluated file stands in."""
+        data = self.config["data"]
+        if data["name"]:
+            return "/".join(filter(None, (str(data["name"]).rsplit("/")[-1], data["config"])))
+        return Path(data["test"] or data["validation"] or data["train"]).absolute().parent.name
+
+    @cached_property
+    def sweep(self) -> Path | None:
+        """The folder of the sweep this run is a trial of (`<sweep>/trials/<number>/seed<seed>`)."""
+        folders = [*self.path.absolute().parents][2:3]
+        return next((folder for folder in folders if (folder / "sweep.yaml").is_file()), None)
+
+    @property
+    def monitor(self) -> str:
+        """The score that chose the checkpoint; where that was the loss, the task's first score."""
+        scores = self.scores("validation") or self.scores("test")
+        monitor = (self.result or {}).get("monitor")
+        if monitor in scores and monitor != "loss":
+            return str(monitor)
+        return next((name for name in ("accuracy", "f1") if name in scores), "f1")
+
+    def scores(self, split: str) -> dict[str, float]:
+        """The scores of `validation` or `test` in the result, empty where there are none."""
+        return ((self.result or {}).get("metrics") or {}).get(split) or {}
+
+    def fingerprint(self, split: str) -> tuple[str, int] | None:
+        """sha256 and number of examples of a split: equal for equal examples. None where the run has no such split."""
+        data = (self.provenance.get("data") or {}).get(split)
+        return None if data is None else (data["sha256"], data["examples"])
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """Relative path -> sha256 of each predictions file, as the result tells them; empty for an older run."""
+        return (self.result or {}).get("files") or {}
+
+    @property
+    def splits(self) -> list[str]:
+        """The predictions files there are, without suffix: `test`, `validation`, `validation-00000217`, ..."""
+        return sorted(path.stem for path in (self.path / "predictions").glob("*.parquet"))
+
+    def predictions(self, split: str) -> pa.Table:
+        """The predictions of a split, checked against their hash where the run recorded one.
+
+        Raises UserError when the file is missing, is not the one the run wrote, or cannot be read.
+        """
+        name = f"predictions/{split}.parquet"
+        path = self.path / name
+        if not path.is_file():
+            held = f"it has those of {', '.join(self.splits)}" if self.splits else "it has none"
+            raise UserError(
+                f"The run {self.path} has no predictions of '{split}' ({held}); "
+                "`research evaluate` writes those of a finished run."
+            )
+        content = path.read_bytes()
+        if name in self.files and hashlib.sha256(content).hexdigest() != self.files[name]:
+            raise UserError(
+                f"{path} is not the file the run wrote: its sha256 differs from the one in result.json. "
+                "Restore it, or take the run out of the report."
+            )
+        try:
+            return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)  # of small files the fastest
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{path} is not a whole Parquet file: {error}.") from None
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl: `step` and named scalars."""
+        return Run(self.path).metrics()
+
+
+def read(paths: Sequence[str | Path]) -> list[Record]:
+    """The records of run folders, or of folders that hold them at any depth, each once, in the order of the paths.
+
+    Raises UserError where a path does not exist or holds no run, and for a file that is not what it should be.
+    """
+    found: dict[Path, Record] = {}
+    for given in map(Path, paths):
+        if not given.is_dir():
+            raise UserError(f"There is no folder {given}; give run folders, or folders that hold them.")
+        folders = list(run_folders(given))
+        if not folders:
+            raise UserError(f"{given} holds no run folder (one with a config.yaml that training wrote).")
+        for folder in folders:
+            if folder.resolve() not in found:
+                found[folder.resolve()] = read_one(folder)
+    if not found:
+        raise UserError("No runs were given; name run folders, or folders that hold them.")
+    return list(found.values())
+
+
+def run_folders(folder: Path) -> Iterator[Path]:
+    """Run folders in and below a folder, sorted; what lies inside a run is not searched."""
+    for where, folders, files in os.walk(folder, followlinks=True):
+        if "config.yaml" in files:
+            folders.clear()
+            yield Path(where)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+
+def read_one(folder: Path) -> Record:
+    """The record of one run folder."""
+    path = folder / "config.yaml"
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(config, dict) or "task" not in config:
+        raise UserError(f"{path} is not the config of a run: it names no task.")
+    result, provenance, outcome = (_json(folder / f"{name}.json") for name in ("result", "provenance", "outcome"))
+    return Record(folder, _completed(config, _DEFAULTS), result, provenance or {}, outcome)
+
+
+def status_counts(records: Iterable[Record]) -> dict[str, int]:
+    """How many records are finished, unfinished, pruned and failed; only what occurs."""
+    states = [record.status for record in records]
+    return {state: states.count(state) for state in ("finished", "unfinished", "pruned", "failed") if state in states}
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}.") from None
+    return content
+
+
+def _completed(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """`given`, with the defaults of the keys it lacks."""
+    full = {**defaults, **given}
+    for key, value in defaults.items():
+        if isinstance(value, dict) and value and isinstance(full[key], dict):
+            full[key] = _completed(full[key], value)
+    return full

@@ -1,0 +1,37 @@
+"""Reliability: bins as the recorded score has them."""
+
+import numpy as np
+import pytest
+
+from research.metrics.classification import calibration_error
+from research.report.figures.calibration import BINS, claims_of, reliability
+from tests.report import handmade, synthetic
+
+
+def test_bins_hold_their_lower_edge_and_their_means():
+    confidence = np.array([0.05, 1 / 15, 0.07, 0.95, 1.0])
+    right = np.array([True, False, True, True, False])
+    found = reliability(confidence, right)
+    assert found.size.tolist() == [1, 2, 1, 1]
+    assert found.confidence == pytest.approx([0.05, (1 / 15 + 0.07) / 2, 0.95, 1.0])
+    assert found.accuracy.tolist() == [1.0, 0.5, 1.0, 0.0]
+    assert found.error == pytest.approx((0.95 + 2 * abs(0.5 - (1 / 15 + 0.07) / 2) + 0.05 + 1.0) / 5)
+
+
+def test_the_error_is_the_recorded_score():
+    table = synthetic.make_table("sentiment", "reviews", "test", 500, 0.7, ("a", "b", "c"), {"seed": 0})
+    probabilities = np.array(table.column("probabilities").to_pylist())
+    gold = np.array([("a", "b", "c").index(label) for label in table.column("gold").to_pylist()])
+    assert BINS == 15
+    assert reliability(*claims_of(table)).error == pytest.approx(calibration_error(gold, probabilities), abs=1e-12)
+
+
+def test_words_are_the_claims_of_ner():
+    table = handmade.entities([("Anna met Oslo", "B-PER O B-LOC", "B-PER O O"), ("a", "O", "O")], [[0.9, 0.8, 0.6], [0.7]])
+    confidence, right = claims_of(table)
+    assert confidence.tolist() == [0.9, 0.8, 0.6, 0.7]
+    assert right.tolist() == [True, True, False, True]
+
+
+def test_predictions_without_a_confidence_are_left_out():
+    assert reliability(np.array([np.nan, 0.5]), np.array([True, True])).size.tolist() == [1]

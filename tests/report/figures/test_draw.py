@@ -1,0 +1,126 @@
+"""All figures of a study, drawn from its runs."""
+
+import numpy as np
+import pytest
+from pypdf import PdfReader
+
+from research.report import figures
+from research.report.figures import budget, sizes, sweep_map
+from research.report.groups import group
+from research.report.records import read
+from research.report.searches import searches
+from research.report.statistics.expected import expected_validation
+from tests.report.sweeps import SPACE, write_sweep
+
+
+def text_of(path):
+    return " ".join(PdfReader(path).pages[0].extract_text().split())
+
+
+def test_a_grid_has_the_figures_its_runs_allow(grid, tmp_path):
+    records = read([grid])
+    drawn = figures.draw(group(records), records, tmp_path / "figures")
+    names = [path.stem for path in drawn]
+    assert names == [
+        "scores-news", "scores-reviews", "scores-wiki", "learning-news", "learning-reviews", "learning-wiki",
+        "calibration-news", "calibration-reviews", "calibration-wiki", "confusion-news", "confusion-reviews",
+    ]  # fmt: skip
+    assert all(path.with_suffix(".png").stat().st_size > 5000 for path in drawn)
+    by_name = {path.stem: path for path in drawn}
+    learning = text_of(by_name["learning-reviews"])
+    assert "optimiser steps" in learning and "validation accuracy" in learning and "lr 3e-5 (5)" in learning
+    assert "test F1" in text_of(by_name["scores-news"])
+    assert "one standard deviation" in drawn[by_name["learning-news"]]
+
+
+def test_single_runs_of_one_setting_have_curves_but_no_distribution(make_run, tmp_path):
+    records = read([make_run()])
+    names = [path.stem for path in figures.draw(group(records), records, tmp_path / "figures")]
+    assert names == ["learning-reviews", "calibration-reviews", "confusion-reviews"]
+
+
+def test_names_of_any_script_and_with_special_characters(make_run, tmp_path):
+    labels = ("50 % & more_$x$", "坏的", "<b>good</b>")
+    records = read([make_run(data_set="评论 & co", labels=labels, seed=seed) for seed in range(2)])
+    drawn = figures.draw(group(records), records, tmp_path / "figures")
+    confusion = next(path for path in drawn if path.stem.startswith("confusion"))
+    assert confusion.stem == "confusion-评论-co"
+    shown = text_of(confusion)
+    assert "50 % & more_$x$" in shown and "<b>good</b>" in shown and "坏的" in shown
+
+
+def test_a_data_map_is_drawn_where_evaluations_were_kept(make_run, tmp_path):
+    records = read([make_run(keep_predictions=True)])
+    drawn = figures.draw(group(records), records, tmp_path / "figures")
+    path = next(path for path in drawn if path.stem == "cartography-reviews")
+    assert "60 validation examples" in drawn[path]
+    assert "variability" in text_of(path) and "correctness" in text_of(path)
+
+
+def test_ranks_need_three_systems_and_three_data_sets(make_run, tmp_path):
+    for data_set in ("a", "b", "c"):
+        for rate, quality in ((1e-5, 0.9), (3e-5, 0.7), (1e-4, 0.5)):
+            make_run(data_set=data_set, quality=quality, examples=200, config={"optim.lr": rate})
+    records = read([tmp_path / "runs"])
+    drawn = figures.draw(group(records), records, tmp_path / "figures")
+    path = next(path for path in drawn if path.stem == "ranks")
+    assert "lr 1e-5 (1.00)" in text_of(path) and "critical difference 1.91" in text_of(path)
+    assert "3 systems over 3 data sets" in drawn[path]
+
+
+def test_scores_over_the_size_of_the_training_set(make_run, tmp_path):
+    for size in (10, 20, 40):
+        for seed in range(2):
+            make_run(seed=seed, quality=0.5 + size / 100, examples=60, config={"data.max_train_examples": size})
+    records = read([tmp_path / "runs"])
+    for record in records:  # as training records a part of the data
+        record.provenance["data"]["train"]["examples"] = record.config["data"]["max_train_examples"]
+    grid = group(records)
+    series = sizes.series_of(grid.groups)
+    (points,) = series.values()
+    assert list(points) == [10, 20, 40] and all(len(scores) == 2 for scores in points.values())
+    drawn = figures.draw(grid, records, tmp_path / "figures")
+    assert "training examples" in text_of(next(path for path in drawn if path.stem == "sizes-reviews"))
+
+
+TRIALS = [(10 ** -(5 - i / 8), 0.02 * i, 0.5 + 0.05 * i, "finished") for i in range(7)] + [
+    (1e-4, 0.2, 0.5, "pruned"),
+    (9e-5, 0.19, 0.5, "failed"),
+]
+
+
+def test_a_random_search_has_a_map_and_a_budget_curve(tmp_path):
+    folder = write_sweep(tmp_path / "lr-warmup", TRIALS)
+    records = read([folder])
+    drawn = figures.draw(group(records), records, tmp_path / "figures")
+    by_name = {path.stem: path for path in drawn}
+    shown = text_of(by_name["sweep-lr-warmup"])
+    assert "learning rate" in shown and "warmup (share of steps)" in shown and "5e-5" in shown
+    assert "Crosses: 1 pruned" in drawn[by_name["sweep-lr-warmup"]] and "1 failed" in drawn[by_name["sweep-lr-warmup"]]
+    caption = drawn[by_name["budget-lr-warmup"]]
+    assert "8 trials" in caption and "1 pruned trials count" in caption and "1 trials without a score" in caption
+
+
+def test_the_budget_curve_has_the_unbiased_estimates(tmp_path):
+    search = searches(read([write_sweep(tmp_path / "lr", TRIALS)]))[0]
+    scores = budget.scores_of(search)
+    assert len(scores) == 8
+    with figures.style.applied():
+        axes = budget.draw(expected_validation(scores, "random"), "accuracy").axes[0]
+    means = axes.lines[0].get_ydata()
+    assert means[0] == pytest.approx(scores.mean()) and means[-1] == pytest.approx(scores.max())
+    assert np.all(np.diff(means) >= 0)
+
+
+def test_an_adaptive_search_has_a_map_but_no_budget_curve(tmp_path):
+    records = read([write_sweep(tmp_path / "lr", TRIALS, sampler={"name": "tpe"})])
+    names = {path.stem for path in figures.draw(group(records), records, tmp_path / "figures")}
+    assert "sweep-lr" in names and "budget-lr" not in names
+
+
+def test_a_search_of_one_parameter_is_a_slice(tmp_path):
+    space = {"optim.lr": SPACE["optim.lr"]}
+    search = searches(read([write_sweep(tmp_path / "lr", TRIALS, space=space)]))[0]
+    with figures.style.applied():
+        axes = sweep_map.draw_slice(search, ["optim.lr"]).axes[0]
+    assert axes.get_xscale() == "log" and len(axes.lines[0].get_xdata()) == 7

@@ -1,0 +1,44 @@
+"""Tables as they are shown and written."""
+
+import csv
+
+import pytest
+
+from research.report.content import Cell, cell, file_name, markdown, table, write_csv
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "number"),
+    [
+        (12345, "12,345", 12345.0),
+        (0.91237, "0.9124", 0.91237),
+        ("a", "a", None),
+        (None, "", None),
+        (float("nan"), "", None),
+        (True, "True", None),
+    ],
+)
+def test_values_are_shown_rounded_and_kept_whole(value, text, number):
+    assert (cell(value).text, cell(value).value) == (text, number)
+
+
+def test_markdown_escapes_what_would_break_the_table():
+    shown = table("T", ("name", "n"), [["<b>a|b</b>\nc", 3]])
+    assert markdown(shown) == "| name | n |\n| --- | --- |\n| &lt;b&gt;a\\|b&lt;/b&gt; c | 3 |\n"
+
+
+def test_csv_has_the_numbers_in_full(tmp_path):
+    write_csv(table("T", ("text", "share", "count"), [["a,b\n“中文”", 1 / 3, 12345]]), tmp_path / "t.csv")
+    with open(tmp_path / "t.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows[1] == ["a,b\n“中文”", repr(1 / 3), "12345"]
+
+
+def test_cells_pass_through():
+    best = Cell("0.9", 0.9, (), "best")
+    assert cell(best) is best
+
+
+@pytest.mark.parametrize(("title", "name"), [("Slices of glue/sst2", "slices-of-glue-sst2"), ("新闻 ner", "新闻-ner"), ("../..", "table")])
+def test_file_names_have_no_separators(title, name):
+    assert file_name(title) == name

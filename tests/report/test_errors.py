@@ -1,0 +1,134 @@
+"""Error analysis of every system of a study: tables, CSV files, what is left out."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from research import predictions
+from research.errors import UserError
+from research.report import errors
+from research.report.examples import read as read_examples
+from research.report.groups import group
+from research.report.records import read
+
+
+def tables_of(analysed):
+    return {table.title: table for tables in analysed["sections"].values() for table in tables}
+
+
+def rows(table):
+    return [[cell.text for cell in row] for row in table.rows]
+
+
+@pytest.fixture
+def analysed(grid, tmp_path):
+    return tables_of(errors.analyse(group(read([grid])), tmp_path / "errors"))
+
+
+def test_every_section_has_its_tables(analysed, tmp_path):
+    assert set(analysed) == {
+        *(f"{kind} {name}" for name in ("reviews", "news", "wiki")
+          for kind in ("Slices of", "Worst examples of", "Most confidently wrong on", "Agreement on", "Where the two best differ on")),
+        "Entity errors on news",
+    }  # fmt: skip
+    assert len(list((tmp_path / "errors").glob("*.csv"))) == len(analysed)
+
+
+def test_slices_stand_side_by_side_with_the_runs_behind_them(analysed, grid):
+    table = analysed["Slices of reviews"]
+    labels = [row for row in table.rows if row[0].text == "gold label"]
+    assert [(row[1].text, row[2].text) for row in labels] == [
+        ("negative", "lr 3e-5"), ("negative", "lr 1e-4"), ("positive", "lr 3e-5"), ("positive", "lr 1e-4"),
+    ]  # fmt: skip
+    assert len(labels[0][5].runs) == 5
+    # the accuracy on a label is its recall, which the runs recorded
+    recorded = [record.scores("test")["recall/negative"] for record in read(labels[0][5].runs)]
+    assert labels[0][5].value == pytest.approx(np.mean(recorded))
+
+
+def test_entity_errors_are_counted_per_run(analysed):
+    table = analysed["Entity errors on news"]
+    total = next(row for row in rows(table) if row[:2] == ["lr 3e-5", "all"])
+    correct, kind, boundary, both, missed, spurious = map(float, total[2:])
+    gold = correct + kind + boundary + both + missed
+    by_type = [row for row in rows(table) if row[0] == "lr 3e-5" and row[1] != "all"]
+    assert {row[1] for row in by_type} == {"LOC", "ORG", "PER"}
+    assert sum(float(row[2]) for row in by_type) == pytest.approx(correct, abs=0.2)
+    worse = next(row for row in rows(table) if row[:2] == ["lr 1e-4", "all"])
+    assert sum(map(float, worse[2:7])) == pytest.approx(gold, abs=0.2)  # the same gold entities
+    assert float(worse[2]) < correct and spurious > 0
+
+
+def test_the_worst_and_the_most_confident_mistakes(analysed, grid):
+    worst = [row for row in analysed["Worst examples of wiki"].rows]
+    scores = [row[1].value for row in worst]
+    assert scores == sorted(scores) and scores[-1] < 1 and len(worst) == errors.MOST_EXAMPLES
+    wrong = analysed["Most confidently wrong on reviews"].rows
+    sure = [row[1].value for row in wrong]
+    assert sure == sorted(sure, reverse=True)
+    runs = [read_examples(record.predictions("test")) for record in read(wrong[0][1].runs)]
+    for row in wrong:
+        i = runs[0].ids.index(row[0].text)
+        assert np.mean([not run.right[i] for run in runs]) > 0.5
+        assert row[1].value == pytest.approx(np.mean([run.confidence[i] for run in runs if not run.right[i]]))
+
+
+def test_agreement_adds_up(analysed):
+    (row,) = analysed["Agreement on reviews"].rows
+    assert (row[0].text, row[1].text) == ("lr 3e-5", "lr 1e-4")
+    assert sum(cell.value for cell in row[2:6]) == pytest.approx(1)
+    assert row[3].value > row[4].value  # the better system alone is right more often
+    assert rows(analysed["Agreement on wiki"])[0][-1] == ""  # no labels, no kappa
+
+
+def test_csv_has_the_whole_numbers(analysed, tmp_path):
+    with open(tmp_path / "errors" / "agreement-on-reviews.csv", newline="", encoding="utf-8") as file:
+        header, row = csv.reader(file)
+    assert header[2] == "both right"
+    assert float(row[2]) == analysed["Agreement on reviews"].rows[0][2].value
+
+
+def test_kept_evaluations_give_a_data_map(make_run, tmp_path):
+    make_run(keep_predictions=True)
+    table = tables_of(errors.analyse(group(read([tmp_path / "runs"])), tmp_path / "errors"))["Data map of reviews"]
+    assert [row[0].text for row in table.rows] == ["easy"] * 5 + ["ambiguous"] * 5 + ["hard"] * 5
+    easy, hard = table.rows[0], table.rows[10]
+    assert easy[2].value > 0.8 > 0.2 > hard[2].value
+
+
+def test_unseen_entities_where_the_training_split_was_evaluated(make_run, tmp_path):
+    path = make_run(task="ner", data_set="news", examples=80)
+    predictions.write(predictions.read(path / "predictions" / "test.parquet").slice(0, 10), path / "predictions" / "train.parquet")
+    table = tables_of(errors.analyse(group(read([path])), tmp_path / "errors"))["Slices of news"]
+    assert {row[1].text for row in table.rows if row[0].text == "entity in training"} == {"seen", "unseen"}
+
+
+def test_a_single_system_has_nobody_to_agree_with(make_run, tmp_path):
+    make_run()
+    found = errors.analyse(group(read([tmp_path / "runs"])), tmp_path / "errors")
+    assert "Agreement" not in found["sections"] and found["notes"] == []
+
+
+def test_runs_without_predictions_are_told(make_run, tmp_path):
+    path = make_run()
+    for file in (path / "predictions").glob("*.parquet"):
+        file.unlink()
+    found = errors.analyse(group(read([path])), tmp_path / "errors")
+    assert found == {"sections": {}, "notes": ["reviews: the runs have no predictions to analyse."]}
+
+
+def test_edited_predictions_are_refused(make_run, tmp_path):
+    path = make_run()
+    table = predictions.read(path / "predictions" / "test.parquet")
+    predictions.write(table.slice(1), path / "predictions" / "test.parquet")
+    with pytest.raises(UserError, match=r"test\.parquet is not the file the run wrote"):
+        errors.analyse(group(read([path])), tmp_path / "errors")
+
+
+def test_the_best_of_many_systems_are_analysed_and_the_others_told(make_run, tmp_path):
+    for i in range(errors.MOST_SYSTEMS + 2):
+        make_run(quality=0.5 + 0.05 * i, config={"optim.lr": 1e-5 * (i + 1)})
+    found = errors.analyse(group(read([tmp_path / "runs"])), tmp_path / "errors")
+    assert found["notes"] == ["reviews: The 6 best of 8 systems by validation score."]
+    assert len(tables_of(found)["Agreement on reviews"].rows) == errors.MOST_SYSTEMS - 1

@@ -1,0 +1,146 @@
+"""The page as text: what stands in it, what is escaped, what every number leads to."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from research.report import checklist, content, errors, page
+from research.report.content import Cell, Table
+from research.report.groups import group
+from research.report.records import read
+
+VOID = {"meta", "link", "input", "img", "br"}
+
+
+class Parsed(HTMLParser):
+    """Elements with their attributes and texts; raises where tags do not close in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.text = [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self.open):
+            self.text.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def whole_page(records, folder, **others):
+    grid = group(records)
+    shown = page.Content(
+        title="a study", command=["research", "report", "runs"], records=records,
+        errors=errors.analyse(grid, folder / "errors"), checklist=checklist.answer(records, grid, folder), **others,
+    )  # fmt: skip
+    return page.write(folder, shown).read_text(encoding="utf-8")
+
+
+def test_a_number_leads_to_its_runs_and_a_run_to_its_folder(make_run, tmp_path):
+    runs = [make_run(seed=seed) for seed in range(3)]
+    records = read(runs)
+    scores = Table("Scores", ("system", "F1"), [[Cell("x"), Cell("90.1", 0.901, (runs[0], runs[2]), "best")]])
+    (tmp_path / "paper").mkdir()
+    parsed = Parsed(whole_page(records, tmp_path / "paper", scores=[scores]))
+    number = next(a for a in parsed.all("a") if a.get("data-runs") == "0 2")
+    assert number["href"] == "#run-0"
+    assert [a["id"] for a in parsed.all("tr") if "id" in a] == ["run-0", "run-1", "run-2"]
+    links = [a["href"] for a in parsed.all("a") if a["href"].startswith("../runs/")]
+    assert links == ["../runs/0000", "../runs/0001", "../runs/0002"]
+    assert all((tmp_path / "paper" / link / "config.yaml").is_file() for link in links)
+
+
+def test_every_link_inside_the_page_has_its_target(grid, tmp_path):
+    parsed = Parsed(whole_page(read([grid]), tmp_path))
+    ids = [a["id"] for _, a in parsed.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    targets = {a["href"][1:] for a in parsed.all("a") if a["href"].startswith("#")}
+    assert targets and targets <= set(ids)
+
+
+def test_texts_and_names_are_escaped(make_run, tmp_path):
+    evil = "</script><script>window.pwned=1</script>"
+    make_run(data_set="<img src=x onerror=alert(1)>", labels=("好 & <b>", evil))
+    text = whole_page(read([tmp_path / "runs"]), tmp_path, notes=[evil], significance=[Table(evil, (evil,), [[Cell(evil)]])])
+    parsed = Parsed(text)
+    assert len(parsed.all("script")) == 1 and parsed.all("b") == [] and parsed.all("img") == []
+    shown = "".join(parsed.text)
+    assert evil in shown and "好 & <b>" in shown and "<img src=x onerror=alert(1)>" in shown
+
+
+def test_nothing_is_loaded_from_elsewhere(grid, tmp_path):
+    text = whole_page(read([grid]), tmp_path)
+    parsed = Parsed(text)
+    sources = [a[name] for _, a in parsed.elements for name in ("src", "href") if name in a]
+    assert not [source for source in sources if re.match(r"(https?:)?//", source)]
+    policy = next(a["content"] for a in parsed.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+
+
+def test_figures_stand_inside_the_page(make_run, tmp_path):
+    make_run()
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    (folder / "a b.pdf").write_bytes(b"%PDF")
+    (folder / "a b.png").write_bytes(b"\x89PNG")
+    parsed = Parsed(whole_page(read([tmp_path / "runs"]), tmp_path, figures={folder / "a b.pdf": "What <it> shows"}))
+    (image,) = parsed.all("img")
+    assert image == {"src": "data:image/png;base64,iVBORw==", "alt": "What <it> shows"}
+    assert "figures/a%20b.pdf" in [a["href"] for a in parsed.all("a")]
+
+
+def test_long_texts_are_folded_and_whole(make_run, tmp_path):
+    make_run()
+    text = "word " * 100
+    parsed = Parsed(whole_page(read([tmp_path / "runs"]), tmp_path, scores=[content.table("T", ("a",), [[text]])]))
+    assert {"class": "long"} in parsed.all("details")
+    assert text.strip() in "".join(parsed.text)
+
+
+def test_failed_and_pruned_runs_are_counted_and_listed(make_run, tmp_path):
+    for status in ("finished", "pruned", "failed", "unfinished"):
+        make_run(status=status)
+    parsed = Parsed(whole_page(read([tmp_path / "runs"]), tmp_path))
+    shown = " ".join("".join(parsed.text).split())
+    assert "4 runs: 1 finished, 1 unfinished, 1 pruned, 1 failed." in shown
+    assert len([a for a in parsed.all("tr") if "id" in a]) == 4
+
+
+def test_a_page_without_figures_errors_and_checklist_is_whole(make_run, tmp_path):
+    records = read([make_run()])
+    text = page.write(tmp_path, page.Content("t", ["research"], records)).read_text(encoding="utf-8")
+    assert [a["href"] for a in Parsed(text).all("a")][0] == "#runs"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_colour_can_be_read_on_every_ground(scheme):
+    css = (page.TEMPLATES / "page.css").read_text(encoding="utf-8")
+    block = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[scheme == "dark"]
+    colours = dict(re.findall(r"--(\w+): (#\w{6})", block))
+    for text in ("text", "quiet", "link", "ask"):
+        for ground in ("ground", "raised"):
+            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+    assert contrast(colours["text"], colours["mark"]) >= 4.5
+
+
+def contrast(first, second):
+    """The contrast ratio of WCAG 2."""
+
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+        return sum(weight * x for weight, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)

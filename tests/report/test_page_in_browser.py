@@ -1,0 +1,146 @@
+"""The page in a real Chromium: sorting, filtering, links to runs, light and dark, narrow and wide, no errors."""
+
+import shutil
+
+import pytest
+
+from research.report import checklist, errors, figures, page
+from research.report.content import Cell, Table
+from research.report.groups import group
+from research.report.records import read
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("chromedriver")),
+    reason="needs Debian's chromium and chromium-driver",
+)
+EVIL = "<script>window.pwned = 1</script>"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def opened(browser, grid, make_run, tmp_path):
+    """The page of a study with every section, opened; a second call of a test opens it anew."""
+    make_run(data_set="reviews", seed=9, status="failed", config={"optim.lr": 3e-5})
+    records = read([grid])
+    grid_of_runs = group(records)
+    runs = [record.path for record in records]
+    rows = [
+        [Cell("b 10"), Cell("90.1 ± 0.2", 0.901, (runs[0], runs[3]), "best"), Cell("")],
+        [Cell("b 9"), Cell("100.0", 1.0, (runs[1],)), Cell("0.5", 0.5)],
+        [Cell(EVIL), Cell("9.5", 0.095, tuple(runs)), Cell("-2", -2.0)],
+    ]
+    folder = tmp_path / "paper"
+    folder.mkdir()
+    shown = page.Content(
+        title="A study of learning rates", command=["research", "report", "runs", "--output", "paper"], records=records,
+        scores=[Table("Scores", ("system", "F1", "other"), rows, "Per cent.")], notes=["A note " + EVIL],
+        figures=figures.draw(grid_of_runs, records, folder / "figures"),
+        errors=errors.analyse(grid_of_runs, folder / "errors"),
+        checklist=checklist.answer(records, grid_of_runs, folder),
+    )  # fmt: skip
+    path = page.write(folder, shown)
+    browser.get(path.as_uri())
+    yield browser
+    found = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    assert found == []
+    assert browser.execute_script("return window.pwned") is None
+
+
+def column(browser, table, index, visible=True):
+    return browser.execute_script(
+        """return [...document.querySelector(arguments[0]).tBodies[0].rows]
+             .filter((row) => !row.hidden).map((row) => row.cells[arguments[1]].textContent.trim())""",
+        table, index,
+    )  # fmt: skip
+
+
+def click(browser, selector):
+    browser.execute_script("document.querySelector(arguments[0]).click()", selector)
+
+
+def write(browser, selector, text):
+    browser.execute_script(
+        """const box = document.querySelector(arguments[0]); box.value = arguments[1];
+           box.dispatchEvent(new Event("input"))""",
+        selector, text,
+    )  # fmt: skip
+
+
+SCORES = "#scores table"
+
+
+def test_sorting_by_numbers_texts_and_with_empty_cells(opened):
+    head = f"{SCORES} th:nth-child({{}}) button"
+    click(opened, head.format(2))
+    assert column(opened, SCORES, 1) == ["9.5", "90.1 ± 0.2", "100.0"]
+    click(opened, head.format(2))
+    assert column(opened, SCORES, 1) == ["100.0", "90.1 ± 0.2", "9.5"]
+    state = "return document.querySelector('#scores th:nth-child(2)').getAttribute('aria-sort')"
+    assert opened.execute_script(state) == "descending"
+    click(opened, head.format(1))
+    assert column(opened, SCORES, 0) == [EVIL, "b 9", "b 10"]
+    assert opened.execute_script(state) is None
+    for expected in (["-2", "0.5", ""], ["0.5", "-2", ""]):
+        click(opened, head.format(3))
+        assert column(opened, SCORES, 2) == expected
+
+
+def test_filtering_by_words(opened):
+    write(opened, "#scores input", "B 9")
+    assert column(opened, SCORES, 0) == ["b 9"]
+    assert opened.execute_script("return document.querySelector('#scores output').textContent") == "1 of 3"
+    write(opened, "#scores input", "")
+    assert len(column(opened, SCORES, 0)) == 3
+
+
+def test_a_number_shows_its_runs_and_the_button_all_again(opened):
+    total = len(column(opened, "#runs table", 0))
+    assert total == 31
+    click(opened, "#scores a[data-runs]")
+    assert len(column(opened, "#runs table", 0)) == 2
+    assert opened.execute_script("return document.querySelector('#chosen span').textContent") == "2 runs behind 90.1 ± 0.2"
+    click(opened, "#chosen button")
+    assert len(column(opened, "#runs table", 0)) == total
+    write(opened, "#runs input", "failed")
+    assert column(opened, "#runs table", 4) == ["failed"]
+
+
+def test_a_link_opens_the_closed_table_it_leads_to(opened):
+    closed = "return document.querySelector('#table-packages details').open"
+    assert opened.execute_script(closed) is False
+    click(opened, "a[href='#table-packages']")
+    assert opened.execute_async_script(f"setTimeout(() => arguments[0]((() => {{{closed}}})()), 100)") is True
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_overflows_and_colours_follow_the_scheme(opened, width, scheme):
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    media = [{"name": "prefers-color-scheme", "value": scheme}]
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    opened.execute_script("document.querySelectorAll('details').forEach((each) => each.open = true)")
+    assert opened.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [width, width]
+    wide = """return [...document.querySelectorAll("body *")].filter((each) => !each.closest(".scroll table")
+              && each.getBoundingClientRect().right > innerWidth + 0.5).map((each) => each.outerHTML.slice(0, 80))"""
+    assert opened.execute_script(wide) == []
+    ground = opened.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 23, 27)"}[scheme]
+
+
+def test_every_figure_is_drawn(opened):
+    sizes = opened.execute_script("return [...document.images].map((image) => [image.complete, image.naturalWidth])")
+    assert len(sizes) == 11 and all(complete and width == 990 for complete, width in sizes)

@@ -1,0 +1,83 @@
+"""Searches told from the folders of sweeps."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from research.report.records import read
+from research.report.searches import bounds, searches
+from tests.report.sweeps import SPACE, write_sweep
+
+TRIALS = [
+    (1e-5, 0.0, 0.6, "finished"),
+    (3e-5, 0.1, 0.9, "finished"),
+    (1e-4, 0.2, 0.5, "pruned"),
+    (9e-5, 0.2, 0.5, "failed"),
+]
+
+
+@pytest.fixture
+def search(tmp_path):
+    return searches(read([write_sweep(tmp_path / "lr", TRIALS, seeds=2)]))[0]
+
+
+def test_trials_have_parameters_states_and_mean_scores(search):
+    assert [(t.number, t.state) for t in search.trials] == [(0, "finished"), (1, "finished"), (2, "pruned"), (3, "failed")]
+    assert search.trials[1].parameters == {"optim.lr": 3e-5, "optim.warmup_ratio": 0.1}
+    scores = [json.loads((run.path / "result.json").read_text())["metrics"]["validation"]["accuracy"]
+              for run in search.trials[1].runs]  # fmt: skip
+    assert len(scores) == 2 and search.trials[1].score == pytest.approx(np.mean(scores))
+
+
+def test_a_pruned_trial_has_its_last_score_and_a_failed_one_none(search):
+    last = [[row for row in run.metrics() if "validation/accuracy" in row][-1] for run in search.trials[2].runs]
+    assert search.trials[2].score == pytest.approx(np.mean([row["validation/accuracy"] for row in last]))
+    assert search.trials[3].score is None
+
+
+def test_the_best_is_a_finished_trial(search):
+    assert search.best.number == 1
+    assert (search.sampler, search.pruner, search.metric, search.maximises) == ("random", "median", "accuracy", True)
+
+
+def test_a_loss_is_minimised(tmp_path):
+    folder = write_sweep(tmp_path / "lr", TRIALS[:2], metric="loss", sampler={"name": "tpe"})
+    search = searches(read([folder]))[0]
+    assert search.best.score == min(trial.score for trial in search.trials)
+    assert search.sampler == "tpe"
+
+
+def test_the_table_of_trials_knows_better_than_the_runs(tmp_path):
+    """Pruned over seeds, a trial's runs are whole; a trial whose worker died goes on later."""
+    folder = write_sweep(tmp_path / "lr", TRIALS[:2])
+    states, scores = ["pruned", "interrupted"], [0.25, None]
+    pq.write_table(pa.table({"number": [0, 1], "state": states, "score": scores}), folder / "trials.parquet")
+    trials = searches(read([folder]))[0].trials
+    assert [trial.state for trial in trials] == ["pruned", "unfinished"]
+    assert trials[0].score == 0.25 and 0 < trials[1].score < 1
+
+
+def test_a_parameter_that_was_not_searched_in_a_trial_has_no_value(tmp_path):
+    space = {"optim.lr": SPACE["optim.lr"], "optim.warmup_ratio": {"low": 0, "high": 1, "when": {"optim.lr": [3e-5]}}}
+    trials = searches(read([write_sweep(tmp_path / "lr", TRIALS[:2], space=space)]))[0].trials
+    assert [trial.parameters["optim.warmup_ratio"] for trial in trials] == [None, 0.1]
+
+
+def test_runs_outside_sweeps_are_no_trials(make_run):
+    assert searches(read([make_run()])) == []
+
+
+@pytest.mark.parametrize(
+    ("space", "text"),
+    [
+        ({"low": 1e-5, "high": 1e-4, "log": True}, "1e-5 to 1e-4, log scale"),
+        ({"low": 8, "high": 32, "step": 8}, "8 to 32, in steps of 8"),
+        ({"choices": ["linear", "cosine"], "low": None, "when": {}}, "{linear, cosine}"),
+        ({"low": 1, "high": 3, "when": {"optim.schedule": "cosine"}}, "1 to 3, where optim.schedule is cosine"),
+    ],
+)
+def test_bounds_as_people_write_them(space, text):
+    assert bounds(space) == text

@@ -1,0 +1,133 @@
+"""The W&B report: its recipe, what is sent to a stand-in server, and what happens without one."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from research.errors import UserError
+from research.report import wandb_report
+from research.report.groups import group
+from research.report.records import read
+from tests.report.sweeps import write_sweep
+from tests.wandb_server import WandbServer
+
+SCORES = "| system | F1 |\n| --- | --- |\n| a &lt;b&gt; | 90.1 |\n"
+TRIALS = [(1e-5, 0.0, 0.6, "finished"), (3e-5, 0.1, 0.9, "finished")]
+
+
+def on_wandb(folders):
+    """Give run folders W&B ids: r0, r1, ..."""
+    for i, folder in enumerate(folders):
+        (folder / "wandb").mkdir()
+        (folder / "wandb" / "run_id").write_text(f"r{i}")
+
+
+@pytest.fixture
+def study(make_run, tmp_path):
+    """Two systems of two runs each, one more that is not on W&B, and a search."""
+    runs = [make_run(f"{rate}-{seed}", seed=seed, config={"optim.lr": rate}) for rate in (1e-5, 3e-5) for seed in (0, 1)]
+    on_wandb([*runs, *(write_sweep(tmp_path / "lr", TRIALS) / "trials" / f"{i:04d}" / "seed0" for i in range(2))])
+    make_run("other", seed=2, config={"optim.lr": 1e-5})
+    records = read([tmp_path / "runs", tmp_path / "lr"])
+    return records, group(records)
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    with WandbServer() as server:
+        for name, value in {**server.environment, "WANDB_DIR": str(tmp_path), "WANDB_CONFIG_DIR": str(tmp_path)}.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+def blocks_of(view):
+    return json.loads(view["spec"])["blocks"]
+
+
+def panels_of(view):
+    grids = [block for block in blocks_of(view) if block["type"] == "panel-grid"]
+    return [(grid["metadata"]["runSets"], grid["metadata"]["panelBankSectionConfig"]["panels"]) for grid in grids]
+
+
+def test_the_recipe_has_the_systems_their_runs_and_the_searches(study, tmp_path):
+    assert wandb_report.build(*study, SCORES, tmp_path, save=False) is None
+    recipe = yaml.safe_load((tmp_path / "wandb_report.yaml").read_text(encoding="utf-8"))
+    assert (recipe["project"], recipe["entity"], recipe["scores"]) == ("research", None, SCORES)
+    (data_set,) = recipe["data_sets"]
+    assert (data_set["metric"], data_set["split"]) == ("accuracy", "test")
+    assert data_set["systems"] == {"lr 1e-5": ["r0", "r1"], "lr 3e-5": ["r2", "r3"]}
+    assert recipe["searches"] == [
+        {"name": "lr", "metric": "validation/accuracy", "runs": ["r4", "r5"],
+         "parameters": {"optim.lr": True, "optim.warmup_ratio": False}}
+    ]  # fmt: skip
+    assert [run["id"] for run in recipe["runs"]].count(None) == 1
+
+
+@pytest.mark.slow
+def test_a_draft_with_the_same_content_is_saved(study, server, tmp_path):
+    address = wandb_report.build(*study, SCORES, tmp_path, save=True)
+    (view,) = server.views
+    assert view["type"] == "runs/draft" and view["entityName"] == "someone" and view["projectName"] == "research"
+    assert view["displayName"] == tmp_path.name and address.endswith(f"reports/{tmp_path.name}--view1")
+    assert SCORES in json.dumps(blocks_of(view), ensure_ascii=False).replace("\\n", "\n")
+    curves, search, runs = panels_of(view)
+    sets, panels = curves
+    assert [each["name"] for each in sets] == ["lr 1e-5", "lr 3e-5"]
+    assert '["r0", "r1"]' in json.dumps(sets[0]["filters"])
+    assert [panel["viewType"] for panel in panels] == ["Run History Line Plot", "Run History Line Plot", "Bar Chart"]
+    line = panels[0]["config"]
+    assert line["metrics"] == ["validation/accuracy"] and line["xAxis"] == "trainer/global_step"
+    assert (line["groupAgg"], line["groupArea"]) == ("mean", "stddev")
+    kinds = [panel["viewType"] for panel in search[1]]
+    assert kinds == ["Parallel Coordinates Plot", "Parameter Importance", "Scatter Plot", "Scatter Plot"]
+    columns = search[1][0]["config"]["columns"]
+    assert [column["accessor"] for column in columns] == [
+        "config:optim.value.lr", "config:optim.value.warmup_ratio", "summary:validation/accuracy",
+    ]  # fmt: skip
+    assert columns[0]["log"] is True
+    assert [panel["viewType"] for panel in runs[1]] == ["Run Comparer"]
+    text = json.dumps(blocks_of(view))
+    assert "/someone/research/runs/r0" in text and str(study[0][0].path.absolute()) in text
+    assert "not on W&B" in text
+
+
+@pytest.mark.slow
+def test_the_recipe_alone_builds_it_again(study, server, tmp_path):
+    wandb_report.build(*study, SCORES, tmp_path, save=False)
+    path = tmp_path / "wandb_report.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("title: ", "title: Again, "), encoding="utf-8")
+    command = [sys.executable, "-m", "research.report.wandb_report", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert server.views[0]["displayName"] == f"Again, {tmp_path.name}"
+    assert done.stdout.strip().endswith("--view1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["forbidden", "broken", "nonsense"])
+def test_a_server_that_does_not_take_it_is_told_and_the_recipe_kept(study, server, tmp_path, mode):
+    server.mode = mode
+    with pytest.raises(UserError, match="W&B did not take the report.*wandb_report.yaml"):
+        wandb_report.build(*study, SCORES, tmp_path, save=True)
+    assert (tmp_path / "wandb_report.yaml").is_file() and server.views == []
+
+
+def test_runs_that_were_not_recorded_for_wandb_are_refused(make_run, tmp_path):
+    records = read([make_run()])
+    with pytest.raises(UserError, match="None of the runs was recorded for W&B"):
+        wandb_report.build(records, group(records), SCORES, tmp_path, save=False)
+    assert not (tmp_path / "wandb_report.yaml").exists()
+
+
+def test_runs_of_another_project_are_listed_but_not_drawn(make_run, tmp_path):
+    here = [make_run(seed=seed) for seed in range(2)]
+    there = make_run(seed=2, config={"wandb.project": "elsewhere"})
+    on_wandb([*here, there])
+    records = read([tmp_path / "runs"])
+    recipe = wandb_report.recipe(records, group(records), SCORES, "t")
+    assert recipe["project"] == "research"
+    assert recipe["data_sets"][0]["systems"] == {"encoder-a": ["r0", "r1"]}
+    assert [run["elsewhere"] for run in recipe["runs"]] == [False, False, True]
