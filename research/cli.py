@@ -8,9 +8,14 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from research import __version__
-from research.errors import UserError
+from research.cluster.failure import fail
+from research.cluster.signals import leaving_at_once
+
+RESUMABLE = ("train", "sweep")  # stopped at any moment, the same command goes on
+NOTHING = "\0"  # no argument begins with it
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,37 +64,55 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--split", choices=("validation", "test"), help="default: test where there is one")
     command.add_argument("--correct", choices=("holm", "bh", "none"), default="holm", help="for several comparisons")
     command.add_argument("--resamples", type=int, default=10_000)
+
+    text = "fetch, check and tokenise what experiments need, where there is a network"
+    command = commands.add_parser("prepare", help=text, description=text)
+    command.add_argument("experiments", nargs="+", metavar="experiment", help="YAML files; key=value overrides all")
+
+    text = "check an experiment and queue it with sbatch"
+    usage = "research submit [--script SCRIPT] [sbatch options] EXPERIMENT [key=value ...]"
+    command = commands.add_parser("submit", help=text, usage=usage, prefix_chars=NOTHING)  # options are sbatch's
+    command.add_argument("arguments", nargs="*")
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a mistake that a person can mend is one sentence on standard error and exit code 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    try:
-        return run(options)
-    except UserError as error:
-        print(f"research: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("research: interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
-        return 130
+    with leaving_at_once() if options.command in RESUMABLE else nullcontext():
+        try:
+            return run(options, arguments)
+        except Exception as error:
+            return fail(error)
+        except KeyboardInterrupt:
+            print("research: interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+            return 130
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, arguments: list[str]) -> int:
     """Dispatch a parsed command."""
-    if options.command in ("train", "show"):
+    if options.command == "train":
+        return train(options, arguments)
+    if options.command == "show":
         from research.config import load_config
 
         config = load_config(options.experiment, options.overrides)
         settle_environment()
-        from research import train
+        from research.train import show
 
-        if options.command == "show":
-            train.show(config)
-            return 0
-        return train.train(config)
+        show(config)
+        return 0
+    if options.command == "prepare":
+        settle_environment()
+        from research.prepare import prepare
 
+        return prepare(options.experiments)
+    if options.command == "submit":
+        from research.cluster.submit import submit
+
+        return submit(options.arguments)
     if options.command == "sync":
         return sync(options)
     if options.command == "report":
@@ -114,6 +137,27 @@ def run(options: argparse.Namespace) -> int:
         rows = finished.predict(opened, options.input, options.output)
         print(f"{rows} rows written to {options.output}")
     return 0
+
+
+def train(options: argparse.Namespace, arguments: list[str]) -> int:
+    """Train as one of the ranks there are, or start as many as the experiment asks for."""
+    from research.cluster.launch import launch
+    from research.cluster.ranks import settle
+    from research.config import load_config
+
+    config = load_config(options.experiment, options.overrides)
+    settle_environment()
+    world = settle(config.trainer)
+    if world.launcher is None and world.size > 1:
+        return launch(world.size, [sys.executable, "-P", "-m", "research.cli", *arguments])
+    from research import train
+    from research.cluster.group import meet
+
+    group = meet(world, config.trainer.accelerator)
+    code = train.train(config, group)
+    if code == 0:
+        group.part()
+    return code
 
 
 def sync(options: argparse.Namespace) -> int:
@@ -169,6 +213,7 @@ def settle_environment() -> None:
     """What libraries read when they are imported, and how memory is kept."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a rank that ends is told once, by itself
     keep_freed_memory()
 
 

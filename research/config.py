@@ -75,8 +75,8 @@ class OptimConfig:
 @dataclass
 class TrainerConfig:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int | Literal["auto"] = "auto"  # auto: every GPU, or one CPU process
-    num_nodes: int = 1
+    devices: int | Literal["auto"] = "auto"  # of a node; auto: as many as were started, every GPU, or one CPU process
+    num_nodes: int | Literal["auto"] = "auto"  # auto: as many as srun or torchrun has started it on
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     packing: bool | Literal["auto"] = "auto"
@@ -299,7 +299,7 @@ RULES: list[tuple[str, Callable[[Any], bool], str]] = [
     ("data.max_length", lambda v: v >= 8, "must be at least 8 tokens"),
     ("data.stride", lambda v: v >= 0, "must be 0 or more tokens"),
     ("data.labels", _or_null(lambda v: len(set(v)) == len(v)), "has a label twice"),
-    ("data.max_answer_tokens trainer.num_nodes trainer.log_every_steps trainer.keep", lambda v: v >= 1,
+    ("data.max_answer_tokens trainer.log_every_steps trainer.keep", lambda v: v >= 1,
      "must be at least 1"),
     ("data.num_workers", lambda v: v >= 0, "must be 0 or more"),
     ("optim.lr", lambda v: math.isfinite(v) and v > 0, "must be a number above 0, such as 5e-5"),
@@ -312,7 +312,7 @@ RULES: list[tuple[str, Callable[[Any], bool], str]] = [
     ("optim.beta2", lambda v: 0 < v < 1, "must be in (0, 1)"),
     ("optim.eps", lambda v: v > 0, "must be above 0"),
     ("optim.class_weights", lambda v: all(0 < weight < math.inf for weight in v.values()), "must be above 0"),
-    ("trainer.devices", lambda v: v == "auto" or int(v) >= 1, "must be auto or at least 1"),
+    ("trainer.devices trainer.num_nodes", lambda v: v == "auto" or int(v) >= 1, "must be auto or at least 1"),
     (
         "data.max_train_examples data.max_eval_examples optim.max_grad_norm optim.max_steps optim.patience "
         "trainer.tokens_per_microbatch trainer.evaluate_every_steps trainer.checkpoint_every_steps "

@@ -60,6 +60,7 @@ def finished_config(run: Run) -> Config:
     finished_result(run)
     config = run.config
     config.model.name, config.model.revision = str(run.model), None
+    config.trainer.strategy = "auto"  # one process, whatever it was trained on
     config.optim.class_weights, config.optim.balance_classes = {}, False  # of the training loss alone
     config.trainer.devices, config.trainer.num_nodes, config.trainer.strategy = 1, 1, "auto"
     return config

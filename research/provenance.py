@@ -10,11 +10,19 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+from research.cluster import slurm
+from research.cluster.signals import Interrupted
+from research.errors import UserError
+from research.run import Run, write_json
+
 LARGEST_DIFF_BYTES = 1_000_000
+UNHEARD = "lost: killed, or by a power cut or a node failure"
 
 
 def attempt(command: list[str], ranks: int, resumed_from: int | None) -> dict[str, Any]:
@@ -26,9 +34,29 @@ def attempt(command: list[str], ranks: int, resumed_from: int | None) -> dict[st
         "ranks": ranks,
         "code": code(),
         "host": socket.gethostname(),
-        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "slurm": slurm.job(),
         "hardware": hardware(),
+        "ended": None,
     }
+
+
+@contextmanager
+def recorded(run: Run, content: dict[str, Any], attempt: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Write a record with one more attempt; when the block ends, however it may, how the attempt `ended`."""
+    for earlier in content["attempts"]:
+        earlier["ended"] = earlier.get("ended") or UNHEARD
+    content = {**content, "attempts": [*content["attempts"], attempt]}
+    write_json(run.path / "provenance.json", content)
+    try:
+        yield attempt
+    except BaseException as error:
+        words = " ".join(str(error).split())[:500]
+        attempt["ended"] = "stopped" if isinstance(error, Interrupted) else f"failed: {words or type(error).__name__}"
+        raise
+    finally:
+        with suppress(UserError):  # what ended it matters more
+            run.refuse_if_taken_over()
+            write_json(run.path / "provenance.json", content)
 
 
 def code() -> dict[str, Any]:

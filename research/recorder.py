@@ -54,11 +54,12 @@ class Recorder(L.Callback):
         writes: bool,
         tracker: Tracker | None,
         stop_flag: StopFlag,
+        newest: checkpoint.Checkpoint | None,
     ) -> None:
         self.run, self.config, self.identity, self.writes, self.tracker = run, config, identity, writes, tracker
         self.stop_flag = stop_flag
         self.progress = Progress()
-        self.restored = checkpoint.newest(run.checkpoints)
+        self.restored = newest
         if self.restored is not None:
             refuse_other_identity(self.restored, identity)
             self.progress = Progress(**self.restored.state["progress"])
@@ -185,12 +186,9 @@ class Recorder(L.Callback):
 
     def _agreed(self, trainer: L.Trainer, due: bool) -> tuple[bool, bool]:
         """Do all ranks stop here, and do they save? One rank's signal, and rank zero's clock, are enough."""
-        wishes = [self.stop_flag.signal is not None, due and self.writes]
-        if trainer.world_size > 1:
-            flags = torch.tensor(wishes, dtype=torch.float32, device=self.module.device)
-            dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-            wishes = [flag > 0 for flag in flags.tolist()]
-        return wishes[0], wishes[1]  # a signal of this moment stays in the flag, for the next step
+        received = self.stop_flag.signal is not None  # one that comes from here on is for the next step
+        stops, saves = of_any_rank(self.module, received, due and self.writes)
+        return stops, saves
 
     def _checkpoint_due(self, step: int) -> bool:
         every, minutes = self.config.trainer.checkpoint_every_steps, self.config.trainer.checkpoint_every_minutes
@@ -217,6 +215,7 @@ class Recorder(L.Callback):
         step, best, keep, folder = p.step, p.best_step, self.config.trainer.keep, self.run.checkpoints
 
         def write(tensors: dict[str, torch.Tensor]) -> None:
+            self.run.refuse_if_taken_over()
             checkpoint.rotate(folder, checkpoint.save(folder, step, tensors, state), keep, best)
 
         self.writer.submit(write, training_tensors(module))
@@ -226,6 +225,7 @@ class Recorder(L.Callback):
 
     def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
         self.stop_flag.install()
+        self.stop_flag.steps_run = True
         self._materialised = module.rows.up_to_date() if module.rows is not None else None
         if self._materialised is not None:
             self._materialised.__enter__()
@@ -233,8 +233,26 @@ class Recorder(L.Callback):
     def on_test_start(self, trainer: L.Trainer, module: Any) -> None:
         self.on_validation_start(trainer, module)
 
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        sharded = self.config.trainer.strategy == "fsdp"  # then every forward takes all ranks
+        module.leaving = self.stop_flag.signal is not None and not sharded
+
+    def on_test_batch_start(self, *batch: Any) -> None:
+        self.on_validation_batch_start(*batch)
+
+    def _stops_evaluation(self, trainer: L.Trainer) -> bool:
+        """Do the ranks leave this evaluation? The checkpoint was saved before it: the next attempt begins with it."""
+        self._leave_evaluation()
+        [self.stopped] = of_any_rank(self.module, self.stop_flag.signal is not None)
+        trainer.should_stop |= self.stopped
+        return self.stopped
+
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        table, scores = self._scored(trainer, module)
+        if self._stops_evaluation(trainer):
+            return
+        table, scores = self._scored(module)
         if not math.isfinite(scores["loss"]):
             raise self._divergence(f"validation loss is {scores['loss']} after step {module.step}")
         self._write_row(module.step, {f"validation/{name}": value for name, value in scores.items()})
@@ -259,20 +277,31 @@ class Recorder(L.Callback):
             trainer.should_stop = True
 
     def on_test_end(self, trainer: L.Trainer, module: Any) -> None:
-        table, self.test_scores = self._scored(trainer, module)
+        if self._stops_evaluation(trainer):
+            return
+        table, self.test_scores = self._scored(module)
         if self.writes:
+            self.run.refuse_if_taken_over()
             predictions.write(table, self.run.predictions / f"{module.split}.parquet")
 
     def _leave_evaluation(self) -> None:
         if self._materialised is not None:
             self._materialised.__exit__(None, None, None)
 
-    def _scored(self, trainer: L.Trainer, module: TaskModule) -> tuple[Any, dict[str, float]]:
+    def _scored(self, module: TaskModule) -> tuple[Any, dict[str, float]]:
         """The table of predictions and its scores, which every rank computes from the same rows."""
-        self._leave_evaluation()
         table, loss = evaluation_table(module)
         scores = predictions.score(table)
         return table, {**scores, "loss": loss}
+
+
+def of_any_rank(module: TaskModule, *wishes: bool) -> list[bool]:
+    """Which of these does any rank wish? All ranks ask together."""
+    if module.trainer.world_size == 1:
+        return list(wishes)
+    flags = torch.tensor(wishes, dtype=torch.float32, device=module.device)
+    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    return [flag > 0 for flag in flags.tolist()]
 
 
 def evaluation_table(module: TaskModule) -> tuple[Any, float]:

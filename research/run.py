@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,8 +19,11 @@ from typing import IO, Any
 
 from omegaconf import OmegaConf
 
+from research.cluster import slurm
 from research.config import Config, differences, from_dict, result_keys, to_dict
 from research.errors import UserError
+
+LOOKS, LOOK_SECONDS = 30, 0.5  # a file server may show a new file late
 
 
 @contextmanager
@@ -71,6 +73,7 @@ class Run:
         self.checkpoints = self.path / "checkpoints"
         self.predictions = self.path / "predictions"
         self.model = self.path / "model"
+        self.holder: str | None = None  # this process, as it stands in the lock file
         self._lock: IO[str] | None = None
         self._metrics: IO[str] | None = None
 
@@ -126,18 +129,47 @@ class Run:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def _take_lock(self) -> None:
-        self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held while the run lives
+        path = self.path / ".lock"
+        self._lock = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - held while the run lives
         os.register_at_fork(after_in_child=self._lock.close)  # or a loader worker holds it on after a `kill -9`
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.seek(0)
             holder = self._lock.read().strip() or "another process"
-            raise UserError(f"The run folder {self.path} is in use by {holder}; wait for it or stop it.") from None
+            if not slurm.is_superseded(holder):
+                raise UserError(f"The run folder {self.path} is in use by {holder}; wait for it or stop it.") from None
+            self._lock.close()
+            path.unlink(missing_ok=True)  # its holder finds another name there, and leaves
+            self._take_lock()
+            return
+        self.holder = f"{slurm.holder()}, since {time.strftime('%F %T')}"
         self._lock.truncate(0)
-        job = f", SLURM job {os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}{job}, since {time.strftime('%F %T')}")
+        self._lock.write(self.holder)
         self._lock.flush()
+
+    def refuse_if_taken_over(self) -> None:
+        """Raise UserError when another attempt has this folder: an orphan on a lost node must not write into it."""
+        if self.holder is not None and self._held_by() != self.holder:
+            by = self._held_by() or "nobody: its lock file is gone"
+            raise UserError(f"The run folder {self.path} is no longer this process's own but held by {by}.")
+
+    def refuse_another_folder(self, holder: str | None) -> None:
+        """Raise UserError unless this rank sees the folder that rank 0 holds."""
+        for _ in range(LOOKS):
+            if self._held_by() == holder:
+                return
+            time.sleep(LOOK_SECONDS)
+        raise UserError(
+            f"On {slurm.node_name()} the run folder {self.path} is not the one that rank 0 sees; set run_dir to a "
+            "folder on a file system that all nodes share."
+        )
+
+    def _held_by(self) -> str | None:
+        try:  # opened anew each time: over NFS nothing else is sure to be fresh
+            return (self.path / ".lock").read_text(encoding="utf-8")
+        except OSError:
+            return None
 
     def _refuse_another_experiment(self, new: dict[str, Any]) -> None:
         if not (self.path / "config.yaml").is_file() or not self.provenance:
@@ -152,6 +184,7 @@ class Run:
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
         """Append a row to metrics.jsonl."""
+        self.refuse_if_taken_over()
         path = self.path / "metrics.jsonl"
         try:
             if self._metrics is None:

@@ -6,9 +6,10 @@ import logging
 import math
 import os
 import resource
+import signal
 import sys
 import warnings
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from omegaconf import OmegaConf
 from safetensors import SafetensorError
 
 from research import provenance
-from research.cluster.ranks import global_rank
+from research.cluster.group import Group, Settled
+from research.cluster.ranks import World
 from research.cluster.signals import STOPPED, Interrupted, StopFlag
 from research.config import Config, to_dict
 from research.console import class_table, console, score_table
@@ -33,6 +35,7 @@ from research.model import checkpoint, sharding
 from research.model.encoder import Encoder, load_config, load_model, load_tokenizer
 from research.model.optim import total_steps
 from research.model.state import load_weights
+from research.model.unused import freeze_unused
 from research.recorder import Recorder, announce_resume
 from research.run import Run, replace_folder, write_json
 from research.tasks.base import TaskModule
@@ -42,7 +45,7 @@ log = logging.getLogger("research")
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def build(config: Config, data: TaskData | None = None) -> TaskModule:
+def build(config: Config, data: TaskData | None = None, group: Group | None = None) -> TaskModule:
     """The task's module on its data: the same weights and the same head for the same seed."""
     task = import_module(f"research.tasks.{config.task}")
     if config.trainer.precision == "fp16" and not torch.cuda.is_available():
@@ -50,7 +53,8 @@ def build(config: Config, data: TaskData | None = None) -> TaskModule:
     if data is None:
         load_config(config)  # a model that cannot serve is told before the data is tokenised
         data = task.Data(config, load_tokenizer(config))
-        data.open()
+        with (group or Group()).one_of_each_node_first():
+            data.open()
     refuse_unknown_monitor(config, data)
     own = load_config(config, data.head)
     L.seed_everything(config.init_seed, verbose=False)
@@ -77,20 +81,22 @@ def refuse_unknown_monitor(config: Config, data: TaskData) -> None:
         )
 
 
-def make_trainer(config: Config, callbacks: list[L.Callback], loggers: list[Any], segments: int = 1) -> L.Trainer:
-    """Lightning as the shell: devices, precision and processes are its part, everything recorded is ours."""
+def make_trainer(
+    config: Config, callbacks: list[L.Callback], loggers: list[Any], segments: int = 1, world: World | None = None
+) -> L.Trainer:
+    """Lightning as the shell: devices and precision are its part; ranks and everything recorded are ours."""
     quiet()
-    t = config.trainer
-    devices: Any = 1 if t.devices == "auto" and not torch.cuda.is_available() else t.devices
+    t, world = config.trainer, world or World()
     try:
         strategy: Any = t.strategy
         if strategy == "fsdp":
-            ranks = t.num_nodes * (torch.cuda.device_count() if devices == "auto" else devices)
-            strategy = ModelParallelStrategy(data_parallel_size=ranks, tensor_parallel_size=1)
+            strategy = ModelParallelStrategy(data_parallel_size=world.size, tensor_parallel_size=1)
         return L.Trainer(
             accelerator=t.accelerator,
-            devices=devices,
-            num_nodes=t.num_nodes,
+            devices=world.local_size,
+            num_nodes=world.nodes,
+            plugins=[Settled(world)],
+            default_root_dir=config.run_dir,
             strategy=strategy,
             precision=PRECISIONS[t.precision],
             max_epochs=segments,  # an epoch of Lightning is the stretch between two evaluations
@@ -118,27 +124,34 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
 
 
-def train(config: Config) -> int:
+def train(config: Config, group: Group | None = None) -> int:
     """Fit, validate, test the best checkpoint, record everything. Returns the exit code."""
-    writes = global_rank() == 0
+    group = group or Group()
+    writes = group.world.rank == 0
     run = Run.open(config) if writes else Run(str(config.run_dir))
     try:
-        if run.result is not None:
-            console.print(f"This run is finished: {run.path}")
-            report(run.result, run)
+        run.refuse_another_folder(group.agree(lambda: run.holder))
+        if group.agree(lambda: run.result is not None):
+            if writes and run.result is not None:
+                console.print(f"This run is finished: {run.path}")
+                report(run.result, run)
             return 0
         with StopFlag() as stop_flag:
-            return _train(config, run, writes, stop_flag)
+            return _train(config, run, group, stop_flag)
     except Interrupted:
-        console.print("Stopped. The same command goes on from the last checkpoint.")
+        if writes:
+            console.print("Stopped. The same command goes on from the last checkpoint.")
         return STOPPED
     finally:
         run.close()
 
 
-def _train(config: Config, run: Run, writes: bool, stop_flag: StopFlag) -> int:
-    module = build(config)
-    data = module.data
+def _train(config: Config, run: Run, group: Group, stop_flag: StopFlag) -> int:
+    module = build(config, group=group)
+    data, world = module.data, group.world
+    writes = world.rank == 0
+    if world.size > 1 and config.trainer.strategy != "fsdp":
+        freeze_unused(module)
     identity = {
         "task": config.task,
         "model": type(module.encoder.model).__name__,
@@ -146,31 +159,20 @@ def _train(config: Config, run: Run, writes: bool, stop_flag: StopFlag) -> int:
         "labels": data.labels,
     }
     tracker = Tracker(run, config) if writes else None
-    recorder = Recorder(run, config, identity, writes, tracker, stop_flag)
+    newest = checkpoint.agreed(group, lambda: checkpoint.newest(run.checkpoints))
+    recorder = Recorder(run, config, identity, writes, tracker, stop_flag, newest)
     recorder.attach(module)
     segments = math.ceil(module.total_steps / max(1, len(range(module.total_steps)[: _stretch(module)])))
-    trainer = make_trainer(config, [recorder], tracker.loggers if tracker else [], segments + 1)
+    trainer = make_trainer(config, [recorder], tracker.loggers if tracker else [], segments + 1, world)
+    this_attempt: AbstractContextManager[dict[str, Any]] = nullcontext({})
     if writes:
-        resumed = recorder.restored.step if recorder.restored else None
-        announce_resume(recorder, trainer.world_size)
+        announce_resume(recorder, world.size)
         announce(module)
-        record_start(run, module, resumed, trainer.world_size)
+        this_attempt = recorded_attempt(run, module, newest.step if newest else None, world.size)
     exit_code = 1
     try:
-        if recorder.pending_evaluation(module):
-            trainer.validate(module, datamodule=data, verbose=False)
-        if module.step < module.total_steps and not recorder.stopped_early:
-            trainer.fit(module, datamodule=data)
-        recorder.writer.wait()
-        if recorder.stopped:
-            console.print(
-                f"Stopped at step {module.step} of {module.total_steps}, saved in {run.checkpoints}. "
-                "The same command goes on from there."
-            )
-            exit_code = STOPPED
-            return exit_code
-        finish(trainer, run, config, module, recorder)
-        exit_code = 0
+        with this_attempt as attempt:
+            exit_code, attempt["ended"] = _fit(trainer, module, recorder, group)
         return exit_code
     finally:
         if recorder.bar is not None:
@@ -178,6 +180,28 @@ def _train(config: Config, run: Run, writes: bool, stop_flag: StopFlag) -> int:
         if tracker is not None:
             tables = run.predictions / ("test.parquet" if "test" in data.stores else "validation.parquet")
             tracker.finish(run.result or {}, run.provenance, tables if tables.is_file() else None, exit_code)
+
+
+def _fit(trainer: L.Trainer, module: TaskModule, recorder: Recorder, group: Group) -> tuple[int, str]:
+    """All steps that are still to do, then the end of the run. Returns the exit code and how this attempt ended."""
+    run, data = recorder.run, module.data
+    if recorder.pending_evaluation(module):
+        trainer.validate(module, datamodule=data, verbose=False)
+    if module.step < module.total_steps and not (recorder.stopped or recorder.stopped_early):
+        trainer.fit(module, datamodule=data)
+    recorder.writer.wait()
+    if not recorder.stopped:
+        finish(trainer, run, module.config, module, recorder, group)
+    if not recorder.stopped:
+        return 0, "finished"
+    if recorder.writes:
+        console.print(
+            f"Stopped at step {module.step} of {module.total_steps}, saved in {run.checkpoints}. "
+            "The same command goes on from there."
+        )
+    received = recorder.stop_flag.signal
+    sender = signal.Signals(received).name if received else "a signal to another rank"
+    return STOPPED, f"stopped by {sender} at step {module.step}"
 
 
 def _stretch(module: TaskModule) -> int:
@@ -203,11 +227,13 @@ def announce(module: TaskModule) -> None:
         console.print(f"optim.batch_size is more than the {len(train)} training examples: each step is the whole set.")
 
 
-def record_start(run: Run, module: TaskModule, resumed_from: int | None, ranks: int) -> None:
-    """Add this attempt to the provenance."""
+def recorded_attempt(
+    run: Run, module: TaskModule, resumed_from: int | None, ranks: int
+) -> AbstractContextManager[dict[str, Any]]:
+    """Within it, this attempt stands in the provenance; the block says how it `ended`."""
     before, data = run.provenance, module.data
     content = {
-        "attempts": [*before.get("attempts", []), provenance.attempt(sys.argv, ranks, resumed_from)],
+        "attempts": before.get("attempts", []),
         "data": {
             name: {
                 "origin": split.origin,
@@ -222,15 +248,18 @@ def record_start(run: Run, module: TaskModule, resumed_from: int | None, ranks: 
         "batching": module.encoder.packing_note,
         "packages": provenance.packages(),
     }
-    write_json(run.path / "provenance.json", content)
+    return provenance.recorded(run, content, provenance.attempt(sys.argv, ranks, resumed_from))
 
 
-def finish(trainer: L.Trainer, run: Run, config: Config, module: TaskModule, recorder: Recorder) -> None:
+def finish(
+    trainer: L.Trainer, run: Run, config: Config, module: TaskModule, recorder: Recorder, group: Group
+) -> None:
     """Return to the best checkpoint, test it, export it, and write the result."""
     p, data = recorder.progress, module.data
     last_step = module.step
     if p.best_step not in (None, module.step):
-        best = checkpoint.at_step(run.checkpoints, int(p.best_step or 0))
+        best_step = int(p.best_step or 0)
+        best = checkpoint.agreed(group, lambda: checkpoint.at_step(run.checkpoints, best_step))
         if best is None:
             raise UserError(
                 f"The best checkpoint (step {p.best_step}) is missing from {run.checkpoints} or damaged; "
@@ -240,10 +269,13 @@ def finish(trainer: L.Trainer, run: Run, config: Config, module: TaskModule, rec
     data.settle(p.best_scores)
     if "test" in data.stores:
         trainer.test(module, datamodule=data, verbose=False)
+    if recorder.stopped:
+        return
     model = module.encoder.model
     weights = sharding.gathered(model, recorder.writes) if sharding.is_sharded(model) else None
     if not recorder.writes:
         return
+    run.refuse_if_taken_over()
     export(module, run, weights)
     seconds = max(p.train_seconds, 1e-9)
     result = {

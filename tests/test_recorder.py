@@ -280,7 +280,7 @@ def test_signal_at_the_last_step(train: Train, monkeypatch: pytest.MonkeyPatch, 
 def test_signal_in_an_evaluation_with_nothing_to_save(
     method: str, number: int, train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In an owed evaluation and in the final test the run ends at once; what was saved is all there is."""
+    """In an owed evaluation and in the final test the run does not see it through; what was saved is all there is."""
     if method == "validation_step":
         with monkeypatch.context() as patched:
             signal_at(patched, Recorder, "_agreed", 10, number)
@@ -290,7 +290,9 @@ def test_signal_in_an_evaluation_with_nothing_to_save(
         signal_at(patched, TaskModule, method, 1, number)
         code, run = train("sentiment", "optim.max_steps=12")
     assert code == STOPPED and run.result is None
-    assert "Stopped. The same command goes on from the last checkpoint." in capsys.readouterr().err
+    step = 10 if method == "validation_step" else 12
+    assert f"Stopped at step {step} of 12, saved in {run.checkpoints}." in capsys.readouterr().err
+    assert run.provenance["attempts"][-1]["ended"] == f"stopped by {signal.Signals(number).name} at step {step}"
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == handlers
     code, run = train("sentiment", "optim.max_steps=12")
     assert code == 0 and evaluated(run) == [10, 12] and trained(run) == list(range(1, 13))

@@ -273,12 +273,9 @@ def test_resume_on_other_ranks(strategy: str, experiments: dict[str, Path], tmp_
         port = str(free.getsockname()[1])
     arguments = command(experiments["qa"], run.path, *plain, "trainer.devices=2", "trainer.accelerator=cpu")
     arguments.append(f"trainer.strategy={strategy}")
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ranks = [
-        Attempt(
-            arguments,
-            tmp_path / f"rank{rank}.log",
-            {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
-        )
+        Attempt(arguments, tmp_path / f"rank{rank}.log", {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(2)
     ]
     assert ranks[0].until(lambda: last_step(run) >= 8), ranks[1].output

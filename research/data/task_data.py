@@ -46,6 +46,7 @@ class TaskData(L.LightningDataModule):
     def __init__(self, config: Config, tokenizer: Any) -> None:
         super().__init__()
         self.config, self.tokenizer = config, tokenizer
+        self.tokenizer_as_loaded = tokenizer.backend_tokenizer.to_str()  # encoding leaves settings in it
         self.splits: dict[str, Split] = {}
         self.stores: dict[str, Store] = {}
         self.labels: list[str] = []
@@ -150,7 +151,7 @@ class TaskData(L.LightningDataModule):
         """Encode a split, once per (data, tokenizer, settings, code): `datasets` keeps the result."""
         key = [
             split.fingerprint, len(split.rows), self.labels, getattr(self, "scheme", None),
-            self.tokenizer.backend_tokenizer.to_str(),
+            self.tokenizer_as_loaded,
             self.config.data.max_length, self.config.data.stride, self.config.data.columns,
             inspect.getsource(inspect.getmodule(type(self))),  # type: ignore[arg-type]
         ]  # fmt: skip

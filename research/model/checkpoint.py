@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -22,6 +22,9 @@ from torch import Tensor
 
 from research.errors import UserError
 from research.model.sharding import copied
+
+if TYPE_CHECKING:
+    from research.cluster.group import Group
 
 log = logging.getLogger("research")
 
@@ -70,6 +73,17 @@ def newest(folder: Path) -> Checkpoint | None:
 def at_step(folder: Path, step: int) -> Checkpoint | None:
     """The whole checkpoint of this step, if there is one."""
     return next((load(path) for path in files(folder) if step_of(path) == step and is_whole(path)), None)
+
+
+def agreed(group: Group, choose: Callable[[], Checkpoint | None]) -> Checkpoint | None:
+    """The checkpoint that rank 0 chooses, on every rank: another might see a newer one, or none."""
+
+    def chosen() -> str | None:
+        found = choose()
+        return str(found.path) if found else None
+
+    path = group.agree(chosen)
+    return load(Path(path)) if path else None
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:

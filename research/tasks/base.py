@@ -47,6 +47,7 @@ class TaskModule(L.LightningModule):
         self.last_loss = self.last_norm = torch.zeros(())  # sum over this rank's targets / global targets
         self.predictions: dict[int, dict[str, Any]] = {}
         self.eval_loss = [0.0, 0.0]  # summed loss, targets
+        self.leaving = False  # the evaluation under way, which will not count
 
     @abstractmethod
     def loss(self, micro: MicroBatch) -> tuple[Tensor, Any]:
@@ -189,6 +190,8 @@ class TaskModule(L.LightningModule):
     on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
 
     def validation_step(self, micro: MicroBatch, batch_idx: int) -> None:
+        if self.leaving:
+            return
         loss, outputs = self.loss(micro)
         if micro.idle:
             return

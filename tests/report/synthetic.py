@@ -192,7 +192,7 @@ def _provenance(config: Mapping[str, Any], examples: int, splits: tuple[str, ...
         "ranks": 1,
         "code": {**code, "source_sha256": sha256(b"source")},
         "host": "vm",
-        "slurm_job": None,
+        "slurm": None,
         "hardware": {**hardware, "python": "3.11.7", "system": "Linux-6.18-x86_64-with-glibc2.36"},
     }
     sizes = {"train": 10 * examples, **dict.fromkeys(splits, examples)}

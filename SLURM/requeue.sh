@@ -1,0 +1,41 @@
+# Read by the job scripts. `run_or_requeue COMMAND...` runs a command as a step of the job. When it was stopped and has
+# saved (exit code 75), the job goes back into the queue under the same id, and the same command goes on where it was.
+
+# First of all: until there is a handler, a signal ends this shell and with it the job.
+signals= step=
+trap 'signals+=U; [ -z "$step" ] || kill -USR1 "$step" || :' USR1  # the time limit is near: srun tells the tasks
+trap 'signals+=T' TERM  # SLURM ends the job, has told the tasks, and requeues it by itself or not
+
+cd "${SLURM_SUBMIT_DIR:?}" || exit
+# What a job inherits when it is submitted from inside another one, and what would let its ranks meet elsewhere.
+unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK MASTER_ADDR MASTER_PORT "${!SLURM_STEP@}"
+. SLURM/site.sh
+export HF_HUB_OFFLINE=1  # compute nodes have no network; `research prepare` has fetched everything
+export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}" SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"
+
+# $SLURM_JOB_ID of an array's last task is the id of the whole array, and would requeue all of it. And a job submitted
+# from inside an array's task has inherited that task's variables, and must not requeue it.
+own_id() {
+    local task="${SLURM_ARRAY_JOB_ID:-}_${SLURM_ARRAY_TASK_ID:-}"
+    if scontrol show job --oneliner "$task" 2>&1 | grep -q "^JobId=$SLURM_JOB_ID "; then
+        echo "$task"
+    else
+        echo "$SLURM_JOB_ID"
+    fi
+}
+
+run_or_requeue() {
+    local code=75 before
+    if [ -z "$signals" ]; then
+        # In the background, or the traps would wait for it. One task that fails ends the others.
+        srun --kill-on-bad-exit=1 --export=ALL "$@" &
+        step=$!
+        until before=$signals; wait "$step"; code=$?; [ "$signals" = "$before" ]; do :; done  # a trap ends `wait`
+    fi
+    case "$code:$signals" in
+    75: | 75:U* | 138:U*) ;;  # 138: USR1 came before the command could take it, and before it had begun
+    *) exit "$code" ;;  # also after TERM alone: SLURM has decided what becomes of the job
+    esac
+    echo "$(date '+%F %T') stopped and saved: job $(own_id) goes back into the queue"
+    scontrol requeue "$(own_id)" || exit 75
+}

@@ -1,0 +1,106 @@
+"""`research submit`: an experiment is checked, and then queued by sbatch with a clean environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from research.errors import UserError
+
+# What a job passes on to one submitted from inside it, which would take it for its own.
+OF_ANOTHER_JOB = re.compile(r"SLURM_(?!CONF$).*|(RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|GROUP_RANK|MASTER_.*)$")
+HELP = """usage: research submit [--script SCRIPT] [sbatch options] EXPERIMENT [key=value ...]
+
+Checks the experiment and queues it:
+  research submit --nodes 2 experiments/ner/conll2003.yaml optim.lr=3e-5
+  research submit --script seeds.sbatch --array=0-9 experiments/ner/conll2003.yaml
+SCRIPT is a file, or a name in SLURM/ (train.sbatch, seeds.sbatch, sweep.sbatch). Account and partition come from
+SLURM/site.sh."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What is handed to sbatch."""
+
+    script: Path
+    options: list[str]  # sbatch's
+    experiment: str
+    overrides: list[str]
+
+    @property
+    def command(self) -> list[str]:
+        return ["sbatch", *self.options, str(self.script), self.experiment, *self.overrides]
+
+
+def submit(arguments: Sequence[str]) -> int:
+    """Queue an experiment; prints the command. Returns sbatch's exit code.
+
+    Raises UserError for a mistake in the experiment and for a job that would wait for ever.
+    """
+    if not arguments or set(arguments) & {"-h", "--help"}:
+        print(HELP)
+        return 0
+    submission = parse(arguments)
+    check(submission)
+    environment = clean(os.environ)
+    refuse_what_never_starts(submission.command, environment)
+    print(shlex.join(submission.command), flush=True)
+    return in_site(submission.command, environment, quiet=False).returncode
+
+
+def parse(arguments: Sequence[str]) -> Submission:
+    """The experiment is the first argument that ends in .yaml; sbatch's options come before it."""
+    place = next((i for i, argument in enumerate(arguments) if argument.endswith((".yaml", ".yml"))), None)
+    if place is None:
+        raise UserError("research submit needs an experiment, a .yaml file after the options of sbatch.")
+    options, script = list(arguments[:place]), "train.sbatch"
+    for i, option in enumerate(options):
+        if option == "--script" and i + 1 < len(options):
+            script, options[i : i + 2] = options[i + 1], []
+            break
+        if option.startswith("--script="):
+            script = options.pop(i).partition("=")[2]
+            break
+    folder = Path("SLURM")
+    found = next((path for path in (Path(script), folder / script) if path.is_file()), None)
+    if found is None:
+        names = ", ".join(sorted(path.name for path in folder.glob("*.sbatch"))) or "none here"
+        raise UserError(f"There is no script {script}; in SLURM/ there are: {names}. Submit from the repository.")
+    return Submission(found, options, arguments[place], list(arguments[place + 1 :]))
+
+
+def check(submission: Submission) -> None:
+    """Raise UserError for an experiment that could not start."""
+    from research.config import load_config
+
+    if submission.script.name != "sweep.sbatch":
+        load_config(submission.experiment, submission.overrides)
+
+
+def clean(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what belongs to the job this command runs in."""
+    return {name: value for name, value in environment.items() if not OF_ANOTHER_JOB.match(name)}
+
+
+def refuse_what_never_starts(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Raise UserError for a job that SLURM could not start: sbatch would take it, and it would wait for ever."""
+    if shutil.which("sbatch") is None:
+        raise UserError("There is no sbatch on this machine; submit from the cluster's login node.")
+    tried = in_site([command[0], "--test-only", *command[1:]], environment, quiet=True)
+    if tried.returncode:
+        said = " ".join(tried.stderr.split()).removeprefix("allocation failure: ")
+        shown = in_site(["sinfo", "--noheader", "--format=%P %D"], environment, quiet=True).stdout.split("\n")
+        sizes = ", ".join(f"{name} has {nodes} nodes" for name, nodes in (line.split() for line in shown if line))
+        raise UserError(f"SLURM would never start this job ({said}); partition {sizes}.")
+
+
+def in_site(command: Sequence[str], environment: Mapping[str, str], quiet: bool) -> subprocess.CompletedProcess[str]:
+    """Run a command of SLURM after SLURM/site.sh, which says where jobs go; if `quiet`, what it says is kept."""
+    line = '[ ! -f SLURM/site.sh ] || . SLURM/site.sh; exec "$@"'
+    return subprocess.run(["bash", "-c", line, "submit", *command], env=environment, text=True, capture_output=quiet)
