@@ -41,7 +41,7 @@ def main_table(grid: Grid, summaries: Sequence[Summary]) -> content.Table:
 
 def score_columns(grid: Grid, summaries: Sequence[Summary]) -> list[tuple[str, str, str]]:
     """(data set, split, head) of each score column: validation, then test where there is one."""
-    columns = []
+    columns: list[tuple[str, str, str]] = []
     for data_set in grid.data_sets:
         splits = [s.split for s in summaries if s.group.data_set == data_set and len(s.scores)]
         for split in ("validation", "test"):
@@ -203,12 +203,29 @@ def html_table(table: content.Table) -> str:
 
 def write_csv(grid: Grid, summaries: Sequence[Summary], path: Path) -> None:
     """One line per system, data set and split, numbers in full."""
-    columns = ["data_set", "split", "metric", "runs", "mean", "deviation", "low", "high", "p_value", "mark", "unfinished", "pruned", "failed", "missing"]
+    columns = [
+        "data_set",
+        "split",
+        "metric",
+        "runs",
+        "mean",
+        "deviation",
+        "low",
+        "high",
+        "p_value",
+        "mark",
+        "unfinished",
+        "pruned",
+        "failed",
+        "missing",
+    ]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*grid.by, *columns])
         for s in summaries:
-            states = [sum(run.status == state for run in s.group.others) for state in ("unfinished", "pruned", "failed")]
+            states = [
+                sum(run.status == state for run in s.group.others) for state in ("unfinished", "pruned", "failed")
+            ]
             limits = (s.interval.low, s.interval.high) if s.interval else (None, None)
             numbers = [len(s.scores), s.mean, s.deviation, *limits, s.p_value, s.mark, *states, len(s.group.missing)]
             settings = [value if _is_number(value) else shown(value) for value in s.group.settings.values()]

@@ -34,7 +34,9 @@ def test_text_is_set_as_it_reads(text: str, expected: str) -> None:
 def small_table(names: tuple[str, ...] = ("lr 3e-5", "lr 1e-4")) -> Table:
     cells = [Cell("84.3 ± 0.4", 0.843, (), "best"), Cell("84.1 ± 0.5", 0.841, (), "tied")]
     rows = [[Cell(name), Cell("5", 5.0), cell, Cell("–")] for name, cell in zip(names, cells, strict=True)]
-    return Table("Scores", ["system", "runs", "news F1, validation", "news F1, test"], rows, "Scores in per cent, 5 % more.")
+    return Table(
+        "Scores", ["system", "runs", "news F1, validation", "news F1, test"], rows, "Scores in per cent, 5 % more."
+    )
 
 
 def test_a_table_has_rules_spans_and_marks() -> None:
@@ -54,7 +56,8 @@ def needs_latex(*packages: str) -> None:
     if not missing:
         missing = [p for p in packages if not subprocess.run(["kpsewhich", p], capture_output=True, text=True).stdout]
     if missing:
-        reason = f"{', '.join(missing)} missing: apt-get install texlive-latex-base texlive-latex-recommended latex-cjk-chinese"
+        wanted = "texlive-latex-base texlive-latex-recommended latex-cjk-chinese latex-cjk-chinese-arphic-gbsn00lp"
+        reason = f"{', '.join(missing)} missing: apt-get install {wanted}"
         if os.environ.get("CI_REQUIRES_LATEX") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
@@ -73,7 +76,9 @@ def compile_tex(folder: Path, name: str) -> str:
 def test_every_special_character_compiles(tmp_path: Path) -> None:
     needs_latex("booktabs.sty")
     hostile = (r"\_{}$&#%~^<>|\"'`-- [x] * ± † × ÷ ≥ ≤ → – — … ‘’ “” é ł ﬁ α µ 🙂", "[first cell]")
-    (tmp_path / "page.tex").write_text(document([table(small_table(hostile), [("", 2), ("a_b", 2)], "t")]), encoding="utf-8")
+    (tmp_path / "page.tex").write_text(
+        document([table(small_table(hostile), [("", 2), ("a_b", 2)], "t")]), encoding="utf-8"
+    )
     compile_tex(tmp_path, "page.tex")
 
 
