@@ -97,10 +97,10 @@ def draw(records: Sequence[Record], grid: Grid, folder: Path, shown: page.Conten
     except UserError as error:
         drawn = {}
         notes.append(f"No figures. {error}")
-    names = [f"figures/{path.name}" for path in list(drawn)[:MOST_FIGURES]]
+    set_beside = {f"figures/{path.name}": caption for path, caption in list(drawn.items())[:MOST_FIGURES]}
     with written_whole(folder / "page.tex") as temporary:
         table = (folder / "tables" / "scores.tex").read_text(encoding="utf-8")
-        temporary.write_text(latex.document([table], names), encoding="utf-8")
+        temporary.write_text(latex.document([table], set_beside), encoding="utf-8")
     return replace(shown, figures=drawn, notes=notes)
 
 

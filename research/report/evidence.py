@@ -46,9 +46,9 @@ def beside_best(grid: Grid, summaries: Sequence[Summary], pooled: Mapping[str, P
     found = []
     for data_set, runs in pooled.items():
         column = [s for s in summaries if s.group.data_set == data_set and s.split == s.group.split]
-        best = next(s.group for s in column if s.mark == "best")
-        others = [group for group in leading(grid, data_set, MOST_SYSTEMS) if group is not best]
-        found += [compare_groups(best, other, best.split, runs) for other in others]
+        for best in (s.group for s in column if s.mark == "best"):
+            others = [group for group in leading(grid, data_set, MOST_SYSTEMS) if group is not best]
+            found += [compare_groups(best, other, best.split, runs) for other in others]
     return with_corrections(found, "holm")
 
 
