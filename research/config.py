@@ -10,8 +10,9 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -87,6 +88,7 @@ class TrainerConfig:
     checkpoint_every_steps: int | None = None
     checkpoint_every_minutes: float | None = 10.0
     keep: int = 2  # newest checkpoints kept beside the best
+    keep_predictions: bool = False  # those of each evaluation, not of the best alone
     progress: bool | Literal["auto"] = "auto"
 
 
@@ -264,70 +266,61 @@ def settle_paths(config: Config, experiment: Path) -> None:
 
 def check(config: Config, origin: str) -> None:
     """Raise UserError with every impossible value at once."""
-    o, d, t, m = config.optim, config.data, config.trainer, config.model
-    rules: list[tuple[bool, str, Any, str]] = [
-        (config.task in task_names(), "task", config.task, f"must be one of {', '.join(task_names())}"),
-        (0 <= config.seed < 2**32, "seed", config.seed, "must be a whole number from 0 below 2**32"),
-        (m.dropout is None or 0 <= m.dropout < 1, "model.dropout", m.dropout, "must be null or in [0, 1)"),
-        (d.train is not None, "data.train", d.train, "must name a file, or a split of data.name"),
-        (d.max_length >= 8, "data.max_length", d.max_length, "must be at least 8 tokens"),
-        (d.stride >= 0, "data.stride", d.stride, "must be 0 or more tokens"),
-        (d.max_answer_tokens >= 1, "data.max_answer_tokens", d.max_answer_tokens, "must be at least 1"),
-        (d.labels is None or len(set(d.labels)) == len(d.labels), "data.labels", d.labels, "has a label twice"),
-        (d.num_workers >= 0, "data.num_workers", d.num_workers, "must be 0 or more"),
-        (math.isfinite(o.lr) and o.lr > 0, "optim.lr", o.lr, "must be a number above 0, such as 5e-5"),
-        (0 <= o.warmup_ratio <= 1, "optim.warmup_ratio", o.warmup_ratio, "must be in [0, 1]"),
-        (o.warmup_steps is None or o.warmup_steps >= 0, "optim.warmup_steps", o.warmup_steps, "must be 0 or more"),
-        (0 <= o.weight_decay < math.inf, "optim.weight_decay", o.weight_decay, "must be 0 or more"),
-        (o.batch_size >= 1, "optim.batch_size", o.batch_size, "must be at least 1 example"),
-        (0 < o.epochs < math.inf, "optim.epochs", o.epochs, "must be above 0"),
-        (
-            o.max_grad_norm is None or o.max_grad_norm > 0,
-            "optim.max_grad_norm",
-            o.max_grad_norm,
-            "must be above 0, or null",
-        ),
-        (0 <= o.beta1 < 1, "optim.beta1", o.beta1, "must be in [0, 1)"),
-        (0 < o.beta2 < 1, "optim.beta2", o.beta2, "must be in (0, 1)"),
-        (o.eps > 0, "optim.eps", o.eps, "must be above 0"),
-        (
-            all(0 < w < math.inf for w in o.class_weights.values()),
-            "optim.class_weights",
-            o.class_weights,
-            "must be above 0",
-        ),
-        (
-            not (o.class_weights and o.balance_classes),
-            "optim.balance_classes",
-            o.balance_classes,
-            "does not go with class_weights: drop one",
-        ),
-        (0 <= o.label_smoothing < 1, "optim.label_smoothing", o.label_smoothing, "must be in [0, 1)"),
-        (t.devices == "auto" or int(t.devices) >= 1, "trainer.devices", t.devices, "must be auto or at least 1"),
-        (t.num_nodes >= 1, "trainer.num_nodes", t.num_nodes, "must be at least 1"),
-        (t.log_every_steps >= 1, "trainer.log_every_steps", t.log_every_steps, "must be at least 1"),
-        (t.keep >= 1, "trainer.keep", t.keep, "must be at least 1"),
+    wrong = [
+        f"{key}={value} {rule}"
+        for keys, holds, rule in RULES
+        for key in keys.split()
+        if not holds(value := attrgetter(key)(config))
     ]
-    rules += [
-        (value is None or 0 <= value < 2**32, key, value, "must be a whole number from 0 below 2**32, or null")
-        for key, value in {"seed_init": config.seed_init, "seed_order": config.seed_order}.items()
-    ]
-    rules += [
-        (value is None or value > 0, key, value, "must be above 0, or null")
-        for key, value in {
-            "data.max_train_examples": d.max_train_examples,
-            "data.max_eval_examples": d.max_eval_examples,
-            "optim.max_steps": o.max_steps,
-            "optim.patience": o.patience,
-            "trainer.tokens_per_microbatch": t.tokens_per_microbatch,
-            "trainer.evaluate_every_steps": t.evaluate_every_steps,
-            "trainer.checkpoint_every_steps": t.checkpoint_every_steps,
-            "trainer.checkpoint_every_minutes": t.checkpoint_every_minutes,
-        }.items()
-    ]
-    wrong = [f"{key}={value} {rule}" for holds, key, value, rule in rules if not holds]
+    o, t = config.optim, config.trainer
+    if o.class_weights and o.balance_classes:
+        wrong.append(f"optim.balance_classes={o.balance_classes} does not go with class_weights: drop one")
+    if t.strategy == "fsdp" and t.precision == "fp16":
+        wrong.append(f"trainer.precision={t.precision} does not go with trainer.strategy=fsdp: use bf16 or fp32")
     if wrong:
         raise UserError(f"{origin}: " + "; ".join(wrong) + ".")
+
+
+def _or_null(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or holds(value)
+
+
+# keys, what their values must fulfil, and how to say it
+RULES: list[tuple[str, Callable[[Any], bool], str]] = [
+    ("task", lambda v: v in task_names(), f"must be one of {', '.join(task_names())}"),
+    ("seed", lambda v: 0 <= v < 2**32, "must be a whole number from 0 below 2**32"),
+    (
+        "seed_init seed_order",
+        _or_null(lambda v: 0 <= v < 2**32),
+        "must be a whole number from 0 below 2**32, or null",
+    ),
+    ("model.dropout", _or_null(lambda v: 0 <= v < 1), "must be null or in [0, 1)"),
+    ("data.train", lambda v: v is not None, "must name a file, or a split of data.name"),
+    ("data.max_length", lambda v: v >= 8, "must be at least 8 tokens"),
+    ("data.stride", lambda v: v >= 0, "must be 0 or more tokens"),
+    ("data.labels", _or_null(lambda v: len(set(v)) == len(v)), "has a label twice"),
+    ("data.max_answer_tokens trainer.num_nodes trainer.log_every_steps trainer.keep", lambda v: v >= 1,
+     "must be at least 1"),
+    ("data.num_workers", lambda v: v >= 0, "must be 0 or more"),
+    ("optim.lr", lambda v: math.isfinite(v) and v > 0, "must be a number above 0, such as 5e-5"),
+    ("optim.warmup_ratio", lambda v: 0 <= v <= 1, "must be in [0, 1]"),
+    ("optim.warmup_steps", _or_null(lambda v: v >= 0), "must be 0 or more"),
+    ("optim.weight_decay", lambda v: 0 <= v < math.inf, "must be 0 or more"),
+    ("optim.batch_size", lambda v: v >= 1, "must be at least 1 example"),
+    ("optim.epochs", lambda v: 0 < v < math.inf, "must be above 0"),
+    ("optim.beta1 optim.label_smoothing", lambda v: 0 <= v < 1, "must be in [0, 1)"),
+    ("optim.beta2", lambda v: 0 < v < 1, "must be in (0, 1)"),
+    ("optim.eps", lambda v: v > 0, "must be above 0"),
+    ("optim.class_weights", lambda v: all(0 < weight < math.inf for weight in v.values()), "must be above 0"),
+    ("trainer.devices", lambda v: v == "auto" or int(v) >= 1, "must be auto or at least 1"),
+    (
+        "data.max_train_examples data.max_eval_examples optim.max_grad_norm optim.max_steps optim.patience "
+        "trainer.tokens_per_microbatch trainer.evaluate_every_steps trainer.checkpoint_every_steps "
+        "trainer.checkpoint_every_minutes",
+        _or_null(lambda v: v > 0),
+        "must be above 0, or null",
+    ),
+]  # fmt: skip
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import pyarrow.csv as pa_csv
 
 from research import predictions
 from research.config import Config
+from research.data.task_data import TaskData
 from research.errors import UserError
 from research.model.encoder import load_tokenizer
 from research.recorder import evaluation_table
 from research.run import Run, written_whole
-from research.tasks.base import TaskData
 from research.train import build, make_trainer
 
 
@@ -61,6 +61,7 @@ def finished_config(run: Run) -> Config:
     config = run.config
     config.model.name, config.model.revision = str(run.model), None
     config.optim.class_weights, config.optim.balance_classes = {}, False  # of the training loss alone
+    config.trainer.devices, config.trainer.num_nodes, config.trainer.strategy = 1, 1, "auto"
     return config
 
 

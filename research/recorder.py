@@ -15,13 +15,15 @@ import lightning as L
 import torch
 import torch.distributed as dist
 
-from research import predictions
+from research import cost, predictions
 from research.cluster.signals import StopFlag
 from research.config import Config
 from research.console import StepProgress, console
 from research.errors import UserError
 from research.model import checkpoint
 from research.model.optim import learning_rate
+from research.model.sharding import copied, is_sharded
+from research.model.state import is_finite, load_optimizer, load_weights, training_tensors
 from research.run import Run
 from research.tasks.base import TaskModule
 from research.tracking import Tracker
@@ -66,6 +68,7 @@ class Recorder(L.Callback):
         self.saved_time = self.counted_until = time.monotonic()
         self.logged = (self.progress.step, time.monotonic(), self.progress.tokens, self.progress.examples)
         self.bar: StepProgress | None = None
+        self.meter: cost.Meter | None = None
 
     @property
     def monitor(self) -> str:
@@ -87,6 +90,10 @@ class Recorder(L.Callback):
             module.examples_done = self.progress.examples
         if self.writes:
             self.run.rewind(self.progress.step)
+
+    def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
+        if self.writes and self.meter is None:
+            self.meter = cost.Meter(self.run, trainer.world_size, module.tokens_done)
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         self.stop_flag.install()
@@ -112,8 +119,8 @@ class Recorder(L.Callback):
             self._log(trainer, module, batch)
         elif module.device.type == "cpu":  # elsewhere a look at the loss would hold up the steps
             self._refuse_divergence(module.last_loss, step, batch)
-        self.stopped = self._agreed_to_stop(trainer)
-        if self.writes and (last or self.stopped or self._checkpoint_due(step)) and is_finite(module):
+        self.stopped, due = self._agreed(trainer, self._checkpoint_due(step))
+        if (last or self.stopped or due) and is_finite(module):
             self.save(module)
         if self.bar is not None:
             self.bar.advance(step)
@@ -141,10 +148,17 @@ class Recorder(L.Callback):
         self.logged = (step, now, module.tokens_done, module.examples_done)
         self._write_row(step, scalars)
 
+    def cost(self) -> dict[str, Any]:
+        """What all attempts at this run have cost so far."""
+        assert self.meter is not None, "rank zero counts"
+        return cost.total(self.meter.record(self.module.tokens_done), self.module.flops_per_token)
+
     def _write_row(self, step: int, scalars: dict[str, float]) -> None:
         if not self.writes:
             return
         self.run.log(step, scalars)
+        if self.meter is not None:
+            self.meter.note(self.module.tokens_done)
         if self.bar is not None:
             self.bar.log(step, scalars)
         if self.tracker is not None:
@@ -169,12 +183,14 @@ class Recorder(L.Callback):
             "Lower optim.lr, lengthen the warmup, or set trainer.precision=fp32, in another run_dir."
         )
 
-    def _agreed_to_stop(self, trainer: L.Trainer) -> bool:
-        if trainer.world_size == 1:
-            return self.stop_flag.signal is not None
-        flag = torch.tensor([float(self.stop_flag.signal or 0)], device=self.module.device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag)  # a signal of this moment stays in the flag, for the next step
+    def _agreed(self, trainer: L.Trainer, due: bool) -> tuple[bool, bool]:
+        """Do all ranks stop here, and do they save? One rank's signal, and rank zero's clock, are enough."""
+        wishes = [self.stop_flag.signal is not None, due and self.writes]
+        if trainer.world_size > 1:
+            flags = torch.tensor(wishes, dtype=torch.float32, device=self.module.device)
+            dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+            wishes = [flag > 0 for flag in flags.tolist()]
+        return wishes[0], wishes[1]  # a signal of this moment stays in the flag, for the next step
 
     def _checkpoint_due(self, step: int) -> bool:
         every, minutes = self.config.trainer.checkpoint_every_steps, self.config.trainer.checkpoint_every_minutes
@@ -182,7 +198,13 @@ class Recorder(L.Callback):
         return by_steps or (minutes is not None and time.monotonic() - self.saved_time > 60 * minutes)
 
     def save(self, module: TaskModule) -> None:
-        """Copy the training state and write it behind the next steps."""
+        """Copy the training state, which takes all ranks where they share one model out; rank zero writes it behind
+        the next steps."""
+        if not self.writes:
+            if is_sharded(module.encoder.model):
+                for tensor in training_tensors(module).values():
+                    copied(tensor)
+            return
         p = self.progress
         p.step, p.tokens, p.examples = module.step, module.tokens_done, module.examples_done
         scaler = getattr(module.trainer.precision_plugin, "scaler", None)
@@ -198,6 +220,8 @@ class Recorder(L.Callback):
             checkpoint.rotate(folder, checkpoint.save(folder, step, tensors, state), keep, best)
 
         self.writer.submit(write, training_tensors(module))
+        if self.meter is not None:
+            self.meter.record(p.tokens)
         self.saved_time = time.monotonic()
 
     def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
@@ -221,6 +245,8 @@ class Recorder(L.Callback):
                 f"it reports {', '.join(name for name in scores if '/' not in name)}."
             )
         p = self.progress
+        if self.writes and self.config.trainer.keep_predictions:
+            predictions.write(table, self.run.predictions / f"validation-{module.step:08d}.parquet")
         if p.best_score is None or value > p.best_score:
             p.best_score, p.best_step, p.best_scores, p.evaluations_since_best = value, module.step, scores, 0
             if self.writes:
@@ -261,60 +287,6 @@ def boundary(step: int, module: TaskModule) -> bool:
     """Is an evaluation due after this many steps?"""
     every = module.config.trainer.evaluate_every_steps or module.data.plan.steps_per_epoch
     return step > 0 and (step % every == 0 or step == module.total_steps)
-
-
-def is_finite(module: TaskModule) -> bool:
-    """Are all weights numbers?"""
-    return all(bool(p.isfinite().all()) for p in module.encoder.model.parameters())
-
-
-def training_tensors(module: TaskModule) -> dict[str, torch.Tensor]:
-    """Weights, optimiser moments and the embedding's row state, by name."""
-    tensors = {f"model.{name}": tensor for name, tensor in unshared_state(module).items()}
-    names = {parameter: name for name, parameter in module.named_parameters()}
-    optimizer: Any = module.optimizers()
-    for parameter, state in optimizer.optimizer.state.items():
-        for key, value in state.items():
-            tensors[f"optimizer.{names[parameter]}.{key}"] = value
-    if module.rows is not None:
-        tensors |= {f"rows.{name}": tensor for name, tensor in module.rows.optimizer_state().items()}
-    return tensors
-
-
-def unshared_state(module: TaskModule) -> dict[str, torch.Tensor]:
-    """The model's state with each tensor once, however many names it has."""
-    seen: set[int] = set()
-    state = module.encoder.model.state_dict()
-    return {k: v for k, v in state.items() if not (v.data_ptr() in seen or seen.add(v.data_ptr()))}  # type: ignore[func-returns-value]
-
-
-def load_weights(module: TaskModule, saved: checkpoint.Checkpoint) -> None:
-    """Put a checkpoint's weights, and the embedding's row state, into the module."""
-    tensors = saved.tensors()
-    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    expected = unshared_state(module)
-    wrong = sorted(k for k in expected if k not in weights or weights[k].shape != expected[k].shape)
-    if wrong:
-        raise UserError(
-            f"The checkpoint {saved.path} is of another model: it lacks or reshapes {', '.join(wrong[:5])}."
-        )
-    module.encoder.model.load_state_dict(weights, strict=False)
-    if module.rows is not None:
-        module.rows.load_optimizer_state({k[5:]: v for k, v in tensors.items() if k.startswith("rows.")})
-
-
-def load_optimizer(module: TaskModule, saved: checkpoint.Checkpoint) -> None:
-    """Put a checkpoint's optimiser moments into the optimiser Lightning has made."""
-    tensors = saved.tensors()
-    optimizer: Any = module.optimizers()
-    for name, parameter in module.named_parameters():
-        prefix = f"optimizer.{name}."
-        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        if state:
-            optimizer.optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in state.items()}
-    scaler = getattr(module.trainer.precision_plugin, "scaler", None)
-    if scaler is not None and saved.state["scaler"]:
-        scaler.load_state_dict(saved.state["scaler"])
 
 
 def refuse_other_identity(saved: checkpoint.Checkpoint, identity: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
@@ -24,13 +25,17 @@ from research.cluster.ranks import global_rank
 from research.cluster.signals import STOPPED, Interrupted, StopFlag
 from research.config import Config, to_dict
 from research.console import class_table, console, score_table
+from research.cost import matrix_rate
+from research.data.source import file_sha256
+from research.data.task_data import TaskData
 from research.errors import UserError
-from research.model import checkpoint
+from research.model import checkpoint, sharding
 from research.model.encoder import Encoder, load_config, load_model, load_tokenizer
 from research.model.optim import total_steps
-from research.recorder import Recorder, announce_resume, load_weights
+from research.model.state import load_weights
+from research.recorder import Recorder, announce_resume
 from research.run import Run, replace_folder, write_json
-from research.tasks.base import TaskData, TaskModule
+from research.tasks.base import TaskModule
 from research.tracking import Tracker
 
 log = logging.getLogger("research")
@@ -46,6 +51,7 @@ def build(config: Config, data: TaskData | None = None) -> TaskModule:
         load_config(config)  # a model that cannot serve is told before the data is tokenised
         data = task.Data(config, load_tokenizer(config))
         data.open()
+    refuse_unknown_monitor(config, data)
     own = load_config(config, data.head)
     L.seed_everything(config.init_seed, verbose=False)
     model = load_model(config, own, task.Module.auto_class)
@@ -62,17 +68,30 @@ def build(config: Config, data: TaskData | None = None) -> TaskModule:
     return module
 
 
+def refuse_unknown_monitor(config: Config, data: TaskData) -> None:
+    """Raise UserError unless the task reports the score that `trainer.monitor` names."""
+    names, monitor = (*import_module(f"research.metrics.{data.scorer}").SCORES, "loss"), config.trainer.monitor
+    if monitor is not None and monitor.split("/")[0] not in names:
+        raise UserError(
+            f"trainer.monitor={monitor} is not a score of task {config.task}; it reports {', '.join(names)}."
+        )
+
+
 def make_trainer(config: Config, callbacks: list[L.Callback], loggers: list[Any], segments: int = 1) -> L.Trainer:
     """Lightning as the shell: devices, precision and processes are its part, everything recorded is ours."""
     quiet()
     t = config.trainer
     devices: Any = 1 if t.devices == "auto" and not torch.cuda.is_available() else t.devices
     try:
+        strategy: Any = t.strategy
+        if strategy == "fsdp":
+            ranks = t.num_nodes * (torch.cuda.device_count() if devices == "auto" else devices)
+            strategy = ModelParallelStrategy(data_parallel_size=ranks, tensor_parallel_size=1)
         return L.Trainer(
             accelerator=t.accelerator,
             devices=devices,
             num_nodes=t.num_nodes,
-            strategy=t.strategy,
+            strategy=strategy,
             precision=PRECISIONS[t.precision],
             max_epochs=segments,  # an epoch of Lightning is the stretch between two evaluations
             reload_dataloaders_every_n_epochs=1,
@@ -221,9 +240,11 @@ def finish(trainer: L.Trainer, run: Run, config: Config, module: TaskModule, rec
     data.settle(p.best_scores)
     if "test" in data.stores:
         trainer.test(module, datamodule=data, verbose=False)
+    model = module.encoder.model
+    weights = sharding.gathered(model, recorder.writes) if sharding.is_sharded(model) else None
     if not recorder.writes:
         return
-    export(module, run)
+    export(module, run, weights)
     seconds = max(p.train_seconds, 1e-9)
     result = {
         "task": config.task,
@@ -237,27 +258,28 @@ def finish(trainer: L.Trainer, run: Run, config: Config, module: TaskModule, rec
         "examples": module.examples_done,
         "tokens": module.tokens_done,
         "train_seconds": p.train_seconds,
-        "device_hours": p.train_seconds * trainer.world_size / 3600,
         "examples_per_second": module.examples_done / seconds,
         "tokens_per_second": module.tokens_done / seconds,
-        "train_flops": train_flops(module),
+        "cost": recorder.cost(),
+        "mfu": mfu(module, p.train_seconds * trainer.world_size),
         "peak_memory_mib": peak_memory_mib(),
         "parameters": run.provenance.get("parameters"),
         "batching": module.encoder.packing_note,
+        "files": {f"predictions/{path.name}": file_sha256(path) for path in sorted(run.predictions.glob("*.parquet"))},
     }
     write_json(run.path / "result.json", result)
     report(result, run)
 
 
-def export(module: TaskModule, run: Run) -> None:
-    """The best weights, tokenizer and config as `from_pretrained` reads them."""
+def export(module: TaskModule, run: Run, weights: dict[str, torch.Tensor] | None = None) -> None:
+    """The best weights, tokenizer and config as `from_pretrained` reads them; a sharded model's `weights` gathered."""
 
     def fill(folder: Path) -> None:
         model = module.encoder.model
         model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
         try:
             with module.rows.up_to_date() if module.rows is not None else nullcontext():
-                model.save_pretrained(folder)
+                model.save_pretrained(folder, state_dict=weights)
         except SafetensorError as error:  # a full disk
             raise OSError(str(error)) from error
         module.data.tokenizer.save_pretrained(folder)
@@ -265,10 +287,12 @@ def export(module: TaskModule, run: Run) -> None:
     replace_folder(run.model, fill)
 
 
-def train_flops(module: TaskModule) -> float:
-    """Useful floating-point operations so far: 6 per weight of the layers and token; attention scores left out."""
-    table = module.encoder.model.get_input_embeddings().weight.numel()  # type: ignore[operator]
-    return 6.0 * (sum(p.numel() for p in module.encoder.parameters()) - table) * module.tokens_done
+def mfu(module: TaskModule, device_seconds: float) -> float:
+    """Model FLOPs utilisation (Chowdhery et al. 2022): useful operations of training over what the devices could do
+    in their measured matrix rate."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[module.config.trainer.precision]
+    done = module.flops_per_token * module.tokens_done
+    return done / max(device_seconds, 1e-9) / matrix_rate(module.device, dtype)
 
 
 def peak_memory_mib() -> int:

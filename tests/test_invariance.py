@@ -205,6 +205,13 @@ def test_four_ranks_of_which_one_has_nothing(bench: Bench, task: str) -> None:
     assert_same_up_to_rounding(bench.run_ranks(task, 4), bench.reference(task))
 
 
+@pytest.mark.parametrize(("task", "ranks"), [("sentiment", 2), ("ner", 4), ("qa", 2)])
+def test_ranks_that_share_the_model_out(bench: Bench, task: str, ranks: int) -> None:
+    """The ranks would wait for ever if they had not equally many micro-batches, in training and in evaluation."""
+    got = bench.run_ranks(task, ranks, "trainer.strategy=fsdp", "trainer.tokens_per_microbatch=40")
+    assert_same_up_to_rounding(got, bench.reference(task))
+
+
 def test_the_reference_moves(bench: Bench) -> None:
     """Or all of the above would hold of a harness that does nothing."""
     for task in TASKS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -82,8 +83,14 @@ def test_result_has_what_a_table_needs(train: Train) -> None:
         assert all(0 <= scores[name] <= 1 for name in ("precision", "recall", "f1", "accuracy"))
     assert result["examples_per_second"] == pytest.approx(120 / result["train_seconds"])
     assert result["tokens_per_second"] == pytest.approx(result["tokens"] / result["train_seconds"])
-    assert result["device_hours"] == pytest.approx(result["train_seconds"] / 3600)
-    assert result["train_flops"] > 0 and result["peak_memory_mib"] > 0 and result["parameters"] > 0
+    cost, layers = result["cost"], run.result["parameters"]
+    assert (cost["attempts"], cost["devices"], cost["tokens"]) == (1, 1, result["tokens"])
+    assert cost["device_hours"] == pytest.approx(cost["wall_seconds"] / 3600)
+    assert cost["wall_seconds"] >= result["train_seconds"] and 0 < cost["flops"] < 6 * layers * result["tokens"]
+    assert 0 < result["mfu"] < 1 and result["peak_memory_mib"] > 0
+    for name, sha256 in result["files"].items():
+        assert hashlib.sha256((run.path / name).read_bytes()).hexdigest() == sha256
+    assert list(result["files"]) == ["predictions/test.parquet", "predictions/validation.parquet"]
     assert trained(run) == list(range(1, 31)) and evaluated(run) == [10, 20, 30]
     assert {path.name for path in run.path.iterdir()} >= {
         "config.yaml", "provenance.json", "metrics.jsonl", "result.json", "model", "checkpoints", "predictions",
@@ -102,7 +109,7 @@ def test_train_seconds_accumulate_over_attempts(train: Train, monkeypatch: pytes
     """A stop in the middle of an epoch counts what that part of the epoch took."""
     for calls in (13, 4):
         with monkeypatch.context() as patched:
-            signal_at(patched, Recorder, "_agreed_to_stop", calls, signal.SIGTERM)
+            signal_at(patched, Recorder, "_agreed", calls, signal.SIGTERM)
             code, run = train("sentiment")
         assert code == STOPPED
         saved = checkpoint.newest(run.checkpoints)
@@ -255,7 +262,7 @@ def test_signal_at_the_last_step(train: Train, monkeypatch: pytest.MonkeyPatch, 
     rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in run.metrics()]
     shutil.rmtree(run.path)
     with monkeypatch.context() as patched:
-        signal_at(patched, Recorder, "_agreed_to_stop", 10, signal.SIGTERM)
+        signal_at(patched, Recorder, "_agreed", 10, signal.SIGTERM)
         code, run = train("ner", "optim.epochs=1")
     assert code == STOPPED and run.result is None
     assert trained(run) == list(range(1, 11)) and evaluated(run) == []
@@ -276,7 +283,7 @@ def test_signal_in_an_evaluation_with_nothing_to_save(
     """In an owed evaluation and in the final test the run ends at once; what was saved is all there is."""
     if method == "validation_step":
         with monkeypatch.context() as patched:
-            signal_at(patched, Recorder, "_agreed_to_stop", 10, number)
+            signal_at(patched, Recorder, "_agreed", 10, number)
             assert train("sentiment", "optim.max_steps=12")[0] == STOPPED
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
     with monkeypatch.context() as patched:
@@ -324,7 +331,7 @@ def test_owed_evaluation_runs_once(train: Train, monkeypatch: pytest.MonkeyPatch
 
 def test_changed_code_is_allowed_and_recorded(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with monkeypatch.context() as patched:
-        signal_at(patched, Recorder, "_agreed_to_stop", 2, signal.SIGTERM)
+        signal_at(patched, Recorder, "_agreed", 2, signal.SIGTERM)
         train("sentiment", "optim.max_steps=3")
     source = Path(provenance.__file__).parent
     changed = shutil.copytree(source, tmp_path / "research", ignore=shutil.ignore_patterns("__pycache__", "quickstart"))

@@ -22,7 +22,7 @@ from research.run import Run
 from tests.attempts import Attempt, attempt
 
 pytestmark = pytest.mark.slow
-COSTS = ("train_seconds", "device_hours", "examples_per_second", "tokens_per_second", "peak_memory_mib")
+COSTS = ("train_seconds", "cost", "mfu", "examples_per_second", "tokens_per_second", "peak_memory_mib")
 STEPS_PER_EPOCH, STEPS = 10, 30
 
 
@@ -255,7 +255,8 @@ def test_full_disk_ends_the_run_and_spares_the_checkpoint_before(
     assert_same(run, references("sentiment"))
 
 
-def test_resume_on_other_ranks(experiments: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_resume_on_other_ranks(strategy: str, experiments: dict[str, Path], tmp_path: Path) -> None:
     """1 -> 2 -> 1 ranks: the steps, and up to rounding the results, of 1 rank."""
     plain = ("model.dropout=0", "trainer.precision=fp32")
     whole, run = Run(tmp_path / "whole"), Run(tmp_path / "run")
@@ -270,7 +271,8 @@ def test_resume_on_other_ranks(experiments: dict[str, Path], tmp_path: Path) -> 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    arguments = command(experiments["qa"], run.path, *plain, "trainer.devices=2", "trainer.strategy=ddp")
+    arguments = command(experiments["qa"], run.path, *plain, "trainer.devices=2", "trainer.accelerator=cpu")
+    arguments.append(f"trainer.strategy={strategy}")
     ranks = [
         Attempt(
             arguments,

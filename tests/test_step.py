@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -160,6 +162,24 @@ def test_out_of_memory_halves_the_micro_batches(
     for name, weight in expected.items():
         if not name.endswith("attention.self.key.bias"):
             assert float((got[name] - weight).abs().max()) <= 1e-5 * max(float(weight.abs().max()), 0.02), name
+
+
+@pytest.mark.slow
+def test_one_of_several_ranks_says_what_to_set(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other ranks wait for it in the middle of the step, so the step cannot be tried again."""
+    from research.tasks.sentiment import Module
+
+    def no_memory(self: Module, micro: MicroBatch) -> tuple[Tensor, Any]:
+        monkeypatch.setattr(L.Trainer, "world_size", 2)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Module, "loss", no_memory)
+    assert main(["train", str(experiment), f"run_dir={experiment.parent / 'run'}"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    used, proposed = re.findall(r"Rank 0 ran out of memory .* (\d+) tokens.*tokens_per_microbatch=(\d+):", said)[0]
+    assert int(proposed) == int(used) // 2 > 0
 
 
 @pytest.mark.slow

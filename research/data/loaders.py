@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -50,13 +51,17 @@ class _StepDataset:
 
 
 class EvaluationBatches:
-    """The micro-batches of one rank in an evaluation."""
+    """The micro-batches of one rank in an evaluation; idle ones follow, up to `least`."""
 
-    def __init__(self, store: Store, rows: list[Indices], packed: bool) -> None:
-        self.store, self.rows, self.packed = store, rows, packed
+    def __init__(self, store: Store, rows: list[Indices], packed: bool, least: int = 0) -> None:
+        self.store, self.rows, self.packed, self.least = store, rows, packed, least
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return max(len(self.rows), self.least)
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        return (pack(self.store, rows, self.packed) for rows in self.rows)
+        for rows in self.rows:
+            yield pack(self.store, rows, self.packed)
+        shortest = np.array([self.store.tokens.argmin()])
+        for _ in range(self.least - len(self.rows)):
+            yield pack(self.store, shortest, self.packed, idle=True)

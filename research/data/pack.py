@@ -27,6 +27,7 @@ class MicroBatch:
     examples: Indices  # (N,) the example each sequence belongs to; windows of one example stand together
     layout: Layout | None
     positions: Tensor  # (T,) place of each token in its sequence
+    idle: bool = False  # computed for the sake of the other ranks; counts nothing
 
     @property
     def size(self) -> int:
@@ -63,10 +64,10 @@ class MicroBatch:
         sequences = {k: v.to(device, non_blocking=True) for k, v in self.sequences.items()}
         layout = self.layout.to(device) if self.layout else None
         positions = self.positions.to(device, non_blocking=True)
-        return MicroBatch(tokens, sequences, self.lengths, self.examples, layout, positions)
+        return MicroBatch(tokens, sequences, self.lengths, self.examples, layout, positions, self.idle)
 
 
-def pack(store: Store, rows: Indices, packed: bool = True) -> MicroBatch:
+def pack(store: Store, rows: Indices, packed: bool = True, idle: bool = False) -> MicroBatch:
     """The micro-batch of these examples of a store."""
     windows = store.windows.rows(rows)
     lengths = np.concatenate(windows).astype(np.int64)
@@ -78,6 +79,7 @@ def pack(store: Store, rows: Indices, packed: bool = True) -> MicroBatch:
         examples=np.repeat(rows, [len(w) for w in windows]),
         layout=make_layout(lengths) if packed else None,
         positions=torch.from_numpy(np.arange(lengths.sum()) - np.repeat(starts, lengths)),
+        idle=idle,
     )
 
 
@@ -91,7 +93,7 @@ class StepItem:
 
     step: int
     micro: list[MicroBatch]
-    rows: list[Indices]  # the examples of each micro-batch
+    rows: list[Indices]  # the examples of each micro-batch; none for an idle one
     budget_tokens: int  # that the micro-batches keep
     targets: float  # of the whole global batch: the loss's denominator
     tokens: int  # of the whole global batch
@@ -101,7 +103,11 @@ class StepItem:
 
 @dataclass
 class Planner:
-    """Turns a step number into what one rank computes in it."""
+    """Turns a step number into what one rank computes in it.
+
+    Each rank has a micro-batch at least, an idle one if need be, to meet the others in the exchange of gradients;
+    ranks that share one model out (`sharded`) gather its weights in each, so that all have equally many.
+    """
 
     store: Store
     plan: StepPlan
@@ -110,18 +116,27 @@ class Planner:
     budget_tokens: int
     packed: bool
     sparse_embedding: bool
+    sharded: bool = False
 
     def __call__(self, step: int) -> StepItem:
         batch = self.plan.global_batch(step)
-        share = deal(batch, self.store.tokens[batch], self.ranks)[self.rank]
-        rows = micro_batches(share, self.store.tokens[share], self.budget_tokens, padded=not self.packed)
+        tokens = self.store.tokens[batch]
+        shares = deal(batch, tokens, self.ranks)
+        rows = self._cut(shares[self.rank])
+        most = max(len(self._cut(share)) for share in shares) if self.sharded else 1
+        missing = max(0, most - len(rows))
+        shortest = batch[[tokens.argmin()]]
         return StepItem(
             step=step,
-            micro=[pack(self.store, part, self.packed) for part in rows],
-            rows=rows,
+            micro=[pack(self.store, part, self.packed) for part in rows]
+            + [pack(self.store, shortest, self.packed, idle=True) for _ in range(missing)],
+            rows=rows + [shortest[:0]] * missing,
             budget_tokens=self.budget_tokens,
             targets=float(self.store.targets[batch].sum()),
-            tokens=int(self.store.tokens[batch].sum()),
+            tokens=int(tokens.sum()),
             examples=len(batch),
             vocabulary=torch.from_numpy(self.store.vocabulary(batch)) if self.sparse_embedding else None,
         )
+
+    def _cut(self, share: Indices) -> list[Indices]:
+        return micro_batches(share, self.store.tokens[share], self.budget_tokens, padded=not self.packed)

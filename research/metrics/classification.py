@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+SCORES = ("accuracy", "f1", "precision", "recall", "mcc", "calibration_error")  # and some of them by class
 _CALIBRATION_BINS = 15
 
 

@@ -29,6 +29,7 @@ import pyarrow as pa
 Entity = tuple[str, int, int]
 Scheme = Literal["IOB1", "IOB2", "IOBES", "BILOU"]
 
+SCORES = ("precision", "recall", "f1", "strict_precision", "strict_recall", "strict_f1", "accuracy")  # some by type
 _PREFIXES = frozenset("BIOESLUM")
 # The pairs of neighbouring prefixes at which conlleval ends and starts a chunk; a change of type always does.
 _CHUNK_ENDS = {"BB", "BO", "IB", "IO", "EE", "EI", "EO"}

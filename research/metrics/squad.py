@@ -23,6 +23,7 @@ import pyarrow as pa
 from research.metrics.treebank import treebank_words
 
 Rules = Literal["squad", "squad_v2", "cmrc"]
+SCORES = ("exact_match", "f1", "best_exact_match", "best_f1")  # the best: of squad_v2, which reports more beside
 
 _ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")

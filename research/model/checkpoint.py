@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from research.errors import UserError
+from research.model.sharding import copied
 
 log = logging.getLogger("research")
 
@@ -110,7 +111,7 @@ class Writer:
     def submit(self, write: Callable[[dict[str, Tensor]], None], tensors: dict[str, Tensor]) -> None:
         """Copy the tensors and write them behind the next steps. Raises what the write before raised."""
         self.wait()
-        copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+        copies = {name: copied(tensor) for name, tensor in tensors.items()}
         self.pending = self.thread.submit(write, copies)
 
     def wait(self) -> None:

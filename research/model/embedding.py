@@ -132,6 +132,16 @@ class RowEmbedding(nn.Module):
         scalars = np.stack([self.decay, self.k_over_p, self.ke_over_p])
         return {"m": self.m, "v": self.v, "last": self.last, "scalars": torch.from_numpy(scalars)}
 
+    def dense(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The table and its two moments as dense AdamW would hold them."""
+        return self._caught_up(slice(None))
+
+    @staticmethod
+    def dense_state(m: Tensor, v: Tensor, steps: int) -> dict[str, Tensor]:
+        """The `optimizer_state` of a table that dense AdamW has brought through `steps` steps: no row owes any."""
+        scalars = torch.stack([torch.ones(steps + 1), torch.zeros(steps + 1), torch.zeros(steps + 1)]).double()
+        return {"m": m, "v": v, "last": torch.full((len(m),), steps), "scalars": scalars}
+
     def load_optimizer_state(self, state: dict[str, Tensor]) -> None:
         """The inverse of `optimizer_state`."""
         self.m, self.v, self.last = (state[name].clone() for name in ("m", "v", "last"))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,8 @@ class Encoder(nn.Module):
         self.packed = False
         self.packing_note = "padded: trainer.packing is false"
         if packing is not False:
-            self.packed, self.packing_note = self._try_packing()
+            with without_advice():  # on attention that some architectures cannot be told
+                self.packed, self.packing_note = self._try_packing()
             if packing is True and not self.packed:
                 raise UserError(
                     f"trainer.packing is true, but {type(model).__name__} cannot be packed: {self.packing_note}; "
@@ -130,9 +132,9 @@ class Encoder(nn.Module):
             self.model.set_attn_implementation(PACKED)
             for first in (0, pad + 1):
                 try:
-                    got = base(
-                        input_ids=layout.fill(ids), position_ids=layout.fill(positions) + first, layout=layout
-                    )[0][0, :T]
+                    got = base(input_ids=layout.fill(ids), position_ids=layout.fill(positions) + first, layout=layout)[
+                        0
+                    ][0, :T]
                 except Exception as error:
                     return False, f"it does not take packed input ({str(error).splitlines()[0]})"
                 difference = float((got - expected).abs().max() / expected.abs().max())
@@ -195,30 +197,45 @@ def load_model(config: Config, own: PretrainedConfig, auto_class: Any) -> PreTra
     Raises UserError when the weights are missing, cut short or of another shape.
     """
     name = config.model.name
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # the head is meant to be new
-    transformers_logging.disable_progress_bar()
     try:
-        model = auto_class.from_pretrained(
-            name,
-            config=own,
-            **_source(config),
-            dtype=torch.float32,
-            attn_implementation="eager",
-            use_safetensors=None if _has_only_pickle(name) else True,
-        )
+        with without_advice():  # the head is meant to be new
+            model, loaded = auto_class.from_pretrained(
+                name,
+                config=own,
+                **_source(config),
+                dtype=torch.float32,
+                attn_implementation="eager",
+                use_safetensors=None if _has_only_pickle(name) else True,
+                ignore_mismatched_sizes=True,  # a head tuned for other labels is made anew
+                output_loading_info=True,
+            )
     except SafetensorError as error:
         raise UserError(f"The weights of {name} are damaged or cut short ({error}); fetch them again.") from None
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(_not_found(name, error)) from None
-    finally:
-        transformers_logging.set_verbosity(verbosity)
+    wrong = sorted(key for key, *_ in loaded["mismatched_keys"] if key.startswith(f"{model.base_model_prefix}."))
+    if wrong:
+        raise UserError(
+            f"The weights of {name} are of another shape than its config.json says: {', '.join(wrong[:3])}."
+        )
     if config.model.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if not torch.cuda.is_available():
         swap_dropout(model)
-    loaded: PreTrainedModel = model.train()
-    return loaded
+    trainable: PreTrainedModel = model.train()
+    return trainable
+
+
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """No log lines or progress bars of `transformers` on what is meant to be so."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
 
 
 def load_tokenizer(config: Config) -> PreTrainedTokenizerFast:
@@ -274,8 +291,6 @@ def _no_tokenizer(name: str, error: Exception | None) -> str:
 
 def _not_found(name: str, error: Exception) -> str:
     said = " ".join(str(error).split())[:300]
-    if "mismatched" in said:
-        return f"The weights in the model folder {name} are of another shape than its config.json says."
     if Path(name).is_dir():
         return f"No usable weights in the model folder {name}: {said}"
     if not hub_answers():

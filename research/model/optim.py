@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from research.model.embedding import RowEmbedding
+from research.model.sharding import local
 
 if TYPE_CHECKING:
     from research.config import OptimConfig
@@ -64,9 +66,11 @@ def use_row_embedding(model: nn.Module, optim: OptimConfig) -> RowEmbedding | No
 def clip(gradients: Sequence[Tensor], max_norm: float | None) -> Tensor:
     """Scale the gradients to a global norm of at most `max_norm`; returns the norm before."""
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
     if max_norm is None:
         return norm
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     if scale.is_cuda or scale < 1:  # on a CPU, looking is free and a pass over the gradients is not
-        torch._foreach_mul_(list(gradients), scale)
+        torch._foreach_mul_([local(gradient) for gradient in gradients], scale)
     return norm

@@ -17,7 +17,8 @@ from transformers import AutoModelForSequenceClassification
 
 from research.data.pack import MicroBatch
 from research.data.source import Split
-from research.tasks.base import Columns, TaskData, TaskModule
+from research.data.task_data import Columns, TaskData
+from research.tasks.base import TaskModule
 
 
 class Data(TaskData):

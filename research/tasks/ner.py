@@ -26,9 +26,10 @@ from research.config import Config, DataConfig
 from research.data.labels import collect_labels
 from research.data.pack import MicroBatch
 from research.data.source import Split
+from research.data.task_data import Columns, TaskData
 from research.errors import UserError
 from research.metrics.entities import Scheme, convert, detect_scheme
-from research.tasks.base import Columns, TaskData, TaskModule
+from research.tasks.base import TaskModule
 
 OUTSIDE = "O"
 NO_TARGET = -100

@@ -22,8 +22,9 @@ from transformers import AutoModelForQuestionAnswering
 from research.data.formats import nearest_start
 from research.data.pack import MicroBatch
 from research.data.source import Split
+from research.data.task_data import Columns, TaskData
 from research.errors import UserError
-from research.tasks.base import Columns, TaskData, TaskModule
+from research.tasks.base import TaskModule
 
 LONGEST_QUESTION_TOKENS = 64
 CANDIDATES = 20  # best starts and ends of a window that are combined

@@ -15,7 +15,8 @@ from transformers import AutoModelForSequenceClassification
 from research.data.labels import collect_labels, label_text
 from research.data.pack import MicroBatch
 from research.data.source import Split
-from research.tasks.base import Columns, TaskData, TaskModule
+from research.data.task_data import Columns, TaskData
+from research.tasks.base import TaskModule
 
 
 class Data(TaskData):

@@ -91,15 +91,20 @@ def make_planner(**settings: Any) -> Planner:
 
 
 def rows_of(micro: list[MicroBatch]) -> list[int]:
-    return [int(row) for part in micro for row in dict.fromkeys(part.examples.tolist())]
+    """The examples that count."""
+    return [int(row) for part in micro if not part.idle for row in dict.fromkeys(part.examples.tolist())]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 @pytest.mark.parametrize("packed", [True, False])
-def test_planner_cuts_the_global_batch(ranks: int, packed: bool) -> None:
+@pytest.mark.parametrize("sharded", [True, False])
+def test_planner_cuts_the_global_batch(ranks: int, packed: bool, sharded: bool) -> None:
     for step in range(4):
         batch = StepPlan(5, 3, seed=0).global_batch(step)
-        items = [make_planner(rank=rank, ranks=ranks, packed=packed)(step) for rank in range(ranks)]
+        items = [make_planner(rank=rank, ranks=ranks, packed=packed, sharded=sharded)(step) for rank in range(ranks)]
+        counts = [len(item.micro) for item in items]
+        real = [sum(not micro.idle for micro in item.micro) for item in items]
+        assert counts == [max(real)] * ranks if sharded else [max(1, n) for n in real]
         assert sorted(row for item in items for row in rows_of(item.micro)) == sorted(batch.tolist())
         for item in items:  # every rank knows the whole batch's figures
             assert item.step == step

@@ -301,6 +301,18 @@ def test_a_span_has_two_ends_whatever_the_weights_were_tuned_for(tmp_path: Path)
     assert model.config.num_labels == 2 and model.qa_outputs.out_features == 2
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
+def test_a_head_tuned_for_other_labels_is_made_anew(kind: str, tmp_path: Path) -> None:
+    tuned = build(kind, "sequence", {**ALL[kind], "num_labels": 5})
+    tuned.save_pretrained(tmp_path)
+    model = load(tmp_path, "sequence")
+    before, after = tuned.state_dict(), model.state_dict()
+    other = [name for name in after if before[name].shape != after[name].shape]
+    assert other and all(name.startswith("classifier") for name in other)
+    assert all(0.001 < float(after[name].std()) < 0.1 for name in other if name.endswith("weight"))
+    assert all(torch.equal(before[name], after[name]) for name in after if name not in other)
+
+
 def test_null_keeps_the_models_own_dropout(tmp_path: Path) -> None:
     own = {"hidden_dropout_prob": 0.15, "attention_probs_dropout_prob": 0.25}
     build("bert", "sequence", own).save_pretrained(tmp_path)

@@ -1,0 +1,125 @@
+"""What a run costs, over all its attempts: work that a kill undid is counted, for it was paid for.
+
+`cost.json` in the run folder has one entry an attempt, written anew while the attempt goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from research.run import Run, write_json
+
+NOTE_SECONDS = 30.0
+RAPL = Path("/sys/class/powercap")
+
+
+class Meter:
+    """Measures this attempt and adds it to those before."""
+
+    def __init__(self, run: Run, ranks: int, tokens_done: int) -> None:
+        self.path = run.path / "cost.json"
+        self.before: list[dict[str, Any]] = read(run)
+        self.ranks, self.tokens_before, self.began = ranks, tokens_done, time.monotonic()
+        self.energy, self.written = EnergyCounter(), self.began
+
+    def note(self, tokens_done: int) -> None:
+        """Write what this attempt has cost so far, unless that was done half a minute ago."""
+        if time.monotonic() - self.written > NOTE_SECONDS:
+            self.record(tokens_done)
+
+    def record(self, tokens_done: int) -> list[dict[str, Any]]:
+        """Write what this attempt has cost so far. Returns all attempts."""
+        attempts = [
+            *self.before,
+            {
+                "wall_seconds": time.monotonic() - self.began,
+                "ranks": self.ranks,
+                "tokens": tokens_done - self.tokens_before,
+                "energy_joules": self.energy.joules(),
+            },
+        ]
+        write_json(self.path, attempts)
+        self.written = time.monotonic()
+        return attempts
+
+
+def read(run: Run) -> list[dict[str, Any]]:
+    """The attempts of a run so far."""
+    path = run.path / "cost.json"
+    attempts: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return attempts
+
+
+def total(attempts: list[dict[str, Any]], flops_per_token: float) -> dict[str, Any]:
+    """The sum over attempts. `energy_joules` is that of rank zero's node; None where a part of it is not known."""
+    energy = [attempt["energy_joules"] for attempt in attempts]
+    return {
+        "attempts": len(attempts),
+        "wall_seconds": sum(attempt["wall_seconds"] for attempt in attempts),
+        "device_hours": sum(attempt["wall_seconds"] * attempt["ranks"] for attempt in attempts) / 3600,
+        "devices": max((attempt["ranks"] for attempt in attempts), default=0),
+        "tokens": sum(attempt["tokens"] for attempt in attempts),
+        "flops": flops_per_token * sum(attempt["tokens"] for attempt in attempts),
+        "energy_joules": None if None in energy else sum(energy),
+    }
+
+
+class EnergyCounter:
+    """Energy used by this node's processors (RAPL) and GPUs (NVML) since it was made."""
+
+    def __init__(self) -> None:
+        self.packages = sorted(RAPL.glob("intel-rapl:?")) if RAPL.is_dir() else []
+        self.first, self.gpus = _processor_microjoules(self.packages), _gpu_joules()
+
+    def joules(self) -> float | None:
+        """None where neither tells. A processor's counter that has begun anew since is taken to have done so once."""
+        now, gpus = _processor_microjoules(self.packages), _gpu_joules()
+        if not now and gpus is None:
+            return None
+        used = 0.0
+        for package, value in now.items():
+            turns = int((package / "max_energy_range_uj").read_text()) if value < self.first[package] else 0
+            used += (value + turns - self.first[package]) / 1e6
+        return used + ((gpus or 0.0) - (self.gpus or 0.0))
+
+
+def _processor_microjoules(packages: list[Path]) -> dict[Path, int]:
+    found = {}
+    for package in packages:
+        with suppress(OSError):  # most systems let root alone read it
+            found[package] = int((package / "energy_uj").read_text())
+    return found
+
+
+def _gpu_joules() -> float | None:
+    if not torch.cuda.is_available():
+        return None
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles) / 1e3
+    except Exception:  # no such package, or a card that does not tell
+        return None
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of one large matrix product on this device: what MFU is held against."""
+    size = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    taken = []
+    for _ in range(8):
+        began = time.perf_counter()
+        torch.mm(a, b)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - began)
+    return float(2 * size**3 / statistics.median(taken[3:]))
