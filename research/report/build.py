@@ -1,10 +1,10 @@
 """A report from run folders: tables, statistics, figures, error analysis, checklist, page; and whether it still holds.
 
-    tables/       scores.tex .md .html .csv, and the evidence as CSV
-    figures/      PDF, and PNG beside it
-    errors/       slices, error types, examples as CSV
-    page.tex      a document around the table and the figures: pdflatex compiles it
-    checklist.md  index.html  manifest.json  wandb_report.yaml (with --wandb)
+tables/       scores.tex .md .html .csv, and the evidence as CSV
+figures/      PDF, and PNG beside it
+errors/       slices, error types, examples as CSV
+page.tex      a document around the table and the figures: pdflatex compiles it
+checklist.md  index.html  manifest.json  wandb_report.yaml (with --wandb)
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ def draw(records: Sequence[Record], grid: Grid, folder: Path, shown: page.Conten
     except UserError as error:
         drawn = {}
         notes.append(f"No figures. {error}")
-    names = [f"figures/{path.name}" for path in list(drawn)[:MOST_FIGURES]]
+    set_beside = {f"figures/{path.name}": caption for path, caption in list(drawn.items())[:MOST_FIGURES]}
     with written_whole(folder / "page.tex") as temporary:
         table = (folder / "tables" / "scores.tex").read_text(encoding="utf-8")
-        temporary.write_text(latex.document([table], names), encoding="utf-8")
+        temporary.write_text(latex.document([table], set_beside), encoding="utf-8")
     return replace(shown, figures=drawn, notes=notes)
 
 
@@ -120,7 +120,7 @@ def check(folder: Path) -> int:
     for fault in faults:
         print(fault)
     count = len(told["numbers"])
-    print(f"{folder}: {'all ' if not faults else ''}{count} numbers of {len(told['runs'])} runs checked, {len(faults)} faults")
+    print(f"{folder}: {count} numbers of {len(told['runs'])} runs checked, {len(faults)} faults")
     return 1 if faults else 0
 
 

@@ -66,12 +66,12 @@ def older(records: Sequence[Record], grid: Grid, found: Sequence[Search]) -> lis
     """The list by Dodge et al. (2019): results (R), experiments with many runs (H), data (D)."""
     search = " ".join(map(sentences.search, found))
     spaces, cost = [space_table(one) for one in found], study.costs(records)
+    code = f"{sentences.code(records)} {sentences.packages(records)}".strip()
     unasked = about_search(found)
     return [
         Item("R1", "Description of the setting, the algorithm and the model.", sentences.setup(records),
              questions=["What is the task, and what is new about the method? Records know only how it was run."]),
-        Item("R2", "Source code and its dependencies.", f"{sentences.code(records)} {sentences.packages(records)}".strip(),
-             [package_table(records)], about_code(records)),
+        Item("R2", "Source code and its dependencies.", code, [package_table(records)], about_code(records)),
         Item("R3", "Computing infrastructure.", sentences.cost(records), [cost]),
         Item("R4", "Average runtime of each model, or energy.", sentences.runtime(records), [study.models(records)]),
         Item("R5", "Number of parameters of each model.", sentences.parameters(records), [study.models(records)]),
@@ -80,7 +80,8 @@ def older(records: Sequence[Record], grid: Grid, found: Sequence[Search]) -> lis
         Item("R7", "Definition of the evaluation measures.", sentences.scorers(records)),
         Item("H1", "Exact number of training and evaluation runs.", sentences.runs(records), [cost]),
         Item("H2", "Bounds of each hyperparameter.", search, spaces, unasked),
-        Item("H3", "Configurations of the best models.", search, [study.hyperparameters(records), *spaces]),
+        Item("H3", "Configurations of the best models.", search or sentences.setup(records),
+             [study.hyperparameters(records), *spaces]),
         Item("H4", "How values were chosen, and by which criterion.", search, questions=unasked),
         Item("H5", "Summary statistics of the results.", sentences.spread(grid), [spread_table(grid)]),
         Item("D1", "Number of examples and label distribution.", sentences.data(records),
@@ -183,8 +184,8 @@ def spread_table(grid: Grid) -> content.Table:
 def package_table(records: Sequence[Record]) -> content.Table:
     rows = []
     for name, counts in study.versions(records).items():
-        texts = [f"{version} ({sentences.counted(n, 'run')})" if len(counts) > 1 else version for version, n in counts.items()]
-        rows.append([name, ", ".join(texts)])
+        texts = [f"{version} ({sentences.counted(n, 'run')})" for version, n in counts.items()]
+        rows.append([name, ", ".join(texts if len(counts) > 1 else counts)])
     return table("Packages", ("package", "version"), rows)
 
 

@@ -91,7 +91,9 @@ def paired_groups(
             refuse_mixed([a, b])
             for side in (a, b):
                 if not side.runs:
-                    raise UserError(f"No run of {side.system} on '{data_set}' is finished; there is nothing to compare.")
+                    raise UserError(
+                        f"No run of {side.system} on '{data_set}' is finished; there is nothing to compare."
+                    )
             yield a, b
 
 
@@ -121,9 +123,7 @@ def compare_groups(a: Group, b: Group, split: str, pooled: Pool, seed: int = 0) 
     )
 
 
-def applicable_tests(
-    counts: PairedCounts, runs: tuple[int, ...], replicates: np.ndarray, seed: int
-) -> Iterator[Test]:
+def applicable_tests(counts: PairedCounts, runs: tuple[int, ...], replicates: np.ndarray, seed: int) -> Iterator[Test]:
     """The tests over examples: randomisation takes equally many runs, McNemar's one each and right or wrong answers."""
     yield significance.paired_bootstrap(counts, runs, replicates)
     if runs[0] == runs[1]:

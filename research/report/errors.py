@@ -90,7 +90,7 @@ def load(group: Group) -> System | None:
 
 def slice_table(data_set: str, systems: Sequence[System]) -> content.Table:
     """The scores of every slice and system."""
-    rows = []
+    rows: list[list[Any]] = []
     order: dict[tuple[str, str], int] = {}
     for system in systems:
         train = system.runs[0].predictions("train") if "train" in system.runs[0].splits else None

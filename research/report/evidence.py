@@ -33,7 +33,9 @@ def interval_table(summaries: Sequence[Summary]) -> content.Table:
         if s.interval is not None:
             paths = _paths(s.group)
             numbers = [_points(value, paths) for value in (s.mean, s.deviation, s.interval.low, s.interval.high)]
-            rows.append([s.group.system, s.group.data_set, *_what(s.group, s.split), len(s.scores), *numbers, s.interval.over])
+            rows.append(
+                [s.group.system, s.group.data_set, *_what(s.group, s.split), len(s.scores), *numbers, s.interval.over]
+            )
     columns = ("system", "data set", "score", "split", "runs", "mean", "deviation", "low", "high", "interval over")
     caption = "Per cent, with 95 % bootstrap intervals of the mean."
     return content.table("Intervals", columns, rows, caption)
@@ -44,9 +46,9 @@ def beside_best(grid: Grid, summaries: Sequence[Summary], pooled: Mapping[str, P
     found = []
     for data_set, runs in pooled.items():
         column = [s for s in summaries if s.group.data_set == data_set and s.split == s.group.split]
-        best = next(s.group for s in column if s.mark == "best")
-        others = [group for group in leading(grid, data_set, MOST_SYSTEMS) if group is not best]
-        found += [compare_groups(best, other, best.split, runs) for other in others]
+        for best in (s.group for s in column if s.mark == "best"):
+            others = [group for group in leading(grid, data_set, MOST_SYSTEMS) if group is not best]
+            found += [compare_groups(best, other, best.split, runs) for other in others]
     return with_corrections(found, "holm")
 
 
@@ -58,22 +60,35 @@ def comparison_table(comparisons: Sequence[Comparison]) -> content.Table:
     columns += [column for name in names for column in (f"p, {name}", "Holm")]
     columns += ["almost stochastic order of A over B", "seeds needed", "examples needed"]
     taken = {_family(test.name): test.assumes for c in comparisons for test in c.tests}
+    granted = "; ".join(f"{name}: {what}" for name, what in taken.items())
     caption = (
-        f"The best system of each data set (A) beside the others, in points; examples paired by id. p-values are "
-        f"corrected over the {len(comparisons)} comparisons by Holm's method. Needed: to find a difference of this size "
-        f"with probability {POWER:.0%}. Taken for granted: {'; '.join(f'{name}: {what}' for name, what in taken.items())}."
+        "The best system of each data set (A) beside the others, in points; examples paired by id. p-values are "
+        f"corrected over the {len(comparisons)} comparisons by Holm's method. Needed: to find a difference of this "
+        f"size with probability {POWER:.0%}. Taken for granted: {granted}."
     )
     return content.table("The best beside the others", columns, rows, caption)
 
 
 def _comparison_row(c: Comparison, names: Sequence[str]) -> list[Any]:
     paths = (*_paths(c.first), *_paths(c.second))
-    values = {_family(t.name): (t.p_value, p) for t, p in zip(c.tests, c.corrected, strict=True) if t.p_value is not None}
+    values = {
+        _family(t.name): (t.p_value, p) for t, p in zip(c.tests, c.corrected, strict=True) if t.p_value is not None
+    }
     order = next((test.detail for test in c.tests if test.p_value is None), "")
     p_values = [_p(value, paths) for name in names for value in values.get(name, (None, None))]
     limits = [_points(value, paths, signed=True) for value in (c.difference, c.interval.low, c.interval.high)]
     sizes = [cell(size, paths) for size in (c.seeds_needed, c.examples_needed)]
-    return [c.first.data_set, c.first.system, c.second.system, c.examples, *limits, c.interval.over, *p_values, order, *sizes]
+    return [
+        c.first.data_set,
+        c.first.system,
+        c.second.system,
+        c.examples,
+        *limits,
+        c.interval.over,
+        *p_values,
+        order,
+        *sizes,
+    ]
 
 
 def variance_table(pooled: Mapping[str, Pool]) -> content.Table:
@@ -83,18 +98,27 @@ def variance_table(pooled: Mapping[str, Pool]) -> content.Table:
         for group in runs.groups:
             if len(group.runs) > 1:
                 rows.append(_variance_row(group, runs))
-    columns = ("system", "data set", "runs", "initialisation", "data order", "both together, rest", "sample of examples", "told by")
+    columns = (
+        "system",
+        "data set",
+        "runs",
+        "initialisation",
+        "data order",
+        "both together, rest",
+        "sample of examples",
+        "told by",
+    )
     caption = "Standard deviation of a single run's score, in points, by where it comes from."
     return content.table("Sources of variance", columns, rows, caption)
 
 
 def _variance_row(group: Group, runs: Pool) -> list[Any]:
-    seeds = [
+    inits, orders = (
         [run.seed if run.config[key] is None else int(run.config[key]) for run in group.runs]
         for key in ("seed_init", "seed_order")
-    ]
+    )
     _, _, replicates = runs.of(group)
-    split = split_variance(*seeds, group.scores(group.split), replicates)
+    split = split_variance(inits, orders, group.scores(group.split), replicates)
     parts = (split.initialisation, split.order, split.both, split.sampling)
     return [group.system, group.data_set, len(group.runs), *(_points(part, _paths(group)) for part in parts), split.why]
 

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from research.report.records import Record, status_counts
 SEEDS = ("seed", "seed_init", "seed_order")
 DATA_KEYS = (
     "task",
-    *(f"data.{key}" for key in ["name", "config", "revision", "train", "validation", "test", "columns", "labels", "scorer"]),
+    *(
+        f"data.{key}"
+        for key in ["name", "config", "revision", "train", "validation", "test", "columns", "labels", "scorer"]
+    ),
 )
 
 
@@ -185,7 +189,7 @@ def _make(settings: dict[str, Any], members: list[Record], metric: str | None) -
     runs = sorted((run for run in members if run.status == "finished"), key=_seeds)
     place = f"{label(settings) or 'the one system'} on {members[0].data_set}"
     refuse_differences(members, place)
-    for run, next_run in zip(runs, runs[1:], strict=False):
+    for run, next_run in pairwise(runs):
         if _seeds(run) == _seeds(next_run):
             raise UserError(
                 f"{run.path} and {next_run.path} are the same run twice (seed {run.seed}, {place}); leave one out."
@@ -199,7 +203,7 @@ def _make(settings: dict[str, Any], members: list[Record], metric: str | None) -
 
 
 def refuse_differences(members: Sequence[Record], place: str) -> None:
-    """Raise UserError, naming the difference, unless the runs ask for the same and stand on the same data and weights."""
+    """Raise UserError, naming the difference, unless the runs ask for the same and share data and weights."""
     wanted = [{**deciding(run.config), **_foundations(run)} for run in members]
     lines = []
     for key in dict.fromkeys(key for each in wanted for key in each):
@@ -238,8 +242,8 @@ def refuse_mixed(groups: Sequence[Group]) -> None:
                 )
             if other_group.split != each.split:
                 raise UserError(
-                    f"On '{each.data_set}', {other.path} was scored on its {other_group.split} data and {run.path} on its "
-                    f"{each.split} data; report them apart."
+                    f"On '{each.data_set}', {other.path} was scored on its {other_group.split} data and {run.path} on "
+                    f"its {each.split} data; report them apart."
                 )
             if other_group.metric != each.metric:
                 raise UserError(
@@ -266,9 +270,7 @@ def _with_missing(groups: Sequence[Group]) -> list[Group]:
     ]
 
 
-def shared_settings(
-    records: Sequence[Record], varying: set[str]
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def shared_settings(records: Sequence[Record], varying: set[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """What all runs share, for the caption, and what only those on one data set share."""
     names = list(dict.fromkeys(record.data_set for record in records))
     per_set = {name: deciding(next(r for r in records if r.data_set == name).config) for name in names}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from research.report.content import Cell, Table
 
@@ -47,11 +47,14 @@ _SPECIAL = {
     "“": "``",
     "”": "''",
 }
-_FIGURE = r"\begin{{figure}}[t]\centering\includegraphics[width=.48\linewidth]{{{name}}}\end{{figure}}"
+_FIGURE = r"""\begin{{figure}}[tp]
+\centering
+\includegraphics{{{name}}}
+\caption{{{caption}}}
+\end{{figure}}"""
 _CJK = re.compile("[\u2e80-\u2fdf\u3000-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]+")
 _LETTERS = frozenset(  # of T1
-    "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ"
-    "ŁłŒœŠšŽžĄąĆćĘęŃńŚśŹźŻżČčĎďĚěŇňŘřŤťŮůŐőŰűĞğİŞş"
+    "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿŁłŒœŠšŽžĄąĆćĘęŃńŚśŹźŻżČčĎďĚěŇňŘřŤťŮůŐőŰűĞğİŞş"
 )
 _GREEK = re.compile("GREEK SMALL LETTER (ALPHA|BETA|GAMMA|DELTA|EPSILON|LAMDA|MU|SIGMA|TAU|PHI)")
 
@@ -87,10 +90,13 @@ def table(shown: Table, spans: Sequence[tuple[str, int]], label: str) -> str:
     """A booktabs table: best in bold, tied with a dagger. `spans` heads groups of columns: (text, columns)."""
     heads = [column.removeprefix(f"{span} ") for span, column in zip(_spread(spans), shown.columns, strict=True)]
     numbers = [any(row[i].value is not None for row in shown.rows) for i in range(len(shown.columns))]
+    wide = len(shown.columns) - spans[0][1] > 4  # spans both columns of a page that has two
+    environment = "table*" if wide else "table"
     lines = [
-        r"\begin{table}[t]",
+        rf"\begin{{{environment}}}[t]",
         r"\centering",
         r"\small",
+        *([r"\setlength{\tabcolsep}{4pt}"] if wide else []),
         rf"\begin{{tabular}}{{@{{}}{''.join('r' if number else 'l' for number in numbers)}@{{}}}}",
         r"\toprule",
         *_span_lines(spans),
@@ -101,24 +107,26 @@ def table(shown: Table, spans: Sequence[tuple[str, int]], label: str) -> str:
         r"\end{tabular}",
         rf"\caption{{{escape(shown.caption)}}}",
         rf"\label{{{label}}}",
-        r"\end{table}",
+        rf"\end{{{environment}}}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def document(tables: Sequence[str], figures: Sequence[str] = ()) -> str:
-    """A whole document around tables, and figures by their file names: `pdflatex` compiles it."""
-    needs_cjk = any(r"\begin{CJK}" in text for text in tables)
+def document(tables: Sequence[str], figures: Mapping[str, str] | None = None) -> str:
+    """A whole document around tables, and figures (file name -> caption): `pdflatex` compiles it."""
+    drawn = [_FIGURE.format(name=name, caption=escape(caption)) for name, caption in (figures or {}).items()]
+    needs_cjk = any(r"\begin{CJK}" in text for text in (*tables, *drawn))
     lines = [
         r"\documentclass[10pt,a4paper]{article}",
         r"\usepackage[T1]{fontenc}",
         r"\usepackage[utf8]{inputenc}",
         r"\usepackage{booktabs}",
-        *([r"\usepackage{graphicx}"] if figures else []),
+        r"\usepackage[margin=2.5cm]{geometry}",
+        *([r"\usepackage{graphicx}"] if drawn else []),
         *([r"\usepackage{CJKutf8}"] if needs_cjk else []),
         r"\begin{document}",
         *tables,
-        *(_FIGURE.format(name=name) for name in figures),
+        *drawn,
         r"\end{document}",
     ]
     return "\n".join(lines) + "\n"

@@ -21,6 +21,7 @@ from research.run import written_whole
 NAME = "index.html"
 TEMPLATES = Path(__file__).parent / "templates"
 LONGEST_TEXT = 240  # characters of a cell that are shown before it has to be opened
+LONGEST_LINE = 28  # characters of a cell that are never broken
 MOST_OPEN_ROWS = 25  # a longer table is closed until it is asked for
 
 
@@ -51,7 +52,9 @@ def write(folder: Path, page: Content) -> Path:
     )  # fmt: skip
     environment.filters["runs"] = lambda each: [places[path] for path in each.runs if path in places]
     environment.filters["folder"] = lambda each: link(each.runs[0], folder)
-    environment.globals |= {"longest_text": LONGEST_TEXT, "most_open_rows": MOST_OPEN_ROWS}
+    environment.globals |= {
+        "longest_text": LONGEST_TEXT, "longest_line": LONGEST_LINE, "most_open_rows": MOST_OPEN_ROWS,
+    }  # fmt: skip
     text = environment.get_template("page.html").render(
         page=page,
         states=status_counts(page.records),
@@ -89,7 +92,7 @@ def runs_table(records: Sequence[Record]) -> content.Table:
 
 
 def _run_row(record: Record) -> Iterator[Any]:
-    first = next(iter(record.provenance.get("attempts", [])), {})
+    first: dict[str, Any] = next(iter(record.provenance.get("attempts", [])), {})
     yield record.data_set
     yield Path(record.config["model"]["name"]).name
     yield record.seed

@@ -41,7 +41,8 @@ class Pool:
 def pool(groups: Sequence[Group], split: str, resamples: int, seed: int = 0) -> Pool:
     """Read and resample the predictions of the groups' runs.
 
-    Raises UserError where a run lacks the metric, and where predictions are missing or edited, cannot be paired, or do not give the recorded scores.
+    Raises UserError where a run lacks the metric, and where predictions are missing or edited, cannot be paired, or
+    do not give the recorded scores.
     """
     runs = [run for group in groups for run in group.runs]
     metric = groups[0].metric

@@ -120,7 +120,10 @@ def code(records: Sequence[Record]) -> str:
 
 def runs(records: Sequence[Record]) -> str:
     states = [f"{count} {state}" for state, count in status_counts(records).items()]
-    return f"{counted(len(records), 'run')} {'was' if len(records) == 1 else 'were'} started: {listed(states)}."
+    were = "was" if len(records) == 1 else "were"
+    tested = sum(bool(record.scores("test")) for record in records)
+    times = f" Test data was evaluated {counted(tested, 'time')}, once a run." if tested else ""
+    return f"{counted(len(records), 'training run')} {were} started: {listed(states)}.{times}"
 
 
 def preprocessing(records: Sequence[Record]) -> str:

@@ -154,7 +154,9 @@ def question_word(question: str) -> str:
     return next((word for word in CHINESE_QUESTION_WORDS if word in question), "other")
 
 
-def entity_slices(tables: Sequence[pa.Table], runs: list[tuple[str, pa.Table]], train: pa.Table | None) -> list[Slice | None]:
+def entity_slices(
+    tables: Sequence[pa.Table], runs: list[tuple[str, pa.Table]], train: pa.Table | None
+) -> list[Slice | None]:
     """NER cut by entity: F1 of each type; recall of long, rare and unseen entities."""
     ids, tokens, gold = (tables[0].column(name).to_pylist() for name in ("id", "tokens", "gold"))
     expected = [lenient_entities(tags) for tags in gold]

@@ -19,11 +19,11 @@ JOULES_PER_KWH = 3.6e6
 def cost(record: Record) -> dict[str, float]:
     """What one run cost over all its attempts, as far as it was recorded."""
     result = record.result or {}
-    found = result.get("cost") or (record.outcome or {}).get("cost")
-    if found is None and result:  # a run from before costs were recorded
+    found = result.get("cost") or (record.outcome or {}).get("cost") or {}
+    if result and not found:  # a run from before costs were recorded
         names = {"device_hours": "device_hours", "wall_seconds": "train_seconds", "flops": "train_flops"}
         found = {name: result.get(key) for name, key in names.items()}
-    return {name: float(found[name]) for name in COSTS if (found or {}).get(name) is not None}
+    return {name: float(found[name]) for name in COSTS if found.get(name) is not None}
 
 
 def total(records: Iterable[Record], name: str) -> float:
@@ -46,7 +46,7 @@ def costs(records: Sequence[Record]) -> content.Table:
             energy = cell(total(runs, "energy_joules") / JOULES_PER_KWH, paths, decimals=3)
             known = lacking(runs, "energy_joules") < len(runs)
             rows.append([state, len(runs), *(cell(x, paths, decimals=3) for x in sums), energy if known else ""])
-    columns = ("ended", "runs", "device hours", "wall hours", "PFLOPs", "energy (kWh)")
+    columns = ("ended", "runs", "device hours", "wall hours", "PFLOP", "energy (kWh)")
     return table("Cost of all runs", columns, rows, _not_recorded(records))
 
 
@@ -101,7 +101,7 @@ def models(records: Sequence[Record]) -> content.Table:
         means = [total(runs, "wall_seconds") / 60, total(runs, "device_hours"), total(runs, "flops") / 1e15]
         shown_means = (cell(x / len(runs), paths, decimals=3) for x in means)
         rows.append([model, data_set, " | ".join(f"{count:,}" for count in sorted(counts)), len(runs), *shown_means])
-    columns = ("model", "data set", "parameters", "finished runs", "minutes a run", "device hours a run", "PFLOPs a run")
+    columns = ("model", "data set", "parameters", "finished runs", "minutes a run", "device hours a run", "PFLOP a run")
     return table("Models", columns, rows)
 
 

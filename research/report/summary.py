@@ -75,17 +75,15 @@ def _plain(group: Group, split: str) -> Summary:
 
 def _beside_best(column: Sequence[Summary], pooled: Pool | None) -> list[Summary]:
     """The column with its best marked and, where there is a pool, intervals and p-values, not yet corrected."""
-    best = max((s for s in column if s.mean is not None), key=lambda s: s.mean or 0.0, default=None)
-    if best is None:
-        return list(column)
+    known = [s for s in column if s.mean is not None]
+    best = max(known, key=lambda s: s.mean or 0.0).group if len(known) > 1 else None
     told = []
     for each in column:
         if each.mean is not None and pooled is not None:
-            p_value = None
-            if each is not best:
-                p_value = over_both(*pooled.of(best.group, each.group)).p_value
-            each = replace(each, interval=over_both(*pooled.of(each.group)).interval(), p_value=p_value)
-        told.append(replace(each, mark="best") if each.group is best.group else each)
+            each = replace(each, interval=over_both(*pooled.of(each.group)).interval())
+            if best is not None and each.group is not best:
+                each = replace(each, p_value=over_both(*pooled.of(best, each.group)).p_value)
+        told.append(replace(each, mark="best") if each.group is best else each)
     return told
 
 

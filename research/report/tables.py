@@ -27,7 +27,7 @@ def metric_name(metric: str) -> str:
 def main_table(grid: Grid, summaries: Sequence[Summary]) -> content.Table:
     """Rows of cells as all formats show them; `mark` says best and tied."""
     columns = [key.split(".")[-1].replace("_", " ") for key in grid.by]
-    columns += ["runs", *(f"{data_set} {head}" for data_set, _, head in score_columns(grid, summaries))]
+    columns += ["runs", *(f"{head} {split}" for _, split, head in score_columns(grid, summaries))]
     rows = []
     for settings in grid.systems:
         cells = [Cell(shown(value), value if _is_number(value) else None) for value in settings.values()]
@@ -40,14 +40,14 @@ def main_table(grid: Grid, summaries: Sequence[Summary]) -> content.Table:
 
 
 def score_columns(grid: Grid, summaries: Sequence[Summary]) -> list[tuple[str, str, str]]:
-    """(data set, split, head) of each score column: validation, then test where there is one."""
-    columns = []
+    """(data set, split, data set and metric) of each score column: validation, then test where there is one."""
+    columns: list[tuple[str, str, str]] = []
     for data_set in grid.data_sets:
         splits = [s.split for s in summaries if s.group.data_set == data_set and len(s.scores)]
         for split in ("validation", "test"):
             if split in splits:
                 group = next(group for group in grid.groups if group.data_set == data_set and group.metric)
-                columns.append((data_set, split, f"{metric_name(group.metric)}, {split}"))
+                columns.append((data_set, split, f"{data_set} {metric_name(group.metric)}"))
     return columns
 
 
@@ -151,7 +151,18 @@ def _seeds(grid: Grid) -> str:
     seeds = sorted({run.seed for group in grid.groups for run in group.runs})
     if not seeds:
         return ""
-    return f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}."
+    return f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(ranges(seeds))}."
+
+
+def ranges(numbers: Sequence[int]) -> list[str]:
+    """Sorted whole numbers, three or more neighbours as `0–24`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return [text for run in runs for text in ([f"{run[0]}–{run[-1]}"] if len(run) > 2 else map(str, run))]
 
 
 # --- the formats --------------------------------------------------------------------------------------
@@ -177,8 +188,8 @@ def write(grid: Grid, summaries: Sequence[Summary], folder: Path) -> list[Path]:
 def heads(grid: Grid, summaries: Sequence[Summary]) -> list[tuple[str, int]]:
     """What spans the columns in a first line of heads, and how many columns each spans."""
     spans: dict[str, int] = {}
-    for data_set, _, _ in score_columns(grid, summaries):
-        spans[data_set] = spans.get(data_set, 0) + 1
+    for _, _, head in score_columns(grid, summaries):
+        spans[head] = spans.get(head, 0) + 1
     return [("", len(grid.by) + 1), *spans.items()]
 
 
@@ -203,12 +214,29 @@ def html_table(table: content.Table) -> str:
 
 def write_csv(grid: Grid, summaries: Sequence[Summary], path: Path) -> None:
     """One line per system, data set and split, numbers in full."""
-    columns = ["data_set", "split", "metric", "runs", "mean", "deviation", "low", "high", "p_value", "mark", "unfinished", "pruned", "failed", "missing"]
+    columns = [
+        "data_set",
+        "split",
+        "metric",
+        "runs",
+        "mean",
+        "deviation",
+        "low",
+        "high",
+        "p_value",
+        "mark",
+        "unfinished",
+        "pruned",
+        "failed",
+        "missing",
+    ]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*grid.by, *columns])
         for s in summaries:
-            states = [sum(run.status == state for run in s.group.others) for state in ("unfinished", "pruned", "failed")]
+            states = [
+                sum(run.status == state for run in s.group.others) for state in ("unfinished", "pruned", "failed")
+            ]
             limits = (s.interval.low, s.interval.high) if s.interval else (None, None)
             numbers = [len(s.scores), s.mean, s.deviation, *limits, s.p_value, s.mark, *states, len(s.group.missing)]
             settings = [value if _is_number(value) else shown(value) for value in s.group.settings.values()]

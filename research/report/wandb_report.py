@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 NAME = "wandb_report.yaml"
 MOST_SYSTEMS = 10  # run sets of one panel grid
+LONGEST_TITLE = 128  # characters, by W&B
 STEP = "trainer/global_step"
 
 
@@ -37,8 +38,9 @@ def build(records: Sequence[Record], grid: Grid, scores: str, folder: Path, save
     the report.
     """
     path = folder / NAME
+    content = recipe(records, grid, scores, folder.absolute().name)
     with written_whole(path) as temporary:
-        text = yaml.safe_dump(recipe(records, grid, scores, folder.absolute().name), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         temporary.write_text(text, encoding="utf-8")
     return publish(path) if save else None
 
@@ -52,7 +54,7 @@ def recipe(records: Sequence[Record], grid: Grid, scores: str, title: str) -> di
     (entity, project), _ = places.most_common(1)[0]
     here = {record.path for record in records if record.path in ids and _place(record) == (entity, project)}
     return {
-        "title": title,
+        "title": title[:LONGEST_TITLE],
         "entity": entity,
         "project": project,
         "scores": scores,
@@ -143,7 +145,7 @@ def curves(data_set: dict[str, Any]) -> wr.PanelGrid:
 
     over_seeds: dict[str, Any] = {"groupby": "task", "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
     metric = data_set["metric"]
-    panels = [
+    panels: list[Any] = [
         wr.LinePlot(title=f"validation {metric}", x=STEP, y=[f"validation/{metric}"], **over_seeds),
         wr.LinePlot(title="training loss", x=STEP, y=["train/loss"], **over_seeds),
         wr.BarPlot(title=f"{data_set['split']} {metric}", metrics=[f"{data_set['split']}/{metric}"], **over_seeds),

@@ -23,7 +23,9 @@ def classes(
     return _table({**told, **columns}, {"scorer": "classification", "labels": list(labels)})
 
 
-def entities(sentences: Sequence[tuple[str, str, str]], confidence: Sequence[Sequence[float]] | None = None) -> pa.Table:
+def entities(
+    sentences: Sequence[tuple[str, str, str]], confidence: Sequence[Sequence[float]] | None = None
+) -> pa.Table:
     """`sentences`: words, gold tags, predicted tags, each parted by blanks."""
     tokens, gold, prediction = ([row[i].split() for row in sentences] for i in range(3))
     sure = confidence or [[0.9] * len(words) for words in tokens]

@@ -25,8 +25,18 @@ def write_sweep(
 ) -> Path:
     """`trials`: learning rate, warmup ratio, quality and status of each."""
     folder.mkdir(parents=True)
-    content = {"experiment": "sst2.yaml", "name": folder.name, "metric": None, "direction": None, "sampler": {"name": "random", "seed": 0},
-               "pruner": {"name": "median"}, "budget": {"trials": len(trials)}, "seeds": list(range(seeds)), "space": space or SPACE, **asked}  # fmt: skip
+    content = {
+        "experiment": "sst2.yaml",
+        "name": folder.name,
+        "metric": None,
+        "direction": None,
+        "space": space or SPACE,
+        "sampler": {"name": "random", "seed": 0},
+        "pruner": {"name": "median"},
+        "budget": {"trials": len(trials)},
+        "seeds": list(range(seeds)),
+        **asked,
+    }
     (folder / "sweep.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     for number, (rate, warmup, quality, status) in enumerate(trials):
         for seed in range(seeds):

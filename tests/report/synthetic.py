@@ -16,7 +16,31 @@ import yaml
 from research import predictions
 from research.config import Config, ModelConfig
 
-WORDS = ["the", "a", "of", "in", "to", "and", "is", "was", "not", "very", "good", "bad", "film", "book", "Anna", "Oslo", "Acme", "river", "city", "who", "where", "when", "what"]
+WORDS = [
+    "the",
+    "a",
+    "of",
+    "in",
+    "to",
+    "and",
+    "is",
+    "was",
+    "not",
+    "very",
+    "good",
+    "bad",
+    "film",
+    "book",
+    "Anna",
+    "Oslo",
+    "Acme",
+    "river",
+    "city",
+    "who",
+    "where",
+    "when",
+    "what",
+]
 KINDS = ("PER", "LOC", "ORG")
 SCORERS = {"sentiment": "classification", "ner": "entities", "qa": "squad"}
 MONITORS = {"sentiment": "accuracy", "ner": "f1", "qa": "f1"}
@@ -47,7 +71,9 @@ def write_run(
     """
     full = _config(folder, task, data_set, seed, splits, config or {})
     (folder / "predictions").mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.dump(full, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    (folder / "config.yaml").write_text(
+        yaml.dump(full, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
     write_json(folder / "provenance.json", _provenance(full, examples, splits))
     source = {"system": {k: v for k, v in full.items() if k not in ("run_dir", "wandb")}}
     history, rows = [], _train_rows(seed)

@@ -76,7 +76,9 @@ def test_a_report_moved_with_its_runs_holds(paper: Path, tmp_path: Path) -> None
     assert check(tmp_path / "elsewhere" / "paper") == 0
 
 
-def test_a_changed_result_is_found_with_its_numbers(paper: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_result_is_found_with_its_numbers(
+    paper: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = runs / "news-3e-05-0" / "result.json"
     content = json.loads(path.read_text())
     content["metrics"]["test"]["f1"] += 0.05
@@ -129,7 +131,9 @@ def test_wrong_calls_are_one_sentence(arguments: list[str], message: str, capsys
     assert message in error and len(error.splitlines()) == 1
 
 
-def test_an_output_that_cannot_be_written_is_told(grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_that_cannot_be_written_is_told(
+    grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
     assert main(["report", str(grid), "--output", str(tmp_path / "file" / "paper")]) == 2
     assert "cannot be written" in capsys.readouterr().err
@@ -179,12 +183,21 @@ def test_a_thousand_runs_take_under_ten_seconds_and_a_gigabyte(tmp_path: Path) -
             shutil.copytree(tmp_path / "runs" / f"{number - 120:04d}", folder)
             config = folder / "config.yaml"
             config.write_text(config.read_text().replace(f"\nseed: {seed - 3}\n", f"\nseed: {seed}\n"))
-        if number % 97 == 0:
-            (folder / "result.json").rename(folder / "outcome.json")
-            write_json(folder / "outcome.json", {"state": "failed", "reason": "out of memory", "step": 20, "cost": COST})
+    for number in range(0, 1000, 97):
+        folder = tmp_path / "runs" / f"{number:04d}"
+        (folder / "result.json").unlink()
+        write_json(folder / "outcome.json", {"state": "failed", "reason": "out of memory", "step": 20, "cost": COST})
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.monotonic()
-    command = [sys.executable, "-m", "research.cli", "report", str(tmp_path / "runs"), "--output", str(tmp_path / "paper")]
+    command = [
+        sys.executable,
+        "-m",
+        "research.cli",
+        "report",
+        str(tmp_path / "runs"),
+        "--output",
+        str(tmp_path / "paper"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr

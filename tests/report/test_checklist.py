@@ -107,7 +107,9 @@ def test_a_search_is_told_with_bounds_method_trials_and_best(tmp_path):
     assert item.questions == []
     space = next(table for table in item.tables if table.title.startswith("Space"))
     assert rows(space) == [["optim.lr", "1e-5 to 1e-4, log scale", "3e-5"], ["optim.warmup_ratio", "0 to 0.2", "0.1"]]
-    assert {i.number: i for i in lists[OLDER]}["H1"].sentence == "3 runs were started: 2 finished and 1 pruned."
+    assert {i.number: i for i in lists[OLDER]}["H1"].sentence == (
+        "3 training runs were started: 2 finished and 1 pruned. Test data was evaluated 2 times, once a run."
+    )
 
 
 def test_packages_of_one_version_and_of_two(answered, make_run, tmp_path):

@@ -58,7 +58,9 @@ def test_single_runs_of_a_classifier_get_mcnemar(grid: Path) -> None:
     ]  # fmt: skip
     assert c.interval.over == "examples" and c.seeds_needed is None
     tables = [read([pick(grid, rate, "reviews")[0]])[0].predictions("test") for rate in ("3e-05", "0.0001")]
-    right, other = (np.array(t.column("gold").to_pylist()) == np.array(t.column("prediction").to_pylist()) for t in tables)
+    right, other = (
+        np.array(t.column("gold").to_pylist()) == np.array(t.column("prediction").to_pylist()) for t in tables
+    )
     assert c.tests[2].detail.startswith(f"right in one run alone: {(right & ~other).sum()} examples here")
 
 
@@ -110,7 +112,9 @@ def test_the_command_says_everything(grid: Path, capsys: pytest.CaptureFixture[s
     assert main(["compare", *sides[0], "--against", *sides[1], "--resamples", "500", "--correct", "bh"]) == 0
     said = capsys.readouterr().out
     assert re.search(r"news, test F1, per cent\n  A  \d+\.\d ± \d\.\d  lr 3e-5 \(5 runs\)\n  B  \d+\.\d ± ", said)
-    assert re.search(r"A - B = \+\d+\.\d\d points, 95 % interval [+-]\d+\.\d\d to \+\d+\.\d\d over examples and seeds;", said)
+    assert re.search(
+        r"A - B = \+\d+\.\d\d points, 95 % interval [+-]\d+\.\d\d to \+\d+\.\d\d over examples and seeds;", said
+    )
     assert said.count("60 test examples, paired by id") == 3
     assert "Benjamini-Hochberg over 3: p = " in said
     assert said.count("takes for granted:") == 12
@@ -122,7 +126,7 @@ def test_other_tasks_and_data_sets_are_refused(grid: Path, make_run: MakeRun) ->
     with pytest.raises(UserError, match=r"no data set in common: news \(ner\) against wiki \(qa\)"):
         compared(pick(grid, "3e-05", "news"), pick(grid, "0.0001", "wiki"))
     other = make_run("other", task="sentiment", data_set="news")
-    with pytest.raises(UserError, match="is a run of task ner and .* one of task sentiment, both on 'news'"):
+    with pytest.raises(UserError, match=r"is a run of task ner and .* one of task sentiment, both on 'news'"):
         compared(pick(grid, "3e-05", "news"), [other])
 
 
@@ -180,7 +184,8 @@ def test_nothing_of_torch_is_imported(grid: Path, tmp_path: Path) -> None:
         f"codes = [main(['compare', *{[str(p) for p in pick(grid, '3e-05')]}, '--against', "
         f"*{[str(p) for p in pick(grid, '0.0001')]}, '--resamples', '100']), "
         f"main(['report', {str(grid)!r}, '--output', {str(tmp_path / 'paper')!r}])]; "
-        "print(json.dumps([codes, [m for m in ('torch', 'lightning', 'transformers', 'datasets') if m in sys.modules]]))"
+        "heavy = [m for m in ('torch', 'lightning', 'transformers', 'datasets') if m in sys.modules]; "
+        "print(json.dumps([codes, heavy]))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert json.loads(done.stdout.splitlines()[-1]) == [[0, 0], []], done.stderr

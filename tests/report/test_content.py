@@ -39,6 +39,8 @@ def test_cells_pass_through():
     assert cell(best) is best
 
 
-@pytest.mark.parametrize(("title", "name"), [("Slices of glue/sst2", "slices-of-glue-sst2"), ("新闻 ner", "新闻-ner"), ("../..", "table")])
+@pytest.mark.parametrize(
+    ("title", "name"), [("Slices of glue/sst2", "slices-of-glue-sst2"), ("新闻 ner", "新闻-ner"), ("../..", "table")]
+)
 def test_file_names_have_no_separators(title, name):
     assert file_name(title) == name

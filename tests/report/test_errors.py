@@ -29,7 +29,8 @@ def analysed(grid, tmp_path):
 def test_every_section_has_its_tables(analysed, tmp_path):
     assert set(analysed) == {
         *(f"{kind} {name}" for name in ("reviews", "news", "wiki")
-          for kind in ("Slices of", "Worst examples of", "Most confidently wrong on", "Agreement on", "Where the two best differ on")),
+          for kind in ("Slices of", "Worst examples of", "Most confidently wrong on", "Agreement on",
+                       "Where the two best differ on")),
         "Entity errors on news",
     }  # fmt: skip
     assert len(list((tmp_path / "errors").glob("*.csv"))) == len(analysed)
@@ -99,7 +100,8 @@ def test_kept_evaluations_give_a_data_map(make_run, tmp_path):
 
 def test_unseen_entities_where_the_training_split_was_evaluated(make_run, tmp_path):
     path = make_run(task="ner", data_set="news", examples=80)
-    predictions.write(predictions.read(path / "predictions" / "test.parquet").slice(0, 10), path / "predictions" / "train.parquet")
+    folder = path / "predictions"
+    predictions.write(predictions.read(folder / "test.parquet").slice(0, 10), folder / "train.parquet")
     table = tables_of(errors.analyse(group(read([path])), tmp_path / "errors"))["Slices of news"]
     assert {row[1].text for row in table.rows if row[0].text == "entity in training"} == {"seen", "unseen"}
 

@@ -39,11 +39,12 @@ def test_entities():
 
 
 def test_questions():
+    n_best = [{"text": "Oslo", "score": 2.0}, {"text": "a", "score": 1.0}]
     rows = [
-        {"gold": ["in Oslo", "Oslo"], "prediction": "Oslo", "n_best": [{"text": "Oslo", "score": 2.0}, {"text": "a", "score": 1.0}]},
+        {"gold": ["in Oslo", "Oslo"], "prediction": "Oslo", "n_best": n_best},
         {"gold": ["the red book"], "prediction": "red film", "n_best": [{"text": "red film", "score": 0.0}]},
         {"gold": ["x"], "prediction": "", "n_best": []},
-    ]  # fmt: skip
+    ]
     rows = [{**row, "question": "where ?", "context": "c"} for row in rows]
     examples = read(handmade.questions(rows))
     assert examples.score == pytest.approx([1.0, 0.5, 0.0])  # 'the' is dropped: red book against red film

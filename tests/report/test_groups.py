@@ -45,7 +45,10 @@ def test_place_layout_and_logging_are_no_difference(make_run: MakeRun, tmp_path:
 def test_a_group_that_differs_in_more_than_the_seed_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", config={"optim.lr": 3e-5})
     make_run("b", seed=1, config={"optim.lr": 1e-4, "model.dropout": 0.2})
-    message = r"2 runs of encoder-a on reviews differ in more than the seed: model.dropout: none \| 0.2; optim.lr: 3e-5 \| 1e-4. Group by"
+    message = (
+        r"2 runs of encoder-a on reviews differ in more than the seed: model.dropout: none \| 0.2; "
+        r"optim.lr: 3e-5 \| 1e-4. Group by"
+    )
     with pytest.raises(UserError, match=message):
         group(read([tmp_path]), by=["model.name"])
 
@@ -54,14 +57,18 @@ def test_a_group_on_other_training_data_or_weights_is_refused(make_run: MakeRun,
     make_run("a")
     edit(make_run("b", seed=1), "provenance.json", ("data", "train", "sha256"), "f" * 64)
     edit(tmp_path / "runs" / "b", "provenance.json", ("weights", "model.safetensors"), "e" * 64)
-    with pytest.raises(UserError, match=r"the train examples: .* \(600\) \| ffffffffffff… \(600\); the pretrained weights"):
+    with pytest.raises(
+        UserError, match=r"the train examples: .* \(600\) \| ffffffffffff… \(600\); the pretrained weights"
+    ):
         group(read([tmp_path]))
 
 
 def test_the_same_seed_twice_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", seed=1)
     make_run("b", seed=1)
-    with pytest.raises(UserError, match=r"a and .*b are the same run twice \(seed 1, encoder-a on reviews\); leave one"):
+    with pytest.raises(
+        UserError, match=r"a and .*b are the same run twice \(seed 1, encoder-a on reviews\); leave one"
+    ):
         group(read([tmp_path]))
 
 

@@ -72,7 +72,8 @@ def test_every_link_inside_the_page_has_its_target(grid, tmp_path):
 def test_texts_and_names_are_escaped(make_run, tmp_path):
     evil = "</script><script>window.pwned=1</script>"
     make_run(data_set="<img src=x onerror=alert(1)>", labels=("好 & <b>", evil))
-    text = whole_page(read([tmp_path / "runs"]), tmp_path, notes=[evil], significance=[Table(evil, (evil,), [[Cell(evil)]])])
+    table = Table(evil, (evil,), [[Cell(evil)]])
+    text = whole_page(read([tmp_path / "runs"]), tmp_path, notes=[evil], significance=[table])
     parsed = Parsed(text)
     assert len(parsed.all("script")) == 1 and parsed.all("b") == [] and parsed.all("img") == []
     shown = "".join(parsed.text)
@@ -120,7 +121,7 @@ def test_failed_and_pruned_runs_are_counted_and_listed(make_run, tmp_path):
 def test_a_page_without_figures_errors_and_checklist_is_whole(make_run, tmp_path):
     records = read([make_run()])
     text = page.write(tmp_path, page.Content("t", ["research"], records)).read_text(encoding="utf-8")
-    assert [a["href"] for a in Parsed(text).all("a")][0] == "#runs"
+    assert next(a["href"] for a in Parsed(text).all("a")) == "#runs"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

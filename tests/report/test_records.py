@@ -48,7 +48,9 @@ def test_every_ending_has_its_state(make_run: MakeRun, tmp_path: Path) -> None:
 def test_keys_younger_than_a_run_have_their_defaults(make_run: MakeRun) -> None:
     path = make_run("old")
     lines = (path / "config.yaml").read_text().splitlines(keepends=True)
-    (path / "config.yaml").write_text("".join(line for line in lines if "seed_init" not in line and "beta1" not in line))
+    (path / "config.yaml").write_text(
+        "".join(line for line in lines if "seed_init" not in line and "beta1" not in line)
+    )
     (record,) = read([path])
     assert record.config["seed_init"] is None
     assert record.config["optim"]["beta1"] == 0.9

@@ -28,8 +28,9 @@ def on_wandb(folders):
 @pytest.fixture
 def study(make_run, tmp_path):
     """Two systems of two runs each, one more that is not on W&B, and a search."""
-    runs = [make_run(f"{rate}-{seed}", seed=seed, config={"optim.lr": rate}) for rate in (1e-5, 3e-5) for seed in (0, 1)]
-    on_wandb([*runs, *(write_sweep(tmp_path / "lr", TRIALS) / "trials" / f"{i:04d}" / "seed0" for i in range(2))])
+    runs = [make_run(seed=seed, config={"optim.lr": rate}) for rate in (1e-5, 3e-5) for seed in (0, 1)]
+    trials = write_sweep(tmp_path / "lr", TRIALS) / "trials"
+    on_wandb([*runs, trials / "0000" / "seed0", trials / "0001" / "seed0"])
     make_run("other", seed=2, config={"optim.lr": 1e-5})
     records = read([tmp_path / "runs", tmp_path / "lr"])
     return records, group(records)
@@ -38,7 +39,8 @@ def study(make_run, tmp_path):
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     with WandbServer() as server:
-        for name, value in {**server.environment, "WANDB_DIR": str(tmp_path), "WANDB_CONFIG_DIR": str(tmp_path)}.items():
+        folders = {"WANDB_DIR": str(tmp_path), "WANDB_CONFIG_DIR": str(tmp_path)}
+        for name, value in {**server.environment, **folders}.items():
             monkeypatch.setenv(name, value)
         yield server
 
@@ -110,7 +112,7 @@ def test_the_recipe_alone_builds_it_again(study, server, tmp_path):
 @pytest.mark.parametrize("mode", ["forbidden", "broken", "nonsense"])
 def test_a_server_that_does_not_take_it_is_told_and_the_recipe_kept(study, server, tmp_path, mode):
     server.mode = mode
-    with pytest.raises(UserError, match="W&B did not take the report.*wandb_report.yaml"):
+    with pytest.raises(UserError, match=r"W&B did not take the report.*wandb_report\.yaml"):
         wandb_report.build(*study, SCORES, tmp_path, save=True)
     assert (tmp_path / "wandb_report.yaml").is_file() and server.views == []
 

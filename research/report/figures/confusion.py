@@ -40,7 +40,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         if not counts:
             continue
         labels, matrix = matrix_of(counts)
-        what = "entities, `none` standing for no entity that shares a word," if group.task == "ner" else "examples"
+        what = "entities, “none” standing for no entity that shares a word," if group.task == "ner" else "examples"
         caption = (
             f"What the {what} of each gold class of {data_set} ({group.split}) are predicted to be, in per cent of "
             f"the class: {group.system}, {_runs(len(runs))}."

@@ -68,7 +68,8 @@ def applied() -> Iterator[None]:
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(RC | {"font.family": ["STIXGeneral", *_chinese_font()]})
+        settings: Any = RC | {"font.family": ["STIXGeneral", *_chinese_font()]}
+        matplotlib.rcParams.update(settings)
         yield
 
 

@@ -79,7 +79,8 @@ def in_order(table: pa.Table, ids: Sequence[str], name: str, first_name: str) ->
     if alone or len(own) != len(ids):
         example = f", '{alone[0]}' stands in one alone" if alone else ""
         raise UserError(
-            f"{first_name} ({len(ids):,} examples) and {name} ({len(own):,}) cannot be paired: their ids differ{example}."
+            f"{first_name} ({len(ids):,} examples) and {name} ({len(own):,}) cannot be paired: their ids "
+            f"differ{example}."
         )
     return table.take(pc.index_in(pa.array(ids), table.column("id").combine_chunks()))
 
@@ -110,9 +111,7 @@ def count(table: pa.Table, metric: str) -> Counts:
 
 def _classification(table: pa.Table, how: Mapping[str, Any], metric: str) -> Counts | None:
     labels = pa.array(how["labels"], pa.string())
-    gold, prediction = (
-        pc.index_in(table.column(name), labels).to_numpy() for name in ("gold", "prediction")
-    )  # (N,)
+    gold, prediction = (pc.index_in(table.column(name), labels).to_numpy() for name in ("gold", "prediction"))  # (N,)
     part, _, label = metric.partition("/")
     if metric == "accuracy":
         return Counts(_with_ones(gold == prediction), _ratio)

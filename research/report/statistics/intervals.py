@@ -94,9 +94,7 @@ def bca(estimate: float, replicates: np.ndarray, jackknife: np.ndarray, level: f
     return float(low), float(high)
 
 
-def over_seeds(
-    first: np.ndarray, second: np.ndarray | None = None, resamples: int = RESAMPLES, seed: int = 0
-) -> Draws:
+def over_seeds(first: np.ndarray, second: np.ndarray | None = None, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
     """The mean of one score per run, or the difference of two such means of independent runs.
 
     Raises ValueError for fewer than two runs on a side.

@@ -126,7 +126,7 @@ def violation(scores: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def epsilon_bound(scores: np.ndarray, other: np.ndarray, resamples: int, level: float, seed: int) -> float:
-    """Upper confidence bound of epsilon: its bootstrap deviation and the normal law (Del Barrio et al. 2018), in [0, 1]."""
+    """Upper confidence bound of epsilon by its bootstrap deviation and the normal law (Del Barrio et al. 2018)."""
     rng = np.random.default_rng(seed)
     epsilon = float(violation(scores, other))
     if epsilon in (0.0, 1.0) and np.ptp(scores) == np.ptp(other) == 0:

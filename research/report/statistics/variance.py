@@ -38,9 +38,9 @@ def split_variance(
     table = np.empty((len(inits), len(orders)))  # (I, O)
     for (init, order), score in zip(pairs, scores, strict=True):
         table[inits.index(init), orders.index(order)] = score
-    of_init, of_order, both = components(table)
-    spreads = [float(np.sqrt(max(part, 0.0))) for part in (of_init, of_order, both)]
-    return VarianceSplit(*spreads, sampling, f"{len(inits)} initialisations crossed with {len(orders)} orders")
+    of_init, of_order, both = (float(np.sqrt(max(part, 0.0))) for part in components(table))
+    why = f"{len(inits)} initialisations crossed with {len(orders)} orders"
+    return VarianceSplit(of_init, of_order, both, sampling, why)
 
 
 def components(table: np.ndarray) -> tuple[float, float, float]:

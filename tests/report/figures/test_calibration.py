@@ -27,7 +27,8 @@ def test_the_error_is_the_recorded_score():
 
 
 def test_words_are_the_claims_of_ner():
-    table = handmade.entities([("Anna met Oslo", "B-PER O B-LOC", "B-PER O O"), ("a", "O", "O")], [[0.9, 0.8, 0.6], [0.7]])
+    rows = [("Anna met Oslo", "B-PER O B-LOC", "B-PER O O"), ("a", "O", "O")]
+    table = handmade.entities(rows, [[0.9, 0.8, 0.6], [0.7]])
     confidence, right = claims_of(table)
     assert confidence.tolist() == [0.9, 0.8, 0.6, 0.7]
     assert right.tolist() == [True, True, False, True]

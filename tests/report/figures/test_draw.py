@@ -5,12 +5,20 @@ import pytest
 from pypdf import PdfReader
 
 from research.report import figures
-from research.report.figures import budget, sizes, sweep_map
+from research.report.figures import budget, cartography, confusion, ranks, sizes, style, sweep_map
 from research.report.groups import group
 from research.report.records import read
 from research.report.searches import searches
 from research.report.statistics.expected import expected_validation
 from tests.report.sweeps import SPACE, write_sweep
+
+
+def drawn_by(kind, records, folder):
+    """What one kind of figure draws of the records: name -> (path, caption)."""
+    folder.mkdir()
+    with style.applied():
+        found = list(kind.figures(group(records), records))
+        return {name: (style.save(figure, folder, name), caption) for name, caption, figure in found}
 
 
 def text_of(path):
@@ -42,18 +50,15 @@ def test_single_runs_of_one_setting_have_curves_but_no_distribution(make_run, tm
 def test_names_of_any_script_and_with_special_characters(make_run, tmp_path):
     labels = ("50 % & more_$x$", "坏的", "<b>good</b>")
     records = read([make_run(data_set="评论 & co", labels=labels, seed=seed) for seed in range(2)])
-    drawn = figures.draw(group(records), records, tmp_path / "figures")
-    confusion = next(path for path in drawn if path.stem.startswith("confusion"))
-    assert confusion.stem == "confusion-评论-co"
-    shown = text_of(confusion)
+    path, _ = drawn_by(confusion, records, tmp_path / "figures")["confusion-评论-co"]
+    shown = text_of(path)
     assert "50 % & more_$x$" in shown and "<b>good</b>" in shown and "坏的" in shown
 
 
 def test_a_data_map_is_drawn_where_evaluations_were_kept(make_run, tmp_path):
     records = read([make_run(keep_predictions=True)])
-    drawn = figures.draw(group(records), records, tmp_path / "figures")
-    path = next(path for path in drawn if path.stem == "cartography-reviews")
-    assert "60 validation examples" in drawn[path]
+    path, caption = drawn_by(cartography, records, tmp_path / "figures")["cartography-reviews"]
+    assert "60 validation examples" in caption
     assert "variability" in text_of(path) and "correctness" in text_of(path)
 
 
@@ -62,10 +67,10 @@ def test_ranks_need_three_systems_and_three_data_sets(make_run, tmp_path):
         for rate, quality in ((1e-5, 0.9), (3e-5, 0.7), (1e-4, 0.5)):
             make_run(data_set=data_set, quality=quality, examples=200, config={"optim.lr": rate})
     records = read([tmp_path / "runs"])
-    drawn = figures.draw(group(records), records, tmp_path / "figures")
-    path = next(path for path in drawn if path.stem == "ranks")
+    path, caption = drawn_by(ranks, records, tmp_path / "figures")["ranks"]
     assert "lr 1e-5 (1.00)" in text_of(path) and "critical difference 1.91" in text_of(path)
-    assert "3 systems over 3 data sets" in drawn[path]
+    assert "3 systems over 3 data sets" in caption
+    assert drawn_by(ranks, [r for r in records if r.data_set != "c"], tmp_path / "two") == {}
 
 
 def test_scores_over_the_size_of_the_training_set(make_run, tmp_path):
@@ -75,12 +80,11 @@ def test_scores_over_the_size_of_the_training_set(make_run, tmp_path):
     records = read([tmp_path / "runs"])
     for record in records:  # as training records a part of the data
         record.provenance["data"]["train"]["examples"] = record.config["data"]["max_train_examples"]
-    grid = group(records)
-    series = sizes.series_of(grid.groups)
+    series = sizes.series_of(group(records).groups)
     (points,) = series.values()
     assert list(points) == [10, 20, 40] and all(len(scores) == 2 for scores in points.values())
-    drawn = figures.draw(grid, records, tmp_path / "figures")
-    assert "training examples" in text_of(next(path for path in drawn if path.stem == "sizes-reviews"))
+    path, _ = drawn_by(sizes, records, tmp_path / "figures")["sizes-reviews"]
+    assert "training examples" in text_of(path)
 
 
 TRIALS = [(10 ** -(5 - i / 8), 0.02 * i, 0.5 + 0.05 * i, "finished") for i in range(7)] + [
@@ -90,14 +94,12 @@ TRIALS = [(10 ** -(5 - i / 8), 0.02 * i, 0.5 + 0.05 * i, "finished") for i in ra
 
 
 def test_a_random_search_has_a_map_and_a_budget_curve(tmp_path):
-    folder = write_sweep(tmp_path / "lr-warmup", TRIALS)
-    records = read([folder])
-    drawn = figures.draw(group(records), records, tmp_path / "figures")
-    by_name = {path.stem: path for path in drawn}
-    shown = text_of(by_name["sweep-lr-warmup"])
+    records = read([write_sweep(tmp_path / "lr-warmup", TRIALS)])
+    path, caption = drawn_by(sweep_map, records, tmp_path / "maps")["sweep-lr-warmup"]
+    shown = text_of(path)
     assert "learning rate" in shown and "warmup (share of steps)" in shown and "5e-5" in shown
-    assert "Crosses: 1 pruned" in drawn[by_name["sweep-lr-warmup"]] and "1 failed" in drawn[by_name["sweep-lr-warmup"]]
-    caption = drawn[by_name["budget-lr-warmup"]]
+    assert "Crosses: 1 pruned" in caption and "1 failed" in caption
+    _, caption = drawn_by(budget, records, tmp_path / "curves")["budget-lr-warmup"]
     assert "8 trials" in caption and "1 pruned trials count" in caption and "1 trials without a score" in caption
 
 
@@ -105,7 +107,7 @@ def test_the_budget_curve_has_the_unbiased_estimates(tmp_path):
     search = searches(read([write_sweep(tmp_path / "lr", TRIALS)]))[0]
     scores = budget.scores_of(search)
     assert len(scores) == 8
-    with figures.style.applied():
+    with style.applied():
         axes = budget.draw(expected_validation(scores, "random"), "accuracy").axes[0]
     means = axes.lines[0].get_ydata()
     assert means[0] == pytest.approx(scores.mean()) and means[-1] == pytest.approx(scores.max())
@@ -114,13 +116,13 @@ def test_the_budget_curve_has_the_unbiased_estimates(tmp_path):
 
 def test_an_adaptive_search_has_a_map_but_no_budget_curve(tmp_path):
     records = read([write_sweep(tmp_path / "lr", TRIALS, sampler={"name": "tpe"})])
-    names = {path.stem for path in figures.draw(group(records), records, tmp_path / "figures")}
-    assert "sweep-lr" in names and "budget-lr" not in names
+    assert set(drawn_by(sweep_map, records, tmp_path / "maps")) == {"sweep-lr"}
+    assert drawn_by(budget, records, tmp_path / "curves") == {}
 
 
 def test_a_search_of_one_parameter_is_a_slice(tmp_path):
     space = {"optim.lr": SPACE["optim.lr"]}
     search = searches(read([write_sweep(tmp_path / "lr", TRIALS, space=space)]))[0]
-    with figures.style.applied():
+    with style.applied():
         axes = sweep_map.draw_slice(search, ["optim.lr"]).axes[0]
     assert axes.get_xscale() == "log" and len(axes.lines[0].get_xdata()) == 7

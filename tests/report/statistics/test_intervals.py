@@ -31,7 +31,9 @@ def test_bca_of_a_ratio_is_that_of_scipy() -> None:
     def statistic(index: np.ndarray, axis: int = -1) -> np.ndarray:
         return counts.score(np.take(rows, index.astype(int), axis=0).sum(axis=-2))
 
-    reference = stats.bootstrap((np.arange(50),), statistic, method="BCa", n_resamples=1999, rng=np.random.default_rng(0))
+    reference = stats.bootstrap(
+        (np.arange(50),), statistic, method="BCa", n_resamples=1999, rng=np.random.default_rng(0)
+    )
     interval = over_examples(counts, (1,), reference.bootstrap_distribution[:, None])
     assert interval.low == pytest.approx(reference.confidence_interval.low, abs=1e-10)
     assert interval.high == pytest.approx(reference.confidence_interval.high, abs=1e-10)

@@ -44,7 +44,9 @@ def test_each_replicate_is_the_metric_of_a_resample() -> None:
     gold, prediction = rng.integers(2, size=40), rng.integers(2, size=40)
     marks = rng.random(40)  # a column that tells all examples apart
     values = np.stack([gold & prediction, prediction, gold, marks], axis=-1).astype(float)
-    counts = PairedCounts([str(i) for i in range(40)], values[None], lambda sums: precision_recall_f1(sums[..., :3])[..., 2])
+    counts = PairedCounts(
+        [str(i) for i in range(40)], values[None], lambda sums: precision_recall_f1(sums[..., :3])[..., 2]
+    )
     replicates = bootstrap(counts, 300, seed=7)[:, 0]
     drawn = np.random.default_rng(7).integers(40, size=(300, 40))
     expected = [f1_score(gold[rows], prediction[rows]) for rows in drawn]

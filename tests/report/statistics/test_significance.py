@@ -27,7 +27,7 @@ def right_and_wrong(both: int, first: int, second: int, neither: int) -> tuple[n
 
 
 def test_mcnemar_of_the_worked_example() -> None:
-    """Agresti (Categorical Data Analysis, section 11.1.1): approval of a prime minister asked twice, chi-squared 17.36."""
+    """Agresti (Categorical Data Analysis, section 11.1.1): a poll asked twice, chi-squared 17.36."""
     test = mcnemar(*right_and_wrong(794, 150, 86, 570))
     assert test.p_value == pytest.approx(stats.chi2.sf((150 - 86) ** 2 / (150 + 86), 1), abs=1e-12)
     assert test.p_value == pytest.approx(3.1e-5, abs=1e-6)
@@ -113,7 +113,7 @@ def test_violation_is_the_integral_over_quantiles(seed: int) -> None:
 
 
 def test_violation_of_normal_scores_is_that_of_their_laws() -> None:
-    """Of N(m, 1) against N(0, s^2) the quantile functions, and with them epsilon, are known (Del Barrio et al. 2018)."""
+    """Of N(m, 1) against N(0, s^2) the quantile functions are known, and epsilon with them."""
     rng = np.random.default_rng(0)
     shift, spread = 0.5, 2.0
     levels = (np.arange(200_000) + 0.5) / 200_000

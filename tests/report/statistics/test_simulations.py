@@ -109,7 +109,10 @@ def test_coverage_over_seeds_and_examples(spread: float) -> None:
     def covered(rng: np.random.Generator) -> bool:
         counts = answered(rng, rng.normal(1.2, spread, size=5), 400)
         seed = int(rng.integers(2**32))
-        return expected_accuracy(1.2, spread) in over_both(counts, (5,), bootstrap(counts, RESAMPLES, seed), seed).interval()
+        return (
+            expected_accuracy(1.2, spread)
+            in over_both(counts, (5,), bootstrap(counts, RESAMPLES, seed), seed).interval()
+        )
 
     assert holds(share(covered), 0.95)
 
