@@ -10,6 +10,9 @@ need() {
     PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || packages="$packages $*"
 }
 need slurmctld slurm-wlm munge  # a cluster: tests/cluster
+need pdflatex texlive-latex-base texlive-latex-recommended latex-cjk-chinese latex-cjk-chinese-arphic-gbsn00lp
+need chromedriver chromium chromium-driver
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages="$packages postgresql"
 
 [ -n "$packages" ] || exit 0
 if [ "$(id -u)" != 0 ]; then
