@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from research import __version__
 from research.cluster.failure import fail
 from research.cluster.signals import leaving_at_once
+from research.errors import UserError
 
 RESUMABLE = ("train", "sweep")  # stopped at any moment, the same command goes on
 NOTHING = "\0"  # no argument begins with it
