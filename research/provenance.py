@@ -14,12 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from research.cluster import slurm
 from research.cluster.signals import Interrupted
 from research.errors import UserError
 from research.run import Run, write_json
+
+if TYPE_CHECKING:
+    from research.tasks.base import TaskModule
 
 LARGEST_DIFF_BYTES = 1_000_000
 UNHEARD = "lost: killed, or by a power cut or a node failure"
@@ -41,17 +44,32 @@ def attempt(command: list[str], ranks: int, resumed_from: int | None) -> dict[st
 
 
 @contextmanager
-def recorded(run: Run, content: dict[str, Any], attempt: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Write a record with one more attempt; when the block ends, however it may, how the attempt `ended`."""
-    for earlier in content["attempts"]:
-        earlier["ended"] = earlier.get("ended") or UNHEARD
-    content = {**content, "attempts": [*content["attempts"], attempt]}
+def recorded(run: Run, module: TaskModule, resumed_from: int | None, ranks: int) -> Iterator[dict[str, Any]]:
+    """Adds this attempt to a run's record; when the block ends, however it may, how the attempt `ended`."""
+    before, this = run.provenance, attempt(sys.argv, ranks, resumed_from)
+    earlier = [{**each, "ended": each.get("ended") or UNHEARD} for each in before.get("attempts", [])]
+    content = {
+        "attempts": [*earlier, this],
+        "data": {
+            name: {
+                "origin": split.origin,
+                "sha256": split.fingerprint,
+                "examples": len(split.rows),
+                "tokens": int(module.data.stores[name].tokens.sum()),
+            }
+            for name, split in module.data.splits.items()
+        },
+        "weights": before.get("weights") or weights_sha256(module.config.model.name),
+        "parameters": sum(p.numel() for p in module.encoder.parameters()),
+        "batching": module.encoder.packing_note,
+        "packages": packages(),
+    }
     write_json(run.path / "provenance.json", content)
     try:
-        yield attempt
+        yield this
     except BaseException as error:
-        words = " ".join(str(error).split())[:500]
-        attempt["ended"] = "stopped" if isinstance(error, Interrupted) else f"failed: {words or type(error).__name__}"
+        words = " ".join(str(error).split())[:500] or type(error).__name__
+        this["ended"] = "stopped" if isinstance(error, Interrupted) else f"failed: {words}"
         raise
     finally:
         with suppress(UserError):  # what ended it matters more

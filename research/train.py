@@ -7,7 +7,6 @@ import math
 import os
 import resource
 import signal
-import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
@@ -168,7 +167,7 @@ def _train(config: Config, run: Run, group: Group, stop_flag: StopFlag) -> int:
     if writes:
         announce_resume(recorder, world.size)
         announce(module)
-        this_attempt = recorded_attempt(run, module, newest.step if newest else None, world.size)
+        this_attempt = provenance.recorded(run, module, newest.step if newest else None, world.size)
     exit_code = 1
     try:
         with this_attempt as attempt:
@@ -225,30 +224,6 @@ def announce(module: TaskModule) -> None:
         )
     if config.optim.batch_size > len(train):
         console.print(f"optim.batch_size is more than the {len(train)} training examples: each step is the whole set.")
-
-
-def recorded_attempt(
-    run: Run, module: TaskModule, resumed_from: int | None, ranks: int
-) -> AbstractContextManager[dict[str, Any]]:
-    """Within it, this attempt stands in the provenance; the block says how it `ended`."""
-    before, data = run.provenance, module.data
-    content = {
-        "attempts": before.get("attempts", []),
-        "data": {
-            name: {
-                "origin": split.origin,
-                "sha256": split.fingerprint,
-                "examples": len(split.rows),
-                "tokens": int(data.stores[name].tokens.sum()),
-            }
-            for name, split in data.splits.items()
-        },
-        "weights": before.get("weights") or provenance.weights_sha256(module.config.model.name),
-        "parameters": sum(p.numel() for p in module.encoder.parameters()),
-        "batching": module.encoder.packing_note,
-        "packages": provenance.packages(),
-    }
-    return provenance.recorded(run, content, provenance.attempt(sys.argv, ranks, resumed_from))
 
 
 def finish(

@@ -234,16 +234,18 @@ class Job:
     def said(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def until(self, holds: Callable[[], bool], timeout_seconds: float = 240) -> None:
+    def until(self, holds: Callable[[], bool], timeout_seconds: float = 400) -> None:
         """Wait for a moment. Fails when the job ends without it."""
-        deadline = time.monotonic() + timeout_seconds
+        deadline, asked = time.monotonic() + timeout_seconds, 0.0
         while not holds():
-            ended = self.state in ENDED
+            time.sleep(0.05)
+            if time.monotonic() < asked + 1:
+                continue
+            asked, ended = time.monotonic(), self.state in ENDED
             assert holds() or not ended, f"job {self.id} has ended: {self.shown()}\n{self.said}"
-            assert time.monotonic() < deadline, f"waited in vain for job {self.id}: {self.shown()}\n{self.said}"
-            time.sleep(0.1)
+            assert asked < deadline, f"waited in vain for job {self.id}: {self.shown()}\n{self.said}"
 
-    def wait(self, timeout_seconds: float = 400) -> str:
+    def wait(self, timeout_seconds: float = 600) -> str:
         """Its state when it has ended."""
         deadline = time.monotonic() + timeout_seconds
         while (state := self.state) not in ENDED:

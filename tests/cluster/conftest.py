@@ -47,7 +47,7 @@ class Project:
         )
         content = {
             "task": "sentiment",
-            "model": {"name": str(make_tiny_model(folder / "model", hidden_size=128, intermediate_size=256))},
+            "model": {"name": str(make_tiny_model(folder / "model", hidden_size=64))},
             "data": {**files, "max_length": 64},
             "optim": {"batch_size": 8, "lr": 1e-3, "max_steps": STEPS},
             "trainer": {
@@ -56,7 +56,6 @@ class Project:
                 "log_every_steps": 1,
                 "checkpoint_every_steps": 7,
                 "evaluate_every_steps": 60,
-                "tokens_per_microbatch": 32,
             },
             "wandb": {"mode": "disabled"},
         }

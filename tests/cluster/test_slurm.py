@@ -50,8 +50,8 @@ def assert_finished(job: Job, run: Run, reference: Run, requeues: int) -> None:
 
 def running(job: Job, run: Run, attempt: int) -> None:
     """Until rank 0 of this attempt has the run folder."""
-    lock = run.path / ".lock"
-    job.until(lambda: lock.exists() and f"SLURM job {job.shown()['JobId']} attempt {attempt}," in lock.read_text())
+    lock, holder = run.path / ".lock", f"SLURM job {job.shown()['JobId']} attempt {attempt},"
+    job.until(lambda: lock.exists() and holder in lock.read_text())
 
 
 def advanced(job: Job, run: Run, attempt: int, steps: int) -> None:
@@ -62,7 +62,15 @@ def advanced(job: Job, run: Run, attempt: int, steps: int) -> None:
 
 
 def requeued(job: Job, times: int) -> None:
+    """Until the job is back in the queue."""
     job.until(lambda: job.restarts >= times)
+
+
+def stopped(job: Job, attempt: int, *signal_options: str) -> None:
+    """A signal, and back in the queue. The ranks stand still until it is sent, or a fast machine would finish first."""
+    with frozen(job.ranks()):
+        job.cluster.says("scancel", *signal_options, job.id)
+    requeued(job, attempt)
 
 
 @contextmanager
@@ -116,8 +124,7 @@ def four_ranks_on_a_node(project: Project) -> str:
     job = project.submit(run, "--ntasks-per-node=4", "--job-name=interactive")
     for attempt in (1, 2):
         advanced(job, run, attempt, 10)
-        job.cluster.says("scancel", "--batch", "--signal=USR1", job.id)
-        requeued(job, attempt)
+        stopped(job, attempt, "--batch", "--signal=USR1")
     assert_finished(job, run, project.reference(4), requeues=2)
     return "2 requeues"
 
@@ -127,13 +134,11 @@ def four_seeds(project: Project) -> str:
     first = project.sbatch("--array=0-3", "SLURM/seeds.sbatch", project.experiment)
     jobs = [project.job(f"{first.id}_{seed}") for seed in range(4)]
     runs = [Run(project.folder / "runs" / "reviews" / f"seed{seed}") for seed in range(4)]
-    for job, run in zip(jobs, runs, strict=True):
-        running(job, run, 1)
     of_the_array = next(seed for seed, job in enumerate(jobs) if job.shown()["JobId"] == first.id)
     chosen = {of_the_array, (of_the_array + 1) % 4}
     for seed in chosen:
-        jobs[seed].until(lambda seed=seed: last_step(runs[seed]) >= 5)  # type: ignore[misc]
-        jobs[seed].cluster.says("scancel", "--signal=USR1", jobs[seed].id)
+        advanced(jobs[seed], runs[seed], 1, 5)
+        stopped(jobs[seed], 1, "--signal=USR1")
     for seed in range(4):
         reference = project.reference(1, f"seed={seed}")
         assert_finished(jobs[seed], runs[seed], reference, requeues=int(seed in chosen))
@@ -193,16 +198,12 @@ def cancelled(project: Project) -> str:
     assert job.wait() == "CANCELLED"
     time.sleep(8)  # longer than a requeued job waits
     assert (job.state, job.restarts) == ("CANCELLED", 0)
-    stopped = run.provenance["attempts"][0]["ended"]
-    assert stopped == f"stopped by SIGTERM at step {last_step(run)}"
+    ended, step = run.provenance["attempts"][0]["ended"], last_step(run)
+    assert ended == f"stopped by SIGTERM at step {step}"
     again = project.submit(run)
-    assert again.wait() == "COMPLETED" and f"Resuming {run.path} at step {last_step_of(stopped)}." in again.said
+    assert again.wait() == "COMPLETED" and f"Resuming {run.path} at step {step}." in again.said, again.said
     assert_same(run, project.reference(1))
-    return stopped
-
-
-def last_step_of(ended: str) -> str:
-    return ended.split()[-1]
+    return ended
 
 
 def often_signalled(project: Project) -> str:
@@ -212,9 +213,11 @@ def often_signalled(project: Project) -> str:
     ways = (["--signal=USR1"], ["--signal=TERM"], ["--batch", "--signal=USR1"])
     for attempt in range(1, requeues + 1):
         running(job, run, attempt)
-        time.sleep(rng.uniform(0, 6))
-        job.cluster.says("scancel", *ways[attempt % 3], job.id)
-        requeued(job, attempt)
+        if attempt % 4:
+            advanced(job, run, attempt, rng.randrange(8))
+        else:  # while it starts
+            time.sleep(rng.uniform(0, 1))
+        stopped(job, attempt, *ways[attempt % 3])
     assert_finished(job, run, project.reference(1), requeues)
     return f"{requeues} requeues, {len(run.provenance['attempts'])} attempts that came to train"
 
@@ -299,13 +302,13 @@ def from_inside_a_job(project: Project) -> str:
     inner = f"sbatch --parsable --cpus-per-task=1 SLURM/train.sbatch {arguments} >inner.id"
     outer = project.sbatch(
         "--array=5", "--ntasks=2", "--output=outer.log",
-        f"--wrap=srun bash -c '[ $SLURM_PROCID = 1 ] || {inner}'; sleep 300",
+        f"--wrap=srun bash -c '[ $SLURM_PROCID = 1 ] || {inner}'; sleep 30000",
     )  # fmt: skip
     number = project.folder / "inner.id"
     outer.until(lambda: number.exists() and number.read_text().endswith("\n"))
     job = project.job(number.read_text().strip())
     advanced(job, run, 1, 10)
-    job.cluster.says("scancel", "--signal=USR1", job.id)
+    stopped(job, 1, "--signal=USR1")
     assert_finished(job, run, project.reference(1), requeues=1)
     assert (outer.state, outer.restarts) == ("RUNNING", 0)
     outer.cluster.says("scancel", outer.id)
