@@ -66,7 +66,9 @@ def analyse(grid: Grid, folder: Path) -> dict[str, Any]:
         sections.setdefault("Slices", []).append(slice_table(data_set, systems))
         if first.group.task == "ner":
             sections.setdefault("Entity errors", []).append(entity_table(data_set, systems))
-        sections.setdefault("Examples", []).extend([worst(data_set, first), confidently_wrong(data_set, first)])
+        if first.examples[0].metric != "accuracy":  # of labels, the worst are those most confidently wrong
+            sections.setdefault("Examples", []).append(worst(data_set, first))
+        sections.setdefault("Examples", []).append(confidently_wrong(data_set, first))
         sections.setdefault("Cartography", []).extend(cartography(data_set, first))
         sections.setdefault("Agreement", []).extend(agreements(data_set, first, systems))
     sections = {name: tables for name, tables in sections.items() if tables}
@@ -130,10 +132,9 @@ def _entity_pairs(each: pa.Table) -> list[list[entity_errors.Pair]]:
 
 
 def worst(data_set: str, system: System) -> content.Table:
-    """The examples with the lowest score, mean over runs; where equal, with the least probable gold answer."""
-    score = np.mean([run.score for run in system.examples], axis=0)
-    belief = np.mean([run.belief for run in system.examples], axis=0)
-    order = [int(i) for i in np.lexsort((belief, score)) if score[i] < 1][:MOST_EXAMPLES]
+    """The examples with the lowest score, mean over runs; where equal, those the runs were surest of."""
+    score, sure = (np.mean([getattr(run, name) for run in system.examples], axis=0) for name in ("score", "confidence"))
+    order = [int(i) for i in np.lexsort((-sure, score)) if score[i] < 1][:MOST_EXAMPLES]
     rows = [_example_row(system, i, cell(float(score[i]), system.paths, decimals=2)) for i in order]
     caption = f"{system.name}: lowest score, mean over {_runs(len(system.runs))}."
     return table(f"Worst examples of {data_set}", ("id", "score", "text", "gold", "prediction"), rows, caption)

@@ -29,9 +29,8 @@ def analysed(grid, tmp_path):
 def test_every_section_has_its_tables(analysed, tmp_path):
     assert set(analysed) == {
         *(f"{kind} {name}" for name in ("reviews", "news", "wiki")
-          for kind in ("Slices of", "Worst examples of", "Most confidently wrong on", "Agreement on",
-                       "Where the two best differ on")),
-        "Entity errors on news",
+          for kind in ("Slices of", "Most confidently wrong on", "Agreement on", "Where the two best differ on")),
+        "Entity errors on news", "Worst examples of news", "Worst examples of wiki",
     }  # fmt: skip
     assert len(list((tmp_path / "errors").glob("*.csv"))) == len(analysed)
 
