@@ -18,7 +18,7 @@ from research.report import content, entity_errors, slices
 from research.report.agreement import agreement
 from research.report.cartography import of_run
 from research.report.content import cell, table
-from research.report.examples import Examples, Floats, read
+from research.report.examples import Examples, Floats, is_known, read
 from research.report.groups import Grid, Group
 from research.report.records import Record
 from research.report.selection import best, leading, predicted, said_of
@@ -80,11 +80,11 @@ def analyse(grid: Grid, folder: Path) -> dict[str, Any]:
 
 
 def load(group: Group) -> System | None:
-    """A group with its predictions; None where it has none."""
+    """A group with its predictions; None where it has none of a known form."""
     runs = predicted(group)
-    if not runs:
-        return None
     tables = [run.predictions(group.split) for run in runs]
+    if not runs or not is_known(tables[0]):
+        return None
     ids = tables[0].column("id").to_pylist()
     tables = [in_order(each, ids, str(run.path), str(runs[0].path)) for each, run in zip(tables, runs, strict=True)]
     return System(group, runs, tables, [read(each) for each in tables])
