@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from research.errors import UserError
-from research.report import checklist, content, errors, evidence, latex, manifest, page, tables
+from research.report import checklist, content, errors, evidence, latex, manifest, page, tables, wandb_report
 from research.report.groups import Grid, group
 from research.report.records import Record, read, status_counts
 from research.report.summary import Summary, pools, summarise
@@ -45,18 +45,16 @@ def build(
     shown = draw(records, grid, folder, shown)
     page.write(folder, shown)
     markdown = tables.markdown(tables.main_table(grid, summaries))
-    address = None
-    if wandb:
-        from research.report import wandb_report
-
-        address = wandb_report.build(records, grid, markdown, folder, save=True)
+    recipe = wandb_report.write(records, grid, markdown, folder) if wandb else None
     options = {"by": by, "metric": metric}
     manifest.write(folder, command, options, records, _numbers(summaries, shown))
     print(markdown)
     for note in (*shown.notes, *shown.errors.get("notes", ())):
         print(f"Note: {note}")
     states = ", ".join(f"{count} {state}" for state, count in status_counts(records).items())
-    print(f"{len(records)} runs ({states}); report: {folder / page.NAME}" + (f"; draft: {address}" if address else ""))
+    print(f"{len(records)} runs ({states}); report: {folder / page.NAME}")
+    if recipe is not None:  # last: whatever W&B says to it, the report is whole
+        print(f"W&B draft: {wandb_report.publish(recipe)}")
 
 
 def analyse(

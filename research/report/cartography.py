@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from research.report.examples import Examples, Floats, read
+from research.report.examples import Examples, Floats, is_known, read
 from research.report.records import Record
 
 REGION_SHARE = 1 / 3  # of the examples, as in the paper's figures
@@ -48,7 +48,8 @@ def of_run(record: Record) -> Map | None:
     splits = [name for name in record.splits if name.startswith("validation-")]
     if len(splits) < LEAST_EVALUATIONS:
         return None
-    return of_evaluations([read(record.predictions(name)) for name in splits])
+    tables = [record.predictions(name) for name in splits]
+    return of_evaluations([read(table) for table in tables]) if is_known(tables[0]) else None
 
 
 def of_evaluations(evaluations: list[Examples]) -> Map:

@@ -167,7 +167,7 @@ def _text(c: Comparison, family: int, correction: Correction) -> str:
     lines += [
         f"  A - B = {_points(c.difference)} points, 95 % interval {_range(c.interval)} over {c.interval.over}"
         + ("" if c.interval.over == "examples" else f"; {_range(c.interval_over_examples)} over examples alone (BCa)"),
-        f"  {c.examples:,} {c.split} examples, paired by id",
+        f"  {c.examples:,} {c.split} examples, paired by id{_data(c)}",
     ]
     method = {"holm": "Holm", "bh": "Benjamini-Hochberg", "none": ""}[correction]
     for test, value in zip(c.tests, c.corrected, strict=True):
@@ -180,6 +180,11 @@ def _text(c: Comparison, family: int, correction: Correction) -> str:
             said += f" ({test.detail})"
         lines += [f"  {test.name}: {said}", f"      takes for granted: {test.assumes}"]
     return "\n".join([*lines, f"  {_power(c)}", ""])
+
+
+def _data(c: Comparison) -> str:
+    fingerprint = c.first.runs[0].fingerprint(c.split)
+    return "" if fingerprint is None else f" (sha256 of the data {fingerprint[0][:12]}…)"
 
 
 def _others(side: Group) -> str:

@@ -18,7 +18,7 @@ from research.report import content, entity_errors, slices
 from research.report.agreement import agreement
 from research.report.cartography import of_run
 from research.report.content import cell, table
-from research.report.examples import Examples, Floats, read
+from research.report.examples import Examples, Floats, is_known, read
 from research.report.groups import Grid, Group
 from research.report.records import Record
 from research.report.selection import best, leading, predicted, said_of
@@ -66,7 +66,9 @@ def analyse(grid: Grid, folder: Path) -> dict[str, Any]:
         sections.setdefault("Slices", []).append(slice_table(data_set, systems))
         if first.group.task == "ner":
             sections.setdefault("Entity errors", []).append(entity_table(data_set, systems))
-        sections.setdefault("Examples", []).extend([worst(data_set, first), confidently_wrong(data_set, first)])
+        if first.examples[0].metric != "accuracy":  # of labels, the worst are those most confidently wrong
+            sections.setdefault("Examples", []).append(worst(data_set, first))
+        sections.setdefault("Examples", []).append(confidently_wrong(data_set, first))
         sections.setdefault("Cartography", []).extend(cartography(data_set, first))
         sections.setdefault("Agreement", []).extend(agreements(data_set, first, systems))
     sections = {name: tables for name, tables in sections.items() if tables}
@@ -78,11 +80,11 @@ def analyse(grid: Grid, folder: Path) -> dict[str, Any]:
 
 
 def load(group: Group) -> System | None:
-    """A group with its predictions; None where it has none."""
+    """A group with its predictions; None where it has none of a known form."""
     runs = predicted(group)
-    if not runs:
-        return None
     tables = [run.predictions(group.split) for run in runs]
+    if not runs or not is_known(tables[0]):
+        return None
     ids = tables[0].column("id").to_pylist()
     tables = [in_order(each, ids, str(run.path), str(runs[0].path)) for each, run in zip(tables, runs, strict=True)]
     return System(group, runs, tables, [read(each) for each in tables])
@@ -130,10 +132,9 @@ def _entity_pairs(each: pa.Table) -> list[list[entity_errors.Pair]]:
 
 
 def worst(data_set: str, system: System) -> content.Table:
-    """The examples with the lowest score, mean over runs; where equal, with the least probable gold answer."""
-    score = np.mean([run.score for run in system.examples], axis=0)
-    belief = np.mean([run.belief for run in system.examples], axis=0)
-    order = [int(i) for i in np.lexsort((belief, score)) if score[i] < 1][:MOST_EXAMPLES]
+    """The examples with the lowest score, mean over runs; where equal, those the runs were surest of."""
+    score, sure = (np.mean([getattr(run, name) for run in system.examples], axis=0) for name in ("score", "confidence"))
+    order = [int(i) for i in np.lexsort((-sure, score)) if score[i] < 1][:MOST_EXAMPLES]
     rows = [_example_row(system, i, cell(float(score[i]), system.paths, decimals=2)) for i in order]
     caption = f"{system.name}: lowest score, mean over {_runs(len(system.runs))}."
     return table(f"Worst examples of {data_set}", ("id", "score", "text", "gold", "prediction"), rows, caption)

@@ -20,6 +20,7 @@ from research.metrics.squad import per_question
 
 Floats = NDArray[np.float64]
 NOTHING = "(none)"
+SCORERS = ("classification", "entities", "squad")
 # A character of a script without spaces is a word, so is a run of others.
 _WORD = re.compile(r"[぀-ヿ㐀-鿿豈-﫿]|[^\s぀-ヿ㐀-鿿豈-﫿]+")
 
@@ -43,8 +44,13 @@ class Examples:
         return self.score == 1
 
 
+def is_known(table: pa.Table) -> bool:
+    """Can `read` read it? A new task may write predictions of another form."""
+    return predictions.settings(table)["scorer"] in SCORERS
+
+
 def read(table: pa.Table) -> Examples:
-    """The examples of a predictions table."""
+    """The examples of a predictions table of a known scorer."""
     how = predictions.settings(table)
     if how["scorer"] == "entities":
         return _entities(table)

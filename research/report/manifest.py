@@ -23,7 +23,7 @@ from research.run import write_json
 
 NAME = "manifest.json"
 OUTPUTS = ("tables", "figures", "errors", "page.tex", "checklist.md", "index.html", "wandb_report.yaml")
-RUN_FILES = ("config.yaml", "result.json", "outcome.json", "provenance.json", "metrics.jsonl")
+RUN_FILES = ("config.yaml", "result.json", "outcome.json", "provenance.json", "cost.json", "metrics.jsonl")
 Number = tuple[str, float, list[Path]]  # what it is, its value, the runs it comes from
 
 

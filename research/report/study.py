@@ -74,9 +74,9 @@ def _machine(hardware: dict[str, Any]) -> str:
 
 
 def hour_kind(records: Iterable[Record]) -> str:
-    """`GPU hours`, `CPU hours`, or `device hours` where both kinds ran."""
+    """`GPU hours`, `CPU process hours`, or `device hours` where both kinds ran."""
     kinds = {"CPU" if "no GPU" in machine else "GPU" for machine in devices(records)}
-    return f"{kinds.pop()} hours" if len(kinds) == 1 else "device hours"
+    return {"GPU": "GPU hours", "CPU": "CPU process hours"}[kinds.pop()] if len(kinds) == 1 else "device hours"
 
 
 def parameters(records: Iterable[Record]) -> dict[str, set[int]]:

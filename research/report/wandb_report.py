@@ -31,18 +31,14 @@ LONGEST_TITLE = 128  # characters, by W&B
 STEP = "trainer/global_step"
 
 
-def build(records: Sequence[Record], grid: Grid, scores: str, folder: Path, save: bool) -> str | None:
-    """Write the recipe and, with `save`, publish it as a draft; returns the draft's address.
-
-    `scores` is the main table as Markdown. Raises UserError where no run was recorded for W&B, or W&B does not take
-    the report.
-    """
+def write(records: Sequence[Record], grid: Grid, scores: str, folder: Path) -> Path:
+    """Write the recipe; `scores` is the main table as Markdown. Raises UserError where no run was recorded for W&B."""
     path = folder / NAME
     content = recipe(records, grid, scores, folder.absolute().name)
     with written_whole(path) as temporary:
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         temporary.write_text(text, encoding="utf-8")
-    return publish(path) if save else None
+    return path
 
 
 def recipe(records: Sequence[Record], grid: Grid, scores: str, title: str) -> dict[str, Any]:
@@ -97,7 +93,7 @@ def _data_set(grid: Grid, data_set: str, ids: dict[Path, str], here: set[Path]) 
 
 
 def publish(path: Path) -> str:
-    """Save the recipe's report as a draft and return its address."""
+    """Save the recipe's report as a draft and return its address. Raises UserError where W&B does not take it."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         report = make(content)

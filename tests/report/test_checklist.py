@@ -53,7 +53,7 @@ def test_data_is_told_per_split(answered):
 def test_cost_counts_failed_and_pruned_runs(answered):
     item = answered["C1"]
     assert "encoder-a has 22.6 M parameters." in item.sentence
-    assert "All 7 runs (1 unfinished, 1 pruned and 1 failed among them) took 1.50 CPU hours" in item.sentence
+    assert "All 7 runs (1 unfinished, 1 pruned and 1 failed among them) took 1.50 CPU process hours" in item.sentence
     assert "on AMD EPYC (2 cores, no GPU)." in item.sentence
     by_state = {row[0]: row[1:3] for row in rows(item.tables[0])}
     assert by_state == {

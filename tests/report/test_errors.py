@@ -1,13 +1,15 @@
 """Error analysis of every system of a study: tables, CSV files, what is left out."""
 
 import csv
+import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from research import predictions
 from research.errors import UserError
-from research.report import errors
+from research.report import errors, figures
 from research.report.examples import read as read_examples
 from research.report.groups import group
 from research.report.records import read
@@ -29,9 +31,8 @@ def analysed(grid, tmp_path):
 def test_every_section_has_its_tables(analysed, tmp_path):
     assert set(analysed) == {
         *(f"{kind} {name}" for name in ("reviews", "news", "wiki")
-          for kind in ("Slices of", "Worst examples of", "Most confidently wrong on", "Agreement on",
-                       "Where the two best differ on")),
-        "Entity errors on news",
+          for kind in ("Slices of", "Most confidently wrong on", "Agreement on", "Where the two best differ on")),
+        "Entity errors on news", "Worst examples of news", "Worst examples of wiki",
     }  # fmt: skip
     assert len(list((tmp_path / "errors").glob("*.csv"))) == len(analysed)
 
@@ -118,6 +119,19 @@ def test_runs_without_predictions_are_told(make_run, tmp_path):
         file.unlink()
     found = errors.analyse(group(read([path])), tmp_path / "errors")
     assert found == {"sections": {}, "notes": ["reviews: the runs have no predictions to analyse."]}
+
+
+def test_predictions_of_an_unknown_form_are_left_alone(make_run, tmp_path):
+    path = make_run(keep_predictions=True, hashed=False)
+    for file in (path / "predictions").glob("*.parquet"):
+        table = predictions.read(file)
+        told = json.dumps({"scorer": "labels", "labels": []}).encode()
+        columns = {name: table.column(name) for name in table.column_names} | {"gold": [["a", "b"]] * len(table)}
+        predictions.write(pa.table(columns).replace_schema_metadata({predictions.KEY: told}), file)
+    records = read([path])
+    assert errors.analyse(group(records), tmp_path / "errors")["sections"] == {}
+    names = [path.stem for path in figures.draw(group(records), records, tmp_path / "figures")]
+    assert names == ["learning-reviews"]
 
 
 def test_edited_predictions_are_refused(make_run, tmp_path):

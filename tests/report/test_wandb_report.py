@@ -7,6 +7,7 @@ import sys
 import pytest
 import yaml
 
+from research.cli import main
 from research.errors import UserError
 from research.report import wandb_report
 from research.report.groups import group
@@ -55,8 +56,9 @@ def panels_of(view):
 
 
 def test_the_recipe_has_the_systems_their_runs_and_the_searches(study, tmp_path):
-    assert wandb_report.build(*study, SCORES, tmp_path, save=False) is None
-    recipe = yaml.safe_load((tmp_path / "wandb_report.yaml").read_text(encoding="utf-8"))
+    path = wandb_report.write(*study, SCORES, tmp_path)
+    assert path == tmp_path / "wandb_report.yaml"
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert (recipe["project"], recipe["entity"], recipe["scores"]) == ("research", None, SCORES)
     (data_set,) = recipe["data_sets"]
     assert (data_set["metric"], data_set["split"]) == ("accuracy", "test")
@@ -70,7 +72,7 @@ def test_the_recipe_has_the_systems_their_runs_and_the_searches(study, tmp_path)
 
 @pytest.mark.slow
 def test_a_draft_with_the_same_content_is_saved(study, server, tmp_path):
-    address = wandb_report.build(*study, SCORES, tmp_path, save=True)
+    address = wandb_report.publish(wandb_report.write(*study, SCORES, tmp_path))
     (view,) = server.views
     assert view["type"] == "runs/draft" and view["entityName"] == "someone" and view["projectName"] == "research"
     assert view["displayName"] == tmp_path.name and address.endswith(f"reports/{tmp_path.name}--view1")
@@ -98,8 +100,7 @@ def test_a_draft_with_the_same_content_is_saved(study, server, tmp_path):
 
 @pytest.mark.slow
 def test_the_recipe_alone_builds_it_again(study, server, tmp_path):
-    wandb_report.build(*study, SCORES, tmp_path, save=False)
-    path = tmp_path / "wandb_report.yaml"
+    path = wandb_report.write(*study, SCORES, tmp_path)
     path.write_text(path.read_text(encoding="utf-8").replace("title: ", "title: Again, "), encoding="utf-8")
     command = [sys.executable, "-m", "research.report.wandb_report", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -112,15 +113,27 @@ def test_the_recipe_alone_builds_it_again(study, server, tmp_path):
 @pytest.mark.parametrize("mode", ["forbidden", "broken", "nonsense"])
 def test_a_server_that_does_not_take_it_is_told_and_the_recipe_kept(study, server, tmp_path, mode):
     server.mode = mode
+    path = wandb_report.write(*study, SCORES, tmp_path)
     with pytest.raises(UserError, match=r"W&B did not take the report.*wandb_report\.yaml"):
-        wandb_report.build(*study, SCORES, tmp_path, save=True)
-    assert (tmp_path / "wandb_report.yaml").is_file() and server.views == []
+        wandb_report.publish(path)
+    assert path.is_file() and server.views == []
+
+
+@pytest.mark.slow
+def test_the_command_saves_a_draft_after_everything_else(study, server, tmp_path, capsys):
+    assert main(["report", str(tmp_path / "runs"), "--output", str(tmp_path / "paper"), "--wandb"]) == 0
+    assert "W&B draft: " in capsys.readouterr().out
+    assert server.views[0]["displayName"] == "paper"
+    assert "wandb_report.yaml" in json.loads((tmp_path / "paper" / "manifest.json").read_text())["files"]
+    server.mode = "forbidden"
+    assert main(["report", str(tmp_path / "runs"), "--output", str(tmp_path / "other"), "--wandb"]) == 2
+    assert (tmp_path / "other" / "manifest.json").is_file()
 
 
 def test_runs_that_were_not_recorded_for_wandb_are_refused(make_run, tmp_path):
     records = read([make_run()])
     with pytest.raises(UserError, match="None of the runs was recorded for W&B"):
-        wandb_report.build(records, group(records), SCORES, tmp_path, save=False)
+        wandb_report.write(records, group(records), SCORES, tmp_path)
     assert not (tmp_path / "wandb_report.yaml").exists()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from research.report.content import file_name
-from research.report.examples import read
+from research.report.examples import is_known, read
 from research.report.figures import style
 from research.report.groups import Grid
 from research.report.records import Record
@@ -43,9 +43,8 @@ class Reliability:
 def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
     for data_set in grid.data_sets:
         groups = leading(grid, data_set, MOST_SYSTEMS)
-        claims = {
-            group.system: [claims_of(run.predictions(group.split)) for run in predicted(group)] for group in groups
-        }
+        tables = {group.system: [run.predictions(group.split) for run in predicted(group)] for group in groups}
+        claims = {name: [claims_of(each) for each in runs if is_known(each)] for name, runs in tables.items()}
         claims = {name: runs for name, runs in claims.items() if any(np.isfinite(sure).any() for sure, _ in runs)}
         if claims:
             unit = "words" if groups[0].task == "ner" else "predictions"

@@ -71,6 +71,7 @@ def draw(groups: Sequence[Group], histories: Mapping[int, Sequence[Sequence[Mapp
     above.set_ylabel(f"validation {style.metric_name(groups[0].metric)}")
     below.set_ylabel("training loss")
     below.set_xlabel("optimiser steps")
+    below.set_ylim(bottom=max(0.0, below.get_ylim()[0]))  # a band may reach below, a loss does not
     figure.align_ylabels()
     style.legend_below(figure, above)
     return figure
