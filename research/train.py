@@ -290,9 +290,7 @@ def recorded_attempt(
     return provenance.recorded(run, content, provenance.attempt(sys.argv, ranks, resumed_from))
 
 
-def finish(
-    trainer: L.Trainer, run: Run, config: Config, module: TaskModule, recorder: Recorder, group: Group
-) -> None:
+def finish(trainer: L.Trainer, run: Run, config: Config, module: TaskModule, recorder: Recorder, group: Group) -> None:
     """Return to the best checkpoint, test it, export it, and write the result."""
     p, data = recorder.progress, module.data
     last_step = module.step
