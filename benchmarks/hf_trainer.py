@@ -188,7 +188,7 @@ class Clock(TrainerCallback):
             self.began = self.ended
 
 
-def parse() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--model", required=True)
@@ -207,7 +207,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--group-by-length", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--naive", action="store_true")
-    return parser.parse_args()
+    return parser
 
 
 def make_trainer(args: argparse.Namespace, clock: Clock, folder: str) -> tuple[Trainer, Counter]:
@@ -286,7 +286,7 @@ def run(args: argparse.Namespace, clock: Clock, folder: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    args = parse()
+    args = make_parser().parse_args()
     clock = Clock(args.warmup_steps)
     with tempfile.TemporaryDirectory() as folder:
         result = run(args, clock, folder)

@@ -7,13 +7,18 @@ import ctypes
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 from research import __version__
 from research.cluster.failure import fail
 from research.cluster.signals import leaving_at_once
 from research.errors import UserError
+
+if TYPE_CHECKING:
+    from research.cluster.group import Group
+    from research.config import TrainerConfig
 
 RESUMABLE = ("train", "sweep")  # stopped at any moment, the same command goes on
 NOTHING = "\0"  # no argument begins with it
@@ -28,10 +33,10 @@ def parser() -> argparse.ArgumentParser:
 
     for name, text in (
         ("train", "fit, validate and test an experiment; on a folder it began, resume it"),
-        ("show", "print the resolved config, data, parameters and steps; train nothing"),
+        ("show", "print the resolved config, data, parameters and steps of an experiment or a sweep; train nothing"),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("experiment", help="the experiment's YAML file")
+        command.add_argument("experiment", help="its YAML file")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as in optim.lr=3e-5")
 
     command = commands.add_parser("evaluate", help="score a finished run again")
@@ -42,6 +47,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("run", help="run folder")
     command.add_argument("--input", required=True, help="file with the task's columns (JSONL, CSV, TSV, Parquet, ...)")
     command.add_argument("--output", required=True, help="file to write: .jsonl, .csv or .parquet")
+
+    command = commands.add_parser("sweep", help="be one worker of a search: start as many as you like")
+    command.add_argument("sweep", help="the sweep's YAML file or folder; `status SWEEP` prints how a search stands")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as in budget.trials=50")
+    command.add_argument("--resume-anyway", action="store_true", help="go on with trials of a space that has grown")
 
     command = commands.add_parser("sync", help="send offline W&B runs, again and again until they have arrived whole")
     command.add_argument("runs", nargs="+", metavar="run", help="run folder")
@@ -97,14 +107,9 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
     if options.command == "train":
         return train(options, arguments)
     if options.command == "show":
-        from research.config import load_config
-
-        config = load_config(options.experiment, options.overrides)
-        settle_environment()
-        from research.train import show
-
-        show(config)
-        return 0
+        return show(options)
+    if options.command == "sweep":
+        return sweep(options, arguments)
     if options.command == "prepare":
         settle_environment()
         from research.prepare import prepare
@@ -140,22 +145,81 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
     return 0
 
 
-def train(options: argparse.Namespace, arguments: list[str]) -> int:
-    """Train as one of the ranks there are, or start as many as the experiment asks for."""
-    from research.cluster.launch import launch
-    from research.cluster.ranks import settle
+def show(options: argparse.Namespace) -> int:
+    """Print what an experiment or a sweep is; train nothing."""
+    from research.sweep.sweepfile import is_sweep
+
+    if is_sweep(options.experiment):
+        from research.sweep.space import read_sweep
+
+        searched = read_sweep(options.experiment, options.overrides)
+        settle_environment()
+        from research.sweep.show import show as show_sweep
+
+        show_sweep(searched)
+        return 0
     from research.config import load_config
 
     config = load_config(options.experiment, options.overrides)
     settle_environment()
-    world = settle(config.trainer)
+    from research.train import show
+
+    show(config)
+    return 0
+
+
+def train(options: argparse.Namespace, arguments: list[str]) -> int:
+    """Train as one of the ranks there are, or start as many as the experiment asks for."""
+    from research.config import load_config
+
+    config = load_config(options.experiment, options.overrides)
+    return in_ranks(config.trainer, arguments, "research.train", lambda module, group: module.train(config, group))
+
+
+def sweep(options: argparse.Namespace, arguments: list[str]) -> int:
+    """Be a worker of a search, of as many ranks as its experiment asks for, or print how the search stands."""
+    if options.sweep == "status":
+        return sweep_status(options.overrides)
+    from research.sweep.space import read_sweep
+    from research.sweep.sweepfile import base_config
+
+    searched, anyway = read_sweep(options.sweep, options.overrides), options.resume_anyway
+    trainer = base_config(searched).trainer
+    return in_ranks(
+        trainer, arguments, "research.sweep.worker", lambda module, group: module.work(searched, group, anyway)
+    )
+
+
+def sweep_status(arguments: list[str]) -> int:
+    """Print the trials of a search and when its end is to be expected."""
+    if not arguments:
+        raise UserError("research sweep status needs the sweep: its YAML file or its folder.")
+    from research.sweep.sweepfile import load_sweep
+
+    searched = load_sweep(arguments[0], arguments[1:])
+    from research.sweep.results import report
+    from research.sweep.study import read_search
+
+    report(read_search(searched))
+    return 0
+
+
+def in_ranks(trainer: TrainerConfig, arguments: list[str], name: str, work: Callable[[Any, Group], int]) -> int:
+    """Do the work of a module as one of the ranks there are, or start as many as the experiment asks for."""
+    from importlib import import_module
+
+    from research.cluster.launch import launch
+    from research.cluster.ranks import settle
+
+    settle_environment()
+    world = settle(trainer)
     if world.launcher is None and world.size > 1:
         return launch(world.size, [sys.executable, "-P", "-m", "research.cli", *arguments])
-    from research import train
+    module = import_module(name)  # before the ranks wait for one another
     from research.cluster.group import meet
 
-    group = meet(world, config.trainer.accelerator)
-    code = train.train(config, group)
+    group = meet(world, trainer.accelerator)
+    code = work(module, group)
     if code == 0:
         group.part()
     return code

@@ -148,11 +148,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     merged = OmegaConf.structured(Config)
     for origin, content in layers:
         refuse_unknown_keys(content, origin)
-        merged = _merge(merged, content, origin)
+        merged = merge(merged, content, origin)
     for argument in overrides:
         content = parse_override(argument)
         refuse_unknown_keys(content, f"argument '{argument}'")
-        merged = _merge(merged, content, f"argument '{argument}'")
+        merged = merge(merged, content, f"argument '{argument}'")
     missing = sorted(OmegaConf.missing_keys(merged))
     if missing:
         raise UserError(f"{path} does not say {' and '.join(missing)}; add {'them' if len(missing) > 1 else 'it'}.")
@@ -162,13 +162,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
-def read_yaml(path: Path, named_in: Path | None = None) -> dict[str, Any]:
+def read_yaml(path: Path, named_in: Path | None = None, what: str = "experiment") -> dict[str, Any]:
     """A YAML file as plain dicts."""
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], 3)
         hint = f" Did you mean {', '.join(str(path.parent / n) for n in near)}?" if near else ""
         where = f" (named by `extends` in {named_in})" if named_in else ""
-        raise UserError(f"There is no experiment file {path}{where}.{hint}")
+        raise UserError(f"There is no {what} file {path}{where}.{hint}")
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except UnicodeDecodeError as error:
@@ -232,7 +232,8 @@ def all_keys(schema: type = Config, prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-def _merge(base: Any, content: dict[str, Any], origin: str) -> Any:
+def merge(base: Any, content: dict[str, Any], origin: str) -> Any:
+    """`content` over `base`, the OmegaConf of a schema. Raises UserError for a value of the wrong type."""
     try:
         return OmegaConf.merge(base, content)
     except OmegaConfBaseException as error:
@@ -259,7 +260,8 @@ def settle_paths(config: Config, experiment: Path) -> None:
             setattr(config.data, split, settled(value))
     if config.run_dir is None:
         parts = experiment.resolve().with_suffix("").parts
-        name = Path(*parts[parts.index("experiments") + 1 :]) if "experiments" in parts[:-1] else Path(parts[-1])
+        root = next((root for root in ("experiments", "runs") if root in parts[:-1]), None)
+        name = Path(*parts[parts.index(root) + 1 :]) if root else Path(parts[-1])
         config.run_dir = str(Path("runs") / name / f"seed{config.seed}")
     config.run_dir = os.path.abspath(config.run_dir)
 

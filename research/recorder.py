@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from research import cost, predictions
 from research.cluster.signals import StopFlag
 from research.config import Config
 from research.console import StepProgress, console
-from research.errors import UserError
+from research.errors import Diverged, UserError
 from research.model import checkpoint
 from research.model.optim import learning_rate
 from research.model.sharding import copied, is_sharded
@@ -27,6 +28,9 @@ from research.model.state import is_finite, load_optimizer, load_weights, traini
 from research.run import Run
 from research.tasks.base import TaskModule
 from research.tracking import Tracker
+
+# Told the step and scores of each evaluation but the last, on rank zero; answers why the run shall end there, or None.
+OnEvaluation = Callable[[int, dict[str, float]], str | None]
 
 
 @dataclass
@@ -55,9 +59,10 @@ class Recorder(L.Callback):
         tracker: Tracker | None,
         stop_flag: StopFlag,
         newest: checkpoint.Checkpoint | None,
+        on_evaluation: OnEvaluation | None = None,
     ) -> None:
         self.run, self.config, self.identity, self.writes, self.tracker = run, config, identity, writes, tracker
-        self.stop_flag = stop_flag
+        self.stop_flag, self.on_evaluation = stop_flag, on_evaluation
         self.progress = Progress()
         self.restored = newest
         if self.restored is not None:
@@ -65,6 +70,7 @@ class Recorder(L.Callback):
             self.progress = Progress(**self.restored.state["progress"])
         self.writer = checkpoint.Writer()
         self.stopped = self.stopped_early = False
+        self.pruned: str | None = None  # why
         self.test_scores: dict[str, float] = {}
         self.saved_time = self.counted_until = time.monotonic()
         self.logged = (self.progress.step, time.monotonic(), self.progress.tokens, self.progress.examples)
@@ -151,8 +157,9 @@ class Recorder(L.Callback):
 
     def cost(self) -> dict[str, Any]:
         """What all attempts at this run have cost so far."""
-        assert self.meter is not None, "rank zero counts"
-        return cost.total(self.meter.record(self.module.tokens_done), self.module.flops_per_token)
+        assert self.writes, "rank zero counts"
+        attempts = self.meter.record(self.module.tokens_done) if self.meter else cost.read(self.run)
+        return cost.total(attempts, self.module.flops_per_token)
 
     def _write_row(self, step: int, scalars: dict[str, float]) -> None:
         if not self.writes:
@@ -176,10 +183,10 @@ class Recorder(L.Callback):
         what = f"loss is {float(loss)} and the gradient's norm {float(self.module.last_norm)}"
         raise self._divergence(f"{what} at step {step} (examples {named})")
 
-    def _divergence(self, what: str) -> UserError:
+    def _divergence(self, what: str) -> Diverged:
         self.writer.wait()
         good = checkpoint.newest(self.run.checkpoints)
-        return UserError(
+        return Diverged(
             f"The {what}; {f'the last good checkpoint is {good.path}' if good else 'there is no checkpoint'}. "
             "Lower optim.lr, lengthen the warmup, or set trainer.precision=fp32, in another run_dir."
         )
@@ -275,6 +282,12 @@ class Recorder(L.Callback):
         if patience is not None and p.evaluations_since_best >= patience and module.step < module.total_steps:
             self.stopped_early = True
             trainer.should_stop = True
+        if self.on_evaluation is not None and module.step < module.total_steps:
+            answer = [self.on_evaluation(module.step, scores) if self.writes else None]
+            if trainer.world_size > 1:  # all ranks end at this step or none does
+                dist.broadcast_object_list(answer, device=module.device)
+            self.pruned = answer[0]
+            trainer.should_stop |= self.pruned is not None
 
     def on_test_end(self, trainer: L.Trainer, module: Any) -> None:
         if self._stops_evaluation(trainer):

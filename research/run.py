@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 from research.cluster import slurm
 from research.config import Config, differences, from_dict, result_keys, to_dict
-from research.errors import UserError
+from research.errors import InUse, UserError
 
 LOOKS, LOOK_SECONDS = 30, 0.5  # a file server may show a new file late
 
@@ -103,6 +103,7 @@ class Run:
             for leftover in run.path.rglob(".*.tmp"):
                 leftover.unlink(missing_ok=True)
             if run.result is None:
+                (run.path / "outcome.json").unlink(missing_ok=True)
                 with written_whole(run.path / "config.yaml") as temporary:
                     OmegaConf.save(OmegaConf.create(to_dict(config)), temporary)
         except BaseException:
@@ -119,6 +120,11 @@ class Run:
     def result(self) -> dict[str, Any] | None:
         """The final record, None while the run is unfinished."""
         return self._read("result.json")
+
+    @property
+    def outcome(self) -> dict[str, Any] | None:
+        """How a run without a result ended, pruned or failed; None while it goes on."""
+        return self._read("outcome.json")
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -138,7 +144,7 @@ class Run:
             self._lock.seek(0)
             holder = self._lock.read().strip() or "another process"
             if not slurm.is_superseded(holder):
-                raise UserError(f"The run folder {self.path} is in use by {holder}; wait for it or stop it.") from None
+                raise InUse(f"The run folder {self.path} is in use by {holder}; wait for it or stop it.") from None
             self._lock.close()
             path.unlink(missing_ok=True)  # its holder finds another name there, and leaves
             self._take_lock()
@@ -149,10 +155,10 @@ class Run:
         self._lock.flush()
 
     def refuse_if_taken_over(self) -> None:
-        """Raise UserError when another attempt has this folder: an orphan on a lost node must not write into it."""
+        """Raise InUse when another attempt has this folder: an orphan on a lost node must not write into it."""
         if self.holder is not None and self._held_by() != self.holder:
             by = self._held_by() or "nobody: its lock file is gone"
-            raise UserError(f"The run folder {self.path} is no longer this process's own but held by {by}.")
+            raise InUse(f"The run folder {self.path} is no longer this process's own but held by {by}.")
 
     def refuse_another_folder(self, holder: str | None) -> None:
         """Raise UserError unless this rank sees the folder that rank 0 holds."""

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +20,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from research import provenance
 from research.cluster.group import Group, Settled
@@ -29,22 +31,28 @@ from research.console import class_table, console, score_table
 from research.cost import matrix_rate
 from research.data.source import file_sha256
 from research.data.task_data import TaskData
-from research.errors import UserError
+from research.errors import UserError, is_outside_fault
 from research.model import checkpoint, sharding
 from research.model.encoder import Encoder, load_config, load_model, load_tokenizer
 from research.model.optim import total_steps
 from research.model.state import load_weights
 from research.model.unused import freeze_unused
-from research.recorder import Recorder, announce_resume
+from research.recorder import OnEvaluation, Recorder, announce_resume
 from research.run import Run, replace_folder, write_json
 from research.tasks.base import TaskModule
 from research.tracking import Tracker
+from research.wandb_local import one_line
 
 log = logging.getLogger("research")
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def build(config: Config, data: TaskData | None = None, group: Group | None = None) -> TaskModule:
+def build(
+    config: Config,
+    data: TaskData | None = None,
+    group: Group | None = None,
+    load: Callable[..., PreTrainedModel] = load_model,
+) -> TaskModule:
     """The task's module on its data: the same weights and the same head for the same seed."""
     task = import_module(f"research.tasks.{config.task}")
     if config.trainer.precision == "fp16" and not torch.cuda.is_available():
@@ -57,7 +65,7 @@ def build(config: Config, data: TaskData | None = None, group: Group | None = No
     refuse_unknown_monitor(config, data)
     own = load_config(config, data.head)
     L.seed_everything(config.init_seed, verbose=False)
-    model = load_model(config, own, task.Module.auto_class)
+    model = load(config, own, task.Module.auto_class)
     embeddings: Any = model.get_input_embeddings()
     if len(data.tokenizer) > embeddings.num_embeddings:
         raise UserError(
@@ -123,8 +131,18 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
 
 
-def train(config: Config, group: Group | None = None) -> int:
-    """Fit, validate, test the best checkpoint, record everything. Returns the exit code."""
+def train(
+    config: Config,
+    group: Group | None = None,
+    make_module: Callable[..., TaskModule] = build,
+    on_evaluation: OnEvaluation | None = None,
+    stop_flag: StopFlag | None = None,
+) -> int:
+    """Fit, validate, test the best checkpoint, record everything. Returns the exit code.
+
+    A process that trains several runs makes their modules itself, is told each evaluation, and holds the signals
+    in a `stop_flag` of its own.
+    """
     group = group or Group()
     writes = group.world.rank == 0
     run = Run.open(config) if writes else Run(str(config.run_dir))
@@ -135,8 +153,8 @@ def train(config: Config, group: Group | None = None) -> int:
                 console.print(f"This run is finished: {run.path}")
                 report(run.result, run)
             return 0
-        with StopFlag() as stop_flag:
-            return _train(config, run, group, stop_flag)
+        with StopFlag() if stop_flag is None else nullcontext(stop_flag) as flag:
+            return _train(config, run, group, make_module, on_evaluation, flag)
     except Interrupted:
         if writes:
             console.print("Stopped. The same command goes on from the last checkpoint.")
@@ -145,21 +163,22 @@ def train(config: Config, group: Group | None = None) -> int:
         run.close()
 
 
-def _train(config: Config, run: Run, group: Group, stop_flag: StopFlag) -> int:
-    module = build(config, group=group)
+def _train(
+    config: Config,
+    run: Run,
+    group: Group,
+    make_module: Callable[..., TaskModule],
+    on_evaluation: OnEvaluation | None,
+    stop_flag: StopFlag,
+) -> int:
+    module = make_module(config, group=group)
     data, world = module.data, group.world
     writes = world.rank == 0
     if world.size > 1 and config.trainer.strategy != "fsdp":
         freeze_unused(module)
-    identity = {
-        "task": config.task,
-        "model": type(module.encoder.model).__name__,
-        "data": {name: split.fingerprint for name, split in data.splits.items()},
-        "labels": data.labels,
-    }
     tracker = Tracker(run, config) if writes else None
     newest = checkpoint.agreed(group, lambda: checkpoint.newest(run.checkpoints))
-    recorder = Recorder(run, config, identity, writes, tracker, stop_flag, newest)
+    recorder = Recorder(run, config, identity_of(module), writes, tracker, stop_flag, newest, on_evaluation)
     recorder.attach(module)
     segments = math.ceil(module.total_steps / max(1, len(range(module.total_steps)[: _stretch(module)])))
     trainer = make_trainer(config, [recorder], tracker.loggers if tracker else [], segments + 1, world)
@@ -173,12 +192,27 @@ def _train(config: Config, run: Run, group: Group, stop_flag: StopFlag) -> int:
         with this_attempt as attempt:
             exit_code, attempt["ended"] = _fit(trainer, module, recorder, group)
         return exit_code
+    except Exception as error:
+        if writes and not is_outside_fault(error):
+            record_outcome(run, recorder, "failed", str(error) if isinstance(error, UserError) else one_line(error))
+        raise
     finally:
         if recorder.bar is not None:
             recorder.bar.stop()
         if tracker is not None:
-            tables = run.predictions / ("test.parquet" if "test" in data.stores else "validation.parquet")
-            tracker.finish(run.result or {}, run.provenance, tables if tables.is_file() else None, exit_code)
+            table = run.predictions / ("test.parquet" if "test" in data.stores else "validation.parquet")
+            ended = run.result or run.outcome or {}
+            tracker.finish(ended, run.provenance, table if table.is_file() else None, exit_code)
+
+
+def identity_of(module: TaskModule) -> dict[str, Any]:
+    """What a checkpoint must share with a run to be resumed by it."""
+    return {
+        "task": module.config.task,
+        "model": type(module.encoder.model).__name__,
+        "data": {name: split.fingerprint for name, split in module.data.splits.items()},
+        "labels": module.data.labels,
+    }
 
 
 def _fit(trainer: L.Trainer, module: TaskModule, recorder: Recorder, group: Group) -> tuple[int, str]:
@@ -186,9 +220,14 @@ def _fit(trainer: L.Trainer, module: TaskModule, recorder: Recorder, group: Grou
     run, data = recorder.run, module.data
     if recorder.pending_evaluation(module):
         trainer.validate(module, datamodule=data, verbose=False)
-    if module.step < module.total_steps and not (recorder.stopped or recorder.stopped_early):
+    if module.step < module.total_steps and not (recorder.stopped or recorder.stopped_early or recorder.pruned):
         trainer.fit(module, datamodule=data)
     recorder.writer.wait()
+    if recorder.pruned is not None:
+        if recorder.writes:
+            console.print(f"Pruned at step {module.step} of {module.total_steps}: {recorder.pruned}.", markup=False)
+            record_outcome(run, recorder, "pruned", recorder.pruned)
+        return 0, f"pruned at step {module.step}"
     if not recorder.stopped:
         finish(trainer, run, module.config, module, recorder, group)
     if not recorder.stopped:
@@ -276,6 +315,12 @@ def finish(
     }
     write_json(run.path / "result.json", result)
     report(result, run)
+
+
+def record_outcome(run: Run, recorder: Recorder, state: str, reason: str) -> None:
+    """Write what a run came to that ends without a result: pruned or failed, why, and what it cost."""
+    content = {"state": state, "reason": reason, "step": recorder.module.step, "cost": recorder.cost()}
+    write_json(run.path / "outcome.json", content)
 
 
 def export(module: TaskModule, run: Run, weights: dict[str, torch.Tensor] | None = None) -> None:

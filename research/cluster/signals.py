@@ -62,6 +62,15 @@ class StopFlag:
         for number in SIGNALS:
             signal.signal(number, self._set)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While the block runs, signals are only noted, as while steps run."""
+        before, self.steps_run = self.steps_run, True
+        try:
+            yield
+        finally:
+            self.steps_run = before
+
     def _set(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self.owner:
             return  # a loader worker inherited this handler by fork

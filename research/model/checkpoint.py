@@ -97,7 +97,8 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
         path = folder / f"step-{step:08d}-{digest}.safetensors"
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"The checkpoint of step {step} could not be written to {folder}: {error}.") from error
+        cause = error if isinstance(error, OSError) else OSError(str(error))  # a full disk, as safetensors has it
+        raise UserError(f"The checkpoint of step {step} could not be written to {folder}: {error}.") from cause
     finally:
         temporary.unlink(missing_ok=True)
     return path

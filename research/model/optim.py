@@ -22,13 +22,17 @@ def total_steps(optim: OptimConfig, steps_per_epoch: int) -> int:
     return optim.max_steps or max(1, math.ceil(optim.epochs * steps_per_epoch))
 
 
+def warmup_steps(optim: OptimConfig, total: int) -> int:
+    """Steps over which the learning rate rises."""
+    return int(optim.warmup_ratio * total) if optim.warmup_steps is None else optim.warmup_steps
+
+
 def learning_rate(optim: OptimConfig, step: int, total: int) -> float:
     """The rate of optimiser step `step` (from 0): linear warmup, then the schedule to zero at `total`.
 
     As `transformers.get_scheduler` defines linear, cosine and constant_with_warmup.
     """
-    ratio = int(optim.warmup_ratio * total)
-    warmup = ratio if optim.warmup_steps is None else optim.warmup_steps
+    warmup = warmup_steps(optim, total)
     if step < warmup:
         return optim.lr * step / warmup
     progress = (step - warmup) / max(1, total - warmup)

@@ -1,0 +1,149 @@
+"""One trial: a run over each of its seeds, in folders of its own, by `research.train`.
+
+A trial's score is the mean over the seeds of the best checkpoint's validation score. Pruners that compare a trial's
+course watch its first seed; Wilcoxon's compares the seeds' scores. What was begun before, by this worker or a dead
+one, goes on from its checkpoint, finished seeds are taken as they are, and verdicts stand.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+from typing import Any
+
+import torch
+from optuna.trial import Trial, TrialState
+
+from research.cluster.group import has_lost_the_others
+from research.cluster.signals import STOPPED
+from research.config import Config, to_dict
+from research.console import console
+from research.errors import Diverged, UserError, is_outside_fault
+from research.run import Run
+from research.sweep.bench import Bench
+from research.sweep.claims import Claim
+from research.sweep.pruning import Watch, verdict
+from research.sweep.space import suggest
+from research.sweep.study import Search
+from research.sweep.sweepfile import trial_config, trial_folder
+from research.train import train
+from research.wandb_local import one_line
+
+
+class HandedBack(Exception):
+    """A signal ended the run under way, which is saved."""
+
+
+class Failed(Exception):
+    """The trial cannot be finished: `kind` says in which way, the message why."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def run_trial(bench: Bench, trial: Trial, claim: Claim) -> None:
+    """Run a trial to its end and tell the study how it ended.
+
+    What is not the trial's fault (a signal, a lost storage, a full disk) is raised after giving the trial back.
+    """
+    search, flag = bench.search, bench.flag
+    value, notes, alone = None, {}, False
+    try:
+        state, value = _outcome(bench, trial)
+    except Failed as error:
+        state, notes = TrialState.FAIL, {"failed": {"kind": error.kind, "reason": str(error)}}
+        alone = bench.group.world.size > 1 and error.kind != "diverged"  # which all ranks see at the same step
+        console.print(f"Trial {trial.number} failed ({error.kind}): {error}", markup=False)
+    except BaseException:
+        with flag.held():
+            search.give_back(trial, claim)
+        raise
+    finally:
+        gc.collect()  # Lightning's objects hold one another, and with them the model
+    runs = [record for seed in bench.sweep.seeds if (record := record_of(search, trial.number, seed))]
+    device_hours = sum(record["device_hours"] for record in runs)
+    with flag.held():
+        search.finish(trial, claim, state, value, {**notes, "runs": runs, "device_hours": device_hours})
+    if alone:
+        raise UserError(f"Rank 0 of {bench.group.world.size} failed alone: this worker ends, others go on.")
+
+
+def _outcome(bench: Bench, trial: Trial) -> tuple[TrialState, float | None]:
+    """Run what is left of the trial. Raises Failed."""
+    search, sweep = bench.search, bench.sweep
+    deaths = search.claims.deaths(trial.number, progress(search, trial.number)) - 1
+    if deaths >= sweep.stop_after_deaths:
+        raise Failed("worker died", f"{deaths} workers in a row died on it without a new checkpoint; out of memory?")
+    with bench.flag.held():
+        values = search.patience(lambda: suggest(sweep.space, trial))
+    shown = [f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()]
+    console.print(f"Trial {trial.number}: {', '.join(shown)}", markup=False)
+    scores: list[float] = []
+    for place, seed in enumerate(sweep.seeds):
+        config = trial_config(sweep, bench.base, trial.number, values, seed)
+        run = Run(str(config.run_dir))
+        if (run.outcome or {}).get("state") != "pruned":
+            by_step = place == 0 and sweep.pruner.name not in ("none", "wilcoxon")
+            _train(bench, config, Watch(bench, trial) if by_step else None)
+        if run.result is None:
+            return TrialState.PRUNED, None
+        scores.append(run.result["metrics"]["validation"][search.metric])
+        if sweep.pruner.name == "wilcoxon":
+            with bench.flag.held():
+                surely_worse = verdict(bench, trial, place, scores[-1], final=place + 1 == len(sweep.seeds))
+            if surely_worse:
+                return TrialState.PRUNED, None
+    return TrialState.COMPLETE, statistics.fmean(scores)
+
+
+def _train(bench: Bench, config: Config, watch: Watch | None) -> None:
+    """One run to its end, pruned or not. Raises Failed for what is the trial's own fault."""
+    bench.group.agree(lambda: [to_dict(config), watch is not None])  # the other ranks run it, too
+    try:
+        code = train(config, bench.group, bench.workshop.build, watch, bench.flag)
+    except Exception as error:
+        if is_outside_fault(error) or has_lost_the_others(error):
+            raise
+        raise Failed(failure_kind(error), str(error) if isinstance(error, UserError) else one_line(error)) from error
+    finally:
+        bench.flag.steps_run = False
+    if bench.search.lost is not None:
+        raise bench.search.lost
+    if code == STOPPED:
+        raise HandedBack
+
+
+def failure_kind(error: Exception) -> str:
+    """What failures have in common."""
+    if isinstance(error, Diverged):
+        return "diverged"
+    memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+    return "out of memory" if memory else type(error).__name__
+
+
+def progress(search: Search, number: int) -> str:
+    """How far the runs of a trial are: finished ones, and the newest checkpoint of each other."""
+    steps = []
+    for run in sorted(trial_folder(search.sweep, number).glob("seed*")):
+        newest = max((path.name for path in run.glob("checkpoints/step-*.safetensors")), default="")
+        steps.append("finished" if (run / "result.json").is_file() else newest)
+    return " ".join(steps)
+
+
+def record_of(search: Search, number: int, seed: int) -> dict[str, Any]:
+    """Score and cost of one run of a trial, as its folder has them; empty where it came to no end."""
+    folder = trial_folder(search.sweep, number) / f"seed{seed}"
+    run = Run(folder)
+    record = run.result or run.outcome
+    if record is None:
+        return {}
+    score = (run.result or {}).get("metrics", {}).get("validation", {}).get(search.metric)
+    steps = record["steps"] if run.result else record["step"]
+    return {
+        "seed": seed,
+        "score": score,
+        "steps": steps,
+        "run": str(folder.relative_to(search.folder)),
+        **record["cost"],
+    }

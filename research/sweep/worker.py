@@ -1,0 +1,127 @@
+"""One worker of a search: takes trials and runs them until none is left for it.
+
+Start as many as you like, when you like; none needs another to be alive. A worker that is stopped by SIGTERM or
+Ctrl-C gives its trial back, saved at the step under way, and the next worker continues it. Of a worker of several
+ranks, rank zero takes the trials and talks to the study; the others run what it says.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+from importlib import import_module
+
+from research.cluster.group import Group
+from research.cluster.signals import STOPPED, Interrupted, StopFlag
+from research.config import Config, from_dict
+from research.console import console
+from research.errors import Diverged, UserError
+from research.sweep import figures, results
+from research.sweep.bench import Bench
+from research.sweep.horizon import evaluations, horizon
+from research.sweep.samplers import first_verdict
+from research.sweep.study import direction, open_search
+from research.sweep.sweepfile import SweepConfig, base_config
+from research.sweep.trial import HandedBack, progress, run_trial
+from research.sweep.workshop import Workshop
+from research.train import refuse_unknown_monitor, train
+
+CTRL_C = 130  # exit code
+
+
+def work(sweep: SweepConfig, group: Group | None = None, resume_anyway: bool = False) -> int:
+    """Be one worker of a sweep, or one rank of it. Returns the exit code: 75 or 130 when stopped by a signal."""
+    base, group = settled_base(sweep), group or Group()
+    with StopFlag() as flag:
+        try:
+            if group.world.rank == 0:
+                _lead(sweep, base, group, flag, resume_anyway)
+            else:
+                _follow(base, group, flag)
+        except (Interrupted, HandedBack):
+            console.print("Stopped. Trials are given back; the same command goes on with them.")
+        if group.world.rank == 0:
+            group.agree(lambda: None)  # there is no other run
+        if flag.signal is None:
+            return 0
+        with flag.held():
+            group.part()
+        return CTRL_C if flag.signal == signal.SIGINT else STOPPED
+
+
+def settled_base(sweep: SweepConfig) -> Config:
+    """What all trials share, with the searched metric choosing the best checkpoint.
+
+    Raises UserError for a direction that does not go with the metric.
+    """
+    base = base_config(sweep)
+    own = import_module(f"research.tasks.{base.task}").Module.monitor
+    base.trainer.monitor = sweep.metric or base.trainer.monitor or own
+    if sweep.direction not in (None, direction(str(base.trainer.monitor))):
+        raise UserError(
+            f"direction={sweep.direction} does not go with metric={base.trainer.monitor}: "
+            "loss is minimized, every other score is better when larger."
+        )
+    return base
+
+
+def _lead(sweep: SweepConfig, base: Config, group: Group, flag: StopFlag, resume_anyway: bool) -> None:
+    """Rank zero: take trials, run them with all ranks, tell the study."""
+    workshop = Workshop()
+    data = workshop.data(base, group)
+    refuse_unknown_monitor(base, data)
+    examples = len(data.stores["train"])
+    with flag.held():
+        search = open_search(sweep, base, str(base.trainer.monitor), resume_anyway, flag)
+    bench = Bench(search, base, horizon(sweep.space, base, examples), group, flag, workshop)
+    if note := pruning_note(bench, examples):
+        console.print(note, markup=False)
+    gc.freeze()  # imports and data stay: what is collected after each trial is what that trial made
+    while True:
+        with flag.held():
+            search.refuse_repeated_failures()
+            taken = None if flag.signal is not None else search.next(lambda number: progress(search, number))
+        if taken is None:
+            break
+        run_trial(bench, *taken)
+        with flag.held():
+            results.refresh(search, base)
+    with flag.held():
+        results.refresh(search, base)
+        if search.is_over():
+            figures.draw(search)
+        results.report(search)
+
+
+def _follow(base: Config, group: Group, flag: StopFlag) -> None:
+    """Any other rank: run what rank zero says, until it says no more."""
+    workshop = Workshop()
+    workshop.data(base, group)
+    while True:
+        with flag.held():  # a signal between runs stops the next one at its first step, on all ranks
+            order = group.agree(lambda: None)
+        if order is None:
+            return
+        config, watched = from_dict(order[0]), order[1]
+        try:
+            code = train(config, group, workshop.build, (lambda step, scores: None) if watched else None, flag)
+        except Diverged:
+            continue  # on all ranks alike: rank zero tells
+        finally:
+            flag.steps_run = False
+        if code == STOPPED:
+            raise HandedBack
+
+
+def pruning_note(bench: Bench, examples: int) -> str | None:
+    """Why the pruner will cut no trial of the experiment's own length, if that is so."""
+    name = bench.sweep.pruner.name
+    if name in ("none", "wilcoxon"):
+        return None
+    first, steps = first_verdict(bench.sweep.pruner, bench.horizon.largest_warmup), evaluations(bench.base, examples)
+    if any(first <= step < steps[-1] for step in steps):
+        return None
+    return (
+        f"pruner.name={name} will cut no trial: the largest warmup ends at step {first}, and no evaluation lies "
+        f"between that and the end at step {steps[-1]}. Evaluate more often: settings.trainer.evaluate_every_steps."
+    )

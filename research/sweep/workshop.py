@@ -1,0 +1,68 @@
+"""What the trials of one worker share: imports, opened and tokenised data, pretrained weights; each loaded once.
+
+A module made here is bit-equal to one that `research.train.build` makes: data are the same arrays, and weights a copy
+of those that were loaded, with the same new head, for the same model, settings and seed.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict
+from importlib import import_module
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from research.cluster.group import Group
+from research.config import Config
+from research.data.task_data import TaskData
+from research.model.encoder import load_config, load_model, load_tokenizer
+from research.tasks.base import TaskModule
+from research.train import build
+
+MOST = 4  # kept of each kind, the newest
+
+
+class Workshop:
+    """Builds the modules of trials."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, TaskData] = {}
+        self._models: dict[str, tuple[PreTrainedModel, torch.Tensor]] = {}
+
+    def build(self, config: Config, group: Group | None = None) -> TaskModule:
+        """The module of a run, as `research.train.build` makes it."""
+        return build(config, self.data(config, group), load=self.load)
+
+    def data(self, config: Config, group: Group | None = None) -> TaskData:
+        """The run's own view of data that are opened once."""
+        shared = {"model": config.model.name, "revision": config.model.revision, **asdict(config.data)}
+        weights = (config.optim.class_weights, config.optim.balance_classes)
+        key = json.dumps([config.task, {**shared, "num_workers": 0}, weights])
+        if key not in self._data:
+            load_config(config)  # a model that cannot serve is told before the data is tokenised
+            opened: TaskData = import_module(f"research.tasks.{config.task}").Data(config, load_tokenizer(config))
+            with (group or Group()).one_of_each_node_first():
+                opened.open()
+            _keep(self._data, key, opened)
+        own = copy.copy(self._data[key])
+        own.config = config
+        return own
+
+    def load(self, config: Config, own: PretrainedConfig, auto_class: Any) -> PreTrainedModel:
+        """`load_model`, from memory where the same weights with the same head were loaded before."""
+        key = json.dumps([asdict(config.model), config.init_seed, auto_class.__name__, own.to_dict()], default=str)
+        if key not in self._models:
+            model = load_model(config, own, auto_class)
+            _keep(self._models, key, (model, torch.get_rng_state()))
+        model, generator = self._models[key]
+        torch.set_rng_state(generator)  # as after drawing the head
+        return copy.deepcopy(model)
+
+
+def _keep(kept: dict[str, Any], key: str, value: Any) -> None:
+    kept[key] = value
+    for oldest in list(kept)[:-MOST]:
+        del kept[oldest]
