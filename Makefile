@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL := models/all-MiniLM-L6-v2
 DATA ?= research/quickstart
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -24,12 +25,12 @@ quickstart: setup  ## train sentiment, NER and QA on the shipped data, offline
 	sh scripts/quickstart.sh $(BIN)/research
 
 test: setup    ## every test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(VENV)/.installed  ## lint, types and fast tests, for every day
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.installed  ## ruff and mypy
 	$(BIN)/ruff check .

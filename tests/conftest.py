@@ -42,6 +42,13 @@ WORDS = [
 ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, a process takes whole files, which share what they prepare; one takes all of the cluster."""
+    for item in items:
+        group = "slurm" if "slurm" in getattr(item, "fixturenames", ()) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder in the hub's format: a two-layer BERT with random weights and a word-piece tokenizer."""
