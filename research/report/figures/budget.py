@@ -1,4 +1,7 @@
-"""Expected validation performance against the budget of a random search (Dodge et al. 2019; Tang et al. 2020)."""
+"""Expected validation performance against the budget of a random search (Dodge et al. 2019; Tang et al. 2020).
+
+Drawn for searches by a random sampler for a score that is to be high; the estimator is of the largest.
+"""
 
 from __future__ import annotations
 
