@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from research.report import study
 from research.report.groups import Grid, shown
@@ -48,7 +49,7 @@ def cost(records: Sequence[Record]) -> str:
     measured = len(records) - study.lacking(records, "energy_joules")
     energy = study.total(records, "energy_joules") / study.JOULES_PER_KWH
     return (
-        f"All {len(records)} runs{among} took {study.total(records, 'device_hours'):.2f} {study.hour_kind(records)}"
+        f"All {len(records)} runs{among} took {hours(study.total(records, 'device_hours'))} {study.hour_kind(records)}"
         + (f" on {listed(list(machines))}." if machines else ".")
         + (f" The devices of {counted(measured, 'run')} used {energy:.2f} kWh." if measured else "")
     )
@@ -82,7 +83,7 @@ def search(one: Search) -> str:
         f"{counted(seeds, 'seed')} each, by validation {one.metric.replace('_', ' ')}."
     )
     if one.best is not None:
-        values = listed([f"{key} {shown(value)}" for key, value in one.best.parameters.items() if value is not None])
+        values = listed([f"{key} {rounded(value)}" for key, value in one.best.parameters.items() if value is not None])
         sentence += f" The best trial had {values} (validation {one.metric.replace('_', ' ')} {one.best.score:.4f})."
     return sentence
 
@@ -138,6 +139,15 @@ def origins(records: Sequence[Record]) -> str:
     told = (each for record in records for each in (record.provenance.get("data") or {}).values())
     names = list(dict.fromkeys(str(each["origin"]) for each in told))
     return f"The data was read from {listed(names)}." if names else ""
+
+
+def rounded(value: Any) -> str:
+    """A setting to three digits; the tables have them all."""
+    return shown(float(f"{value:.3g}") if isinstance(value, float) else value)
+
+
+def hours(number: float) -> str:
+    return f"{number:.2f}" if number >= 0.1 else f"{number:.2g}"
 
 
 def amount(count: int) -> str:

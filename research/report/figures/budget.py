@@ -1,4 +1,7 @@
-"""Expected validation performance against the budget of a random search (Dodge et al. 2019; Tang et al. 2020)."""
+"""Expected validation performance against the budget of a random search (Dodge et al. 2019; Tang et al. 2020).
+
+Drawn for searches by a random sampler for a score that is to be high; the estimator is of the largest.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
             pruned = sum(trial.state == "pruned" for trial in search.trials)
             caption = (
                 f"Expected validation {style.metric_name(search.metric)} of the best of n trials of the random search "
-                f"{search.name} ({len(scores)} trials): unbiased estimator, with the {drawn.level:.0%} bootstrap band "
+                f"{search.name} ({len(scores)} trials): unbiased estimator, with the {drawn.level:.0%} jackknife band "
                 "where the trials support one."
                 + (f" {pruned} pruned trials count with their last score." if pruned else "")
                 + (f" {lacking} trials without a score are left out." if lacking else "")

@@ -50,7 +50,8 @@ def _is_number(value: Any) -> bool:
 def draw_map(search: Search, keys: Sequence[str]) -> Figure:
     figure, axes = style.new(2.5)
     scored = [trial for trial in search.trials if trial.score is not None]
-    scale = {"vmin": min(_scores(scored)), "vmax": max(_scores(scored)), "cmap": style.SEQUENTIAL}
+    colours = style.SEQUENTIAL + ("" if search.maximises else "_r")  # bright is good
+    scale = {"vmin": min(_scores(scored)), "vmax": max(_scores(scored)), "cmap": colours}
     dots: Any = None
     looks = {"finished": {"marker": "o", "s": 20}, "pruned": {"marker": "x", "s": 16, "linewidths": 0.9}}
     for state, look in looks.items():

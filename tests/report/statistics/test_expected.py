@@ -4,14 +4,15 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from research.errors import UserError
-from research.report.statistics.expected import expected_validation, maximum_weights
+from research.report.statistics.expected import expected_validation, maximum_weights, without_each
 
 
 def test_it_is_the_mean_maximum_of_all_subsets() -> None:
     scores = np.random.default_rng(0).random(9)
-    curve = expected_validation(scores, "random", resamples=10)
+    curve = expected_validation(scores, "random")
     for n in range(1, 10):
         exact = np.mean([max(subset) for subset in combinations(scores, n)])
         assert curve.mean[n - 1] == pytest.approx(exact, abs=1e-10)
@@ -19,7 +20,7 @@ def test_it_is_the_mean_maximum_of_all_subsets() -> None:
 
 
 def test_equal_scores_are_counted_apart() -> None:
-    curve = expected_validation(np.array([0.5, 0.5, 1.0]), "random", resamples=10)
+    curve = expected_validation(np.array([0.5, 0.5, 1.0]), "random")
     assert curve.mean == pytest.approx([2 / 3, 0.5 / 3 + 2 / 3, 1.0], abs=1e-12)
 
 
@@ -42,8 +43,21 @@ def test_weights_are_probabilities_even_of_many_trials() -> None:
 
 def test_bands_hold_the_mean_and_end_where_too_few_trials_decide() -> None:
     curve = expected_validation(np.random.default_rng(0).random(50), "random")
-    assert (curve.low[:10] < curve.mean[:10]).all() and (curve.mean[:10] < curve.high[:10]).all()
-    assert np.isnan(curve.low[10:]).all() and np.isnan(curve.high[10:]).all()
+    assert (curve.low[:4] < curve.mean[:4]).all() and (curve.mean[:4] < curve.high[:4]).all()
+    assert np.isnan(curve.low[4:]).all() and np.isnan(curve.high[4:]).all()
+
+
+def test_the_band_of_one_trial_is_students_interval_of_the_mean() -> None:
+    scores = np.random.default_rng(0).random(20)
+    curve = expected_validation(scores, "random")
+    interval = stats.t.interval(0.95, 19, scores.mean(), stats.sem(scores))
+    assert (curve.low[0], curve.high[0]) == pytest.approx(interval, abs=1e-12)
+
+
+def test_leaving_each_out_is_the_estimate_of_the_others() -> None:
+    scores = np.sort(np.random.default_rng(0).random(7))
+    for i, estimates in enumerate(without_each(scores)):
+        assert estimates == pytest.approx(expected_validation(np.delete(scores, i), "random").mean, abs=1e-12)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes", "grid", "qmc"])
