@@ -151,6 +151,7 @@ def parallel_coordinates(axes: Axes, search: Search, trials: Sequence[FrozenTria
 def colour_bar(axes: Axes, colours: Any, search: Search) -> None:
     """Which colour is which score, as vectors, not as an image."""
     bar = axes.figure.colorbar(colours, ax=axes, label=f"validation {search.metric}")
+    assert bar.solids is not None
     bar.solids.set(rasterized=False, edgecolor="face")
 
 
