@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +70,10 @@ def test_two_workers_share_a_search_and_kills_change_nothing(make_sweep: MakeSwe
     workers = [Attempt(["sweep", str(killed)], tmp_path / f"{i}.log") for i in range(2)]
     resumed = 0
     for kill in range(8):
-        victim = kill % 2
-        workers[victim].until(lambda: (folder / "journal.log").exists())
-        time.sleep(rng.uniform(0.3, 2.0))
-        if not workers[victim].process.is_alive():
-            break
+        victim, rows = kill % 2, rng.randint(0, 20)
+        worker = workers[victim]
+        if not worker.until(lambda worker=worker, rows=rows: worker.output.count("\nstep ") >= rows):  # type: ignore[misc]
+            break  # nothing was left to do for it
         workers[victim].kill()
         resumed += "Resuming" in workers[victim].output
         workers[victim] = Attempt(["sweep", str(killed)], tmp_path / f"{victim}.log")
@@ -99,14 +97,15 @@ TWO_RANKS = {"devices": 2, "strategy": "ddp", "accelerator": "cpu", "evaluate_ev
 
 def test_two_ranks_prune_together(make_sweep: MakeSweep, tmp_path: Path) -> None:
     path = make_sweep(
-        pruner={"name": "asha", "reduction_factor": 2}, budget={"trials": 5}, metric="loss",
+        pruner={"name": "median", "startup_trials": 1}, metric="loss", budget={},
+        space={"optim.lr": {"choices": [1e-9, 1.0]}}, sampler={"name": "grid", "seed": 1},
         settings={"optim": {"epochs": 1}, "trainer": TWO_RANKS},
     )  # fmt: skip
     done = ranks(path, tmp_path)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     search = read_search(load_sweep(path))
     states = [t.state for t in search.trials()]
-    assert len(states) == 5 and set(states) == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert states == [TrialState.COMPLETE, TrialState.PRUNED]
     for trial in search.trials():
         folder = search.folder / "trials" / f"{trial.number:04d}" / "seed0"
         provenance = json.loads((folder / "provenance.json").read_text())
@@ -116,7 +115,7 @@ def test_two_ranks_prune_together(make_sweep: MakeSweep, tmp_path: Path) -> None
             assert record["step"] == trial.last_step and record["cost"]["devices"] == 2
     told = [json.loads(line) for line in (search.folder / "journal.log").read_text().splitlines()]
     ends = [row["trial_id"] for row in told if row["op_code"] == 6 and row["state"] in (1, 2)]
-    assert sorted(ends) == [0, 1, 2, 3, 4]  # each told once
+    assert ends == [0, 1]  # each told once
     assert len({row["worker_id"].rsplit("-", 1)[0] for row in told}) == 1  # rank zero alone talks to the study
 
 
