@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -69,9 +70,15 @@ def make_sampler(sweep: SweepConfig, number: int) -> BaseSampler:
             if find_spec("cmaes") is None:
                 raise UserError("sampler.name=cma-es needs the package cmaes: pip install cmaes.")
             return CmaEsSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with _no_warnings():  # that `group` is experimental
         return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=conditional)
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def random_unit(seed: int, number: int, key: str) -> float:
@@ -87,8 +94,7 @@ def _sobol(seed: int, number: int, dimensions: int) -> Sequence[float]:
     engine = qmc.Sobol(dimensions, scramble=True, rng=seed)
     if number:
         engine.fast_forward(number)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a number of points that is no power of two
+    with _no_warnings():  # of a number of points that is no power of two
         return [float(u) for u in engine.random(1)[0]]
 
 
@@ -115,7 +121,8 @@ def make_pruner(pruner: PrunerConfig, warmup_steps: int, total_steps: int) -> Ba
                 min_resource=first, max_resource=max(first, total_steps), reduction_factor=pruner.reduction_factor
             )
         case "wilcoxon":
-            return WilcoxonPruner(p_threshold=pruner.p_threshold)
+            with _no_warnings():  # that it is experimental
+                return WilcoxonPruner(p_threshold=pruner.p_threshold)
     return NopPruner()
 
 

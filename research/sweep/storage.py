@@ -168,7 +168,7 @@ def open_storage(storage: StorageConfig, folder: Path, create: bool) -> BaseStor
     try:
         return get_storage(RDBStorage(parsed.set(drivername="postgresql+psycopg").render_as_string(), engine))
     except ImportError:
-        raise UserError("PostgreSQL needs its driver: pip install 'psycopg[binary]'.") from None
+        raise UserError("PostgreSQL needs its driver: pip install 'research[postgres]'.") from None
 
 
 def _journal(path: Path, lock_seconds: int, create: bool) -> BaseStorage:

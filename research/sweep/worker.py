@@ -19,7 +19,7 @@ from research.errors import Diverged, UserError
 from research.sweep import figures, results
 from research.sweep.bench import Bench
 from research.sweep.horizon import evaluations, horizon
-from research.sweep.samplers import first_verdict
+from research.sweep.samplers import first_verdict, make_pruner
 from research.sweep.study import direction, open_search
 from research.sweep.sweepfile import SweepConfig, base_config
 from research.sweep.trial import HandedBack, progress, run_trial
@@ -73,7 +73,9 @@ def _lead(sweep: SweepConfig, base: Config, group: Group, flag: StopFlag, resume
     examples = len(data.stores["train"])
     with flag.held():
         search = open_search(sweep, base, str(base.trainer.monitor), resume_anyway, flag)
-    bench = Bench(search, base, horizon(sweep.space, base, examples), group, flag, workshop)
+    span = horizon(sweep.space, base, examples)
+    search.study.pruner = make_pruner(sweep.pruner, span.largest_warmup, span.most_steps)
+    bench = Bench(search, base, span, group, flag, workshop)
     if note := pruning_note(bench, examples):
         console.print(note, markup=False)
     gc.freeze()  # imports and data stay: what is collected after each trial is what that trial made

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from research.cli import main
 from research.config import load_config
@@ -82,7 +82,7 @@ def test_what_a_search_leaves(make_sweep: MakeSweep, tmp_path: Path) -> None:
     for row in rows:
         assert (run_of(search, row["number"]).path / "model").exists() is (row["number"] == top["number"])
     pdfs = {file.name: file.read_bytes()[:5] for file in search.folder.glob("*.pdf")}
-    assert set(pdfs) >= {"best_so_far.pdf", "lr_by_warmup_ratio.pdf", "parallel_coordinates.pdf"}
+    assert set(pdfs) >= {"best_so_far.pdf", "sweep-tiny.pdf", "parallel_coordinates.pdf"}
     assert set(pdfs.values()) == {b"%PDF-"}
 
     best = load_config(search.folder / "best.yaml")
@@ -92,12 +92,27 @@ def test_what_a_search_leaves(make_sweep: MakeSweep, tmp_path: Path) -> None:
     assert result["metrics"]["validation"]["accuracy"] == top["scores"][0]
 
 
+def cut_by_successive_halving(trials: list[FrozenTrial], rungs: tuple[int, ...]) -> dict[int, int]:
+    """Which trials, run one after another, end where: at each rung the better half goes on (Li et al. 2020)."""
+    seen: dict[int, list[float]] = {rung: [] for rung in rungs}
+    cut = {}
+    for trial in trials:
+        for rung in rungs:
+            value = trial.intermediate_values[rung]
+            seen[rung].append(value)
+            if value > sorted(seen[rung])[max(0, len(seen[rung]) // 2 - 1)]:
+                cut[trial.number] = rung
+                break
+    return cut
+
+
 def test_pruned_trials(make_sweep: MakeSweep) -> None:
     path = make_sweep(pruner=ASHA, budget={"trials": 8}, metric="loss")
     assert main(["sweep", str(path)]) == 0
     search = search_of(path)
     pruned = [t for t in search.trials() if t.state == TrialState.PRUNED]
-    assert 1 <= len(pruned) <= 6
+    assert {t.number: t.last_step for t in pruned} == cut_by_successive_halving(search.trials(), rungs=(3, 6))
+    assert 1 <= len(pruned) <= 7
     for trial in search.trials():
         assert not trial.intermediate_values or min(trial.intermediate_values) >= 3  # int(0.3 * 10 steps)
         assert set(trial.intermediate_values) <= {3, 6, 9}

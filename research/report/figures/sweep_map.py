@@ -22,20 +22,25 @@ if TYPE_CHECKING:
 
 def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
     for search in searches(records):
-        keys = numeric_keys(search)
-        if not keys or sum(trial.score is not None for trial in search.trials) < 2:
-            continue
-        states = {state: sum(trial.state == state for trial in search.trials) for state in ("pruned", "failed")}
-        others = [key for key in search.space if key not in keys[:2]]
-        caption = (
-            f"Trials of the search {search.name} ({search.sampler}, {len(search.trials)} trials): mean validation "
-            f"{style.metric_name(search.metric)} of each; the best is ringed."
-            + (f" Crosses: {states['pruned']} pruned, by their last score." if states["pruned"] else "")
-            + (f" {states['failed']} failed trials are not shown." if states["failed"] else "")
-            + (f" Also searched: {', '.join(others)}." if others else "")
-        )
-        draw = draw_map if len(keys) > 1 else draw_slice
-        yield f"sweep-{file_name(search.name)}", caption, draw(search, keys)
+        yield from of(search)
+
+
+def of(search: Search) -> Iterator[tuple[str, str, Figure]]:
+    """The map of one search, where two trials or more have a score."""
+    keys = numeric_keys(search)
+    if not keys or sum(trial.score is not None for trial in search.trials) < 2:
+        return
+    states = {state: sum(trial.state == state for trial in search.trials) for state in ("pruned", "failed")}
+    others = [key for key in search.space if key not in keys[:2]]
+    caption = (
+        f"Trials of the search {search.name} ({search.sampler}, {len(search.trials)} trials): mean validation "
+        f"{style.metric_name(search.metric)} of each; the best is ringed."
+        + (f" Crosses: {states['pruned']} pruned, by their last score." if states["pruned"] else "")
+        + (f" {states['failed']} failed trials are not shown." if states["failed"] else "")
+        + (f" Also searched: {', '.join(others)}." if others else "")
+    )
+    draw = draw_map if len(keys) > 1 else draw_slice
+    yield f"sweep-{file_name(search.name)}", caption, draw(search, keys)
 
 
 def numeric_keys(search: Search) -> list[str]:
