@@ -12,7 +12,7 @@ from contextlib import nullcontext
 
 from research import __version__
 from research.cluster.failure import fail
-from research.cluster.signals import leaving_at_once
+from research.cluster.signals import STOPPED, leave_stopped, leaving_at_once
 from research.errors import UserError
 
 RESUMABLE = ("train", "sweep")  # stopped at any moment, the same command goes on
@@ -151,13 +151,17 @@ def train(options: argparse.Namespace, arguments: list[str]) -> int:
     world = settle(config.trainer)
     if world.launcher is None and world.size > 1:
         return launch(world.size, [sys.executable, "-P", "-m", "research.cli", *arguments])
-    from research import train
-    from research.cluster.group import meet
+    from research.cluster.group import PART_SECONDS, meet
 
-    group = meet(world, config.trainer.accelerator)
+    group = meet(world, config.trainer.accelerator)  # before the other imports: they take seconds
+    from research import train
+
     code = train.train(config, group)
     if code == 0:
         group.part()
+    elif code == STOPPED and world.size > 1:
+        group.part(PART_SECONDS)
+        leave_stopped(world.rank)
     return code
 
 
