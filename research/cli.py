@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from research import __version__
 from research.cluster.failure import fail
-from research.cluster.signals import leaving_at_once
+from research.cluster.signals import STOPPED, leave_stopped, leaving_at_once
 from research.errors import UserError
 
 if TYPE_CHECKING:
@@ -215,13 +215,15 @@ def in_ranks(trainer: TrainerConfig, arguments: list[str], name: str, work: Call
     world = settle(trainer)
     if world.launcher is None and world.size > 1:
         return launch(world.size, [sys.executable, "-P", "-m", "research.cli", *arguments])
-    module = import_module(name)  # before the ranks wait for one another
-    from research.cluster.group import meet
+    from research.cluster.group import PART_SECONDS, meet
 
-    group = meet(world, trainer.accelerator)
-    code = work(module, group)
+    group = meet(world, trainer.accelerator)  # before the other imports: they take seconds
+    code = work(import_module(name), group)
     if code == 0:
         group.part()
+    elif code == STOPPED and world.size > 1:
+        group.part(PART_SECONDS)
+        leave_stopped(world.rank)
     return code
 
 

@@ -23,7 +23,8 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from research import provenance
-from research.cluster.group import Group, Settled
+from research.cluster.environment import Settled
+from research.cluster.group import Group
 from research.cluster.ranks import World
 from research.cluster.signals import STOPPED, Interrupted, StopFlag
 from research.config import Config, to_dict

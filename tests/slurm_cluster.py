@@ -318,6 +318,13 @@ def kill(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
+def free_port() -> int:
+    """A port to meet at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def free_ports(count: int) -> int:
     """The first of so many consecutive ports that are free and that the kernel does not hand out by itself."""
     for first in range(31000, 32700 - count, count):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from research import run as run_module
 from research.config import Config
 from research.errors import UserError
 from research.run import Run, replace_folder, write_json, written_whole
@@ -110,6 +111,52 @@ def test_second_process_is_refused_by_the_name_of_the_first(tmp_path: Path) -> N
         Run.open(config)
     first.close()
     Run.open(config).close()
+
+
+def test_a_requeued_job_takes_over_from_its_orphan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a node that SLURM has lost an earlier attempt may live on: it holds the folder, and may not write any more."""
+    config = begun(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURMD_NODENAME", "node1")
+    orphan = Run.open(config)
+    orphan.log(4, {"train/loss": 0.1})
+    for other in ({"SLURM_JOB_ID": "18"}, {"SLURM_RESTART_COUNT": "0"}):  # another job; the same attempt
+        with monkeypatch.context() as patched:
+            for name, value in {"SLURM_RESTART_COUNT": "3", **other}.items():
+                patched.setenv(name, value)
+            with pytest.raises(UserError, match=rf"by process {os.getpid()} on node1, SLURM job 17 attempt 1, since"):
+                Run.open(config)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    monkeypatch.setenv("SLURMD_NODENAME", "node2")
+    later = Run.open(config)
+    later.rewind(3)
+    later.log(4, {"train/loss": 0.2})
+    with pytest.raises(UserError, match=r"no longer this process's own but held by .* on node2, .* attempt 2, "):
+        orphan.log(5, {"train/loss": 0.1})
+    later.log(5, {"train/loss": 0.2})
+    orphan.close()
+    with pytest.raises(UserError, match="in use by"):  # the orphan's end changes nothing
+        Run.open(config)
+    assert [row["train/loss"] for row in later.metrics()] == [1, 1 / 2, 1 / 3, 0.2, 0.2]
+    later.close()
+
+
+def test_a_folder_that_was_removed_is_noticed(tmp_path: Path) -> None:
+    run = Run.open(config_of(tmp_path / "run"))
+    (run.path / ".lock").unlink()
+    with pytest.raises(UserError, match="held by nobody: its lock file is gone"):
+        run.log(1, {"train/loss": 1.0})
+    run.close()
+
+
+def test_all_ranks_see_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is local to each node would lose the checkpoints at the next requeue."""
+    monkeypatch.setattr(run_module, "LOOKS", 2)
+    first = Run.open(config_of(tmp_path / "shared"))
+    Run(tmp_path / "shared").refuse_another_folder(first.holder)
+    with pytest.raises(UserError, match="is not the one that rank 0 sees; set run_dir to a folder on a file system"):
+        Run(tmp_path / "local").refuse_another_folder(first.holder)
+    first.close()
 
 
 def test_forked_worker_does_not_hold_the_lock(tmp_path: Path) -> None:

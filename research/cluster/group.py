@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import socket
 import subprocess
@@ -20,7 +21,6 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments import ClusterEnvironment
 
 from research.cluster.ranks import World
 from research.cluster.slurm import node_name
@@ -30,6 +30,7 @@ log = logging.getLogger("research")
 RESOLVE_SECONDS = 15.0  # a name server may be slow to answer
 MEET_SECONDS = 300.0  # a shared file system may hold up the imports of some
 COLLECTIVE_MINUTES = 15.0
+PART_SECONDS = 10.0  # a rank that was stopped may have gone without a word
 T = TypeVar("T")
 
 
@@ -63,64 +64,23 @@ class Group:
         if self.store is not None and not self.world.local_rank:
             self.store.set(key, "")
 
-    def part(self) -> None:
+    def part(self, at_most_seconds: float = math.inf) -> None:
         """Rank 0, which keeps what was settled, stays until all others have read it."""
         if self.store is None:
             return
+        deadline = time.monotonic() + at_most_seconds
         self.store.set(f"parted/{self.world.rank}", "")
         if self.world.rank == 0:
             for rank in range(self.world.size):
-                self._wait(f"parted/{rank}")
+                self._wait(f"parted/{rank}", deadline)
 
-    def _wait(self, key: str) -> None:
+    def _wait(self, key: str, deadline: float = math.inf) -> None:
         """Until a key is set, however long it takes; the store's own waiting would put off signals."""
         assert self.store is not None
         seconds = 0.01
-        while not self.store.check([key]):
+        while time.monotonic() < deadline and not self.store.check([key]):
             time.sleep(seconds)
             seconds = min(2 * seconds, 1.0)
-
-
-class Settled(ClusterEnvironment):
-    """Tells Lightning which rank this is, so that it need not guess."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__()
-        self.world = world
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        return True
-
-    @property
-    def main_address(self) -> str:
-        return self.world.address
-
-    @property
-    def main_port(self) -> int:
-        return self.world.port
-
-    @staticmethod
-    def detect() -> bool:
-        return False
-
-    def world_size(self) -> int:
-        return self.world.size
-
-    def set_world_size(self, size: int) -> None:
-        """It is what it is."""
-
-    def global_rank(self) -> int:
-        return self.world.rank
-
-    def set_global_rank(self, rank: int) -> None:
-        """It is what it is."""
-
-    def local_rank(self) -> int:
-        return self.world.local_rank
-
-    def node_rank(self) -> int:
-        return self.world.node
 
 
 def meet(world: World, accelerator: str) -> Group:

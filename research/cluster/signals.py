@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
+
+from research.cluster.ranks import started
 
 STOPPED = 75  # exit code of a run that was stopped and can go on from its last checkpoint (EX_TEMPFAIL)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+LAST_SECONDS = 1.0  # in which the other ranks are gone
 
 
 class Interrupted(BaseException):
     """A signal came while there was nothing to save, or a second Ctrl-C."""
+
+
+def leave_stopped(rank: int) -> NoReturn:
+    """End one of several ranks that were stopped: rank 0 alone with STOPPED, and last.
+
+    srun takes an exit code other than 0 for a failure and kills the ranks that are left, whose code would hide it.
+    """
+    if rank:
+        os._exit(0)
+    time.sleep(LAST_SECONDS)
+    os._exit(STOPPED)
 
 
 @contextmanager
@@ -25,7 +40,11 @@ def leaving_at_once() -> Iterator[None]:
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
-        os.write(2, b"research: stopped while starting; the same command starts again.\n")
+        world = started()
+        if world.rank == 0:
+            os.write(2, b"research: stopped while starting; the same command starts again.\n")
+        if world.size > 1:
+            leave_stopped(world.rank)
         os._exit(STOPPED)
 
     before = {number: signal.signal(number, leave) for number in SIGNALS if number != signal.SIGINT}

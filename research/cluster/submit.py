@@ -15,6 +15,13 @@ from research.errors import UserError
 
 # What a job passes on to one submitted from inside it, which would take it for its own.
 OF_ANOTHER_JOB = re.compile(r"SLURM_(?!CONF$).*|(RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|GROUP_RANK|MASTER_.*)$")
+NEVER = {  # SLURM's reasons for which a job waits that no waiting mends
+    "PartitionTimeLimit": "give --time no more than the partition's, as sinfo shows it",
+    "PartitionNodeLimit": "give --nodes no more than the partition allows a job",
+    "BadConstraints": "no node has all that is asked for",
+    "InvalidAccount": "see --account",
+    "InvalidQOS": "see --qos",
+}
 HELP = """usage: research submit [--script SCRIPT] [sbatch options] EXPERIMENT [key=value ...]
 
 Checks the experiment and queues it:
@@ -39,7 +46,7 @@ class Submission:
 
 
 def submit(arguments: Sequence[str]) -> int:
-    """Queue an experiment; prints the command. Returns sbatch's exit code.
+    """Queue an experiment; prints the command and what sbatch says. Returns sbatch's exit code.
 
     Raises UserError for a mistake in the experiment and for a job that would wait for ever.
     """
@@ -49,9 +56,13 @@ def submit(arguments: Sequence[str]) -> int:
     submission = parse(arguments)
     check(submission)
     environment = clean(os.environ)
-    refuse_what_never_starts(submission.command, environment)
+    refuse_what_cannot_start(submission.command, environment)
     print(shlex.join(submission.command), flush=True)
-    return in_site(submission.command, environment, quiet=False).returncode
+    done = in_site(submission.command, environment)
+    print(done.stdout + done.stderr, end="", flush=True)
+    if done.returncode == 0:
+        withdraw_what_never_starts(done.stdout.split()[-1], environment)
+    return done.returncode
 
 
 def parse(arguments: Sequence[str]) -> Submission:
@@ -88,19 +99,27 @@ def clean(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not OF_ANOTHER_JOB.match(name)}
 
 
-def refuse_what_never_starts(command: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Raise UserError for a job that SLURM could not start: sbatch would take it, and it would wait for ever."""
+def refuse_what_cannot_start(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Raise UserError for a job that asks for more than its partition has: sbatch takes it, and it waits for ever."""
     if shutil.which("sbatch") is None:
         raise UserError("There is no sbatch on this machine; submit from the cluster's login node.")
-    tried = in_site([command[0], "--test-only", *command[1:]], environment, quiet=True)
+    tried = in_site([command[0], "--test-only", *command[1:]], environment)
     if tried.returncode:
         said = " ".join(tried.stderr.split()).removeprefix("allocation failure: ")
-        shown = in_site(["sinfo", "--noheader", "--format=%P %D"], environment, quiet=True).stdout.split("\n")
-        sizes = ", ".join(f"{name} has {nodes} nodes" for name, nodes in (line.split() for line in shown if line))
+        shown = in_site(["sinfo", "--noheader", "--format=%P %D"], environment).stdout.splitlines()
+        sizes = ", ".join("{} has {} nodes".format(*line.split()) for line in shown)
         raise UserError(f"SLURM would never start this job ({said}); partition {sizes}.")
 
 
-def in_site(command: Sequence[str], environment: Mapping[str, str], quiet: bool) -> subprocess.CompletedProcess[str]:
-    """Run a command of SLURM after SLURM/site.sh, which says where jobs go; if `quiet`, what it says is kept."""
+def withdraw_what_never_starts(job: str, environment: Mapping[str, str]) -> None:
+    """Cancel a job that waits for what cannot come, such as more time than its partition gives, and raise UserError."""
+    reason = in_site(["squeue", "--noheader", "--format=%r", f"--jobs={job}"], environment).stdout.strip()
+    if reason in NEVER:
+        in_site(["scancel", job], environment)
+        raise UserError(f"SLURM would never start job {job} ({reason}: {NEVER[reason]}); it is withdrawn.")
+
+
+def in_site(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command of SLURM after SLURM/site.sh, which says where jobs go."""
     line = '[ ! -f SLURM/site.sh ] || . SLURM/site.sh; exec "$@"'
-    return subprocess.run(["bash", "-c", line, "submit", *command], env=environment, text=True, capture_output=quiet)
+    return subprocess.run(["bash", "-c", line, "submit", *command], env=environment, text=True, capture_output=True)

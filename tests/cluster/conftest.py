@@ -15,7 +15,7 @@ import pytest
 from research.run import Run
 from tests import attempts
 from tests.conftest import make_tiny_model
-from tests.slurm_cluster import Cluster, Job, free_ports, has_freezer, missing
+from tests.slurm_cluster import Cluster, Job, free_port, has_freezer, missing
 
 ROOT = Path(__file__).parents[2]
 STEPS, EVALUATED = 200, [60, 120, 180, 200]
@@ -91,7 +91,7 @@ class Project:
             return self.made[key]
 
     def _reference(self, ranks: int, overrides: tuple[str, ...], run: Run) -> Run:
-        port, log = free_ports(1), run.path.with_suffix(".log")
+        port, log = free_port(), run.path.with_suffix(".log")
         arguments = ["train", str(self.folder / self.experiment), f"run_dir={run.path}", *overrides]
         shared = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         started = [

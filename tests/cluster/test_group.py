@@ -18,12 +18,12 @@ from research.cluster import group
 from research.cluster.group import meet
 from research.cluster.ranks import World
 from research.errors import UserError
-from tests.slurm_cluster import free_ports
+from tests.slurm_cluster import free_port
 
 
 def ranks(task: Callable[[World], Any], size: int, **settings: Any) -> list[Any]:
     """What a task returns, or the exception it raises, on each rank. Two ranks make a node."""
-    context, port = multiprocessing.get_context("forkserver"), settings.pop("port", None) or free_ports(1)
+    context, port = multiprocessing.get_context("forkserver"), settings.pop("port", None) or free_port()
     context.set_forkserver_preload(["research.cluster.group"])
     told: Queue[Any] = context.Queue()
     processes = []

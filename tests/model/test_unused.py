@@ -15,7 +15,7 @@ from research.model.unused import freeze_unused
 from research.run import Run
 from tests.attempts import Attempt, attempt
 from tests.conftest import make_tiny_model
-from tests.slurm_cluster import free_ports
+from tests.slurm_cluster import free_port
 
 SIZES = {"layoutlm": {"max_2d_position_embeddings": 32}, "roformer": {"embedding_size": 32}, "bert": {}}
 UNUSED = {
@@ -60,7 +60,7 @@ def test_two_ranks_train_what_one_rank_trains(
     one, two = Run(tmp_path / "one"), Run(tmp_path / "two")
     code, said = attempt(["train", str(path), f"run_dir={one.path}"], tmp_path / "one.log")
     assert code == 0, said
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1))}
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     arguments = ["train", str(path), f"run_dir={two.path}"]
     ranks = [
         Attempt(arguments, tmp_path / f"{n}.log", {**place, "RANK": str(n), "LOCAL_RANK": str(n)}) for n in range(2)
