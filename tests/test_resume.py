@@ -303,7 +303,9 @@ def test_one_process_at_a_time(stopped: Path, experiments: dict[str, Path], tmp_
     run = Run(shutil.copytree(stopped, tmp_path / "run"))
     first = Attempt(command(experiments["sentiment"], run.path), tmp_path / "first.log")
     assert first.until(lambda: "Resuming" in first.output)
+    first.send(signal.SIGSTOP)  # or it may end before the second has begun
     code, output = attempt(command(experiments["sentiment"], run.path), tmp_path / "second.log")
+    first.send(signal.SIGCONT)
     assert code == 2 and f"is in use by process {first.process.pid} on {socket.gethostname()}" in output
     assert first.wait() == 0, first.output
 

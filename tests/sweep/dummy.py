@@ -74,6 +74,7 @@ def run(search: Search, trial: Any, claim: Any, step_seconds: float) -> None:
     reported = search.trials()[trial.number].intermediate_values
     for step in range(begin + 1, STEPS + 1):
         append(folder / "trace", {"process": os.getpid(), "step": step})
+        append(search.folder / f"steps.{os.getpid()}", step)
         time.sleep(step_seconds)
         if step % 3 == 0:
             if step not in reported:
@@ -84,9 +85,14 @@ def run(search: Search, trial: Any, claim: Any, step_seconds: float) -> None:
     search.finish(trial, claim, TrialState.COMPLETE, score(values, STEPS))
 
 
-def append(path: Path, row: dict[str, Any]) -> None:
+def append(path: Path, row: Any) -> None:
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def count(path: Path) -> int:
+    """Lines of a file that may not be there yet."""
+    return path.read_text().count("\n") if path.exists() else 0
 
 
 def start(sweep: SweepConfig, step_seconds: float = 0.0) -> Any:
@@ -119,12 +125,18 @@ def assert_one_worker_at_a_time(sweep: SweepConfig, trials: int) -> int:
 
 
 def kill_at_random(sweep: SweepConfig, kills: int, workers: int, seed: int, step_seconds: float) -> None:
-    """Run a search by `workers` processes, of which one is killed and replaced every moment, `kills` times."""
+    """Run a search by `workers` processes, of which one is killed and replaced every moment, `kills` times.
+
+    Most are killed after some steps, some while they start.
+    """
     rng = random.Random(seed)
     running = [start(sweep, step_seconds) for _ in range(workers)]
     for _ in range(kills):
-        time.sleep(rng.expovariate(1 / 0.12))
-        victim = rng.randrange(workers)
+        victim, steps = rng.randrange(workers), rng.choice((0, 1, 2, 5, 9, 15))
+        trace = Path(str(sweep.folder)) / f"steps.{running[victim].pid}"
+        while running[victim].is_alive() and steps and count(trace) < steps:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.1))
         running[victim].kill()
         running[victim].join()
         running[victim] = start(sweep, step_seconds)
