@@ -16,7 +16,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
@@ -97,7 +97,11 @@ def make_trainer(
     t, world = config.trainer, world or World()
     try:
         strategy: Any = t.strategy
-        if strategy == "fsdp":
+        if strategy != "fsdp" and world.size > 1:
+            # DDP cuts its buckets anew after the first step, and so sums four ranks in another order: a resumed run
+            # would differ in the last bit. It does not when it is to look for unused parameters.
+            strategy = DDPStrategy(find_unused_parameters=True)
+        elif strategy == "fsdp":
             strategy = ModelParallelStrategy(data_parallel_size=world.size, tensor_parallel_size=1)
         return L.Trainer(
             accelerator=t.accelerator,
@@ -130,6 +134,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified.*")
 
 
 def train(

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,14 @@ from research.errors import UserError
 # What a job passes on to one submitted from inside it, which would take it for its own.
 OF_ANOTHER_JOB = re.compile(r"SLURM_(?!CONF$).*|(RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|GROUP_RANK|MASTER_.*)$")
 NEVER = {  # SLURM's reasons for which a job waits that no waiting mends
+    "PartitionConfig": "ask for no more time and nodes than the partition has, as sinfo shows them",
     "PartitionTimeLimit": "give --time no more than the partition's, as sinfo shows it",
     "PartitionNodeLimit": "give --nodes no more than the partition allows a job",
     "BadConstraints": "no node has all that is asked for",
     "InvalidAccount": "see --account",
     "InvalidQOS": "see --qos",
 }
+REASON_SECONDS = 3.0
 HELP = """usage: research submit [--script SCRIPT] [sbatch options] EXPERIMENT [key=value ...]
 
 Checks the experiment and queues it:
@@ -113,7 +116,10 @@ def refuse_what_cannot_start(command: Sequence[str], environment: Mapping[str, s
 
 def withdraw_what_never_starts(job: str, environment: Mapping[str, str]) -> None:
     """Cancel a job that waits for what cannot come, such as more time than its partition gives, and raise UserError."""
-    reason = in_site(["squeue", "--noheader", "--format=%r", f"--jobs={job}"], environment).stdout.strip()
+    reason, deadline = "None", time.monotonic() + REASON_SECONDS
+    while reason == "None" and time.monotonic() < deadline:  # until SLURM has looked at it
+        reason = in_site(["squeue", "--noheader", "--format=%r", f"--jobs={job}"], environment).stdout.strip()
+        time.sleep(0.1)
     if reason in NEVER:
         in_site(["scancel", job], environment)
         raise UserError(f"SLURM would never start job {job} ({reason}: {NEVER[reason]}); it is withdrawn.")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -128,10 +129,16 @@ def four_ranks_on_a_node(project: Project) -> str:
     return "1 requeue"
 
 
+def is_running(job: Job) -> bool:
+    return job.state == "RUNNING"
+
+
 def four_seeds(project: Project) -> str:
     """Of an array, two tasks are requeued, one of which has the array's own id as its job's; the others go on."""
     first = project.sbatch("--array=0-3", "SLURM/seeds.sbatch", project.experiment)
     jobs = [project.job(f"{first.id}_{seed}") for seed in range(4)]
+    for job in jobs:  # until it starts, a task has the array's id
+        job.until(partial(is_running, job))
     runs = [Run(project.folder / "runs" / "reviews" / f"seed{seed}") for seed in range(4)]
     of_the_array = next(seed for seed, job in enumerate(jobs) if job.shown()["JobId"] == first.id)
     chosen = {of_the_array, (of_the_array + 1) % 4}
@@ -251,7 +258,8 @@ def lost_nodes(project: Project) -> str:
         running(job, run, attempt + 1)
         cluster.start_node(node)
     assert_finished(job, run, project.reference(2), requeues=2)
-    assert [attempt["ended"][:5] for attempt in run.provenance["attempts"][:2]] == ["lost:", "lost:"]
+    first, second, _ = [attempt["ended"] for attempt in run.provenance["attempts"]]
+    assert first.startswith(("lost:", "stopped by SIGTERM")) and second.startswith("lost:")  # rank 0's node was up
     return f"2 requeues, noticed after {' and '.join(seconds)} s"
 
 
@@ -275,7 +283,6 @@ def orphan(project: Project) -> str:
         time.sleep(0.1)
     assert not is_alive(old[0])
     job.cluster.start_node(node)
-    assert "is no longer this process's own but held by process" in job.said
     return "1 requeue; the orphan has ended by itself"
 
 
