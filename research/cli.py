@@ -221,6 +221,9 @@ def in_ranks(trainer: TrainerConfig, arguments: list[str], name: str, work: Call
     code = work(import_module(name), group)
     if code == 0:
         group.part()
+        if world.size > 1:  # threads of the process group may abort Python's own end
+            sys.stdout.flush()
+            os._exit(0)
     elif code == STOPPED and world.size > 1:
         group.part(PART_SECONDS)
         leave_stopped(world.rank)
