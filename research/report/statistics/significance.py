@@ -19,6 +19,7 @@ from research.report.statistics.resampling import swapped
 Correction = Literal["holm", "bh", "none"]
 EXACT_BELOW = 25  # discordant examples: below, McNemar's test is exact
 DOMINANCE = 0.2  # the threshold on epsilon that Ulmer et al. 2022 recommend
+LEAST_SEEDS = 5  # on a side, for the bound of epsilon to have its level
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,13 @@ def almost_stochastic_order(
     epsilon = float(violation(scores, other))
     bound = epsilon_bound(scores, other, resamples, level, seed)
     verdict = "dominates" if bound < DOMINANCE else "almost dominates" if bound < 0.5 else "does not dominate"
+    seeds = min(len(scores), len(other))
+    few = f"; {seeds} seeds are few: it claims too much in more than {1 - level:.0%}" if seeds < LEAST_SEEDS else ""
     return Test(
         "almost stochastic order over seeds",
         None,
         "the seeds of each system are a random sample; nothing about their distribution",
-        f"epsilon {epsilon:.3f}, at most {bound:.3f} with {level:.0%} confidence: {verdict} (below {DOMINANCE} does)",
+        f"epsilon {epsilon:.3f}, at most {bound:.3f} with {level:.0%} confidence: {verdict} (below {DOMINANCE} does{few})",
     )
 
 
@@ -126,16 +129,20 @@ def violation(scores: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def epsilon_bound(scores: np.ndarray, other: np.ndarray, resamples: int, level: float, seed: int) -> float:
-    """Upper confidence bound of epsilon by its bootstrap deviation and the normal law (Del Barrio et al. 2018)."""
+    """Upper confidence bound of epsilon: a percentile of the bootstrap, widened for few seeds.
+
+    The bound of Del Barrio et al. (2018), normal with the bootstrap's deviation, is one of large samples and of unequal
+    laws: at a level of 5 %, of two equal systems one "almost dominates" (bound below 0.5) in 19 % of cases, with 5 seeds
+    as with 200, and with N(0, 1) against N(0, 4) still in 7 % with 200. The percentile at Student's t in place of the
+    normal quantile (as in Hesterberg 2015) has 5 % in both from 5 seeds on; 7 % with 3, or where tails are heavy.
+    """
     rng = np.random.default_rng(seed)
-    epsilon = float(violation(scores, other))
-    if epsilon in (0.0, 1.0) and np.ptp(scores) == np.ptp(other) == 0:
-        return epsilon
     resampled = violation(
         scores[rng.integers(len(scores), size=(resamples, len(scores)))],
         other[rng.integers(len(other), size=(resamples, len(other)))],
     )
-    return float(np.clip(epsilon + stats.norm.ppf(level) * resampled.std(), 0, 1))
+    widened = stats.norm.cdf(stats.t.ppf(level, min(len(scores), len(other)) - 1))
+    return max(float(violation(scores, other)), float(np.quantile(resampled, widened)))
 
 
 def corrected(p_values: Sequence[float], method: Correction) -> list[float]:
