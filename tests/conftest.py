@@ -14,10 +14,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
-WORDS = (
-    "the a an of in to and is was not very good "
-    "bad film book Anna Oslo Acme river city who where when what"
-).split()
+WORDS = [
+    "the", "a", "an", "of", "in", "to", "and", "is", "was", "not", "very", "good", "bad", "film", "book", "Anna",
+    "Oslo", "Acme", "river", "city", "who", "where", "when", "what",
+]  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

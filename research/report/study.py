@@ -8,7 +8,7 @@ from typing import Any
 
 from research.report import content
 from research.report.content import cell, table
-from research.report.groups import SEEDS, deciding, shown
+from research.report.groups import deciding, shown
 from research.report.records import Record
 
 STATES = ("finished", "unfinished", "pruned", "failed")
@@ -145,11 +145,6 @@ def hyperparameters(records: Sequence[Record]) -> content.Table:
 
 def seeds(records: Iterable[Record]) -> list[int]:
     return sorted({record.seed for record in records})
-
-
-def separate_seeds(records: Iterable[Record]) -> bool:
-    """Whether initialisation and data order had seeds of their own."""
-    return any(record.config[key] is not None for record in records for key in SEEDS[1:])
 
 
 def versions(records: Iterable[Record]) -> dict[str, Counter[str]]:

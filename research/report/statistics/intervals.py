@@ -140,10 +140,10 @@ def _resampled_means(scores: np.ndarray, resamples: int, rng: np.random.Generato
 
 
 def _of_seeds(sides: list[np.ndarray]) -> tuple[float, float]:
-    """Variance of the (difference of) means over runs, and its degrees of freedom by Welch (1947).
+    """Variance of a mean over runs, or of the difference of two, and its degrees of freedom by Welch (1947).
 
-    Those of Satterthwaite (1946) are too few where both sides have few runs alike: of equal systems with five runs each
-    4.4 % are told apart at 5 %, and 5.1 % with Welch's. For one side both are n - 1.
+    Satterthwaite's (1946) are too few where two sides have few runs: at 5 %, of equal systems of five normal scores
+    each they tell 4.4 % apart, Welch's 5.1 %, and of three 3.5 % and 5.0 %. For one side both are n - 1.
     """
     parts = [(side.var(ddof=1) / len(side), len(side)) for side in sides]
     total = float(sum(variance for variance, _ in parts))
@@ -153,7 +153,10 @@ def _of_seeds(sides: list[np.ndarray]) -> tuple[float, float]:
 
 
 def _student(variances: list[tuple[float, float]], resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Factors (B,) that make normal errors Student's t; `variances` with degrees of freedom, by Satterthwaite (1946)."""
+    """Factors (B,) that make normal errors Student's t, from variances and their degrees of freedom.
+
+    Those of the sum are Satterthwaite's (1946).
+    """
     total = sum(variance for variance, _ in variances)
     if total <= NOTHING**2:
         return np.ones(resamples)

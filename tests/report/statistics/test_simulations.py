@@ -194,7 +194,7 @@ def test_false_positives_over_seeds_and_examples(spread: float) -> None:
 @pytest.mark.parametrize("seeds", [5, 10, 200])
 @pytest.mark.parametrize("spread", [1.0, 2.0])
 def test_false_positives_of_almost_stochastic_order(seeds: int, spread: float) -> None:
-    """Of equal laws, and of equal means with unequal spreads (epsilon = 0.5), "epsilon is below 0.5" is wrong at 5 %."""
+    """Of equal laws, and of equal means and unequal spreads (epsilon = 0.5), "epsilon is below 0.5" is said in 5 %."""
 
     def rejected(rng: np.random.Generator) -> bool:
         scores, other = rng.normal(0, 1, size=seeds), rng.normal(0, spread, size=seeds)
