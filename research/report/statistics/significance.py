@@ -103,12 +103,12 @@ def almost_stochastic_order(
     verdict = "dominates" if bound < DOMINANCE else "almost dominates" if bound < 0.5 else "does not dominate"
     seeds = min(len(scores), len(other))
     few = f"; {seeds} seeds are too few for this confidence" if seeds < LEAST_SEEDS else ""
+    detail = f"epsilon {epsilon:.3f}, at most {bound:.3f} with {100 * level:.0f} % confidence: {verdict}"
     return Test(
         "almost stochastic order over seeds",
         None,
         "the seeds of each system are a random sample; nothing about their distribution",
-        f"epsilon {epsilon:.3f}, at most {bound:.3f} with {level:.0%} confidence: {verdict} (below {DOMINANCE} does)"
-        + few,
+        f"{detail} (below {DOMINANCE} does){few}",
     )
 
 
