@@ -42,11 +42,18 @@ WORDS = [
 ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Side by side, a process takes whole files, which share what they prepare; one takes all of the cluster."""
     for item in items:
         group = "slurm" if "slurm" in getattr(item, "fixturenames", ()) else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Without its groups pytest-xdist would bring up a cluster in every process, silently."""
+    if "PYTEST_XDIST_WORKER" in os.environ and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("pytest-xdist 3.8 sees no groups under this pytest: take that of constraints.txt")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import re
 import shutil
 import signal
@@ -116,6 +117,7 @@ class Cluster:
             self._start("munged", "--foreground", f"--socket={self.folder}/munge.socket", *self._munge_files())
             self._until(lambda: (self.folder / "munge.socket").exists())
             self._start("slurmctld", "-D")
+            self._until(lambda: self._answers("scontrol", "ping"))
             for number in range(1, NODES + 1):
                 self.start_node(f"node{number}")
             idle = ("sinfo", "-h", "-N", "-p", "main,frail,alone,high", "-t", "idle")
@@ -170,9 +172,11 @@ class Cluster:
         return [pid for pid, environment in environments() if wanted <= environment]
 
     def logs(self) -> str:
-        """The ends of the daemons' logs."""
-        files = [self.folder / "slurmctld.log", *sorted(self.folder.glob("slurmd.*.log"))]
-        return "".join(f"\n== {file.name}\n{file.read_text()[-1500:]}" for file in files if file.exists())
+        """The ends of the daemons' logs; what matters most comes last."""
+        statuses = {name: self.daemons[name].poll() for name in reversed(self.daemons)}
+        names = sorted(statuses, key=lambda name: (statuses[name] is not None, not name.startswith("node")))
+        ends = {name: "\n".join(read(f"{self.folder}/{name}.out").splitlines()[-4:]) for name in names}
+        return "".join(f"\n== {name}, exit code {statuses[name]}\n{end}" for name, end in ends.items())
 
     def _configure(self) -> None:
         for name in ("state", "spool"):
@@ -200,6 +204,9 @@ class Cluster:
                 [program(what) or what, *arguments], env=clean, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 start_new_session=True, cwd="/",
             )  # fmt: skip
+
+    def _answers(self, *command: str) -> bool:
+        return subprocess.run(command, env=self.environment, capture_output=True, timeout=60).returncode == 0
 
     def _until(self, holds: Callable[[], bool], timeout_seconds: float = 60) -> None:
         deadline = time.monotonic() + timeout_seconds
@@ -327,7 +334,9 @@ def free_port() -> int:
 
 def free_ports(count: int) -> int:
     """The first of so many consecutive ports that are free and that the kernel does not hand out by itself."""
-    for first in range(31000, 32700 - count, count):
+    firsts = list(range(20000, 32700 - count, count))
+    random.shuffle(firsts)  # another cluster may be looking for its ports at this moment
+    for first in firsts:
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:
