@@ -37,7 +37,6 @@ from research.model import checkpoint, sharding
 from research.model.encoder import Encoder, load_config, load_model, load_tokenizer
 from research.model.optim import total_steps
 from research.model.state import load_weights
-from research.model.unused import freeze_unused
 from research.recorder import OnEvaluation, Recorder, announce_resume
 from research.run import Run, replace_folder, write_json
 from research.tasks.base import TaskModule
@@ -98,8 +97,9 @@ def make_trainer(
     try:
         strategy: Any = t.strategy
         if strategy != "fsdp" and world.size > 1:
-            # DDP cuts its buckets anew after the first step, and so sums four ranks in another order: a resumed run
-            # would differ in the last bit. It does not when it is to look for unused parameters.
+            # Some parameters get no gradient, such as a pooler whose output nothing reads: DDP would wait for it. And
+            # unless it looks for them, it cuts its buckets anew after the first step and sums four ranks in another
+            # order: a resumed run would differ in the last bit.
             strategy = DDPStrategy(find_unused_parameters=True)
         elif strategy == "fsdp":
             strategy = ModelParallelStrategy(data_parallel_size=world.size, tensor_parallel_size=1)
@@ -180,8 +180,6 @@ def _train(
     module = make_module(config, group=group)
     data, world = module.data, group.world
     writes = world.rank == 0
-    if world.size > 1 and config.trainer.strategy != "fsdp":
-        freeze_unused(module)
     tracker = Tracker(run, config) if writes else None
     newest = checkpoint.agreed(group, lambda: checkpoint.newest(run.checkpoints))
     recorder = Recorder(run, config, identity_of(module), writes, tracker, stop_flag, newest, on_evaluation)
