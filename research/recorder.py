@@ -85,7 +85,7 @@ class Recorder(L.Callback):
         """Was the checkpoint written just before an evaluation?"""
         if self.restored is None or "validation" not in module.data.stores:
             return False
-        return boundary(self.progress.step, module)
+        return self.progress.step in module.evaluations
 
     def attach(self, module: TaskModule) -> None:
         """Restore the weights before anything runs; the optimiser follows when Lightning has made it."""
@@ -243,8 +243,7 @@ class Recorder(L.Callback):
     def on_validation_batch_start(
         self, trainer: L.Trainer, module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        sharded = self.config.trainer.strategy == "fsdp"  # then every forward takes all ranks
-        module.leaving = self.stop_flag.signal is not None and not sharded
+        module.leaving = self.stop_flag.signal is not None and not module.sharded  # there, a forward takes all ranks
 
     def on_test_batch_start(self, *batch: Any) -> None:
         self.on_validation_batch_start(*batch)
@@ -323,12 +322,6 @@ def evaluation_table(module: TaskModule) -> tuple[Any, float]:
     split = module.data.splits[module.split]
     columns = module.data.table(split, gathered)
     return predictions.make_table(split, columns, module.data.scorer, module.data.score_settings()), loss
-
-
-def boundary(step: int, module: TaskModule) -> bool:
-    """Is an evaluation due after this many steps?"""
-    every = module.config.trainer.evaluate_every_steps or module.data.plan.steps_per_epoch
-    return step > 0 and (step % every == 0 or step == module.total_steps)
 
 
 def refuse_other_identity(saved: checkpoint.Checkpoint, identity: dict[str, Any]) -> None:

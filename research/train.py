@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import resource
 import signal
@@ -184,8 +183,7 @@ def _train(
     newest = checkpoint.agreed(group, lambda: checkpoint.newest(run.checkpoints))
     recorder = Recorder(run, config, identity_of(module), writes, tracker, stop_flag, newest, on_evaluation)
     recorder.attach(module)
-    segments = math.ceil(module.total_steps / max(1, len(range(module.total_steps)[: _stretch(module)])))
-    trainer = make_trainer(config, [recorder], tracker.loggers if tracker else [], segments + 1, world)
+    trainer = make_trainer(config, [recorder], tracker.loggers if tracker else [], len(module.evaluations) + 1, world)
     this_attempt: AbstractContextManager[dict[str, Any]] = nullcontext({})
     if writes:
         announce_resume(recorder, world.size)
@@ -244,13 +242,6 @@ def _fit(trainer: L.Trainer, module: TaskModule, recorder: Recorder, group: Grou
     received = recorder.stop_flag.signal
     sender = signal.Signals(received).name if received else "a signal to another rank"
     return STOPPED, f"stopped by {sender} at step {module.step}"
-
-
-def _stretch(module: TaskModule) -> int:
-    """Steps between two evaluations."""
-    if "validation" not in module.data.stores:
-        return module.total_steps
-    return module.config.trainer.evaluate_every_steps or module.data.plan.steps_per_epoch
 
 
 def announce(module: TaskModule) -> None:

@@ -24,7 +24,7 @@ from research.data.task_data import TaskData
 from research.errors import UserError
 from research.model import sharding
 from research.model.encoder import Encoder
-from research.model.optim import clip, learning_rate, make_optimizer, use_row_embedding
+from research.model.optim import clip, evaluation_steps, learning_rate, make_optimizer, use_row_embedding
 
 
 class TaskModule(L.LightningModule):
@@ -71,12 +71,17 @@ class TaskModule(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return make_optimizer(self, self.config.optim)
 
+    @property
+    def evaluations(self) -> list[int]:
+        """The steps after which the module is evaluated; training runs from each to the next."""
+        if "validation" not in self.data.stores:
+            return [self.total_steps]
+        every, per_epoch = self.config.trainer.evaluate_every_steps, self.data.plan.steps_per_epoch
+        return evaluation_steps(every, per_epoch, self.total_steps)
+
     def segment(self) -> range:
         """The steps up to the next evaluation."""
-        every = self.config.trainer.evaluate_every_steps or self.data.plan.steps_per_epoch
-        if "validation" not in self.data.stores:
-            return range(self.step, self.total_steps)
-        return range(self.step, min(self.total_steps, (self.step // every + 1) * every))
+        return range(self.step, min((end for end in self.evaluations if end > self.step), default=self.total_steps))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if isinstance(batch, StepItem):
