@@ -27,7 +27,7 @@ from research.cluster.group import Group
 from research.cluster.ranks import World
 from research.cluster.signals import STOPPED, Interrupted, StopFlag
 from research.config import Config, to_dict
-from research.console import class_table, console, score_table
+from research.console import console, print_scores
 from research.cost import matrix_rate
 from research.data.source import file_sha256
 from research.data.task_data import TaskData
@@ -350,11 +350,7 @@ def peak_memory_mib() -> int:
 
 def report(result: dict[str, Any], run: Run) -> None:
     """The short table a run ends with."""
-    metrics = result["metrics"]
-    console.print(score_table(metrics))
-    classes = class_table(metrics["test"] or metrics["validation"])
-    if classes is not None:
-        console.print(classes)
+    print_scores(result["metrics"])
     console.print(
         f"{result['examples']:,} examples in {result['train_seconds']:.1f} s "
         f"({result['examples_per_second']:.0f} examples/s, {result['tokens_per_second']:.0f} tokens/s)"
