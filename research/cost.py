@@ -6,15 +6,19 @@
 from __future__ import annotations
 
 import json
+import resource
 import statistics
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from research.run import Run, write_json
+
+if TYPE_CHECKING:
+    from research.tasks.base import TaskModule
 
 NOTE_SECONDS = 30.0
 RAPL = Path("/sys/class/powercap")
@@ -109,6 +113,20 @@ def _gpu_joules() -> float | None:
         return sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles) / 1e3
     except Exception:  # no such package, or a card that does not tell
         return None
+
+
+def mfu(module: TaskModule, device_seconds: float) -> float:
+    """Model FLOPs utilisation (Chowdhery et al. 2022): useful operations of training over what the devices could do
+    in their measured matrix rate."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[module.config.trainer.precision]
+    return module.flops_per_token * module.tokens_done / device_seconds / matrix_rate(module.device, dtype)
+
+
+def peak_memory_mib() -> int:
+    """The most that this process has held: of the GPU's memory, else of the machine's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() // 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:

@@ -16,7 +16,6 @@ from research.config import Config
 from research.data.task_data import TaskData
 from research.errors import UserError
 from research.model.encoder import load_tokenizer
-from research.recorder import evaluation_table
 from research.run import Run, written_whole
 from research.train import build, make_trainer
 
@@ -25,8 +24,7 @@ class _Evaluation(L.Callback):
     """Keeps the table and scores of one evaluation of a finished run."""
 
     def on_test_end(self, trainer: L.Trainer, module: Any) -> None:
-        self.table, loss = evaluation_table(module)
-        self.scores = {**predictions.score(self.table), "loss": loss}
+        self.table, self.scores = module.scored()
 
 
 def evaluate(run: Run, split: str) -> dict[str, float]:
@@ -60,9 +58,9 @@ def finished_config(run: Run) -> Config:
     finished_result(run)
     config = run.config
     config.model.name, config.model.revision = str(run.model), None
-    config.trainer.strategy = "auto"  # one process, whatever it was trained on
     config.optim.class_weights, config.optim.balance_classes = {}, False  # of the training loss alone
-    config.trainer.devices, config.trainer.num_nodes, config.trainer.strategy = 1, 1, "auto"
+    trainer = config.trainer
+    trainer.devices, trainer.num_nodes, trainer.strategy = 1, 1, "auto"  # one process, whatever it was trained on
     return config
 
 

@@ -1,16 +1,13 @@
-"""One path from a config to a finished run, and from a finished run to new scores and labels."""
+"""One path from a config to a finished run."""
 
 from __future__ import annotations
 
 import logging
-import os
-import resource
 import signal
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -18,7 +15,6 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
-from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from research import provenance
@@ -27,23 +23,133 @@ from research.cluster.group import Group
 from research.cluster.ranks import World
 from research.cluster.signals import STOPPED, Interrupted, StopFlag
 from research.config import Config, to_dict
-from research.console import console, print_scores
-from research.cost import matrix_rate
-from research.data.source import file_sha256
+from research.console import console
 from research.data.task_data import TaskData
 from research.errors import UserError, is_outside_fault
-from research.model import checkpoint, sharding
+from research.model import checkpoint
 from research.model.encoder import Encoder, load_config, load_model, load_tokenizer
 from research.model.optim import total_steps
-from research.model.state import load_weights
 from research.recorder import OnEvaluation, Recorder, announce_resume
-from research.run import Run, replace_folder, write_json
+from research.result import finish, record_outcome, report
+from research.run import Run
 from research.tasks.base import TaskModule
 from research.tracking import Tracker
 from research.wandb_local import one_line
 
-log = logging.getLogger("research")
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def train(
+    config: Config,
+    group: Group | None = None,
+    make_module: Callable[..., TaskModule] | None = None,
+    on_evaluation: OnEvaluation | None = None,
+    stop_flag: StopFlag | None = None,
+) -> int:
+    """Fit, validate, test the best checkpoint, record everything. Returns the exit code.
+
+    A process that trains several runs makes their modules itself, is told each evaluation, and holds the signals
+    in a `stop_flag` of its own.
+    """
+    group = group or Group()
+    writes = group.world.rank == 0
+    run = Run.open(config) if writes else Run(str(config.run_dir))
+    try:
+        run.refuse_another_folder(group.agree(lambda: run.holder))
+        if group.agree(lambda: run.result is not None):
+            if writes and run.result is not None:
+                console.print(f"This run is finished: {run.path}")
+                report(run.result, run)
+            return 0
+        with StopFlag() if stop_flag is None else nullcontext(stop_flag) as flag:
+            return _train(config, run, group, make_module or build, on_evaluation, flag)
+    except Interrupted:
+        if writes:
+            console.print("Stopped. The same command goes on from the last checkpoint.")
+        return STOPPED
+    finally:
+        run.close()
+
+
+def _train(
+    config: Config,
+    run: Run,
+    group: Group,
+    make_module: Callable[..., TaskModule],
+    on_evaluation: OnEvaluation | None,
+    stop_flag: StopFlag,
+) -> int:
+    module = make_module(config, group=group)
+    data, world = module.data, group.world
+    writes = world.rank == 0
+    tracker = Tracker(run, config) if writes else None
+    newest = checkpoint.agreed(group, lambda: checkpoint.newest(run.checkpoints))
+    recorder = Recorder(run, module, writes, tracker, stop_flag, newest, on_evaluation)
+    trainer = make_trainer(config, [recorder], tracker.loggers if tracker else [], len(module.evaluations) + 1, world)
+    this_attempt: AbstractContextManager[dict[str, Any]] = nullcontext({})
+    if writes:
+        announce_resume(recorder, world.size)
+        announce(module)
+        this_attempt = provenance.recorded(run, module, newest.step if newest else None, world.size)
+    exit_code = 1
+    try:
+        with this_attempt as attempt:
+            exit_code, attempt["ended"] = _fit(trainer, module, recorder, group)
+        return exit_code
+    except Exception as error:
+        if writes and not is_outside_fault(error):
+            record_outcome(run, recorder, "failed", str(error) if isinstance(error, UserError) else one_line(error))
+        raise
+    finally:
+        if recorder.bar is not None:
+            recorder.bar.stop()
+        if tracker is not None:
+            table = run.predictions / ("test.parquet" if "test" in data.stores else "validation.parquet")
+            ended = run.result or run.outcome or {}
+            tracker.finish(ended, run.provenance, table if table.is_file() else None, exit_code)
+
+
+def _fit(trainer: L.Trainer, module: TaskModule, recorder: Recorder, group: Group) -> tuple[int, str]:
+    """All steps that are still to do, then the end of the run. Returns the exit code and how this attempt ended."""
+    run, data = recorder.run, module.data
+    if recorder.owes_evaluation:
+        trainer.validate(module, datamodule=data, verbose=False)
+    if module.step < module.total_steps and not (recorder.stopped or recorder.stopped_early or recorder.pruned):
+        trainer.fit(module, datamodule=data)
+    recorder.writer.wait()
+    if recorder.pruned is not None:
+        if recorder.writes:
+            console.print(f"Pruned at step {module.step} of {module.total_steps}: {recorder.pruned}.", markup=False)
+            record_outcome(run, recorder, "pruned", recorder.pruned)
+        return 0, f"pruned at step {module.step}"
+    if not recorder.stopped:
+        finish(trainer, module, recorder, group)
+    if not recorder.stopped:
+        return 0, "finished"
+    if recorder.writes:
+        console.print(
+            f"Stopped at step {module.step} of {module.total_steps}, saved in {run.checkpoints}. "
+            "The same command goes on from there."
+        )
+    received = recorder.stop_flag.signal
+    sender = signal.Signals(received).name if received else "a signal to another rank"
+    return STOPPED, f"stopped by {sender} at step {module.step}"
+
+
+def announce(module: TaskModule) -> None:
+    """Say what is about to happen, and what of the layout may surprise."""
+    config, stores = module.config, module.data.stores
+    train, budget = stores["train"].tokens, module.budget_tokens
+    sizes = ", ".join(f"{len(store):,} {name}" for name, store in stores.items())
+    steps = f"{module.total_steps} steps of {config.optim.batch_size}"
+    console.print(f"{config.task}: {sizes} examples; {steps}; {module.encoder.packing_note}")
+    if int(train.max()) > budget:
+        console.print(
+            f"The longest example has {train.max()} tokens, above trainer.tokens_per_microbatch={budget}: "
+            "it gets a micro-batch of its own."
+        )
+    if config.optim.batch_size > len(train):
+        console.print(f"optim.batch_size is more than the {len(train)} training examples: each step is the whole set.")
 
 
 def build(
@@ -134,228 +240,6 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified.*")
-
-
-def train(
-    config: Config,
-    group: Group | None = None,
-    make_module: Callable[..., TaskModule] = build,
-    on_evaluation: OnEvaluation | None = None,
-    stop_flag: StopFlag | None = None,
-) -> int:
-    """Fit, validate, test the best checkpoint, record everything. Returns the exit code.
-
-    A process that trains several runs makes their modules itself, is told each evaluation, and holds the signals
-    in a `stop_flag` of its own.
-    """
-    group = group or Group()
-    writes = group.world.rank == 0
-    run = Run.open(config) if writes else Run(str(config.run_dir))
-    try:
-        run.refuse_another_folder(group.agree(lambda: run.holder))
-        if group.agree(lambda: run.result is not None):
-            if writes and run.result is not None:
-                console.print(f"This run is finished: {run.path}")
-                report(run.result, run)
-            return 0
-        with StopFlag() if stop_flag is None else nullcontext(stop_flag) as flag:
-            return _train(config, run, group, make_module, on_evaluation, flag)
-    except Interrupted:
-        if writes:
-            console.print("Stopped. The same command goes on from the last checkpoint.")
-        return STOPPED
-    finally:
-        run.close()
-
-
-def _train(
-    config: Config,
-    run: Run,
-    group: Group,
-    make_module: Callable[..., TaskModule],
-    on_evaluation: OnEvaluation | None,
-    stop_flag: StopFlag,
-) -> int:
-    module = make_module(config, group=group)
-    data, world = module.data, group.world
-    writes = world.rank == 0
-    tracker = Tracker(run, config) if writes else None
-    newest = checkpoint.agreed(group, lambda: checkpoint.newest(run.checkpoints))
-    recorder = Recorder(run, config, identity_of(module), writes, tracker, stop_flag, newest, on_evaluation)
-    recorder.attach(module)
-    trainer = make_trainer(config, [recorder], tracker.loggers if tracker else [], len(module.evaluations) + 1, world)
-    this_attempt: AbstractContextManager[dict[str, Any]] = nullcontext({})
-    if writes:
-        announce_resume(recorder, world.size)
-        announce(module)
-        this_attempt = provenance.recorded(run, module, newest.step if newest else None, world.size)
-    exit_code = 1
-    try:
-        with this_attempt as attempt:
-            exit_code, attempt["ended"] = _fit(trainer, module, recorder, group)
-        return exit_code
-    except Exception as error:
-        if writes and not is_outside_fault(error):
-            record_outcome(run, recorder, "failed", str(error) if isinstance(error, UserError) else one_line(error))
-        raise
-    finally:
-        if recorder.bar is not None:
-            recorder.bar.stop()
-        if tracker is not None:
-            table = run.predictions / ("test.parquet" if "test" in data.stores else "validation.parquet")
-            ended = run.result or run.outcome or {}
-            tracker.finish(ended, run.provenance, table if table.is_file() else None, exit_code)
-
-
-def identity_of(module: TaskModule) -> dict[str, Any]:
-    """What a checkpoint must share with a run to be resumed by it."""
-    return {
-        "task": module.config.task,
-        "model": type(module.encoder.model).__name__,
-        "data": {name: split.fingerprint for name, split in module.data.splits.items()},
-        "labels": module.data.labels,
-    }
-
-
-def _fit(trainer: L.Trainer, module: TaskModule, recorder: Recorder, group: Group) -> tuple[int, str]:
-    """All steps that are still to do, then the end of the run. Returns the exit code and how this attempt ended."""
-    run, data = recorder.run, module.data
-    if recorder.pending_evaluation(module):
-        trainer.validate(module, datamodule=data, verbose=False)
-    if module.step < module.total_steps and not (recorder.stopped or recorder.stopped_early or recorder.pruned):
-        trainer.fit(module, datamodule=data)
-    recorder.writer.wait()
-    if recorder.pruned is not None:
-        if recorder.writes:
-            console.print(f"Pruned at step {module.step} of {module.total_steps}: {recorder.pruned}.", markup=False)
-            record_outcome(run, recorder, "pruned", recorder.pruned)
-        return 0, f"pruned at step {module.step}"
-    if not recorder.stopped:
-        finish(trainer, run, module.config, module, recorder, group)
-    if not recorder.stopped:
-        return 0, "finished"
-    if recorder.writes:
-        console.print(
-            f"Stopped at step {module.step} of {module.total_steps}, saved in {run.checkpoints}. "
-            "The same command goes on from there."
-        )
-    received = recorder.stop_flag.signal
-    sender = signal.Signals(received).name if received else "a signal to another rank"
-    return STOPPED, f"stopped by {sender} at step {module.step}"
-
-
-def announce(module: TaskModule) -> None:
-    """Say what is about to happen, and what of the layout may surprise."""
-    config, stores = module.config, module.data.stores
-    train, budget = stores["train"].tokens, module.budget_tokens
-    sizes = ", ".join(f"{len(store):,} {name}" for name, store in stores.items())
-    steps = f"{module.total_steps} steps of {config.optim.batch_size}"
-    console.print(f"{config.task}: {sizes} examples; {steps}; {module.encoder.packing_note}")
-    if int(train.max()) > budget:
-        console.print(
-            f"The longest example has {train.max()} tokens, above trainer.tokens_per_microbatch={budget}: "
-            "it gets a micro-batch of its own."
-        )
-    if config.optim.batch_size > len(train):
-        console.print(f"optim.batch_size is more than the {len(train)} training examples: each step is the whole set.")
-
-
-def finish(
-    trainer: L.Trainer, run: Run, config: Config, module: TaskModule, recorder: Recorder, group: Group
-) -> None:
-    """Return to the best checkpoint, test it, export it, and write the result."""
-    p, data = recorder.progress, module.data
-    last_step = module.step
-    if p.best_step not in (None, module.step):
-        best_step = int(p.best_step or 0)
-        best = checkpoint.agreed(group, lambda: checkpoint.at_step(run.checkpoints, best_step))
-        if best is None:
-            raise UserError(
-                f"The best checkpoint (step {p.best_step}) is missing from {run.checkpoints} or damaged; "
-                "remove that folder, and the same command trains again."
-            )
-        load_weights(module, best)
-    data.settle(p.best_scores)
-    if "test" in data.stores:
-        trainer.test(module, datamodule=data, verbose=False)
-    if recorder.stopped:
-        return
-    model = module.encoder.model
-    weights = sharding.gathered(model, recorder.writes) if sharding.is_sharded(model) else None
-    if not recorder.writes:
-        return
-    run.refuse_if_taken_over()
-    export(module, run, weights)
-    seconds = max(p.train_seconds, 1e-9)
-    result = {
-        "task": config.task,
-        "seed": config.seed,
-        "metrics": {"validation": p.best_scores, "test": recorder.test_scores},
-        "learned": data.learned(),
-        "monitor": recorder.monitor,
-        "steps": last_step,
-        "best_step": p.best_step if p.best_step is not None else last_step,
-        "stopped_early": recorder.stopped_early,
-        "examples": module.examples_done,
-        "tokens": module.tokens_done,
-        "train_seconds": p.train_seconds,
-        "examples_per_second": module.examples_done / seconds,
-        "tokens_per_second": module.tokens_done / seconds,
-        "cost": recorder.cost(),
-        "mfu": mfu(module, p.train_seconds * trainer.world_size),
-        "peak_memory_mib": peak_memory_mib(),
-        "parameters": run.provenance.get("parameters"),
-        "batching": module.encoder.packing_note,
-        "files": {f"predictions/{path.name}": file_sha256(path) for path in sorted(run.predictions.glob("*.parquet"))},
-    }
-    write_json(run.path / "result.json", result)
-    report(result, run)
-
-
-def record_outcome(run: Run, recorder: Recorder, state: str, reason: str) -> None:
-    """Write what a run came to that ends without a result: pruned or failed, why, and what it cost."""
-    content = {"state": state, "reason": reason, "step": recorder.module.step, "cost": recorder.cost()}
-    write_json(run.path / "outcome.json", content)
-
-
-def export(module: TaskModule, run: Run, weights: dict[str, torch.Tensor] | None = None) -> None:
-    """The best weights, tokenizer and config as `from_pretrained` reads them; a sharded model's `weights` gathered."""
-
-    def fill(folder: Path) -> None:
-        model = module.encoder.model
-        model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
-        try:
-            with module.rows.up_to_date() if module.rows is not None else nullcontext():
-                model.save_pretrained(folder, state_dict=weights)
-        except SafetensorError as error:  # a full disk
-            raise OSError(str(error)) from error
-        module.data.tokenizer.save_pretrained(folder)
-
-    replace_folder(run.model, fill)
-
-
-def mfu(module: TaskModule, device_seconds: float) -> float:
-    """Model FLOPs utilisation (Chowdhery et al. 2022): useful operations of training over what the devices could do
-    in their measured matrix rate."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[module.config.trainer.precision]
-    done = module.flops_per_token * module.tokens_done
-    return done / max(device_seconds, 1e-9) / matrix_rate(module.device, dtype)
-
-
-def peak_memory_mib() -> int:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() // 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
-
-def report(result: dict[str, Any], run: Run) -> None:
-    """The short table a run ends with."""
-    print_scores(result["metrics"])
-    console.print(
-        f"{result['examples']:,} examples in {result['train_seconds']:.1f} s "
-        f"({result['examples_per_second']:.0f} examples/s, {result['tokens_per_second']:.0f} tokens/s)"
-    )
-    console.print(f"Run folder: {os.path.relpath(run.path)}")
 
 
 def show(config: Config) -> None:

@@ -79,9 +79,8 @@ def load_optimizer(module: TaskModule, saved: Checkpoint) -> None:
                 k: sharding.like(v, parameter) if v.shape == parameter.shape else v.to(parameter.device)
                 for k, v in state.items()
             }
-    scaler = getattr(module.trainer.precision_plugin, "scaler", None)
-    if scaler is not None and saved.state["scaler"]:
-        scaler.load_state_dict(saved.state["scaler"])
+    if module.scaler is not None and saved.state["scaler"]:
+        module.scaler.load_state_dict(saved.state["scaler"])
 
 
 def settled(tensors: dict[str, Tensor], module: TaskModule) -> dict[str, Tensor]:

@@ -12,11 +12,13 @@ from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
+import pyarrow as pa
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from research import predictions
 from research.config import Config
 from research.data.pack import MicroBatch, StepItem, pack
 from research.data.plan import Indices, micro_batches
@@ -105,9 +107,8 @@ class TaskModule(L.LightningModule):
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         if leaf is not None:
             gradients.append(self._share(leaf))
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is not None:
-            scaler.unscale_(optimizer.optimizer)
+        if self.scaler is not None:
+            self.scaler.unscale_(optimizer.optimizer)
         self.last_norm = clip(gradients, self.config.optim.max_grad_norm)
         optimizer.step()
         if self.rows is not None:
@@ -115,6 +116,11 @@ class TaskModule(L.LightningModule):
         self.step = item.step + 1
         self.tokens_done += item.tokens
         self.examples_done += item.examples
+
+    @property
+    def scaler(self) -> Any:
+        """Scales fp16's loss, so that small gradients do not vanish; None for the other precisions."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
 
     @property
     def flops_per_token(self) -> float:
@@ -221,13 +227,20 @@ class TaskModule(L.LightningModule):
     def split(self) -> str:
         return self.data.tested if self.trainer.testing else "validation"
 
+    def scored(self) -> tuple[pa.Table, dict[str, float]]:
+        """The predictions table of the split just evaluated, and its scores with the loss; the same on every rank."""
+        gathered, loss = self.gathered_predictions()
+        split, data = self.data.splits[self.split], self.data
+        table = predictions.make_table(split, data.table(split, gathered), data.scorer, data.score_settings())
+        return table, {**predictions.score(table), "loss": loss}
+
     def gathered_predictions(self) -> tuple[dict[int, dict[str, Any]], float]:
         """The predictions of all ranks and the mean loss over all targets; the same on every rank."""
         parts: list[Any] = [(self.predictions, self.eval_loss)]
         if self.trainer.world_size > 1:
             parts = [None] * self.trainer.world_size
             dist.all_gather_object(parts, (self.predictions, self.eval_loss))
-        merged = {row: prediction for predictions, _ in parts for row, prediction in predictions.items()}
+        merged = {row: prediction for part, _ in parts for row, prediction in part.items()}
         losses = np.array([loss for _, loss in parts], dtype=np.float64).sum(0)
         return merged, float(losses[0] / max(losses[1], 1e-9))
 
