@@ -17,6 +17,7 @@ from research.console import console, print_scores
 from research.data.source import file_sha256
 from research.errors import UserError
 from research.model import checkpoint, sharding
+from research.model.rate import mfu
 from research.model.state import load_weights
 from research.recorder import Recorder
 from research.run import Run, replace_folder, write_json
@@ -91,7 +92,7 @@ def result_of(module: TaskModule, recorder: Recorder) -> dict[str, Any]:
         "examples_per_second": module.examples_done / seconds,
         "tokens_per_second": module.tokens_done / seconds,
         "cost": recorder.cost(),
-        "mfu": cost.mfu(module, seconds * module.trainer.world_size),
+        "mfu": mfu(module, seconds * module.trainer.world_size),
         "peak_memory_mib": cost.peak_memory_mib(),
         "parameters": run.provenance.get("parameters"),
         "batching": module.encoder.packing_note,
