@@ -39,7 +39,7 @@ class StepProgress:
         shown = {
             name.removeprefix("train/").removeprefix("time/"): f"{value:.4g}"
             for name, value in scalars.items()
-            if name.count("/") == 1 and name not in ("train/epoch", "time/seconds")
+            if name.count("/") == 1 and name != "train/epoch"
         }
         text = "  ".join(f"{name} {value}" for name, value in shown.items())
         if self.bar is not None and any(name.startswith("train/") for name in scalars):

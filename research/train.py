@@ -180,7 +180,7 @@ def build(
     encoder = Encoder(model, config.trainer.packing)
     steps = total_steps(config.optim, data.plan.steps_per_epoch) if "train" in data.stores else 0
     module: TaskModule = task.Module(config, encoder, data, steps)
-    data.prepare_trainer(module)
+    data.module = module
     return module
 
 
@@ -226,7 +226,6 @@ def make_trainer(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             inference_mode=False,
-            barebones=False,
         )
     except (MisconfigurationException, ValueError) as error:
         asked = f"trainer.accelerator={t.accelerator}, devices={t.devices}, strategy={t.strategy}"

@@ -66,6 +66,17 @@ class TaskModule(L.LightningModule):
         weight = None if weights is None else torch.from_numpy(weights).to(logits)
         return F.cross_entropy(logits, targets, weight, reduction="sum", ignore_index=-100, label_smoothing=smoothing)
 
+    @property
+    def scaler(self) -> Any:
+        """Scales fp16's loss, so that small gradients do not vanish; None for the other precisions."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    @property
+    def flops_per_token(self) -> float:
+        """Useful operations of training on a token: 6 per weight of the layers; attention scores left out."""
+        table = self.encoder.model.get_input_embeddings().weight.numel()  # type: ignore[operator]
+        return 6.0 * (sum(p.numel() for p in self.encoder.parameters()) - table)
+
     def configure_model(self) -> None:
         if self.device_mesh is not None and not sharding.is_sharded(self.encoder.model):
             sharding.shard(self.encoder.model, self.device_mesh["data_parallel"])
@@ -116,17 +127,6 @@ class TaskModule(L.LightningModule):
         self.step = item.step + 1
         self.tokens_done += item.tokens
         self.examples_done += item.examples
-
-    @property
-    def scaler(self) -> Any:
-        """Scales fp16's loss, so that small gradients do not vanish; None for the other precisions."""
-        return getattr(self.trainer.precision_plugin, "scaler", None)
-
-    @property
-    def flops_per_token(self) -> float:
-        """Useful operations of training on a token: 6 per weight of the layers; attention scores left out."""
-        table = self.encoder.model.get_input_embeddings().weight.numel()  # type: ignore[operator]
-        return 6.0 * (sum(p.numel() for p in self.encoder.parameters()) - table)
 
     def _backward(self, item: StepItem) -> Tensor:
         """Gradients of the summed loss over the global batch's targets. Returns this rank's share of that loss."""
