@@ -53,6 +53,31 @@ def evaluate(run: Run, split: str) -> dict[str, float]:
     return callback.scores
 
 
+def predict(run: Run, source: str, target: str) -> int:
+    """Label new text with a finished run; returns the number of rows. The suffix of `target` is its format."""
+    writers = {".jsonl": _write_jsonl, ".parquet": predictions.write, ".csv": _write_csv}
+    writer = writers.get(Path(target).suffix)
+    if writer is None:
+        raise UserError(f"--output {target}: its suffix must be one of {', '.join(writers)}.")
+    try:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {target} could not be written: {error.strerror or error}.") from None
+    config = finished_config(run)
+    data = task_data(run, config)
+    data.open_input(source, finished_result(run)["learned"])
+    module = build(config, data)
+    trainer = make_trainer(config, [], [])
+    trainer.predict(module, datamodule=data, return_predictions=False)
+    split = data.splits["input"]
+    columns = data.table(split, module.gathered_predictions()[0])
+    if not any(value is not None for value in columns["gold"]):
+        del columns["gold"]
+    table = predictions.make_table(split, columns, data.scorer, data.score_settings())
+    writer(table, Path(target))
+    return table.num_rows
+
+
 def finished_config(run: Run) -> Config:
     """The config of a finished run, with its own trained model in the place of the pretrained one."""
     finished_result(run)
@@ -77,31 +102,6 @@ def task_data(run: Run, config: Config) -> TaskData:
     data: TaskData = task.Data(config, load_tokenizer(config))
     data.settle(finished_result(run)["metrics"]["validation"])
     return data
-
-
-def predict(run: Run, source: str, target: str) -> int:
-    """Label new text with a finished run; returns the number of rows. The suffix of `target` is its format."""
-    writers = {".jsonl": _write_jsonl, ".parquet": predictions.write, ".csv": _write_csv}
-    writer = writers.get(Path(target).suffix)
-    if writer is None:
-        raise UserError(f"--output {target}: its suffix must be one of {', '.join(writers)}.")
-    try:
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {target} could not be written: {error.strerror or error}.") from None
-    config = finished_config(run)
-    data = task_data(run, config)
-    data.open_input(source, finished_result(run)["learned"])
-    module = build(config, data)
-    trainer = make_trainer(config, [], [])
-    trainer.predict(module, datamodule=data, return_predictions=False)
-    split = data.splits["input"]
-    columns = data.table(split, module.gathered_predictions()[0])
-    if not any(value is not None for value in columns["gold"]):
-        del columns["gold"]
-    table = predictions.make_table(split, columns, data.scorer, data.score_settings())
-    writer(table, Path(target))
-    return table.num_rows
 
 
 def _write_jsonl(table: pa.Table, path: Path) -> None:

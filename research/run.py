@@ -156,8 +156,8 @@ class Run:
 
     def refuse_if_taken_over(self) -> None:
         """Raise InUse when another attempt has this folder: an orphan on a lost node must not write into it."""
-        if self.holder is not None and self._held_by() != self.holder:
-            by = self._held_by() or "nobody: its lock file is gone"
+        if self.holder is not None and (by := self._held_by()) != self.holder:
+            by = by or "nobody: its lock file is gone"
             raise InUse(f"The run folder {self.path} is no longer this process's own but held by {by}.")
 
     def refuse_another_folder(self, holder: str | None) -> None:

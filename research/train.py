@@ -163,10 +163,7 @@ def build(
     if config.trainer.precision == "fp16" and not torch.cuda.is_available():
         raise UserError("trainer.precision=fp16 needs a GPU; set bf16 or fp32 here.")
     if data is None:
-        load_config(config)  # a model that cannot serve is told before the data is tokenised
-        data = task.Data(config, load_tokenizer(config))
-        with (group or Group()).one_of_each_node_first():
-            data.open()
+        data = open_data(config, group)
     refuse_unknown_monitor(config, data)
     own = load_config(config, data.head)
     L.seed_everything(config.init_seed, verbose=False)
@@ -182,6 +179,15 @@ def build(
     module: TaskModule = task.Module(config, encoder, data, steps)
     data.module = module
     return module
+
+
+def open_data(config: Config, group: Group | None = None) -> TaskData:
+    """The task's data, opened and tokenised, by one rank of each node first."""
+    load_config(config)  # a model that cannot serve is told before the data is tokenised
+    data: TaskData = import_module(f"research.tasks.{config.task}").Data(config, load_tokenizer(config))
+    with (group or Group()).one_of_each_node_first():
+        data.open()
+    return data
 
 
 def refuse_unknown_monitor(config: Config, data: TaskData) -> None:
@@ -201,13 +207,13 @@ def make_trainer(
     t, world = config.trainer, world or World()
     try:
         strategy: Any = t.strategy
-        if strategy != "fsdp" and world.size > 1:
+        if strategy == "fsdp":
+            strategy = ModelParallelStrategy(data_parallel_size=world.size, tensor_parallel_size=1)
+        elif world.size > 1:
             # Some parameters get no gradient, such as a pooler whose output nothing reads: DDP would wait for it. And
             # unless it looks for them, it cuts its buckets anew after the first step and sums four ranks in another
             # order: a resumed run would differ in the last bit.
             strategy = DDPStrategy(find_unused_parameters=True)
-        elif strategy == "fsdp":
-            strategy = ModelParallelStrategy(data_parallel_size=world.size, tensor_parallel_size=1)
         return L.Trainer(
             accelerator=t.accelerator,
             devices=world.local_size,
@@ -233,7 +239,7 @@ def make_trainer(
 
 
 def quiet() -> None:
-    """Lightning's and torch's advice on settings that are ours."""
+    """No advice of Lightning's and torch's on settings that are ours."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
