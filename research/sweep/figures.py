@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
+from research.metrics import SMALLER_IS_BETTER
 from research.report import records
 from research.report.figures import style, sweep_map
 from research.report.groups import shown
@@ -64,7 +65,7 @@ def best_so_far(search: Search) -> Figure:
     minutes = hours[-1] < 1
     spent = hours * 60 if minutes else hours
     scores = np.array([t.value if t.state == TrialState.COMPLETE else math.nan for t in ended], dtype=np.float64)
-    better = np.fmin if search.metric == "loss" else np.fmax
+    better = np.fmin if search.metric in SMALLER_IS_BETTER else np.fmax
     axes.plot(spent, scores, "o", color=style.GREY, label="trial")
     axes.step(spent, better.accumulate(scores), where="post", color=style.COLOURS[0], label="best so far")
     axes.set(xlabel=f"device {'minutes' if minutes else 'hours'}", ylabel=_label(search))
@@ -98,7 +99,8 @@ def parallel_coordinates(search: Search, trials: Sequence[FrozenTrial]) -> Figur
     figure, axes = style.new(2.3)
     keys = list(search.sweep.space)
     scores = np.array([t.value for t in trials], dtype=np.float64)
-    colours = ScalarMappable(Normalize(scores.min(), scores.max() + 1e-12), style.SEQUENTIAL)
+    bright_is_good = style.SEQUENTIAL + ("_r" if search.metric in SMALLER_IS_BETTER else "")
+    colours = ScalarMappable(Normalize(scores.min(), scores.max() + 1e-12), bright_is_good)
     for trial, score in [*zip(trials, scores, strict=True)][::-1]:
         heights = [height(search, key, trial.params.get(key)) for key in keys]
         axes.plot(range(len(keys)), heights, color=colours.to_rgba(score), linewidth=0.7)

@@ -85,7 +85,7 @@ class SweepConfig:
     folder: str | None = None  # null: runs/sweeps/<name>
     settings: dict[str, Any] = field(default_factory=dict)  # keys of the experiment, for all trials
     metric: str | None = None  # of the validation data; null: what chooses the best checkpoint
-    direction: Literal["maximize", "minimize"] | None = None  # null: minimize for loss, else maximize
+    direction: Literal["maximize", "minimize"] | None = None  # null: the metric's own; no other is taken
     space: dict[str, Parameter] = field(default_factory=dict)  # key of the experiment: what it may be
     enqueue: list[dict[str, Any]] = field(default_factory=list)  # parameters of the first trials
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -212,13 +212,6 @@ def _check(sweep: SweepConfig, origin: str) -> None:
             "enqueue",
             sweep.enqueue,
             "goes without sampler.name=grid, which has every point already",
-        ),
-        (sweep.metric != "loss" or sweep.direction != "maximize", "direction", "maximize", "cannot go with loss"),
-        (
-            sweep.metric in (None, "loss") or sweep.direction != "minimize",
-            "direction",
-            "minimize",
-            "goes with loss alone: every other score is better when larger",
         ),
     ]
     positive = {
