@@ -9,6 +9,7 @@ parallel_coordinates   every complete trial as a line through its parameters
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -80,8 +81,12 @@ def _label(search: Search) -> str:
 def importance(search: Search) -> dict[str, float]:
     """Share of each parameter in what makes trials good (PED-ANOVA, Watanabe et al. 2023); none where it is unclear."""
     try:
-        found = search.patience(lambda: get_param_importances(search.study, evaluator=PedAnovaImportanceEvaluator()))
-    except (ValueError, RuntimeError):  # too few trials, or all alike
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            found = search.patience(
+                lambda: get_param_importances(search.study, evaluator=PedAnovaImportanceEvaluator())
+            )
+    except (ValueError, RuntimeError, UserWarning):  # too few trials, or all alike
         return {}
     return found if len(found) >= 2 else {}
 
