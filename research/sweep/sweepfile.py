@@ -191,7 +191,7 @@ def _check(sweep: SweepConfig, origin: str) -> None:
         (0 <= sweep.sampler.seed < 2**32, "sampler.seed", sweep.sampler.seed, "must be from 0 below 2**32"),
         (p.reduction_factor >= 2, "pruner.reduction_factor", p.reduction_factor, "must be at least 2"),
         (0 < p.p_threshold < 1, "pruner.p_threshold", p.p_threshold, "must be between 0 and 1"),
-        (not too_few, "seeds", sweep.seeds, f"are too few for pruner.name=wilcoxon to reach p < {p.p_threshold}"),
+        (not too_few, "seeds", sweep.seeds, f"are too few for pruner.name=wilcoxon (p < {p.p_threshold}): add seeds"),
         (ends or grid, "budget", {}, "must say trials, hours or device_hours"),
         (
             s.dead_after_seconds >= 2 * s.heartbeat_seconds,
