@@ -78,7 +78,7 @@ def test_an_array_of_workers_of_which_one_loses_its_node(project: Project) -> No
     node = lose_in_mid_trial(path, lost)
     lost.until(lambda: lost.restarts == 1)
     cluster.start_node(node)
-    assert [job.wait() for job in jobs] == ["COMPLETED"] * WORKERS, [job.said for job in jobs]
+    assert [job.wait() for job in jobs] == ["COMPLETED"] * WORKERS, [job.shown() for job in jobs] + [cluster.logs()]
     assert [job.restarts for job in others] == [0] * len(others)
 
     search = read_search(load_sweep(path))
