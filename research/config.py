@@ -83,7 +83,7 @@ class TrainerConfig:
     tokens_per_microbatch: int | None = None  # null: by device
     sparse_embedding: bool | Literal["auto"] = "auto"  # update only the rows a step uses
     evaluate_every_steps: int | None = None  # null: after each epoch
-    monitor: str | None = None  # null: the task's own metric; "loss" is minimised
+    monitor: str | None = None  # null: the task's own metric; loss and calibration_error are minimised
     log_every_steps: int = 25
     checkpoint_every_steps: int | None = None
     checkpoint_every_minutes: float | None = 10.0

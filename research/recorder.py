@@ -21,6 +21,7 @@ from research import cost, predictions
 from research.cluster.signals import StopFlag
 from research.console import StepProgress, console
 from research.errors import Diverged, UserError
+from research.metrics import SMALLER_IS_BETTER
 from research.model import checkpoint
 from research.model.optim import learning_rate
 from research.model.sharding import copied, is_sharded
@@ -39,7 +40,7 @@ class Progress:
 
     step: int = 0
     best_step: int | None = None
-    best_score: float | None = None
+    best_score: float | None = None  # negated where smaller is better
     best_scores: dict[str, float] = field(default_factory=dict)  # all scores of that evaluation
     evaluations_since_best: int = 0
     train_seconds: float = 0.0
@@ -263,12 +264,12 @@ class Recorder(L.Callback):
 
     def _note_best(self, step: int, table: Any, scores: dict[str, float]) -> None:
         """Is this the best evaluation so far? Its predictions are kept, and of the others where that is asked for."""
-        value = -scores["loss"] if self.monitor == "loss" else scores.get(self.monitor)
-        if value is None:
+        if self.monitor not in scores:
             raise UserError(
                 f"trainer.monitor={self.monitor} is not a score of task {self.config.task}; "
                 f"it reports {', '.join(name for name in scores if '/' not in name)}."
             )
+        value = -scores[self.monitor] if self.monitor in SMALLER_IS_BETTER else scores[self.monitor]
         p = self.progress
         if self.writes and self.config.trainer.keep_predictions:
             predictions.write(table, self.run.predictions / f"validation-{step:08d}.parquet")
