@@ -41,7 +41,7 @@ def test_loss_is_cross_entropy_over_the_choices_of_each_example(build: Build) ->
         expected += torch.nn.functional.cross_entropy(logits, torch.tensor(row % 2)).item()
         start += count
     assert start == len(scores) == 30
-    assert float(module.loss(micro)[0]) == pytest.approx(expected, rel=1e-6)
+    assert module.loss(micro)[0].item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_trains_and_scores(build: Build, tmp_path: Path) -> None:
