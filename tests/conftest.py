@@ -152,12 +152,19 @@ def _question(i: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def experiments(tmp_path_factory: pytest.TempPathFactory, task_data: dict[str, dict[str, str]]) -> dict[str, Path]:
-    """For each task an experiment of 30 steps, each logged, with dropout; run it with `attempts.Attempt`."""
+def forkserver(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The process that every `attempts.Attempt` is forked from."""
     from tests import attempts
 
+    attempts.prepare(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def experiments(
+    tmp_path_factory: pytest.TempPathFactory, task_data: dict[str, dict[str, str]], forkserver: None
+) -> dict[str, Path]:
+    """For each task an experiment of 30 steps, each logged, with dropout; run it with `attempts.Attempt`."""
     folder = tmp_path_factory.mktemp("experiments")
-    attempts.prepare(folder / "cache")
     make_tiny_model(folder / "model", hidden_size=128, intermediate_size=256)
     settings = {
         "model": {"name": str(folder / "model")},
