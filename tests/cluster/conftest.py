@@ -105,21 +105,5 @@ class Project:
 
 
 @pytest.fixture(scope="session")
-def project(
-    slurm: Cluster, task_data: dict[str, dict[str, str]], tmp_path_factory: pytest.TempPathFactory
-) -> Project:
+def project(slurm: Cluster, task_data: dict[str, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(slurm, tmp_path_factory.mktemp("project"), task_data["sentiment"])
-
-
-FIGURES = pytest.StashKey[dict[str, str]]()
-
-
-@pytest.fixture
-def figures(request: pytest.FixtureRequest) -> dict[str, str]:
-    """What a test has measured, by its name; shown when all have run."""
-    return request.config.stash.setdefault(FIGURES, {})
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for name, figure in config.stash.get(FIGURES, {}).items():
-        terminalreporter.write_line(f"SLURM {name}: {figure}")
