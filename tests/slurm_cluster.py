@@ -260,11 +260,11 @@ class Job:
             time.sleep(0.2)
         return state
 
-    def ranks(self, **variables: str) -> list[int]:
+    def ranks(self) -> list[int]:
         """The Python processes that srun has started for it, in the order of their ranks; no workers of theirs."""
         number = self.shown()["JobId"]
         found = {}
-        for pid in self.cluster.processes(SLURM_JOB_ID=number, **variables):
+        for pid in self.cluster.processes(SLURM_JOB_ID=number):
             rank = rank_of(pid)
             if rank is not None:
                 found[rank] = pid

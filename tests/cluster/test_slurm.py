@@ -24,22 +24,13 @@ from research.model import checkpoint
 from research.run import Run
 from tests.cluster.conftest import EVALUATED, STEPS, Project
 from tests.slurm_cluster import Cluster, Job, is_alive, is_pending, kill
-from tests.test_resume import content, last_step
+from tests.test_resume import assert_same, last_step
 
 pytestmark = pytest.mark.slow
 AT_ONCE = 4
 LEAST_REQUEUES = 30  # in all, none of which may lose anything
 Outcome = tuple[int, str]  # requeues after which nothing was lost, and what else is worth knowing
 Scenario = Callable[[Project], Outcome]
-
-
-def assert_same(run: Run, reference: Run) -> None:
-    found, expected = content(run), content(reference)
-    for part in ("result", "metrics", "predictions", "weights"):
-        assert found[part] == expected[part], part
-    rows = found["metrics"]
-    assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, STEPS + 1))
-    assert [row["step"] for row in rows if "validation/loss" in row] == EVALUATED
 
 
 def assert_finished(job: Job, run: Run, reference: Run, requeues: int) -> int:
@@ -49,7 +40,7 @@ def assert_finished(job: Job, run: Run, reference: Run, requeues: int) -> int:
     """
     assert job.wait() == "COMPLETED", job.said
     assert job.restarts == requeues
-    assert_same(run, reference)
+    assert_same(run, reference, STEPS, EVALUATED)
     attempts = run.provenance["attempts"]
     assert {attempt["slurm"]["job"] for attempt in attempts} == {job.shown()["JobId"]}
     numbers = [attempt["slurm"]["attempt"] for attempt in attempts]
@@ -62,7 +53,7 @@ def assert_goes_on(project: Project, run: Run, ranks: int = 1) -> str:
     """The same command, submitted once more, ends with the same bits. Returns what its job said."""
     job = project.submit(run, f"--nodes={ranks}")
     assert job.wait() == "COMPLETED", job.said
-    assert_same(run, project.reference(ranks))
+    assert_same(run, project.reference(ranks), STEPS, EVALUATED)
     return job.said
 
 
