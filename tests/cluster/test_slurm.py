@@ -171,6 +171,7 @@ def time_limit(project: Project) -> Outcome:
         with frozen(job.ranks()):
             job.until(lambda: any(is_pending(pid, signal.SIGUSR1) for pid in job.ranks()))
         requeued(job, attempt)
+    job.cluster.says("scontrol", "update", f"JobId={job.id}", "TimeLimit=60")  # a slow machine would meet it again
     requeues = assert_finished(job, run, project.reference(1), requeues=2)
     ends = [attempt["ended"] for attempt in run.provenance["attempts"]]
     assert [end.startswith("stopped by SIGUSR1 at step ") for end in ends] == [True, True, False]
