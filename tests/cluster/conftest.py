@@ -15,7 +15,7 @@ import pytest
 from research.run import Run
 from tests import attempts
 from tests.conftest import make_tiny_model
-from tests.slurm_cluster import Cluster, Job, free_port, has_freezer, missing
+from tests.slurm_cluster import Cluster, Job, free_port, missing
 
 ROOT = Path(__file__).parents[2]
 STEPS, EVALUATED = 200, [60, 120, 180, 200]
@@ -29,7 +29,7 @@ def slurm() -> Iterator[Cluster]:
         if os.environ.get("CI_REQUIRES_SLURM") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
-    with Cluster("cgroup" if has_freezer() else "linuxproc") as cluster:
+    with Cluster() as cluster:
         yield cluster
 
 

@@ -1,8 +1,7 @@
 """Jobs on a real SLURM end with the bits of a run that nothing interrupts, or with the sentence that says why not.
 
 Every test drives a job of its own, four at a time, for mostly they wait; a test waits for its own. SLURM tells a job's
-processes by cgroups where it may, else by ancestry (`has_freezer`); `tracked_by_ancestry` is the other way on a machine
-that has both.
+processes by cgroups where it may, else by ancestry; `tracked_by_ancestry` is the other way on a machine that has both.
 """
 
 from __future__ import annotations
