@@ -5,6 +5,7 @@ Needs Debian's packages slurm-wlm and munge (scripts/system_packages.sh), but no
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import random
@@ -88,22 +89,29 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *PLACES]))
 
 
-def has_freezer() -> bool:
-    """May this process track others by cgroups, as most clusters do? Else SLURM follows the tree of processes."""
+def take_freezer() -> int | None:
+    """A hold on the cgroups by which most clusters tell a job's processes; None where this process may not, or another
+    cluster of this machine does: they are named by node, user and job, so one would end the jobs of the other."""
     probe = Path("/sys/fs/cgroup/freezer/research_tests")
     try:
-        probe.mkdir()
+        probe.mkdir(exist_ok=True)
         probe.rmdir()
+        held = os.open(probe.parent, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return False
-    return True
+        return None
+    return held
 
 
 class Cluster:
-    """Started and stopped by `with`; `environment` is that of a user of it."""
+    """Started and stopped by `with`; `environment` is that of a user of it.
 
-    def __init__(self, proctrack: str) -> None:
-        self.proctrack = proctrack
+    It tells a job's processes by cgroups where it can, else, and if it is told to, by ancestry (linuxproc).
+    """
+
+    def __init__(self, proctrack: str | None = None) -> None:
+        self.freezer = take_freezer() if proctrack is None else None
+        self.proctrack = proctrack or ("linuxproc" if self.freezer is None else "cgroup")
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # a socket's path must be short
         self.folder.chmod(0o755)
         self.conf = self.folder / "slurm.conf"
@@ -140,6 +148,8 @@ class Cluster:
                 daemon.kill()
         for pid in self.processes():
             kill(pid, signal.SIGKILL)
+        if self.freezer is not None:
+            os.close(self.freezer)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def says(self, *command: str, cwd: Path | None = None, **extra: str) -> str:
@@ -260,11 +270,11 @@ class Job:
             time.sleep(0.2)
         return state
 
-    def ranks(self, **variables: str) -> list[int]:
+    def ranks(self) -> list[int]:
         """The Python processes that srun has started for it, in the order of their ranks; no workers of theirs."""
         number = self.shown()["JobId"]
         found = {}
-        for pid in self.cluster.processes(SLURM_JOB_ID=number, **variables):
+        for pid in self.cluster.processes(SLURM_JOB_ID=number):
             rank = rank_of(pid)
             if rank is not None:
                 found[rank] = pid
