@@ -15,31 +15,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
 WORDS = [
-    "the",
-    "a",
-    "an",
-    "of",
-    "in",
-    "to",
-    "and",
-    "is",
-    "was",
-    "not",
-    "very",
-    "good",
-    "bad",
-    "film",
-    "book",
-    "Anna",
-    "Oslo",
-    "Acme",
-    "river",
-    "city",
-    "who",
-    "where",
-    "when",
-    "what",
-]
+    "the", "a", "an", "of", "in", "to", "and", "is", "was", "not", "very", "good", "bad", "film", "book", "Anna",
+    "Oslo", "Acme", "river", "city", "who", "where", "when", "what",
+]  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

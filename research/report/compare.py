@@ -213,4 +213,4 @@ def _power(c: Comparison) -> str:
         ways.append(f"{c.seeds_needed:,} seeds of each system (t-test over seeds)")
     if c.examples_needed is not None:
         ways.append(f"{c.examples_needed:,} {c.split} examples (paired test, these runs)")
-    return f"power: a difference of this size is found with probability {POWER:.0%} by {' or '.join(ways)}"
+    return f"power: a difference of this size is found with probability {100 * POWER:.0f} % by {' or '.join(ways)}"

@@ -60,7 +60,7 @@ def analyse(grid: Grid, folder: Path) -> dict[str, Any]:
             notes.append(f"{data_set}: the runs have no predictions to analyse.")
             continue
         if left_out := said_of(len(groups), grid, data_set):
-            notes.append(f"{data_set}:{left_out}")
+            notes.append(f"Errors of {data_set}:{left_out}")
         chosen = best(grid, data_set)
         first = next((system for system in systems if system.group is chosen), systems[0])
         sections.setdefault("Slices", []).append(slice_table(data_set, systems))

@@ -64,7 +64,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> content.Table:
     caption = (
         "The best system of each data set (A) beside the others, in points; examples paired by id. p-values are "
         f"corrected over the {len(comparisons)} comparisons by Holm's method. Needed: to find a difference of this "
-        f"size with probability {POWER:.0%}. Taken for granted: {granted}."
+        f"size with probability {100 * POWER:.0f} %. Taken for granted: {granted}."
     )
     return content.table("The best beside the others", columns, rows, caption)
 
@@ -78,17 +78,8 @@ def _comparison_row(c: Comparison, names: Sequence[str]) -> list[Any]:
     p_values = [_p(value, paths) for name in names for value in values.get(name, (None, None))]
     limits = [_points(value, paths, signed=True) for value in (c.difference, c.interval.low, c.interval.high)]
     sizes = [cell(size, paths) for size in (c.seeds_needed, c.examples_needed)]
-    return [
-        c.first.data_set,
-        c.first.system,
-        c.second.system,
-        c.examples,
-        *limits,
-        c.interval.over,
-        *p_values,
-        order,
-        *sizes,
-    ]
+    place = [c.first.data_set, c.first.system, c.second.system, c.examples]
+    return [*place, *limits, c.interval.over, *p_values, order, *sizes]
 
 
 def variance_table(pooled: Mapping[str, Pool]) -> content.Table:
@@ -98,16 +89,8 @@ def variance_table(pooled: Mapping[str, Pool]) -> content.Table:
         for group in runs.groups:
             if len(group.runs) > 1:
                 rows.append(_variance_row(group, runs))
-    columns = (
-        "system",
-        "data set",
-        "runs",
-        "initialisation",
-        "data order",
-        "both together, rest",
-        "sample of examples",
-        "told by",
-    )
+    parts = ("initialisation", "data order", "both together, rest", "sample of examples")
+    columns = ("system", "data set", "runs", *parts, "told by")
     caption = "Standard deviation of a single run's score, in points, by where it comes from."
     return content.table("Sources of variance", columns, rows, caption)
 

@@ -111,12 +111,13 @@ def wrong_numbers(manifest: Mapping[str, Any], now: Mapping[str, float], changed
 
 def _run(record: Record, folder: Path) -> dict[str, Any]:
     attempts, path = record.provenance.get("attempts") or [{}], record.path
+    command = attempts[-1].get("command")
     files = [path / name for name in RUN_FILES if (path / name).is_file()]
     files += sorted((path / "predictions").glob("*.parquet"))
     return {
         "path": os.path.relpath(path, folder),
         "status": record.status,
-        "command": attempts[-1].get("command"),
+        "command": command and [Path(command[0]).name, *command[1:]],
         "commit": (attempts[-1].get("code") or {}).get("commit"),
         "files": {str(file.relative_to(path)): sha256(file) for file in files},
     }

@@ -37,7 +37,8 @@ def data(records: Sequence[Record]) -> str:
 
 
 def parameters(records: Sequence[Record]) -> str:
-    models = [f"{name} has {either(list(map(amount, sorted(c))))}" for name, c in study.parameters(records).items()]
+    counts = {name: dict.fromkeys(map(amount, sorted(c))) for name, c in study.parameters(records).items()}
+    models = [f"{name} has {either(list(amounts))}" for name, amounts in counts.items()]
     return f"{listed(models)} parameters." if models else ""
 
 
@@ -137,7 +138,7 @@ def preprocessing(records: Sequence[Record]) -> str:
 
 def origins(records: Sequence[Record]) -> str:
     told = (each for record in records for each in (record.provenance.get("data") or {}).values())
-    names = list(dict.fromkeys(str(each["origin"]) for each in told))
+    names = list(dict.fromkeys(study.origin(each["origin"]) for each in told))
     return f"The data was read from {listed(names)}." if names else ""
 
 

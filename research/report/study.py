@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from research.report import content
 from research.report.content import cell, table
-from research.report.groups import SEEDS, deciding, shown
+from research.report.groups import deciding, shown
 from research.report.records import Record
 
 STATES = ("finished", "unfinished", "pruned", "failed")
@@ -116,9 +117,14 @@ def splits(records: Sequence[Record]) -> content.Table:
         told = runs[0].provenance["data"][split]
         labels = next((text for run in runs if (text := label_counts(run, split))), "")
         rows.append([data_set, split, cell(examples, [run.path for run in runs]), told.get("tokens"), labels,
-                     told["origin"], digest[:12]])  # fmt: skip
+                     origin(told["origin"]), digest[:12]])  # fmt: skip
     columns = ("data set", "split", "examples", "tokens", "labels", "origin", "sha256")
     return table("Data", columns, rows)
+
+
+def origin(told: str) -> str:
+    """A hub's data set, or a file and the folder it stands in: whole paths would name people."""
+    return "/".join(Path(told).parts[-2:]) if Path(told).is_absolute() else told
 
 
 def label_counts(record: Record, split: str) -> str:
@@ -145,11 +151,6 @@ def hyperparameters(records: Sequence[Record]) -> content.Table:
 
 def seeds(records: Iterable[Record]) -> list[int]:
     return sorted({record.seed for record in records})
-
-
-def separate_seeds(records: Iterable[Record]) -> bool:
-    """Whether initialisation and data order had seeds of their own."""
-    return any(record.config[key] is not None for record in records for key in SEEDS[1:])
 
 
 def versions(records: Iterable[Record]) -> dict[str, Counter[str]]:

@@ -214,31 +214,15 @@ def html_table(table: content.Table) -> str:
 
 def write_csv(grid: Grid, summaries: Sequence[Summary], path: Path) -> None:
     """One line per system, data set and split, numbers in full."""
-    columns = [
-        "data_set",
-        "split",
-        "metric",
-        "runs",
-        "mean",
-        "deviation",
-        "low",
-        "high",
-        "p_value",
-        "mark",
-        "unfinished",
-        "pruned",
-        "failed",
-        "missing",
-    ]
+    states = ("unfinished", "pruned", "failed")
+    columns = ["data_set", "split", "metric", "runs", "mean", "deviation", "low", "high", "p_value", "mark", *states]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow([*grid.by, *columns])
+        writer.writerow([*grid.by, *columns, "missing"])
         for s in summaries:
-            states = [
-                sum(run.status == state for run in s.group.others) for state in ("unfinished", "pruned", "failed")
-            ]
+            others = [sum(run.status == state for run in s.group.others) for state in states]
             limits = (s.interval.low, s.interval.high) if s.interval else (None, None)
-            numbers = [len(s.scores), s.mean, s.deviation, *limits, s.p_value, s.mark, *states, len(s.group.missing)]
+            numbers = [len(s.scores), s.mean, s.deviation, *limits, s.p_value, s.mark, *others, len(s.group.missing)]
             settings = [value if _is_number(value) else shown(value) for value in s.group.settings.values()]
             writer.writerow([*settings, s.group.data_set, s.split, s.group.metric, *numbers])
 

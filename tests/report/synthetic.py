@@ -15,32 +15,8 @@ import yaml
 
 from research import predictions
 from research.config import Config, ModelConfig
+from tests.conftest import WORDS
 
-WORDS = [
-    "the",
-    "a",
-    "of",
-    "in",
-    "to",
-    "and",
-    "is",
-    "was",
-    "not",
-    "very",
-    "good",
-    "bad",
-    "film",
-    "book",
-    "Anna",
-    "Oslo",
-    "Acme",
-    "river",
-    "city",
-    "who",
-    "where",
-    "when",
-    "what",
-]
 KINDS = ("PER", "LOC", "ORG")
 SCORERS = {"sentiment": "classification", "ner": "entities", "qa": "squad"}
 MONITORS = {"sentiment": "accuracy", "ner": "f1", "qa": "f1"}

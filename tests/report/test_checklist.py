@@ -48,6 +48,7 @@ def test_data_is_told_per_split(answered):
     validation = next(row for row in table if row[:2] == ["reviews", "validation"])
     counts = dict(part.split() for part in validation[4].split(", "))
     assert sum(map(int, counts.values())) == 60 and set(counts) == {"negative", "positive"}
+    assert validation[5] == "reviews/validation.jsonl"  # of /data/reviews/validation.jsonl, which may name its owner
 
 
 def test_cost_counts_failed_and_pruned_runs(answered):

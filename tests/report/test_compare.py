@@ -119,7 +119,7 @@ def test_the_command_says_everything(grid: Path, capsys: pytest.CaptureFixture[s
     assert "Benjamini-Hochberg over 3: p = " in said
     assert said.count("takes for granted:") == 12
     assert "almost stochastic order over seeds: epsilon" in said
-    assert re.search(r"found with probability 80% by \d+ seeds of each system .* or [\d,]+ test examples", said)
+    assert re.search(r"found with probability 80 % by \d+ seeds of each system .* or [\d,]+ test examples", said)
 
 
 def test_other_tasks_and_data_sets_are_refused(grid: Path, make_run: MakeRun) -> None:

@@ -146,5 +146,5 @@ def test_the_best_of_many_systems_are_analysed_and_the_others_told(make_run, tmp
     for i in range(errors.MOST_SYSTEMS + 2):
         make_run(quality=0.5 + 0.05 * i, config={"optim.lr": 1e-5 * (i + 1)})
     found = errors.analyse(group(read([tmp_path / "runs"])), tmp_path / "errors")
-    assert found["notes"] == ["reviews: The 6 best of 8 systems by validation score."]
+    assert found["notes"] == ["Errors of reviews: The 6 best of 8 systems by validation score."]
     assert len(tables_of(found)["Agreement on reviews"].rows) == errors.MOST_SYSTEMS - 1

@@ -32,8 +32,8 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
             pruned = sum(trial.state == "pruned" for trial in search.trials)
             caption = (
                 f"Expected validation {style.metric_name(search.metric)} of the best of n trials of the random search "
-                f"{search.name} ({len(scores)} trials): unbiased estimator, with the {drawn.level:.0%} jackknife band "
-                "where the trials support one."
+                f"{search.name} ({len(scores)} trials): unbiased estimator, with the {100 * drawn.level:.0f} % "
+                "jackknife band where the trials support one."
                 + (f" {pruned} pruned trials count with their last score." if pruned else "")
                 + (f" {lacking} trials without a score are left out." if lacking else "")
             )

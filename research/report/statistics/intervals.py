@@ -105,8 +105,7 @@ def over_seeds(first: np.ndarray, second: np.ndarray | None = None, resamples: i
     rng = np.random.default_rng(seed)
     estimate = sides[0].mean() - (sides[1].mean() if len(sides) > 1 else 0.0)
     errors = sum(_resampled_means(side, resamples, rng) for side in sides)
-    variances = [(side.var(ddof=1) / len(side), len(side) - 1) for side in sides]
-    return Draws(float(estimate), errors * _student(variances, resamples, rng), "seeds")
+    return Draws(float(estimate), errors * _student([_of_seeds(sides)], resamples, rng), "seeds")
 
 
 def over_both(counts: PairedCounts, runs: tuple[int, ...], replicates: np.ndarray, seed: int = 0) -> Draws:
@@ -114,21 +113,24 @@ def over_both(counts: PairedCounts, runs: tuple[int, ...], replicates: np.ndarra
 
     `replicates` (B, R) are the runs' metrics on bootstrap resamples of the examples. Where a side has one run, only
     the examples are resampled, and the result's `over` says so.
+
+    In simulation (accuracy; 95 %) intervals cover 94 to 96 % from five runs a side on. With three, those of a
+    difference cover 94 %, those of one system 93 %; with two, 94 and 90 %.
     """
     rng = np.random.default_rng([seed, 1])  # other draws than those of the examples
     metrics, resamples = counts.metrics, len(replicates)
     estimate = float(contrast(metrics, runs))
     errors = contrast(replicates, runs) - estimate  # (B,)
     shared = total = float(errors.var())
-    variances, seed_errors, start = [], np.zeros(resamples), 0
+    sides, seed_errors, start = [], np.zeros(resamples), 0
     for size in runs if min(runs) > 1 else ():
         side, start = slice(start, start + size), start + size
-        variances.append((metrics[side].var(ddof=1) / size, size - 1))
+        sides.append(metrics[side])
         seed_errors += _resampled_means(metrics[side], resamples, rng)
         each, mean = replicates[:, side].var(axis=0).mean(), replicates[:, side].mean(axis=1).var()
         shared -= max(each - mean, 0.0) / (size - 1)  # the runs' own noise: in their spread already
     kept = float(np.sqrt(max(shared, 0.0) / total)) if total > NOTHING**2 else 0.0
-    variances.append((max(shared, 0.0), len(counts.ids) - 1))
+    variances = [(max(shared, 0.0), float(len(counts.ids) - 1)), *([_of_seeds(sides)] if sides else [])]
     errors = (kept * errors + seed_errors) * _student(variances, resamples, rng)
     return Draws(estimate, errors, "examples and seeds" if min(runs) > 1 else "examples")
 
@@ -140,8 +142,24 @@ def _resampled_means(scores: np.ndarray, resamples: int, rng: np.random.Generato
     return (drawn - scores.mean()) * np.sqrt(count / (count - 1))
 
 
-def _student(variances: list[tuple[float, int]], resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Factors (B,) that make normal errors Student's t; degrees of freedom by Welch and Satterthwaite."""
+def _of_seeds(sides: list[np.ndarray]) -> tuple[float, float]:
+    """Variance of a mean over runs, or of the difference of two, and its degrees of freedom by Welch (1947).
+
+    Satterthwaite's (1946) are too few where two sides have few runs: at 5 %, of equal systems of five normal scores
+    each they tell 4.4 % apart, Welch's 5.1 %, and of three 3.5 % and 5.0 %. For one side both are n - 1.
+    """
+    parts = [(side.var(ddof=1) / len(side), len(side)) for side in sides]
+    total = float(sum(variance for variance, _ in parts))
+    if total <= NOTHING**2:
+        return 0.0, 1.0
+    return total, float(total**2 / sum(variance**2 / (count + 1) for variance, count in parts) - 2)
+
+
+def _student(variances: list[tuple[float, float]], resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Factors (B,) that make normal errors Student's t, from variances and their degrees of freedom.
+
+    Those of the sum are Satterthwaite's (1946).
+    """
     total = sum(variance for variance, _ in variances)
     if total <= NOTHING**2:
         return np.ones(resamples)

@@ -19,6 +19,7 @@ from research.report.statistics.resampling import swapped
 Correction = Literal["holm", "bh", "none"]
 EXACT_BELOW = 25  # discordant examples: below, McNemar's test is exact
 DOMINANCE = 0.2  # the threshold on epsilon that Ulmer et al. 2022 recommend
+LEAST_SEEDS = 5  # on a side, for the bound of epsilon to have its level
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,14 @@ def almost_stochastic_order(
     epsilon = float(violation(scores, other))
     bound = epsilon_bound(scores, other, resamples, level, seed)
     verdict = "dominates" if bound < DOMINANCE else "almost dominates" if bound < 0.5 else "does not dominate"
+    seeds = min(len(scores), len(other))
+    few = f"; {seeds} seeds are too few for this confidence" if seeds < LEAST_SEEDS else ""
+    detail = f"epsilon {epsilon:.3f}, at most {bound:.3f} with {100 * level:.0f} % confidence: {verdict}"
     return Test(
         "almost stochastic order over seeds",
         None,
         "the seeds of each system are a random sample; nothing about their distribution",
-        f"epsilon {epsilon:.3f}, at most {bound:.3f} with {level:.0%} confidence: {verdict} (below {DOMINANCE} does)",
+        f"{detail} (below {DOMINANCE} does){few}",
     )
 
 
@@ -126,16 +130,21 @@ def violation(scores: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def epsilon_bound(scores: np.ndarray, other: np.ndarray, resamples: int, level: float, seed: int) -> float:
-    """Upper confidence bound of epsilon by its bootstrap deviation and the normal law (Del Barrio et al. 2018)."""
+    """Upper confidence bound of epsilon: the expanded percentile of the bootstrap (Hesterberg 2015).
+
+    The bound of Del Barrio et al. (2018), epsilon and the bootstrap's deviation times a normal quantile, is one of
+    large samples and unequal laws. At 5 % it says of one of two equal systems that it almost dominates (bound below
+    0.5) in 19 % of cases, with 5 seeds as with 200; of N(0, 1) against N(0, 4) in 19 % with 5 seeds and 7 % with 200.
+    The percentile does so in 4 % of both with 5 seeds, 5 % with 10 and more; in 7 % with 3, or of 50 heavy-tailed ones.
+    """
     rng = np.random.default_rng(seed)
-    epsilon = float(violation(scores, other))
-    if epsilon in (0.0, 1.0) and np.ptp(scores) == np.ptp(other) == 0:
-        return epsilon
     resampled = violation(
         scores[rng.integers(len(scores), size=(resamples, len(scores)))],
         other[rng.integers(len(other), size=(resamples, len(other)))],
     )
-    return float(np.clip(epsilon + stats.norm.ppf(level) * resampled.std(), 0, 1))
+    seeds = min(len(scores), len(other))
+    widened = stats.norm.cdf(np.sqrt(seeds / (seeds - 1)) * stats.t.ppf(level, seeds - 1))
+    return max(float(violation(scores, other)), float(np.quantile(resampled, widened)))
 
 
 def corrected(p_values: Sequence[float], method: Correction) -> list[float]:

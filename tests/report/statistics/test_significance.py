@@ -130,6 +130,8 @@ def test_almost_stochastic_order_says_what_dominates() -> None:
     assert epsilon_bound(better, worse, 500, 0.95, 0) == 0.0
     assert "does not dominate" in almost_stochastic_order(worse, better).detail
     assert "does not dominate" in almost_stochastic_order(better, better).detail
+    assert "too few" not in almost_stochastic_order(better[:5], worse).detail
+    assert "4 seeds are too few for this confidence" in almost_stochastic_order(better[:4], worse).detail
     with pytest.raises(ValueError, match="one run says nothing"):
         almost_stochastic_order(better[:1], worse)
 

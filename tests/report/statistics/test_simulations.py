@@ -191,19 +191,13 @@ def test_false_positives_over_seeds_and_examples(spread: float) -> None:
     assert holds(share(rejected), 0.05)
 
 
-def test_false_positives_of_almost_stochastic_order() -> None:
-    """At its null, epsilon = 0.5 (equal means, unequal spreads), the claim "epsilon is below 0.5" is wrong at 5 %."""
+@pytest.mark.parametrize("seeds", [5, 10, 200])
+@pytest.mark.parametrize("spread", [1.0, 2.0])
+def test_false_positives_of_almost_stochastic_order(seeds: int, spread: float) -> None:
+    """Of equal laws, and of equal means and unequal spreads (epsilon = 0.5), "epsilon is below 0.5" is said in 5 %."""
 
     def rejected(rng: np.random.Generator) -> bool:
-        scores, other = rng.normal(0, 1, size=200), rng.normal(0, 2, size=200)
-        return epsilon_bound(scores, other, 300, 0.95, int(rng.integers(2**32))) < 0.5
+        scores, other = rng.normal(0, 1, size=seeds), rng.normal(0, spread, size=seeds)
+        return epsilon_bound(scores, other, 500, 0.95, int(rng.integers(2**32))) < 0.5
 
     assert holds(share(rejected), 0.05)
-
-
-def test_almost_stochastic_order_of_equal_laws_and_few_seeds_rarely_claims_dominance() -> None:
-    def rejected(rng: np.random.Generator) -> bool:
-        scores, other = rng.normal(size=5), rng.normal(size=5)
-        return epsilon_bound(scores, other, 300, 0.95, int(rng.integers(2**32))) < 0.2
-
-    assert share(rejected) < 0.06 + 3.3 * np.sqrt(0.05 / DATA_SETS)
