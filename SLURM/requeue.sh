@@ -1,8 +1,9 @@
+# shellcheck shell=bash
 # Read by the job scripts. `run_or_requeue COMMAND...` runs a command as a step of the job. When it was stopped and has
 # saved (exit code 75), the job goes back into the queue under the same id, and the same command goes on where it was.
 
 # First of all: until there is a handler, a signal ends this shell and with it the job.
-signals= step=
+signals='' step=''
 trap 'signals+=U; [ -z "$step" ] || kill -USR1 "$step" || :' USR1  # the time limit is near: srun tells the tasks
 trap 'signals+=T' TERM  # SLURM ends the job, has told the tasks, and requeues it by itself or not
 
@@ -33,7 +34,7 @@ run_or_requeue() {
         until before=$signals; wait "$step"; code=$?; [ "$signals" = "$before" ]; do :; done  # a trap ends `wait`
     fi
     case "$code:$signals" in
-    75: | 75:U* | 138:U*) ;;  # 138: USR1 came before the command could take it, and before it had begun
+    75: | 75:U* | 138: | 138:U*) ;;  # 138: USR1 came before the command could take it
     *) exit "$code" ;;  # also after TERM alone: SLURM has decided what becomes of the job
     esac
     echo "$(date '+%F %T') stopped and saved: job $(own_id) goes back into the queue"

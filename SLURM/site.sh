@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC1091
 # What is particular to this cluster: edit it once. It is read three times: by you before `sbatch` (`. SLURM/site.sh`),
 # by `research submit`, and by every job. A local copy named SLURM/site.local.sh is read after it and not committed.
 

@@ -5,7 +5,7 @@
     python benchmarks/gpu.py --tiny               a small model for a few steps, on a CPU too: shows that it works
 
 Random weights and tokens, lengths distributed as in SST-2, CoNLL-2003 and SQuAD; bf16. It needs torch,
-transformers and accelerate alone. One line of JSON per measurement.
+transformers, datasets and accelerate alone. One line of JSON per measurement.
 
 Shapes: T tokens of a step, N sequences.
 """
@@ -28,10 +28,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rates import layer_parameters, matrix_rate, training_flops
 from transformers import BertConfig, BertForTokenClassification, Trainer, TrainerCallback, TrainingArguments
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the harness need not be installed
+from rates import layer_parameters, layer_rate, training_flops
+
 from research.data.layout import make_layout
 from research.data.pack import MicroBatch
 from research.model.dropout import swap_dropout
@@ -225,7 +226,7 @@ def main() -> None:
     options = parse()
     for model in options.models:
         _, width, _ = SHAPES[model]
-        rate = matrix_rate(options.step_tokens, width, 4 * width, 0.2 if options.tiny else 2.0, DEVICE.type)
+        rate = layer_rate(options.step_tokens, width, 4 * width, 0.2 if options.tiny else 2.0, DEVICE.type)
         name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu"
         print(json.dumps({"model": model, "device": name, "torch": torch.__version__, "matrix_tflops": rate / 1e12}))
         for mix in options.mixes:

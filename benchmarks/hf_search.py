@@ -28,10 +28,13 @@ KEYS = {"learning_rate": "optim.lr", "warmup_ratio": "optim.warmup_ratio"}
 
 
 class Scores(TrainerCallback):
-    """The best evaluation of all trials."""
+    """The best evaluation of all trials, and the steps they made."""
 
     def __init__(self) -> None:
-        self.best = 0.0
+        self.best, self.steps = 0.0, 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self.steps += 1
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self.best = max(self.best, given["metrics"]["eval_accuracy"])
@@ -72,7 +75,12 @@ def search(args: Any, asked: dict[str, Any], folder: str) -> dict[str, Any]:
         study_name="peer",
     )
     states = [t.state.name for t in optuna.load_study(study_name="peer", storage=storage).trials]
-    return {"best": scores.best, "complete": states.count("COMPLETE"), "pruned": states.count("PRUNED")}
+    return {
+        "best": scores.best,
+        "steps": scores.steps,
+        "complete": states.count("COMPLETE"),
+        "pruned": states.count("PRUNED"),
+    }
 
 
 def main() -> None:

@@ -9,10 +9,9 @@ from typing import Any
 import lightning as L
 import torch
 
-from research import predictions, train
+from research import train
 from research.config import Config
 from research.model.optim import clip, learning_rate
-from research.recorder import evaluation_table
 from research.tasks.base import TaskModule
 
 
@@ -37,7 +36,7 @@ def evaluation(module: TaskModule) -> float:
 
 class _Scores(L.Callback):
     def on_test_end(self, trainer: L.Trainer, module: Any) -> None:
-        predictions.score(evaluation_table(module)[0])
+        module.scored()
 
 
 def bare_step(module: TaskModule, optimizer: torch.optim.Optimizer, item: Any) -> None:

@@ -5,14 +5,14 @@ Shapes: T tokens of a step, L length of a sequence, H width of the model.
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from research.model.rate import matrix_rate
 
 
 def training_flops(parameters: int, layers: int, width: int, lengths: Sequence[int] | np.ndarray) -> float:
@@ -31,7 +31,7 @@ def layer_parameters(model: Any) -> int:
     return sum(p.numel() for name, p in named if "embeddings" not in name and "pooler" not in name)
 
 
-def matrix_rate(tokens: int, width: int, inner: int, seconds: float = 1.0, device: str = "cpu") -> float:
+def layer_rate(tokens: int, width: int, inner: int, seconds: float = 1.0, device: str = "cpu") -> float:
     """bf16 operations per second of a layer's matrix products, forward and backward, one after the other."""
     shapes = [(width, width)] * 4 + [(width, inner), (inner, width)]
     products: list[tuple[Tensor, Tensor]] = []
@@ -39,22 +39,4 @@ def matrix_rate(tokens: int, width: int, inner: int, seconds: float = 1.0, devic
         sizes = ((tokens, i), (o, i), (tokens, o))  # input, weight, gradient of the output
         x, w, g = (torch.randn(size, device=device, dtype=torch.bfloat16) for size in sizes)
         products += [(x, w.t()), (g, w), (g.t(), x)]
-    operations = sum(2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b in products)
-
-    def once() -> None:
-        for a, b in products:
-            torch.mm(a, b)
-
-    return operations / median_seconds(once, seconds, device)
-
-
-def median_seconds(call: Callable[[], None], seconds: float, device: str = "cpu") -> float:
-    """The median duration of a call, repeated for this long after two that warm up."""
-    taken: list[float] = []
-    while len(taken) < 5 or sum(taken) < seconds:
-        began = time.perf_counter()
-        call()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken[2:])
+    return matrix_rate(products, seconds)

@@ -167,7 +167,7 @@ def rotated(names: Sequence[str], by: int) -> list[str]:
 
 def compare(job: Job, options: argparse.Namespace) -> dict[str, Any]:
     """The pairs of one data set, and what is measured beside them."""
-    from rates import matrix_rate
+    from rates import layer_rate
 
     systems = [OURS, *options.against]
     fixed = (options.steps, options.steps // 4) if options.steps else None
@@ -178,7 +178,7 @@ def compare(job: Job, options: argparse.Namespace) -> dict[str, Any]:
         rounds.append({s: one(job, s, *steps[s], k) for s in order})
         ours = rounds[-1][OURS]
         tokens = round(ours["tokens_per_second"] / ours["examples_per_second"] * job.case.batch_size)
-        rates.append(matrix_rate(tokens, *model_widths(job.model)))
+        rates.append(layer_rate(tokens, *model_widths(job.model)))
         print("  " + ", ".join(f"{s} {rounds[-1][s]['examples_per_second']:.1f}" for s in systems), flush=True)
     return {
         "steps": {s: {"all": n, "warm-up": w} for s, (n, w) in steps.items()},

@@ -4,9 +4,10 @@
     python benchmarks/sweep.py --trials 3          the shipped quickstart data: shows that it works
 
 SST-2 sentences, MiniLM, random learning rate and warmup, the same points in the same order, Optuna's successive halving
-with the same rungs, one epoch at most. Ours: two processes of one thread each; the Trainer: one process, its default
-threads. Both from the start of their processes to the last decided trial. Prints the seconds, their ratio and the best
-scores, and writes benchmarks/results/sweep-<date>.json.
+with the same rungs, one epoch at most over the first `--examples`. Ours: two processes with half of the cores each; the
+Trainer: one process with all of them. Both from the start of their processes to the last decided trial. Prints, round
+by round (each with a seed of its own), the seconds, the steps made, the best score of any evaluation and the ratio of
+the seconds; writes benchmarks/results/sweep-<date>.json.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ CASE = Case("sentiment", 32, 128)
 LR, WARMUP = (5e-6, 5e-4), (0.0, 0.1)
 
 
-def sweep_file(options: argparse.Namespace, folder: Path, steps: int) -> Path:
+def sweep_file(options: argparse.Namespace, folder: Path, steps: int, seed: int) -> Path:
     """The search as a sweep file, with its experiment beside it."""
     data = {split: str(find(options.data, "sst2", CASE, split)) for split in ("train", "validation")}
     experiment: dict[str, Any] = {
         "task": "sentiment",
         "model": {"name": str(options.model)},
-        "data": {**data, "max_length": CASE.max_length},
+        "seed": seed,
+        "data": {**data, "max_length": CASE.max_length, "max_train_examples": steps * CASE.batch_size},
         "optim": {"batch_size": CASE.batch_size, "epochs": 1},
         "trainer": {"precision": "bf16", "devices": 1, "checkpoint_every_minutes": None, "progress": False},
         "wandb": {"mode": "disabled"},
@@ -51,7 +53,8 @@ def sweep_file(options: argparse.Namespace, folder: Path, steps: int) -> Path:
             "optim.lr": {"low": LR[0], "high": LR[1], "log": True},
             "optim.warmup_ratio": {"low": WARMUP[0], "high": WARMUP[1]},
         },
-        "sampler": {"name": "random", "seed": options.seed},
+        "sampler": {"name": "random", "seed": seed},
+        "seeds": [seed],
         "pruner": {"name": "asha", "reduction_factor": 3, "min_steps": every(steps)},
         "budget": {"trials": options.trials},
     }
@@ -80,23 +83,23 @@ def ours(path: Path, workers: int) -> dict[str, Any]:
     codes = [process.wait() for process in running]
     seconds = time.time() - began
     trials = read_search(load_sweep(path)).trials()
-    states = [t.state.name for t in trials]
+    states = [trial.state.name for trial in trials]
     if codes != [0] * workers or not set(states) <= {"COMPLETE", "PRUNED"}:
         raise SystemExit(f"The workers ended with {codes}, the trials {states}.")
-    best = max(t.value for t in trials if t.state.name == "COMPLETE" and t.value is not None)
     return {
-        "best": best,
+        "best": max(value for trial in trials for value in (trial.value, *trial.intermediate_values.values()) if value),
+        "steps": sum(run["steps"] for trial in trials for run in trial.user_attrs["runs"]),
         "complete": states.count("COMPLETE"),
         "pruned": states.count("PRUNED"),
         "seconds": round(seconds, 1),
     }
 
 
-def peer(options: argparse.Namespace, steps: int) -> dict[str, Any]:
-    """The same search by the Trainer."""
+def peer(options: argparse.Namespace, steps: int, seed: int) -> dict[str, Any]:
+    """The same search by the Trainer, with every core."""
     asked = {
         "trials": options.trials,
-        "seed": options.seed,
+        "seed": seed,
         "lr": LR,
         "warmup": WARMUP,
         "evaluate_every_steps": every(steps),
@@ -107,9 +110,10 @@ def peer(options: argparse.Namespace, steps: int) -> dict[str, Any]:
     command = [
         sys.executable, str(HERE / "hf_search.py"), "sentiment", f"--model={options.model}", *files, "--bf16",
         f"--batch-size={CASE.batch_size}", f"--max-length={CASE.max_length}", "--epochs=1",
-        f"--search={json.dumps(asked)}",
+        f"--max-train-examples={steps * CASE.batch_size}", f"--seed={seed}", f"--search={json.dumps(asked)}",
     ]  # fmt: skip
-    return last_object(run_process(command, {"PYTHONPATH": str(ROOT)}))
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(os.cpu_count())}
+    return last_object(run_process(command, environment))
 
 
 def main() -> None:
@@ -117,22 +121,21 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "research" / "quickstart")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "all-MiniLM-L6-v2")
     parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--examples", type=int, default=4608, help="trained on, at most")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=HERE / "results")
     options = parser.parse_args()
     options.data, options.model = options.data.resolve(), options.model.resolve()
     with open(find(options.data, "sst2", CASE, "train"), encoding="utf-8") as file:
-        steps = -(-sum(1 for _ in file) // CASE.batch_size)
-    rounds = []
-    for _ in range(options.rounds):
+        steps = min(options.examples, sum(1 for _ in file)) // CASE.batch_size
+    rounds, ratios = [], []
+    for seed in range(options.rounds):
         with tempfile.TemporaryDirectory() as folder:
-            rounds.append({"ours": ours(sweep_file(options, Path(folder), steps), options.workers)})
-        rounds[-1]["trainer"] = peer(options, steps)
-        ratio = rounds[-1]["trainer"]["seconds"] / rounds[-1]["ours"]["seconds"]
-        print(json.dumps({**rounds[-1], "ratio": round(ratio, 2)}), flush=True)
-    ratios = [r["trainer"]["seconds"] / r["ours"]["seconds"] for r in rounds]
+            rounds.append({"ours": ours(sweep_file(options, Path(folder), steps, seed), options.workers)})
+        rounds[-1]["trainer"] = peer(options, steps, seed)
+        ratios.append(rounds[-1]["trainer"]["seconds"] / rounds[-1]["ours"]["seconds"])
+        print(json.dumps({**rounds[-1], "ratio": round(ratios[-1], 2)}), flush=True)
     record = {"machine": machine(), "trials": options.trials, "steps": steps, "rounds": rounds, "ratios": ratios}
     options.output.mkdir(exist_ok=True)
     name = f"sweep-{datetime.date.today().isoformat()}.json"

@@ -10,7 +10,6 @@ its score. Prints the seconds, and fails unless each trial was run exactly once.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import multiprocessing
 import tempfile
@@ -23,7 +22,7 @@ from optuna.trial import TrialState
 from research.config import Config
 from research.sweep.space import suggest
 from research.sweep.study import open_search, read_search
-from research.sweep.sweepfile import BudgetConfig, Parameter, StorageConfig, SweepConfig
+from research.sweep.sweepfile import BudgetConfig, Parameter, SamplerConfig, StorageConfig, SweepConfig
 
 
 def sweep_of(folder: Path, trials: int, storage: str | None) -> SweepConfig:
@@ -37,6 +36,7 @@ def sweep_of(folder: Path, trials: int, storage: str | None) -> SweepConfig:
             "optim.lr": Parameter(low=1e-6, high=1e-3, log=True),
         },
         enqueue=[{"seed_init": number} for number in range(trials)],
+        sampler=SamplerConfig(name="random"),
         budget=BudgetConfig(trials=trials),
         storage=StorageConfig(url=storage or str(folder / "journal.log")),
     )
@@ -69,7 +69,7 @@ def run(folder: Path, trials: int, reports: int, workers: int, storage: str | No
         process.join()
     seconds = time.perf_counter() - began
     assert [process.exitcode for process in processes] == [0] * workers
-    told = read_search(dataclasses.replace(sweep)).trials()
+    told = read_search(sweep).trials()
     assert [t.state for t in told] == [TrialState.COMPLETE] * trials
     assert sorted(t.params["seed_init"] for t in told) == list(range(trials))
     assert all(len(t.intermediate_values) == reports for t in told)

@@ -83,7 +83,7 @@ class TrainerConfig:
     tokens_per_microbatch: int | None = None  # null: by device
     sparse_embedding: bool | Literal["auto"] = "auto"  # update only the rows a step uses
     evaluate_every_steps: int | None = None  # null: after each epoch
-    monitor: str | None = None  # null: the task's own metric; "loss" is minimised
+    monitor: str | None = None  # null: the task's own metric; loss and calibration_error are minimised
     log_every_steps: int = 25
     checkpoint_every_steps: int | None = None
     checkpoint_every_minutes: float | None = 10.0
@@ -209,9 +209,8 @@ def refuse_unknown_keys(content: dict[str, Any], origin: str, schema: type = Con
     hints = get_type_hints(schema)
     for key, value in content.items():
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, 1) or [
-                full for full in all_keys() if full.split(".")[-1] == str(key)
-            ]
+            elsewhere = [full for full in all_keys() if full.split(".")[-1] == str(key)]
+            near = difflib.get_close_matches(str(key), hints, 1) or elsewhere
             prefixed = [n if "." in n else prefix + n for n in near[:1]]
             hint = f" Did you mean {prefixed[0]}?" if prefixed else ""
             place = f"'{prefix.rstrip('.')}'" if prefix else "the top level"
@@ -290,19 +289,13 @@ def _or_null(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
 # keys, what their values must fulfil, and how to say it
 RULES: list[tuple[str, Callable[[Any], bool], str]] = [
     ("task", lambda v: v in task_names(), f"must be one of {', '.join(task_names())}"),
-    ("seed", lambda v: 0 <= v < 2**32, "must be a whole number from 0 below 2**32"),
-    (
-        "seed_init seed_order",
-        _or_null(lambda v: 0 <= v < 2**32),
-        "must be a whole number from 0 below 2**32, or null",
-    ),
+    ("seed seed_init seed_order", _or_null(lambda v: 0 <= v < 2**32), "must be a whole number from 0 below 2**32"),
     ("model.dropout", _or_null(lambda v: 0 <= v < 1), "must be null or in [0, 1)"),
     ("data.train", lambda v: v is not None, "must name a file, or a split of data.name"),
     ("data.max_length", lambda v: v >= 8, "must be at least 8 tokens"),
     ("data.stride", lambda v: v >= 0, "must be 0 or more tokens"),
     ("data.labels", _or_null(lambda v: len(set(v)) == len(v)), "has a label twice"),
-    ("data.max_answer_tokens trainer.log_every_steps trainer.keep", lambda v: v >= 1,
-     "must be at least 1"),
+    ("data.max_answer_tokens trainer.log_every_steps trainer.keep", lambda v: v >= 1, "must be at least 1"),
     ("data.num_workers", lambda v: v >= 0, "must be 0 or more"),
     ("optim.lr", lambda v: math.isfinite(v) and v > 0, "must be a number above 0, such as 5e-5"),
     ("optim.warmup_ratio", lambda v: 0 <= v <= 1, "must be in [0, 1]"),
@@ -319,8 +312,7 @@ RULES: list[tuple[str, Callable[[Any], bool], str]] = [
         "data.max_train_examples data.max_eval_examples optim.max_grad_norm optim.max_steps optim.patience "
         "trainer.tokens_per_microbatch trainer.evaluate_every_steps trainer.checkpoint_every_steps "
         "trainer.checkpoint_every_minutes",
-        _or_null(lambda v: v > 0),
-        "must be above 0, or null",
+        _or_null(lambda v: v > 0), "must be above 0, or null",
     ),
 ]  # fmt: skip
 

@@ -39,7 +39,7 @@ class StepProgress:
         shown = {
             name.removeprefix("train/").removeprefix("time/"): f"{value:.4g}"
             for name, value in scalars.items()
-            if name.count("/") == 1 and name not in ("train/epoch", "time/seconds")
+            if name.count("/") == 1 and name != "train/epoch"
         }
         text = "  ".join(f"{name} {value}" for name, value in shown.items())
         if self.bar is not None and any(name.startswith("train/") for name in scalars):
@@ -52,8 +52,16 @@ class StepProgress:
             self.bar.stop()
 
 
+def print_scores(metrics: Mapping[str, Mapping[str, float]]) -> None:
+    """The scores of the splits side by side, then the last split's by class."""
+    console.print(score_table(metrics))
+    classes = class_table([{}, *filter(None, metrics.values())][-1])
+    if classes is not None:
+        console.print(classes)
+
+
 def score_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
-    """Scores of the splits side by side, then precision, recall, F1 and support per class."""
+    """Scores of the splits side by side."""
     splits = [name for name, scores in metrics.items() if scores]
     table = Table(title="Scores", title_justify="left")
     table.add_column("score")

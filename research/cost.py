@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-import statistics
+import resource
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -79,15 +79,18 @@ class EnergyCounter:
         self.first, self.gpus = _processor_microjoules(self.packages), _gpu_joules()
 
     def joules(self) -> float | None:
-        """None where neither tells. A processor's counter that has begun anew since is taken to have done so once."""
+        """None where neither tells, or the GPUs do not, which use the most; of the GPUs alone where only they tell.
+
+        A processor's counter that has begun anew since is taken to have done so once.
+        """
         now, gpus = _processor_microjoules(self.packages), _gpu_joules()
-        if not now and gpus is None:
+        if gpus is None or self.gpus is None or not (now or torch.cuda.is_available()):
             return None
-        used = 0.0
+        used = gpus - self.gpus
         for package, value in now.items():
             turns = int((package / "max_energy_range_uj").read_text()) if value < self.first[package] else 0
             used += (value + turns - self.first[package]) / 1e6
-        return used + ((gpus or 0.0) - (self.gpus or 0.0))
+        return used
 
 
 def _processor_microjoules(packages: list[Path]) -> dict[Path, int]:
@@ -99,27 +102,21 @@ def _processor_microjoules(packages: list[Path]) -> dict[Path, int]:
 
 
 def _gpu_joules() -> float | None:
+    """None for GPUs that do not tell."""
     if not torch.cuda.is_available():
-        return None
+        return 0.0
     try:
         import pynvml
 
         pynvml.nvmlInit()
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
         return sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles) / 1e3
-    except Exception:  # no such package, or a card that does not tell
+    except Exception:  # whatever is wrong with the driver, the run goes on
         return None
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of one large matrix product on this device: what MFU is held against."""
-    size = 8192 if device.type == "cuda" else 1024
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    taken = []
-    for _ in range(8):
-        began = time.perf_counter()
-        torch.mm(a, b)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - began)
-    return float(2 * size**3 / statistics.median(taken[3:]))
+def peak_memory_mib() -> int:
+    """The most that this process has held: of the GPU's memory, else of the machine's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() // 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

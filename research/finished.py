@@ -16,7 +16,6 @@ from research.config import Config
 from research.data.task_data import TaskData
 from research.errors import UserError
 from research.model.encoder import load_tokenizer
-from research.recorder import evaluation_table
 from research.run import Run, written_whole
 from research.train import build, make_trainer
 
@@ -25,8 +24,7 @@ class _Evaluation(L.Callback):
     """Keeps the table and scores of one evaluation of a finished run."""
 
     def on_test_end(self, trainer: L.Trainer, module: Any) -> None:
-        self.table, loss = evaluation_table(module)
-        self.scores = {**predictions.score(self.table), "loss": loss}
+        self.table, self.scores = module.scored()
 
 
 def evaluate(run: Run, split: str) -> dict[str, float]:
@@ -55,32 +53,6 @@ def evaluate(run: Run, split: str) -> dict[str, float]:
     return callback.scores
 
 
-def finished_config(run: Run) -> Config:
-    """The config of a finished run, with its own trained model in the place of the pretrained one."""
-    finished_result(run)
-    config = run.config
-    config.model.name, config.model.revision = str(run.model), None
-    config.trainer.strategy = "auto"  # one process, whatever it was trained on
-    config.optim.class_weights, config.optim.balance_classes = {}, False  # of the training loss alone
-    config.trainer.devices, config.trainer.num_nodes, config.trainer.strategy = 1, 1, "auto"
-    return config
-
-
-def finished_result(run: Run) -> dict[str, Any]:
-    """The result of a finished run. Raises UserError for one that is not finished."""
-    if run.result is None:
-        raise UserError(f"The run {run.path} is not finished; run its training command again to finish it.")
-    return run.result
-
-
-def task_data(run: Run, config: Config) -> TaskData:
-    """The task's data, not opened yet, with what the run's validation settled."""
-    task = import_module(f"research.tasks.{config.task}")
-    data: TaskData = task.Data(config, load_tokenizer(config))
-    data.settle(finished_result(run)["metrics"]["validation"])
-    return data
-
-
 def predict(run: Run, source: str, target: str) -> int:
     """Label new text with a finished run; returns the number of rows. The suffix of `target` is its format."""
     writers = {".jsonl": _write_jsonl, ".parquet": predictions.write, ".csv": _write_csv}
@@ -104,6 +76,32 @@ def predict(run: Run, source: str, target: str) -> int:
     table = predictions.make_table(split, columns, data.scorer, data.score_settings())
     writer(table, Path(target))
     return table.num_rows
+
+
+def finished_config(run: Run) -> Config:
+    """The config of a finished run, with its own trained model in the place of the pretrained one."""
+    finished_result(run)
+    config = run.config
+    config.model.name, config.model.revision = str(run.model), None
+    config.optim.class_weights, config.optim.balance_classes = {}, False  # of the training loss alone
+    trainer = config.trainer
+    trainer.devices, trainer.num_nodes, trainer.strategy = 1, 1, "auto"  # one process, whatever it was trained on
+    return config
+
+
+def finished_result(run: Run) -> dict[str, Any]:
+    """The result of a finished run. Raises UserError for one that is not finished."""
+    if run.result is None:
+        raise UserError(f"The run {run.path} is not finished; run its training command again to finish it.")
+    return run.result
+
+
+def task_data(run: Run, config: Config) -> TaskData:
+    """The task's data, not opened yet, with what the run's validation settled."""
+    task = import_module(f"research.tasks.{config.task}")
+    data: TaskData = task.Data(config, load_tokenizer(config))
+    data.settle(finished_result(run)["metrics"]["validation"])
+    return data
 
 
 def _write_jsonl(table: pa.Table, path: Path) -> None:

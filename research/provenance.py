@@ -143,9 +143,5 @@ def weights_sha256(model_name: str) -> dict[str, str]:
     from research.data.source import file_sha256
 
     folder = Path(model_name)
-    patterns = ("*.safetensors", "pytorch_model*.bin")
-    return (
-        {p.name: file_sha256(p) for pattern in patterns for p in sorted(folder.glob(pattern))}
-        if folder.is_dir()
-        else {}
-    )
+    files = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("pytorch_model*.bin"))]
+    return {path.name: file_sha256(path) for path in files}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,9 +19,9 @@ import torch.distributed as dist
 
 from research import cost, predictions
 from research.cluster.signals import StopFlag
-from research.config import Config
 from research.console import StepProgress, console
 from research.errors import Diverged, UserError
+from research.metrics import SMALLER_IS_BETTER
 from research.model import checkpoint
 from research.model.optim import learning_rate
 from research.model.sharding import copied, is_sharded
@@ -39,7 +40,7 @@ class Progress:
 
     step: int = 0
     best_step: int | None = None
-    best_score: float | None = None
+    best_score: float | None = None  # negated where smaller is better
     best_scores: dict[str, float] = field(default_factory=dict)  # all scores of that evaluation
     evaluations_since_best: int = 0
     train_seconds: float = 0.0
@@ -53,50 +54,47 @@ class Recorder(L.Callback):
     def __init__(
         self,
         run: Run,
-        config: Config,
-        identity: dict[str, Any],
+        module: TaskModule,
         writes: bool,
         tracker: Tracker | None,
         stop_flag: StopFlag,
         newest: checkpoint.Checkpoint | None,
         on_evaluation: OnEvaluation | None = None,
     ) -> None:
-        self.run, self.config, self.identity, self.writes, self.tracker = run, config, identity, writes, tracker
-        self.stop_flag, self.on_evaluation = stop_flag, on_evaluation
+        """Restores weights and progress from the `newest` checkpoint, if there is one; the optimiser's moments follow
+        when Lightning has made it."""
+        self.run, self.module, self.config = run, module, module.config
+        self.writes, self.tracker, self.stop_flag, self.on_evaluation = writes, tracker, stop_flag, on_evaluation
+        self.identity = identity_of(module)  # before the model is sharded, which renames its class
         self.progress = Progress()
         self.restored = newest
-        if self.restored is not None:
-            refuse_other_identity(self.restored, identity)
-            self.progress = Progress(**self.restored.state["progress"])
+        if newest is not None:
+            refuse_other_identity(newest, self.identity)
+            self.progress = Progress(**newest.state["progress"])
+            load_weights(module, newest)
+            module.step, module.tokens_done = self.progress.step, self.progress.tokens
+            module.examples_done = self.progress.examples
         self.writer = checkpoint.Writer()
         self.stopped = self.stopped_early = False
         self.pruned: str | None = None  # why
         self.test_scores: dict[str, float] = {}
         self.saved_time = self.counted_until = time.monotonic()
         self.logged = (self.progress.step, time.monotonic(), self.progress.tokens, self.progress.examples)
-        self.bar: StepProgress | None = None
+        self.bar = StepProgress(module.total_steps, self.config.trainer.progress) if writes else None
         self.meter: cost.Meter | None = None
+        self._evaluating = ExitStack()
+        if writes:
+            run.rewind(self.progress.step)
 
     @property
     def monitor(self) -> str:
         return self.config.trainer.monitor or self.module.monitor
 
-    def pending_evaluation(self, module: TaskModule) -> bool:
-        """Was the checkpoint written just before an evaluation?"""
-        if self.restored is None or "validation" not in module.data.stores:
-            return False
-        return boundary(self.progress.step, module)
-
-    def attach(self, module: TaskModule) -> None:
-        """Restore the weights before anything runs; the optimiser follows when Lightning has made it."""
-        self.module = module
-        self.bar = StepProgress(module.total_steps, self.config.trainer.progress) if self.writes else None
-        if self.restored is not None:
-            load_weights(module, self.restored)
-            module.step, module.tokens_done = self.progress.step, self.progress.tokens
-            module.examples_done = self.progress.examples
-        if self.writes:
-            self.run.rewind(self.progress.step)
+    @property
+    def owes_evaluation(self) -> bool:
+        """Was the checkpoint that training goes on from written just before an evaluation?"""
+        due = self.restored is not None and self.progress.step in self.module.evaluations
+        return due and "validation" in self.module.data.stores
 
     def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         if self.writes and self.meter is None:
@@ -126,7 +124,7 @@ class Recorder(L.Callback):
             self._log(trainer, module, batch)
         elif module.device.type == "cpu":  # elsewhere a look at the loss would hold up the steps
             self._refuse_divergence(module.last_loss, step, batch)
-        self.stopped, due = self._agreed(trainer, self._checkpoint_due(step))
+        self.stopped, due = self._agreed(self._checkpoint_due(step))
         if (last or self.stopped or due) and is_finite(module):
             self.save(module)
         if self.bar is not None:
@@ -174,7 +172,7 @@ class Recorder(L.Callback):
 
     def _refuse_divergence(self, loss: torch.Tensor, step: int, batch: Any) -> None:
         """Raise UserError unless this step's loss is finite and, but for fp16 that scales it, so is its gradient."""
-        scaled = getattr(self.module.trainer.precision_plugin, "scaler", None) is not None
+        scaled = self.module.scaler is not None
         if math.isfinite(float(loss)) and (scaled or math.isfinite(float(self.module.last_norm))):
             return
         ids = self.module.data.splits["train"].rows["id"]
@@ -191,7 +189,7 @@ class Recorder(L.Callback):
             "Lower optim.lr, lengthen the warmup, or set trainer.precision=fp32, in another run_dir."
         )
 
-    def _agreed(self, trainer: L.Trainer, due: bool) -> tuple[bool, bool]:
+    def _agreed(self, due: bool) -> tuple[bool, bool]:
         """Do all ranks stop here, and do they save? One rank's signal, and rank zero's clock, are enough."""
         received = self.stop_flag.signal is not None  # one that comes from here on is for the next step
         stops, saves = of_any_rank(self.module, received, due and self.writes)
@@ -212,12 +210,11 @@ class Recorder(L.Callback):
             return
         p = self.progress
         p.step, p.tokens, p.examples = module.step, module.tokens_done, module.examples_done
-        scaler = getattr(module.trainer.precision_plugin, "scaler", None)
         state = {
             "progress": asdict(p),
             "identity": self.identity,
             "ranks": module.trainer.world_size,
-            "scaler": scaler.state_dict() if scaler is not None else None,
+            "scaler": module.scaler.state_dict() if module.scaler is not None else None,
         }
         step, best, keep, folder = p.step, p.best_step, self.config.trainer.keep, self.run.checkpoints
 
@@ -233,9 +230,8 @@ class Recorder(L.Callback):
     def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
         self.stop_flag.install()
         self.stop_flag.steps_run = True
-        self._materialised = module.rows.up_to_date() if module.rows is not None else None
-        if self._materialised is not None:
-            self._materialised.__enter__()
+        if module.rows is not None:
+            self._evaluating.enter_context(module.rows.up_to_date())
 
     def on_test_start(self, trainer: L.Trainer, module: Any) -> None:
         self.on_validation_start(trainer, module)
@@ -243,15 +239,14 @@ class Recorder(L.Callback):
     def on_validation_batch_start(
         self, trainer: L.Trainer, module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        sharded = self.config.trainer.strategy == "fsdp"  # then every forward takes all ranks
-        module.leaving = self.stop_flag.signal is not None and not sharded
+        module.leaving = self.stop_flag.signal is not None and not module.sharded  # there, a forward takes all ranks
 
     def on_test_batch_start(self, *batch: Any) -> None:
         self.on_validation_batch_start(*batch)
 
     def _stops_evaluation(self, trainer: L.Trainer) -> bool:
         """Do the ranks leave this evaluation? The checkpoint was saved before it: the next attempt begins with it."""
-        self._leave_evaluation()
+        self._evaluating.close()
         [self.stopped] = of_any_rank(self.module, self.stop_flag.signal is not None)
         trainer.should_stop |= self.stopped
         return self.stopped
@@ -259,53 +254,51 @@ class Recorder(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         if self._stops_evaluation(trainer):
             return
-        table, scores = self._scored(module)
+        table, scores = module.scored()
         if not math.isfinite(scores["loss"]):
             raise self._divergence(f"validation loss is {scores['loss']} after step {module.step}")
         self._write_row(module.step, {f"validation/{name}": value for name, value in scores.items()})
-        value = -scores["loss"] if self.monitor == "loss" else scores.get(self.monitor)
-        if value is None:
+        self._note_best(module.step, table, scores)
+        if module.step < module.total_steps and self._ends_here(trainer, module.step, scores):
+            trainer.should_stop = True
+
+    def _note_best(self, step: int, table: Any, scores: dict[str, float]) -> None:
+        """Is this the best evaluation so far? Its predictions are kept, and of the others where that is asked for."""
+        if self.monitor not in scores:
             raise UserError(
                 f"trainer.monitor={self.monitor} is not a score of task {self.config.task}; "
                 f"it reports {', '.join(name for name in scores if '/' not in name)}."
             )
+        value = -scores[self.monitor] if self.monitor in SMALLER_IS_BETTER else scores[self.monitor]
         p = self.progress
         if self.writes and self.config.trainer.keep_predictions:
-            predictions.write(table, self.run.predictions / f"validation-{module.step:08d}.parquet")
-        if p.best_score is None or value > p.best_score:
-            p.best_score, p.best_step, p.best_scores, p.evaluations_since_best = value, module.step, scores, 0
-            if self.writes:
-                predictions.write(table, self.run.predictions / "validation.parquet")
-        else:
+            predictions.write(table, self.run.predictions / f"validation-{step:08d}.parquet")
+        is_better = p.best_score is None or value > p.best_score
+        if not is_better:
             p.evaluations_since_best += 1
+            return
+        p.best_score, p.best_step, p.best_scores, p.evaluations_since_best = value, step, scores, 0
+        if self.writes:
+            predictions.write(table, self.run.predictions / "validation.parquet")
+
+    def _ends_here(self, trainer: L.Trainer, step: int, scores: dict[str, float]) -> bool:
+        """Does training end before its last step, out of patience or because whoever is told the scores says so?"""
         patience = self.config.optim.patience
-        if patience is not None and p.evaluations_since_best >= patience and module.step < module.total_steps:
-            self.stopped_early = True
-            trainer.should_stop = True
-        if self.on_evaluation is not None and module.step < module.total_steps:
-            answer = [self.on_evaluation(module.step, scores) if self.writes else None]
+        self.stopped_early = patience is not None and self.progress.evaluations_since_best >= patience
+        if self.on_evaluation is not None:
+            answer = [self.on_evaluation(step, scores) if self.writes else None]
             if trainer.world_size > 1:  # all ranks end at this step or none does
-                dist.broadcast_object_list(answer, device=module.device)
+                dist.broadcast_object_list(answer, device=self.module.device)
             self.pruned = answer[0]
-            trainer.should_stop |= self.pruned is not None
+        return self.stopped_early or self.pruned is not None
 
     def on_test_end(self, trainer: L.Trainer, module: Any) -> None:
         if self._stops_evaluation(trainer):
             return
-        table, self.test_scores = self._scored(module)
+        table, self.test_scores = module.scored()
         if self.writes:
             self.run.refuse_if_taken_over()
             predictions.write(table, self.run.predictions / f"{module.split}.parquet")
-
-    def _leave_evaluation(self) -> None:
-        if self._materialised is not None:
-            self._materialised.__exit__(None, None, None)
-
-    def _scored(self, module: TaskModule) -> tuple[Any, dict[str, float]]:
-        """The table of predictions and its scores, which every rank computes from the same rows."""
-        table, loss = evaluation_table(module)
-        scores = predictions.score(table)
-        return table, {**scores, "loss": loss}
 
 
 def of_any_rank(module: TaskModule, *wishes: bool) -> list[bool]:
@@ -317,18 +310,14 @@ def of_any_rank(module: TaskModule, *wishes: bool) -> list[bool]:
     return [flag > 0 for flag in flags.tolist()]
 
 
-def evaluation_table(module: TaskModule) -> tuple[Any, float]:
-    """All ranks' predictions of the split just evaluated as a table, and the mean loss."""
-    gathered, loss = module.gathered_predictions()
-    split = module.data.splits[module.split]
-    columns = module.data.table(split, gathered)
-    return predictions.make_table(split, columns, module.data.scorer, module.data.score_settings()), loss
-
-
-def boundary(step: int, module: TaskModule) -> bool:
-    """Is an evaluation due after this many steps?"""
-    every = module.config.trainer.evaluate_every_steps or module.data.plan.steps_per_epoch
-    return step > 0 and (step % every == 0 or step == module.total_steps)
+def identity_of(module: TaskModule) -> dict[str, Any]:
+    """What a checkpoint must share with a run to be resumed by it."""
+    return {
+        "task": module.config.task,
+        "model": type(module.encoder.model).__name__,
+        "data": {name: split.fingerprint for name, split in module.data.splits.items()},
+        "labels": module.data.labels,
+    }
 
 
 def refuse_other_identity(saved: checkpoint.Checkpoint, identity: dict[str, Any]) -> None:

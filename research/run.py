@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import time
@@ -23,6 +24,7 @@ from research.cluster import slurm
 from research.config import Config, differences, from_dict, result_keys, to_dict
 from research.errors import InUse, UserError
 
+log = logging.getLogger("research")
 LOOKS, LOOK_SECONDS = 30, 0.5  # a file server may show a new file late
 
 
@@ -145,6 +147,10 @@ class Run:
             holder = self._lock.read().strip() or "another process"
             if not slurm.is_superseded(holder):
                 raise InUse(f"The run folder {self.path} is in use by {holder}; wait for it or stop it.") from None
+            log.warning(
+                "The run folder %s was held by %s. SLURM has lost that attempt; if it still runs, it ends by itself.",
+                self.path, holder,
+            )  # fmt: skip
             self._lock.close()
             path.unlink(missing_ok=True)  # its holder finds another name there, and leaves
             self._take_lock()
@@ -156,8 +162,8 @@ class Run:
 
     def refuse_if_taken_over(self) -> None:
         """Raise InUse when another attempt has this folder: an orphan on a lost node must not write into it."""
-        if self.holder is not None and self._held_by() != self.holder:
-            by = self._held_by() or "nobody: its lock file is gone"
+        if self.holder is not None and (by := self._held_by()) != self.holder:
+            by = by or "nobody: its lock file is gone"
             raise InUse(f"The run folder {self.path} is no longer this process's own but held by {by}.")
 
     def refuse_another_folder(self, holder: str | None) -> None:

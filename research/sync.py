@@ -112,8 +112,9 @@ def _send_until_whole(path: Path, timeout_seconds: float, attempts: int, live: b
             break
         time.sleep(min(attempt, 10))
         problem = _upload(pending if attempt else untried or pending, timeout_seconds, live)
-        if live:
+        if live:  # the next attempt at the run has a log of its own
             parts = logs_of(path)
+            pending = [part for part in parts if not is_marked(part)] or pending
         problem = problem or _missing(parts)
     if problem is not None:
         for part in pending:
@@ -142,7 +143,7 @@ def _ending(part: Log) -> str:
 
 
 def _upload(pending: list[Log], timeout_seconds: float, live: bool) -> str | None:
-    """One call of `wandb sync`; what went wrong, or None."""
+    """One call of `wandb sync`; what went wrong, or None. A run that still writes has all the time it takes."""
     which = ["beta", "sync", "--live", "--no-skip-online"] if live else ["sync", "--include-online", "--include-synced"]
     process = subprocess.Popen(
         [sys.executable, "-m", "wandb", *which, *[str(part.file) for part in pending]],
@@ -154,12 +155,17 @@ def _upload(pending: list[Log], timeout_seconds: float, live: bool) -> str | Non
         env={**os.environ, "WANDB_SILENT": "false"},
         start_new_session=True,
     )
-    try:
-        said, _ = process.communicate(timeout=timeout_seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        return f"W&B did not take it within {timeout_seconds:g} s"
+    said = None
+    while said is None:
+        writes = live and in_use(pending[0].file.parents[2])
+        try:
+            said, _ = process.communicate(timeout=timeout_seconds)
+        except subprocess.TimeoutExpired:
+            if writes:
+                continue
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return f"W&B did not take it within {timeout_seconds:g} s"
     unsent = [part for part in pending if not is_marked(part)]
     if unsent and unsent[0].exit_code is None and TORN in said:
         noted(unsent[0], "synced").touch()  # what the log holds has arrived; wandb stops at it

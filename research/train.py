@@ -1,17 +1,13 @@
-"""One path from a config to a finished run, and from a finished run to new scores and labels."""
+"""One path from a config to a finished run."""
 
 from __future__ import annotations
 
 import logging
-import math
-import os
-import resource
 import signal
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -19,7 +15,6 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
-from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from research import provenance
@@ -28,119 +23,26 @@ from research.cluster.group import Group
 from research.cluster.ranks import World
 from research.cluster.signals import STOPPED, Interrupted, StopFlag
 from research.config import Config, to_dict
-from research.console import class_table, console, score_table
-from research.cost import matrix_rate
-from research.data.source import file_sha256
+from research.console import console
 from research.data.task_data import TaskData
 from research.errors import UserError, is_outside_fault
-from research.model import checkpoint, sharding
+from research.model import checkpoint
 from research.model.encoder import Encoder, load_config, load_model, load_tokenizer
 from research.model.optim import total_steps
-from research.model.state import load_weights
-from research.model.unused import freeze_unused
 from research.recorder import OnEvaluation, Recorder, announce_resume
-from research.run import Run, replace_folder, write_json
+from research.result import finish, record_outcome, report
+from research.run import Run
 from research.tasks.base import TaskModule
 from research.tracking import Tracker
 from research.wandb_local import one_line
 
-log = logging.getLogger("research")
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-
-
-def build(
-    config: Config,
-    data: TaskData | None = None,
-    group: Group | None = None,
-    load: Callable[..., PreTrainedModel] = load_model,
-) -> TaskModule:
-    """The task's module on its data: the same weights and the same head for the same seed."""
-    task = import_module(f"research.tasks.{config.task}")
-    if config.trainer.precision == "fp16" and not torch.cuda.is_available():
-        raise UserError("trainer.precision=fp16 needs a GPU; set bf16 or fp32 here.")
-    if data is None:
-        load_config(config)  # a model that cannot serve is told before the data is tokenised
-        data = task.Data(config, load_tokenizer(config))
-        with (group or Group()).one_of_each_node_first():
-            data.open()
-    refuse_unknown_monitor(config, data)
-    own = load_config(config, data.head)
-    L.seed_everything(config.init_seed, verbose=False)
-    model = load(config, own, task.Module.auto_class)
-    embeddings: Any = model.get_input_embeddings()
-    if len(data.tokenizer) > embeddings.num_embeddings:
-        raise UserError(
-            f"The tokenizer of {config.model.name} has {len(data.tokenizer)} tokens, its model only "
-            f"{embeddings.num_embeddings}: they do not belong together."
-        )
-    encoder = Encoder(model, config.trainer.packing)
-    steps = total_steps(config.optim, data.plan.steps_per_epoch) if "train" in data.stores else 0
-    module: TaskModule = task.Module(config, encoder, data, steps)
-    data.prepare_trainer(module)
-    return module
-
-
-def refuse_unknown_monitor(config: Config, data: TaskData) -> None:
-    """Raise UserError unless the task reports the score that `trainer.monitor` names."""
-    names, monitor = (*import_module(f"research.metrics.{data.scorer}").SCORES, "loss"), config.trainer.monitor
-    if monitor is not None and monitor.split("/")[0] not in names:
-        raise UserError(
-            f"trainer.monitor={monitor} is not a score of task {config.task}; it reports {', '.join(names)}."
-        )
-
-
-def make_trainer(
-    config: Config, callbacks: list[L.Callback], loggers: list[Any], segments: int = 1, world: World | None = None
-) -> L.Trainer:
-    """Lightning as the shell: devices and precision are its part; ranks and everything recorded are ours."""
-    quiet()
-    t, world = config.trainer, world or World()
-    try:
-        strategy: Any = t.strategy
-        if strategy != "fsdp" and world.size > 1:
-            # DDP cuts its buckets anew after the first step, and so sums four ranks in another order: a resumed run
-            # would differ in the last bit. It does not when it is to look for unused parameters.
-            strategy = DDPStrategy(find_unused_parameters=True)
-        elif strategy == "fsdp":
-            strategy = ModelParallelStrategy(data_parallel_size=world.size, tensor_parallel_size=1)
-        return L.Trainer(
-            accelerator=t.accelerator,
-            devices=world.local_size,
-            num_nodes=world.nodes,
-            plugins=[Settled(world)],
-            default_root_dir=config.run_dir,
-            strategy=strategy,
-            precision=PRECISIONS[t.precision],
-            max_epochs=segments,  # an epoch of Lightning is the stretch between two evaluations
-            reload_dataloaders_every_n_epochs=1,
-            callbacks=callbacks,
-            logger=loggers or False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            inference_mode=False,
-            barebones=False,
-        )
-    except (MisconfigurationException, ValueError) as error:
-        asked = f"trainer.accelerator={t.accelerator}, devices={t.devices}, strategy={t.strategy}"
-        raise UserError(f"This machine cannot run {asked}: {' '.join(str(error).split())}") from None
-
-
-def quiet() -> None:
-    """Lightning's and torch's advice on settings that are ours."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified.*")
 
 
 def train(
     config: Config,
     group: Group | None = None,
-    make_module: Callable[..., TaskModule] = build,
+    make_module: Callable[..., TaskModule] | None = None,
     on_evaluation: OnEvaluation | None = None,
     stop_flag: StopFlag | None = None,
 ) -> int:
@@ -160,7 +62,7 @@ def train(
                 report(run.result, run)
             return 0
         with StopFlag() if stop_flag is None else nullcontext(stop_flag) as flag:
-            return _train(config, run, group, make_module, on_evaluation, flag)
+            return _train(config, run, group, make_module or build, on_evaluation, flag)
     except Interrupted:
         if writes:
             console.print("Stopped. The same command goes on from the last checkpoint.")
@@ -180,14 +82,10 @@ def _train(
     module = make_module(config, group=group)
     data, world = module.data, group.world
     writes = world.rank == 0
-    if world.size > 1 and config.trainer.strategy != "fsdp":
-        freeze_unused(module)
     tracker = Tracker(run, config) if writes else None
     newest = checkpoint.agreed(group, lambda: checkpoint.newest(run.checkpoints))
-    recorder = Recorder(run, config, identity_of(module), writes, tracker, stop_flag, newest, on_evaluation)
-    recorder.attach(module)
-    segments = math.ceil(module.total_steps / max(1, len(range(module.total_steps)[: _stretch(module)])))
-    trainer = make_trainer(config, [recorder], tracker.loggers if tracker else [], segments + 1, world)
+    recorder = Recorder(run, module, writes, tracker, stop_flag, newest, on_evaluation)
+    trainer = make_trainer(config, [recorder], tracker.loggers if tracker else [], len(module.evaluations) + 1, world)
     this_attempt: AbstractContextManager[dict[str, Any]] = nullcontext({})
     if writes:
         announce_resume(recorder, world.size)
@@ -211,20 +109,10 @@ def _train(
             tracker.finish(ended, run.provenance, table if table.is_file() else None, exit_code)
 
 
-def identity_of(module: TaskModule) -> dict[str, Any]:
-    """What a checkpoint must share with a run to be resumed by it."""
-    return {
-        "task": module.config.task,
-        "model": type(module.encoder.model).__name__,
-        "data": {name: split.fingerprint for name, split in module.data.splits.items()},
-        "labels": module.data.labels,
-    }
-
-
 def _fit(trainer: L.Trainer, module: TaskModule, recorder: Recorder, group: Group) -> tuple[int, str]:
     """All steps that are still to do, then the end of the run. Returns the exit code and how this attempt ended."""
     run, data = recorder.run, module.data
-    if recorder.pending_evaluation(module):
+    if recorder.owes_evaluation:
         trainer.validate(module, datamodule=data, verbose=False)
     if module.step < module.total_steps and not (recorder.stopped or recorder.stopped_early or recorder.pruned):
         trainer.fit(module, datamodule=data)
@@ -235,7 +123,7 @@ def _fit(trainer: L.Trainer, module: TaskModule, recorder: Recorder, group: Grou
             record_outcome(run, recorder, "pruned", recorder.pruned)
         return 0, f"pruned at step {module.step}"
     if not recorder.stopped:
-        finish(trainer, run, module.config, module, recorder, group)
+        finish(trainer, module, recorder, group)
     if not recorder.stopped:
         return 0, "finished"
     if recorder.writes:
@@ -246,13 +134,6 @@ def _fit(trainer: L.Trainer, module: TaskModule, recorder: Recorder, group: Grou
     received = recorder.stop_flag.signal
     sender = signal.Signals(received).name if received else "a signal to another rank"
     return STOPPED, f"stopped by {sender} at step {module.step}"
-
-
-def _stretch(module: TaskModule) -> int:
-    """Steps between two evaluations."""
-    if "validation" not in module.data.stores:
-        return module.total_steps
-    return module.config.trainer.evaluate_every_steps or module.data.plan.steps_per_epoch
 
 
 def announce(module: TaskModule) -> None:
@@ -271,106 +152,99 @@ def announce(module: TaskModule) -> None:
         console.print(f"optim.batch_size is more than the {len(train)} training examples: each step is the whole set.")
 
 
-def finish(
-    trainer: L.Trainer, run: Run, config: Config, module: TaskModule, recorder: Recorder, group: Group
-) -> None:
-    """Return to the best checkpoint, test it, export it, and write the result."""
-    p, data = recorder.progress, module.data
-    last_step = module.step
-    if p.best_step not in (None, module.step):
-        best_step = int(p.best_step or 0)
-        best = checkpoint.agreed(group, lambda: checkpoint.at_step(run.checkpoints, best_step))
-        if best is None:
-            raise UserError(
-                f"The best checkpoint (step {p.best_step}) is missing from {run.checkpoints} or damaged; "
-                "remove that folder, and the same command trains again."
-            )
-        load_weights(module, best)
-    data.settle(p.best_scores)
-    if "test" in data.stores:
-        trainer.test(module, datamodule=data, verbose=False)
-    if recorder.stopped:
-        return
-    model = module.encoder.model
-    weights = sharding.gathered(model, recorder.writes) if sharding.is_sharded(model) else None
-    if not recorder.writes:
-        return
-    run.refuse_if_taken_over()
-    export(module, run, weights)
-    seconds = max(p.train_seconds, 1e-9)
-    result = {
-        "task": config.task,
-        "seed": config.seed,
-        "metrics": {"validation": p.best_scores, "test": recorder.test_scores},
-        "learned": data.learned(),
-        "monitor": recorder.monitor,
-        "steps": last_step,
-        "best_step": p.best_step if p.best_step is not None else last_step,
-        "stopped_early": recorder.stopped_early,
-        "examples": module.examples_done,
-        "tokens": module.tokens_done,
-        "train_seconds": p.train_seconds,
-        "examples_per_second": module.examples_done / seconds,
-        "tokens_per_second": module.tokens_done / seconds,
-        "cost": recorder.cost(),
-        "mfu": mfu(module, p.train_seconds * trainer.world_size),
-        "peak_memory_mib": peak_memory_mib(),
-        "parameters": run.provenance.get("parameters"),
-        "batching": module.encoder.packing_note,
-        "files": {f"predictions/{path.name}": file_sha256(path) for path in sorted(run.predictions.glob("*.parquet"))},
-    }
-    write_json(run.path / "result.json", result)
-    report(result, run)
+def build(
+    config: Config,
+    data: TaskData | None = None,
+    group: Group | None = None,
+    load: Callable[..., PreTrainedModel] = load_model,
+) -> TaskModule:
+    """The task's module on its data: the same weights and the same head for the same seed."""
+    task = import_module(f"research.tasks.{config.task}")
+    if config.trainer.precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("trainer.precision=fp16 needs a GPU; set bf16 or fp32 here.")
+    if data is None:
+        data = open_data(config, group)
+    refuse_unknown_monitor(config, data)
+    own = load_config(config, data.head)
+    L.seed_everything(config.init_seed, verbose=False)
+    model = load(config, own, task.Module.auto_class)
+    embeddings: Any = model.get_input_embeddings()
+    if len(data.tokenizer) > embeddings.num_embeddings:
+        raise UserError(
+            f"The tokenizer of {config.model.name} has {len(data.tokenizer)} tokens, its model only "
+            f"{embeddings.num_embeddings}: they do not belong together."
+        )
+    encoder = Encoder(model, config.trainer.packing)
+    steps = total_steps(config.optim, data.plan.steps_per_epoch) if "train" in data.stores else 0
+    module: TaskModule = task.Module(config, encoder, data, steps)
+    data.module = module
+    return module
 
 
-def record_outcome(run: Run, recorder: Recorder, state: str, reason: str) -> None:
-    """Write what a run came to that ends without a result: pruned or failed, why, and what it cost."""
-    content = {"state": state, "reason": reason, "step": recorder.module.step, "cost": recorder.cost()}
-    write_json(run.path / "outcome.json", content)
+def open_data(config: Config, group: Group | None = None) -> TaskData:
+    """The task's data, opened and tokenised, by one rank of each node first."""
+    load_config(config)  # a model that cannot serve is told before the data is tokenised
+    data: TaskData = import_module(f"research.tasks.{config.task}").Data(config, load_tokenizer(config))
+    with (group or Group()).one_of_each_node_first():
+        data.open()
+    return data
 
 
-def export(module: TaskModule, run: Run, weights: dict[str, torch.Tensor] | None = None) -> None:
-    """The best weights, tokenizer and config as `from_pretrained` reads them; a sharded model's `weights` gathered."""
-
-    def fill(folder: Path) -> None:
-        model = module.encoder.model
-        model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
-        try:
-            with module.rows.up_to_date() if module.rows is not None else nullcontext():
-                model.save_pretrained(folder, state_dict=weights)
-        except SafetensorError as error:  # a full disk
-            raise OSError(str(error)) from error
-        module.data.tokenizer.save_pretrained(folder)
-
-    replace_folder(run.model, fill)
+def refuse_unknown_monitor(config: Config, data: TaskData) -> None:
+    """Raise UserError unless the task reports the score that `trainer.monitor` names."""
+    names, monitor = (*import_module(f"research.metrics.{data.scorer}").SCORES, "loss"), config.trainer.monitor
+    if monitor is not None and monitor.split("/")[0] not in names:
+        raise UserError(
+            f"trainer.monitor={monitor} is not a score of task {config.task}; it reports {', '.join(names)}."
+        )
 
 
-def mfu(module: TaskModule, device_seconds: float) -> float:
-    """Model FLOPs utilisation (Chowdhery et al. 2022): useful operations of training over what the devices could do
-    in their measured matrix rate."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[module.config.trainer.precision]
-    done = module.flops_per_token * module.tokens_done
-    return done / max(device_seconds, 1e-9) / matrix_rate(module.device, dtype)
+def make_trainer(
+    config: Config, callbacks: list[L.Callback], loggers: list[Any], segments: int = 1, world: World | None = None
+) -> L.Trainer:
+    """Lightning as the shell: devices and precision are its part; ranks and everything recorded are ours."""
+    quiet()
+    t, world = config.trainer, world or World()
+    try:
+        strategy: Any = t.strategy
+        if strategy == "fsdp":
+            strategy = ModelParallelStrategy(data_parallel_size=world.size, tensor_parallel_size=1)
+        elif world.size > 1:
+            # Some parameters get no gradient, such as a pooler whose output nothing reads: DDP would wait for it. And
+            # unless it looks for them, it cuts its buckets anew after the first step and sums four ranks in another
+            # order: a resumed run would differ in the last bit.
+            strategy = DDPStrategy(find_unused_parameters=True)
+        return L.Trainer(
+            accelerator=t.accelerator,
+            devices=world.local_size,
+            num_nodes=world.nodes,
+            plugins=[Settled(world)],
+            default_root_dir=config.run_dir,
+            strategy=strategy,
+            precision=PRECISIONS[t.precision],
+            max_epochs=segments,  # an epoch of Lightning is the stretch between two evaluations
+            reload_dataloaders_every_n_epochs=1,
+            callbacks=callbacks,
+            logger=loggers or False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            inference_mode=False,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        asked = f"trainer.accelerator={t.accelerator}, devices={t.devices}, strategy={t.strategy}"
+        raise UserError(f"This machine cannot run {asked}: {' '.join(str(error).split())}") from None
 
 
-def peak_memory_mib() -> int:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() // 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
-
-def report(result: dict[str, Any], run: Run) -> None:
-    """The short table a run ends with."""
-    metrics = result["metrics"]
-    console.print(score_table(metrics))
-    classes = class_table(metrics["test"] or metrics["validation"])
-    if classes is not None:
-        console.print(classes)
-    console.print(
-        f"{result['examples']:,} examples in {result['train_seconds']:.1f} s "
-        f"({result['examples_per_second']:.0f} examples/s, {result['tokens_per_second']:.0f} tokens/s)"
-    )
-    console.print(f"Run folder: {os.path.relpath(run.path)}")
+def quiet() -> None:
+    """No advice of Lightning's and torch's on settings that are ours."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified.*")
 
 
 def show(config: Config) -> None:

@@ -20,11 +20,25 @@ WORDS = [
 ]  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Side by side, a process takes whole files, which share what they prepare; one takes all of the cluster."""
     for item in items:
         group = "slurm" if "slurm" in getattr(item, "fixturenames", ()) else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Without its groups pytest-xdist would bring up a cluster in every process, silently."""
+    if "PYTEST_XDIST_WORKER" in os.environ and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("pytest-xdist 3.8 sees no groups under this pytest: take that of constraints.txt")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have measured (`record_property`), from all processes."""
+    for report in terminalreporter.getreports("passed"):
+        for name, figure in report.user_properties:
+            terminalreporter.write_line(f"{name}: {figure}")
 
 
 @pytest.fixture(scope="session")
@@ -123,12 +137,19 @@ def _question(i: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def experiments(tmp_path_factory: pytest.TempPathFactory, task_data: dict[str, dict[str, str]]) -> dict[str, Path]:
-    """For each task an experiment of 30 steps, each logged, with dropout; run it with `attempts.Attempt`."""
+def forkserver(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The process that every `attempts.Attempt` is forked from."""
     from tests import attempts
 
+    attempts.prepare(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def experiments(
+    tmp_path_factory: pytest.TempPathFactory, task_data: dict[str, dict[str, str]], forkserver: None
+) -> dict[str, Path]:
+    """For each task an experiment of 30 steps, each logged, with dropout; run it with `attempts.Attempt`."""
     folder = tmp_path_factory.mktemp("experiments")
-    attempts.prepare(folder / "cache")
     make_tiny_model(folder / "model", hidden_size=128, intermediate_size=256)
     settings = {
         "model": {"name": str(folder / "model")},

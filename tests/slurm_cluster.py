@@ -5,8 +5,10 @@ Needs Debian's packages slurm-wlm and munge (scripts/system_packages.sh), but no
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
+import random
 import re
 import shutil
 import signal
@@ -87,22 +89,29 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *PLACES]))
 
 
-def has_freezer() -> bool:
-    """May this process track others by cgroups, as most clusters do? Else SLURM follows the tree of processes."""
+def take_freezer() -> int | None:
+    """A hold on the cgroups by which most clusters tell a job's processes; None where this process may not, or another
+    cluster of this machine does: they are named by node, user and job, so one would end the jobs of the other."""
     probe = Path("/sys/fs/cgroup/freezer/research_tests")
     try:
-        probe.mkdir()
+        probe.mkdir(exist_ok=True)
         probe.rmdir()
+        held = os.open(probe.parent, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return False
-    return True
+        return None
+    return held
 
 
 class Cluster:
-    """Started and stopped by `with`; `environment` is that of a user of it."""
+    """Started and stopped by `with`; `environment` is that of a user of it.
 
-    def __init__(self, proctrack: str) -> None:
-        self.proctrack = proctrack
+    It tells a job's processes by cgroups where it can, else, and if it is told to, by ancestry (linuxproc).
+    """
+
+    def __init__(self, proctrack: str | None = None) -> None:
+        self.freezer = take_freezer() if proctrack is None else None
+        self.proctrack = proctrack or ("linuxproc" if self.freezer is None else "cgroup")
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # a socket's path must be short
         self.folder.chmod(0o755)
         self.conf = self.folder / "slurm.conf"
@@ -116,6 +125,7 @@ class Cluster:
             self._start("munged", "--foreground", f"--socket={self.folder}/munge.socket", *self._munge_files())
             self._until(lambda: (self.folder / "munge.socket").exists())
             self._start("slurmctld", "-D")
+            self._until(lambda: self._answers("scontrol", "ping"))
             for number in range(1, NODES + 1):
                 self.start_node(f"node{number}")
             idle = ("sinfo", "-h", "-N", "-p", "main,frail,alone,high", "-t", "idle")
@@ -138,6 +148,8 @@ class Cluster:
                 daemon.kill()
         for pid in self.processes():
             kill(pid, signal.SIGKILL)
+        if self.freezer is not None:
+            os.close(self.freezer)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def says(self, *command: str, cwd: Path | None = None, **extra: str) -> str:
@@ -170,9 +182,11 @@ class Cluster:
         return [pid for pid, environment in environments() if wanted <= environment]
 
     def logs(self) -> str:
-        """The ends of the daemons' logs."""
-        files = [self.folder / "slurmctld.log", *sorted(self.folder.glob("slurmd.*.log"))]
-        return "".join(f"\n== {file.name}\n{file.read_text()[-1500:]}" for file in files if file.exists())
+        """The ends of the daemons' logs; what matters most comes last."""
+        statuses = {name: self.daemons[name].poll() for name in reversed(self.daemons)}
+        names = sorted(statuses, key=lambda name: (statuses[name] is not None, not name.startswith("node")))
+        ends = {name: "\n".join(read(f"{self.folder}/{name}.out").splitlines()[-4:]) for name in names}
+        return "".join(f"\n== {name}, exit code {statuses[name]}\n{end}" for name, end in ends.items())
 
     def _configure(self) -> None:
         for name in ("state", "spool"):
@@ -200,6 +214,9 @@ class Cluster:
                 [program(what) or what, *arguments], env=clean, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 start_new_session=True, cwd="/",
             )  # fmt: skip
+
+    def _answers(self, *command: str) -> bool:
+        return subprocess.run(command, env=self.environment, capture_output=True, timeout=60).returncode == 0
 
     def _until(self, holds: Callable[[], bool], timeout_seconds: float = 60) -> None:
         deadline = time.monotonic() + timeout_seconds
@@ -253,11 +270,11 @@ class Job:
             time.sleep(0.2)
         return state
 
-    def ranks(self, **variables: str) -> list[int]:
+    def ranks(self) -> list[int]:
         """The Python processes that srun has started for it, in the order of their ranks; no workers of theirs."""
         number = self.shown()["JobId"]
         found = {}
-        for pid in self.cluster.processes(SLURM_JOB_ID=number, **variables):
+        for pid in self.cluster.processes(SLURM_JOB_ID=number):
             rank = rank_of(pid)
             if rank is not None:
                 found[rank] = pid
@@ -327,7 +344,9 @@ def free_port() -> int:
 
 def free_ports(count: int) -> int:
     """The first of so many consecutive ports that are free and that the kernel does not hand out by itself."""
-    for first in range(31000, 32700 - count, count):
+    firsts = list(range(20000, 32700 - count, count))
+    random.shuffle(firsts)  # another cluster may be looking for its ports at this moment
+    for first in firsts:
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:

@@ -15,13 +15,17 @@ import pytest
 from research.cli import main
 from research.run import Run
 from tests.attempts import Attempt
-from tests.conftest import make_tiny_model
+from tests.conftest import make_tiny_model, write_jsonl
 
 GOOD = "".join(json.dumps({"text": f"good film {i}", "label": "ab"[i % 2]}) + "\n" for i in range(8))
 SENTENCES = '{"tokens": ["Anna", "in"], "tags": ["B-PER", "O"]}\n' * 8
 
 
 NO_ANSWER: dict[str, list[Any]] = {"text": [], "answer_start": []}
+
+
+def tagged(*tags: Any) -> dict[str, list[Any]]:
+    return {"tokens": ["a"] * len(tags), "tags": list(tags)}
 
 
 def question(**changed: Any) -> str:
@@ -36,8 +40,10 @@ class Command:
         self.folder, self.model, self.capsys = folder, model, capsys
         self.run = folder / "run"
 
-    def file(self, name: str, content: str | bytes) -> Path:
+    def file(self, name: str, content: str | bytes | list[dict[str, Any]]) -> Path:
         path = self.folder / name
+        if isinstance(content, list):
+            return write_jsonl(path, content)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return path
 
@@ -124,22 +130,21 @@ def test_an_empty_split(command: Command) -> None:
     ("task", "content", "place", "fragment"),
     [
         ("sentiment", '{"text": "a", "label": "b"}\n{"text": \n', "line 2, column 1", "not JSON"),
-        ("sentiment", '{"txt": "a", "label": "b"}\n', "", "no column 'text' for the field 'text'"),
-        ("sentiment", '{"txt": "a", "label": "b"}\n', "", "data.columns.text: txt"),
-        ("sentiment", '{"text": "a"}\n', "", "no column 'label'"),
-        ("sentiment", '{"text": "a", "label": "b"}\n{"text": "a"}\n', "line 2", "'label' is null or missing"),
-        ("sentiment", '{"text": 3, "label": "b"}\n', "", "'text' holds int64; write text"),
-        ("sentiment", '{"text": "a", "label": 0.5}\n', "", "'label' holds double"),
-        ("sentiment", '{"text": "a", "label": ""}\n', "line 1", "an empty label"),
         ("sentiment", b'{"text": "a", "label": "b"}\n{"text": "M\xfc"}\n', "line 2", "byte 12 (0xfc) is not"),
-        ("sentiment", '{"id": 1, "text": "a", "label": "b"}\n' * 2, "", "the id '1' stands in line 1 and line 2"),
-        ("ner", '{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a", "b"], "tags": ["O"]}\n', "line 2", "2 tokens"),
-        ("ner", '{"tokens": "a b", "tags": "O O"}\n', "", "'tokens' holds string, not lists"),
-        ("ner", '{"tokens": ["a"], "tags": [1]}\n', "", "'tags' holds list<item: int64>; write lists of text"),
-        ("ner", '{"tokens": [3], "tags": ["O"]}\n', "", "'tokens' holds list<item: int64>; write lists of text"),
-        ("ner", '{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a"], "tags": ["PER"]}\n', "line 2", "'PER' is not a"),
-        ("ner", '{"tokens": ["a"], "tags": ["S-X"]}\n{"tokens": ["a"], "tags": ["U-X"]}\n', "", "and ['U'] (BILOU)"),
-        ("ner", '{"tokens": [], "tags": []}\n', "", "no split has a value in 'tags'"),
+        ("sentiment", [{"txt": "a", "label": "b"}], "", "are txt, label; map one with `data.columns.text: txt`"),
+        ("sentiment", [{"text": "a"}], "", "no column 'label'"),
+        ("sentiment", [{"text": "a", "label": "b"}, {"text": "a"}], "line 2", "'label' is null or missing"),
+        ("sentiment", [{"text": 3, "label": "b"}], "", "'text' holds int64; write text"),
+        ("sentiment", [{"text": "a", "label": 0.5}], "", "'label' holds double"),
+        ("sentiment", [{"text": "a", "label": ""}], "line 1", "an empty label"),
+        ("sentiment", [{"id": 1, "text": "a", "label": "b"}] * 2, "", "the id '1' stands in line 1 and line 2"),
+        ("ner", [tagged("O"), {"tokens": ["a", "b"], "tags": ["O"]}], "line 2", "2 tokens"),
+        ("ner", [{"tokens": "a b", "tags": "O O"}], "", "'tokens' holds string, not lists"),
+        ("ner", [tagged(1)], "", "'tags' holds list<item: int64>; write lists of text"),
+        ("ner", [{"tokens": [3], "tags": ["O"]}], "", "'tokens' holds list<item: int64>; write lists of text"),
+        ("ner", [tagged("O"), tagged("PER")], "line 2", "'PER' is not a"),
+        ("ner", [tagged("S-X"), tagged("U-X")], "", "and ['U'] (BILOU)"),
+        ("ner", [{"tokens": [], "tags": []}], "", "no split has a value in 'tags'"),
         ("qa", question() + question(answers={"text": ["Bergen"], "answer_start": [8]}), "line 2", "'Bergen' does not"),
         ("qa", question(answers={"text": ["Oslo"], "answer_start": []}), "line 1", "1 answers but 0 answer_start"),
         ("qa", question(answers=[{"text": "Oslo", "answer_start": 8}]), "", '{"text": ["Oslo"], "answer_start": [17]}'),
@@ -147,7 +152,9 @@ def test_an_empty_split(command: Command) -> None:
         ("qa", question(context=["Anna", "in", "Oslo"]), "", "'context' holds list<item: string>; write text"),
     ],
 )  # fmt: skip
-def test_a_faulty_row(command: Command, task: str, content: str | bytes, place: str, fragment: str) -> None:
+def test_a_faulty_row(
+    command: Command, task: str, content: str | bytes | list[dict[str, Any]], place: str, fragment: str
+) -> None:
     path = command.file("train.jsonl", content)
     sentence = command.refused(task, path)
     assert fragment in sentence

@@ -33,8 +33,8 @@ def test_training_flops_by_hand() -> None:
     assert rates.training_flops(1000, 2, 8, [3, 5]) == 6 * 1000 * 8 + 12 * 2 * 8 * (9 + 25)
 
 
-def test_matrix_rate_is_a_rate() -> None:
-    assert 1e8 < rates.matrix_rate(64, 64, 128, seconds=0.01) < 1e16
+def test_layer_rate_is_a_rate() -> None:
+    assert 1e8 < rates.layer_rate(64, 64, 128, seconds=0.01) < 1e16
 
 
 def test_steady_rate_leaves_the_warm_up_out_and_weighs_by_duration() -> None:

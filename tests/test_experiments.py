@@ -129,7 +129,7 @@ BUILT: dict[str, tuple[dict[str, int], list[str], int]] = {
     "qa/squad.yaml": ({"train": 12, "validation": 6}, [], 3),
     "qa/squad_v2.yaml": ({"train": 12, "validation": 6}, [], 2),
     "qa/cmrc2018.yaml": ({"train": 12, "validation": 6}, [], 2),
-    "quickstart/sentiment.yaml": ({"train": 220, "validation": 60, "test": 60}, ["negative", "positive"], 0),
+    "quickstart/sentiment.yaml": ({"train": 560, "validation": 100, "test": 100}, ["negative", "positive"], 0),
     "quickstart/ner.yaml": (
         {"train": 218, "validation": 56, "test": 56},
         ["O", *(f"{p}-{kind}" for p in "BI" for kind in ("LOC", "MISC", "ORG", "PER"))],

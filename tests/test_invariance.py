@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from research.cli import main
-from tests.conftest import write_jsonl
+from tests.conftest import make_tiny_model, write_jsonl
 
 pytestmark = pytest.mark.slow
 STEPS = 16  # of 3 examples: the last step of an epoch has 1, and on 4 ranks one always has none
@@ -198,6 +198,17 @@ def test_two_ranks(bench: Bench, task: str) -> None:
     other = ("trainer.packing=false", "trainer.sparse_embedding=false") if task == "ner" else ()
     got = bench.run_ranks(task, 2, "trainer.tokens_per_microbatch=40", *other)
     assert_same_up_to_rounding(got, bench.reference(task))
+
+
+def test_two_ranks_train_what_one_rank_trains(bench: Bench, tmp_path: Path) -> None:
+    """A model with parameters that no loss reaches: DDP would wait for their gradients for ever."""
+    model = make_tiny_model(tmp_path / "layoutlm", "layoutlm", max_2d_position_embeddings=32)
+    one, two = bench.run("ner", f"model.name={model}"), bench.run_ranks("ner", 2, f"model.name={model}")
+    assert_same_up_to_rounding(two, one)
+    unused = {name: w for name, w in load_file(model / "model.safetensors").items() if "pooler" in name}
+    assert len(unused) == 2
+    for name, weight in unused.items():
+        assert torch.equal(two.weights[f"layoutlm.{name}"], weight), name
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -124,6 +124,18 @@ def test_train_seconds_accumulate_over_attempts(train: Train, monkeypatch: pytes
     assert [tried["resumed_from_step"] for tried in run.provenance["attempts"]] == [None, 13, 17]
 
 
+def test_the_best_calibration_error_is_the_smallest(train: Train) -> None:
+    code, run = train(
+        "sentiment", "trainer.monitor=calibration_error", "trainer.evaluate_every_steps=4", "optim.lr=2e-2",
+        "optim.schedule=constant",
+    )  # fmt: skip
+    errors = {row["step"]: row[key] for row in run.metrics() if (key := "validation/calibration_error") in row}
+    best = min(errors, key=errors.__getitem__)
+    assert code == 0 and run.result is not None and min(errors.values()) < max(errors.values())
+    assert run.result["best_step"] == best
+    assert run.result["metrics"]["validation"]["calibration_error"] == errors[best]
+
+
 def test_best_checkpoint_is_tested_and_exported(train: Train) -> None:
     """An overfitting run whose loss is best before its end; the exported model gives the predictions' probabilities."""
     code, run = train(

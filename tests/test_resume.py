@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,13 @@ def content(run: Run) -> dict[str, Any]:
     }
 
 
-def assert_same(run: Run, reference: Run) -> None:
+def assert_same(run: Run, reference: Run, steps: int = STEPS, evaluated: Sequence[int] = (10, 20, 30)) -> None:
     found, expected = content(run), content(reference)
-    assert found["result"] == expected["result"]
-    assert found["metrics"] == expected["metrics"]
-    assert found["predictions"] == expected["predictions"]
-    assert found["weights"] == expected["weights"]
+    for part in ("result", "metrics", "predictions", "weights"):
+        assert found[part] == expected[part], part
     rows = expected["metrics"]
-    assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, STEPS + 1))
-    assert [row["step"] for row in rows if "validation/loss" in row] == [10, 20, 30]
+    assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, steps + 1))
+    assert [row["step"] for row in rows if "validation/loss" in row] == list(evaluated)
 
 
 def command(experiment: Path, folder: Path, *overrides: str) -> list[str]:
@@ -310,9 +308,7 @@ def test_one_process_at_a_time(stopped: Path, experiments: dict[str, Path], tmp_
     assert first.wait() == 0, first.output
 
 
-def test_finished_run_says_so(
-    experiments: dict[str, Path], references: Callable[[str], Run], tmp_path: Path
-) -> None:
+def test_finished_run_says_so(experiments: dict[str, Path], references: Callable[[str], Run], tmp_path: Path) -> None:
     run = Run(shutil.copytree(references("ner").path, tmp_path / "run"))
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file() and path.name != ".lock"}
     code, output = attempt(command(experiments["ner"], run.path, "trainer.keep=5"), tmp_path / "log")

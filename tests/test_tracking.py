@@ -318,6 +318,28 @@ def test_sync_sends_offline_runs_whole(server: WandbServer, tmp_path: Path) -> N
     assert list(second.values()) == ["already sent: up to step 7"] * 2 and len(server.operations) == requests
 
 
+def test_sync_follows_a_run_that_writes_for_longer_than_an_upload_may_take(
+    server: WandbServer, tmp_path: Path
+) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from tests.test_tracking import *\n"
+        "run, config = open_run(Path(sys.argv[1]), 'offline')\n"
+        "run = Run.open(config); tracker = Tracker(run, config); print('on', flush=True)\n"
+        "for step in range(50):\n"
+        "    run.log(step, {'x': step / 4}); tracker.log(step, {'x': step / 4}); time.sleep(0.2)\n"
+        "tracker.finish(RESULT, PROVENANCE, None, 0); run.close()"
+    )
+    folder = tmp_path / "run"
+    place = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, env=place) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"on\n"
+        assert sync([folder], timeout_seconds=6, attempts=1, workers=1)[folder].startswith("still running: ")
+        outcome = sync([folder], timeout_seconds=6, attempts=1, workers=1, live=True)[folder]
+        assert process.wait(20) == 0
+    assert outcome == "sent: up to step 49, ended with exit code 0"
+    assert server.run(run_id(folder)).by_step[49]["x"] == 49 / 4
+
+
 def test_sync_sends_what_wandb_never_recorded(server: WandbServer, tmp_path: Path) -> None:
     """metrics.jsonl and result.json are the truth: from them alone W&B gets the whole run."""
     run, _ = open_run(tmp_path / "run", "offline")

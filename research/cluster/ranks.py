@@ -35,11 +35,6 @@ class World:
     launcher: str | None = None  # srun or torchrun; None: this process was started by itself
 
 
-def global_rank() -> int:
-    """The rank of this process; 0 for one started by hand."""
-    return started().rank
-
-
 def started(environment: Mapping[str, str] = os.environ) -> World:
     """The ranks as whoever started this process laid them out; for one started by itself, it alone."""
     if "RANK" in environment and "WORLD_SIZE" in environment:

@@ -35,11 +35,6 @@ class MicroBatch:
         return len(self.positions)
 
     @cached_property
-    def starts(self) -> Tensor:
-        """(N,) index of the first token of each sequence."""
-        return torch.from_numpy(np.cumsum(self.lengths) - self.lengths).to(self.positions.device)
-
-    @cached_property
     def unfolded(self) -> Tensor:
         """(N, L) index of each token, or T where a shorter sequence has ended."""
         inside = np.arange(int(self.lengths.max()))

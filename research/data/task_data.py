@@ -52,6 +52,7 @@ class TaskData(L.LightningDataModule):
         self.labels: list[str] = []
         self.tested = "test"  # the split that testing runs over
         self.class_weights: NDArray[np.float64] | None = None
+        self.module: Any = None  # a TaskModule: it knows where training stands and how micro-batches are cut
 
     @abstractmethod
     def collect(self, splits: Sequence[Split]) -> list[str]:
@@ -173,10 +174,6 @@ class TaskData(L.LightningDataModule):
             ) from None
         columns = [name for name in self.token_columns if name in encoded.column_names]
         return Store(encoded, columns, self.window_columns)
-
-    def prepare_trainer(self, module: Any) -> None:
-        """Learn from the module where training stands and how micro-batches are cut."""
-        self.module = module
 
     @property
     def plan(self) -> StepPlan:

@@ -27,6 +27,12 @@ def warmup_steps(optim: OptimConfig, total: int) -> int:
     return int(optim.warmup_ratio * total) if optim.warmup_steps is None else optim.warmup_steps
 
 
+def evaluation_steps(every: int | None, steps_per_epoch: int, total: int) -> list[int]:
+    """The steps after which a run is evaluated: `every` so many, or after each epoch, and at its end."""
+    every = every or steps_per_epoch
+    return [*range(every, total, every), total]
+
+
 def learning_rate(optim: OptimConfig, step: int, total: int) -> float:
     """The rate of optimiser step `step` (from 0): linear warmup, then the schedule to zero at `total`.
 

@@ -55,7 +55,7 @@ def is_finite(module: TaskModule) -> bool:
 def load_weights(module: TaskModule, saved: Checkpoint) -> None:
     """Put a checkpoint's weights, and the embedding's row state, into the module."""
     tensors = settled(saved.tensors(), module)
-    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    weights = below("model.", tensors)
     expected = unshared_state(module.encoder.model)
     wrong = sorted(k for k in expected if k not in weights or weights[k].shape != expected[k].shape)
     if wrong:
@@ -64,7 +64,7 @@ def load_weights(module: TaskModule, saved: Checkpoint) -> None:
         )
     sharding.load(module.encoder.model, weights)
     if module.rows is not None:
-        module.rows.load_optimizer_state({k[5:]: v for k, v in tensors.items() if k.startswith("rows.")})
+        module.rows.load_optimizer_state(below("rows.", tensors))
 
 
 def load_optimizer(module: TaskModule, saved: Checkpoint) -> None:
@@ -72,16 +72,19 @@ def load_optimizer(module: TaskModule, saved: Checkpoint) -> None:
     tensors = settled(saved.tensors(), module)
     optimizer: Any = module.optimizers()
     for name, parameter in module.named_parameters():
-        prefix = f"optimizer.{name}."
-        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        state = below(f"optimizer.{name}.", tensors)
         if state:
             optimizer.optimizer.state[parameter] = {
                 k: sharding.like(v, parameter) if v.shape == parameter.shape else v.to(parameter.device)
                 for k, v in state.items()
             }
-    scaler = getattr(module.trainer.precision_plugin, "scaler", None)
-    if scaler is not None and saved.state["scaler"]:
-        scaler.load_state_dict(saved.state["scaler"])
+    if module.scaler is not None and saved.state["scaler"]:
+        module.scaler.load_state_dict(saved.state["scaler"])
+
+
+def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def settled(tensors: dict[str, Tensor], module: TaskModule) -> dict[str, Tensor]:
@@ -102,6 +105,6 @@ def settled(tensors: dict[str, Tensor], module: TaskModule) -> dict[str, Tensor]
     rows = RowEmbedding(
         nn.Embedding.from_pretrained(tensors[f"model.{name}"]), optim.beta1, optim.beta2, optim.eps, optim.weight_decay
     )
-    rows.load_optimizer_state({k[5:]: v for k, v in tensors.items() if k.startswith("rows.")})
+    rows.load_optimizer_state(below("rows.", tensors))
     weight, m, v = rows.dense()
     return kept | {f"model.{name}": weight, **dict(zip(dense, (m, v, torch.tensor(float(rows.steps))), strict=True))}

@@ -19,6 +19,7 @@ import numpy as np
 
 from research.config import all_keys, result_keys
 from research.errors import UserError
+from research.metrics import SMALLER_IS_BETTER
 from research.report.records import Record, status_counts
 
 SEEDS = ("seed", "seed_init", "seed_order")
@@ -135,9 +136,10 @@ def best_trial(trials: Sequence[Record]) -> list[Record]:
         by_trial.setdefault(record.path.parent, []).append(record)
 
     def mean(runs: list[Record]) -> float:
-        scores = [run.scores("validation").get(run.monitor) for run in runs]
+        scores = [run.scores("validation").get(run.chosen_by) for run in runs]
         known = [score for score in scores if score is not None]
-        return float(np.mean(known)) if len(known) == len(runs) else -np.inf
+        sign = -1 if runs[0].chosen_by in SMALLER_IS_BETTER else 1
+        return sign * float(np.mean(known)) if len(known) == len(runs) else -np.inf
 
     best = max(by_trial.values(), key=mean)
     return best if mean(best) > -np.inf else list(trials)

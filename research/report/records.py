@@ -17,6 +17,7 @@ import yaml
 
 from research.config import Config, ModelConfig
 from research.errors import UserError
+from research.metrics import SMALLER_IS_BETTER
 from research.run import Run
 
 Status = Literal["finished", "unfinished", "pruned", "failed"]
@@ -64,11 +65,16 @@ class Record:
         return next((folder for folder in folders if (folder / "sweep.yaml").is_file()), None)
 
     @property
+    def chosen_by(self) -> str:
+        """The score that chose the checkpoint."""
+        return str((self.result or {}).get("monitor") or self.config["trainer"]["monitor"] or self.monitor)
+
+    @property
     def monitor(self) -> str:
-        """The score that chose the checkpoint; where that was the loss, the task's first score."""
+        """The score that chose the checkpoint; where that was one to minimise, the task's first score."""
         scores = self.scores("validation") or self.scores("test")
         monitor = (self.result or {}).get("monitor")
-        if monitor in scores and monitor != "loss":
+        if monitor in scores and monitor not in SMALLER_IS_BETTER:
             return str(monitor)
         return next((name for name in ("accuracy", "f1") if name in scores), "f1")
 

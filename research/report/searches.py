@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from research.errors import UserError
+from research.metrics import SMALLER_IS_BETTER
 from research.report.groups import flat, shown
 from research.report.records import Record
 
@@ -49,8 +50,7 @@ class Search:
 
     @property
     def maximises(self) -> bool:
-        default = "minimize" if self.metric == "loss" else "maximize"
-        return (self.asked.get("direction") or default) == "maximize"
+        return self.metric not in SMALLER_IS_BETTER
 
     @property
     def sampler(self) -> str:
@@ -89,7 +89,7 @@ def read(folder: Path, runs: Sequence[Record]) -> Search:
         asked = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    metric = str(asked.get("metric") or runs[0].monitor).removeprefix("validation/")
+    metric = str(asked.get("metric") or runs[0].chosen_by).removeprefix("validation/")
     table = folder / "trials.parquet"
     told = {row["number"]: row for row in pq.read_table(table).to_pylist()} if table.is_file() else {}
     members: dict[int, list[Record]] = {}

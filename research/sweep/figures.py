@@ -9,6 +9,7 @@ parallel_coordinates   every complete trial as a line through its parameters
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from matplotlib.figure import Figure
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
+from research.metrics import SMALLER_IS_BETTER
 from research.report import records
 from research.report.figures import style, sweep_map
 from research.report.groups import shown
@@ -64,7 +66,7 @@ def best_so_far(search: Search) -> Figure:
     minutes = hours[-1] < 1
     spent = hours * 60 if minutes else hours
     scores = np.array([t.value if t.state == TrialState.COMPLETE else math.nan for t in ended], dtype=np.float64)
-    better = np.fmin if search.metric == "loss" else np.fmax
+    better = np.fmin if search.metric in SMALLER_IS_BETTER else np.fmax
     axes.plot(spent, scores, "o", color=style.GREY, label="trial")
     axes.step(spent, better.accumulate(scores), where="post", color=style.COLOURS[0], label="best so far")
     axes.set(xlabel=f"device {'minutes' if minutes else 'hours'}", ylabel=_label(search))
@@ -79,8 +81,12 @@ def _label(search: Search) -> str:
 def importance(search: Search) -> dict[str, float]:
     """Share of each parameter in what makes trials good (PED-ANOVA, Watanabe et al. 2023); none where it is unclear."""
     try:
-        found = search.patience(lambda: get_param_importances(search.study, evaluator=PedAnovaImportanceEvaluator()))
-    except (ValueError, RuntimeError):  # too few trials, or all alike
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            found = search.patience(
+                lambda: get_param_importances(search.study, evaluator=PedAnovaImportanceEvaluator())
+            )
+    except (ValueError, RuntimeError, UserWarning):  # too few trials, or all alike
         return {}
     return found if len(found) >= 2 else {}
 
@@ -98,7 +104,8 @@ def parallel_coordinates(search: Search, trials: Sequence[FrozenTrial]) -> Figur
     figure, axes = style.new(2.3)
     keys = list(search.sweep.space)
     scores = np.array([t.value for t in trials], dtype=np.float64)
-    colours = ScalarMappable(Normalize(scores.min(), scores.max() + 1e-12), style.SEQUENTIAL)
+    bright_is_good = style.SEQUENTIAL + ("_r" if search.metric in SMALLER_IS_BETTER else "")
+    colours = ScalarMappable(Normalize(scores.min(), scores.max() + 1e-12), bright_is_good)
     for trial, score in [*zip(trials, scores, strict=True)][::-1]:
         heights = [height(search, key, trial.params.get(key)) for key in keys]
         axes.plot(range(len(keys)), heights, color=colours.to_rgba(score), linewidth=0.7)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from research.config import Config
-from research.model.optim import total_steps, warmup_steps
+from research.model.optim import evaluation_steps, total_steps, warmup_steps
 from research.sweep.space import Space, corners
 from research.sweep.sweepfile import with_values
 
@@ -42,5 +42,4 @@ def horizon(space: Space, base: Config, examples: int) -> Horizon:
 def evaluations(base: Config, examples: int) -> list[int]:
     """The steps after which a run of the experiment itself is evaluated."""
     per_epoch = -(-examples // base.optim.batch_size)
-    total, every = total_steps(base.optim, per_epoch), base.trainer.evaluate_every_steps or per_epoch
-    return sorted({*range(every, total + 1, every), total})
+    return evaluation_steps(base.trainer.evaluate_every_steps, per_epoch, total_steps(base.optim, per_epoch))

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from research.config import Config, to_dict
 from research.console import console
+from research.metrics import SMALLER_IS_BETTER
 from research.run import written_whole
 from research.sweep.claims import newest
 from research.sweep.study import Search
@@ -50,7 +51,7 @@ def best(search: Search) -> FrozenTrial | None:
 def ranked(search: Search) -> list[FrozenTrial]:
     """The complete trials, best first."""
     complete = [t for t in search.trials() if t.state == TrialState.COMPLETE and t.value is not None]
-    sign = 1 if search.metric == "loss" else -1
+    sign = 1 if search.metric in SMALLER_IS_BETTER else -1
     return sorted(complete, key=lambda t: (sign * (t.value or 0.0), t.number))
 
 

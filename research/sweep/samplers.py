@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,6 @@ from optuna.pruners import (
 )
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
 
-from research.errors import UserError
 from research.sweep.space import at, shuffled_grid
 from research.sweep.sweepfile import PrunerConfig, SweepConfig
 
@@ -66,8 +64,6 @@ def make_sampler(sweep: SweepConfig, number: int) -> BaseSampler:
         case "gp":
             return GPSampler(seed=seed, n_startup_trials=startup)
         case "cma-es":
-            if find_spec("cmaes") is None:
-                raise UserError("sampler.name=cma-es needs the package cmaes: pip install cmaes.")
             return CmaEsSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
     with _no_warnings():  # that `group` is experimental
         return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=conditional)

@@ -31,6 +31,7 @@ from research.wandb_local import one_line
 T = TypeVar("T")
 UNREACHABLE = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, OSError)
 LONGEST_PAUSE_SECONDS = 5.0
+HICCUP_SECONDS = 0.5  # not worth a word: a connection made again, tables that another worker has just made
 
 
 class StorageLost(UserError):
@@ -47,19 +48,20 @@ class Patience:
         self.wait_seconds, self.stopped = wait_seconds, stopped
 
     def __call__(self, call: Callable[[], T]) -> T:
-        deadline, pause = 0.0, 0.1
+        began, pause, told = 0.0, 0.1, False
         while True:
             try:
                 answer = call()
             except UNREACHABLE as error:
-                said = one_line(error.__cause__ or error)
-                if not deadline:
-                    deadline = time.monotonic() + self.wait_seconds
+                said, now = one_line(error.__cause__ or error), time.monotonic()
+                began = began or now
+                if now - began > HICCUP_SECONDS and not told:
+                    told = True
                     console.print(
                         f"The sweep's storage does not answer ({said}): waiting up to {self.wait_seconds:g} s.",
                         markup=False,
                     )
-                elif time.monotonic() > deadline:
+                if now - began > self.wait_seconds:
                     raise StorageLost(
                         f"The sweep's storage has not answered for {self.wait_seconds:g} s ({said}); nothing is lost: "
                         "start the worker again when it is back."
@@ -69,7 +71,7 @@ class Patience:
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:
-                if deadline:
+                if told:
                     console.print("The sweep's storage answers again.")
                 return answer
 

@@ -23,6 +23,7 @@ from research.cluster.signals import Interrupted, StopFlag
 from research.config import Config, differences, result_keys, to_dict
 from research.console import console
 from research.errors import UserError
+from research.metrics import SMALLER_IS_BETTER
 from research.run import written_whole
 from research.sweep.claims import Claim, Claims
 from research.sweep.samplers import enqueued, make_sampler, trials_asked
@@ -55,8 +56,7 @@ def identity(sweep: SweepConfig, base: Config, metric: str) -> dict[str, Any]:
 
 
 def direction(metric: str) -> Literal["minimize", "maximize"]:
-    """Only a loss is better when smaller."""
-    return "minimize" if metric == "loss" else "maximize"
+    return "minimize" if metric in SMALLER_IS_BETTER else "maximize"
 
 
 class Search:

@@ -85,7 +85,7 @@ class SweepConfig:
     folder: str | None = None  # null: runs/sweeps/<name>
     settings: dict[str, Any] = field(default_factory=dict)  # keys of the experiment, for all trials
     metric: str | None = None  # of the validation data; null: what chooses the best checkpoint
-    direction: Literal["maximize", "minimize"] | None = None  # null: minimize for loss, else maximize
+    direction: Literal["maximize", "minimize"] | None = None  # null: the metric's own; no other is taken
     space: dict[str, Parameter] = field(default_factory=dict)  # key of the experiment: what it may be
     enqueue: list[dict[str, Any]] = field(default_factory=list)  # parameters of the first trials
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -181,6 +181,8 @@ def _settle(sweep: SweepConfig, path: Path) -> None:
 def _check(sweep: SweepConfig, origin: str) -> None:
     """Raise UserError with every impossible value at once."""
     b, s, p = sweep.budget, sweep.storage, sweep.pruner
+    too_few = p.name == "wilcoxon" and 0.5 ** len(sweep.seeds) >= p.p_threshold
+    ends, grid = any((b.trials, b.hours, b.device_hours)), sweep.sampler.name == "grid"
     rules: list[tuple[bool, str, Any, str]] = [
         (bool(sweep.space), "space", {}, "must name at least one key of the experiment"),
         (len(sweep.seeds) >= 1, "seeds", sweep.seeds, "must name at least one seed"),
@@ -189,18 +191,8 @@ def _check(sweep: SweepConfig, origin: str) -> None:
         (0 <= sweep.sampler.seed < 2**32, "sampler.seed", sweep.sampler.seed, "must be from 0 below 2**32"),
         (p.reduction_factor >= 2, "pruner.reduction_factor", p.reduction_factor, "must be at least 2"),
         (0 < p.p_threshold < 1, "pruner.p_threshold", p.p_threshold, "must be between 0 and 1"),
-        (
-            p.name != "wilcoxon" or 0.5 ** len(sweep.seeds) < p.p_threshold,
-            "seeds",
-            sweep.seeds,
-            f"are too few for pruner.name=wilcoxon to reach p < {p.p_threshold}: add seeds",
-        ),
-        (
-            any((b.trials, b.hours, b.device_hours)) or sweep.sampler.name == "grid",
-            "budget",
-            {},
-            "must say trials, hours or device_hours",
-        ),
+        (not too_few, "seeds", sweep.seeds, f"are too few for pruner.name=wilcoxon (p < {p.p_threshold}): add seeds"),
+        (ends or grid, "budget", {}, "must say trials, hours or device_hours"),
         (
             s.dead_after_seconds >= 2 * s.heartbeat_seconds,
             "storage.dead_after_seconds",
@@ -208,17 +200,10 @@ def _check(sweep: SweepConfig, origin: str) -> None:
             "must be at least twice storage.heartbeat_seconds",
         ),
         (
-            sweep.sampler.name != "grid" or not sweep.enqueue,
+            not (grid and sweep.enqueue),
             "enqueue",
             sweep.enqueue,
             "goes without sampler.name=grid, which has every point already",
-        ),
-        (sweep.metric != "loss" or sweep.direction != "maximize", "direction", "maximize", "cannot go with loss"),
-        (
-            sweep.metric in (None, "loss") or sweep.direction != "minimize",
-            "direction",
-            "minimize",
-            "goes with loss alone: every other score is better when larger",
         ),
     ]
     positive = {

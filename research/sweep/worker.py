@@ -16,6 +16,7 @@ from research.cluster.signals import STOPPED, Interrupted, StopFlag
 from research.config import Config, from_dict
 from research.console import console
 from research.errors import Diverged, UserError
+from research.metrics import SMALLER_IS_BETTER
 from research.sweep import figures, results
 from research.sweep.bench import Bench
 from research.sweep.horizon import evaluations, horizon
@@ -60,7 +61,7 @@ def settled_base(sweep: SweepConfig) -> Config:
     if sweep.direction not in (None, direction(str(base.trainer.monitor))):
         raise UserError(
             f"direction={sweep.direction} does not go with metric={base.trainer.monitor}: "
-            "loss is minimized, every other score is better when larger."
+            f"{' and '.join(SMALLER_IS_BETTER)} are minimized, every other score is maximized."
         )
     return base
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import asdict
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -18,9 +17,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 from research.cluster.group import Group
 from research.config import Config
 from research.data.task_data import TaskData
-from research.model.encoder import load_config, load_model, load_tokenizer
+from research.model.encoder import load_model
 from research.tasks.base import TaskModule
-from research.train import build
+from research.train import build, open_data
 
 MOST = 4  # kept of each kind, the newest
 
@@ -42,11 +41,7 @@ class Workshop:
         weights = (config.optim.class_weights, config.optim.balance_classes)
         key = json.dumps([config.task, {**shared, "num_workers": 0}, weights])
         if key not in self._data:
-            load_config(config)  # a model that cannot serve is told before the data is tokenised
-            opened: TaskData = import_module(f"research.tasks.{config.task}").Data(config, load_tokenizer(config))
-            with (group or Group()).one_of_each_node_first():
-                opened.open()
-            _keep(self._data, key, opened)
+            _keep(self._data, key, open_data(config, group))
         own = copy.copy(self._data[key])
         own.config = config
         return own

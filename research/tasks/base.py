@@ -12,11 +12,13 @@ from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
+import pyarrow as pa
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from research import predictions
 from research.config import Config
 from research.data.pack import MicroBatch, StepItem, pack
 from research.data.plan import Indices, micro_batches
@@ -24,7 +26,7 @@ from research.data.task_data import TaskData
 from research.errors import UserError
 from research.model import sharding
 from research.model.encoder import Encoder
-from research.model.optim import clip, learning_rate, make_optimizer, use_row_embedding
+from research.model.optim import clip, evaluation_steps, learning_rate, make_optimizer, use_row_embedding
 
 
 class TaskModule(L.LightningModule):
@@ -64,6 +66,17 @@ class TaskModule(L.LightningModule):
         weight = None if weights is None else torch.from_numpy(weights).to(logits)
         return F.cross_entropy(logits, targets, weight, reduction="sum", ignore_index=-100, label_smoothing=smoothing)
 
+    @property
+    def scaler(self) -> Any:
+        """Scales fp16's loss, so that small gradients do not vanish; None for the other precisions."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    @property
+    def flops_per_token(self) -> float:
+        """Useful operations of training on a token: 6 per weight of the layers; attention scores left out."""
+        table = self.encoder.model.get_input_embeddings().weight.numel()  # type: ignore[operator]
+        return 6.0 * (sum(p.numel() for p in self.encoder.parameters()) - table)
+
     def configure_model(self) -> None:
         if self.device_mesh is not None and not sharding.is_sharded(self.encoder.model):
             sharding.shard(self.encoder.model, self.device_mesh["data_parallel"])
@@ -71,12 +84,17 @@ class TaskModule(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return make_optimizer(self, self.config.optim)
 
+    @property
+    def evaluations(self) -> list[int]:
+        """The steps after which the module is evaluated; training runs from each to the next."""
+        if "validation" not in self.data.stores:
+            return [self.total_steps]
+        every, per_epoch = self.config.trainer.evaluate_every_steps, self.data.plan.steps_per_epoch
+        return evaluation_steps(every, per_epoch, self.total_steps)
+
     def segment(self) -> range:
         """The steps up to the next evaluation."""
-        every = self.config.trainer.evaluate_every_steps or self.data.plan.steps_per_epoch
-        if "validation" not in self.data.stores:
-            return range(self.step, self.total_steps)
-        return range(self.step, min(self.total_steps, (self.step // every + 1) * every))
+        return range(self.step, min((end for end in self.evaluations if end > self.step), default=self.total_steps))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if isinstance(batch, StepItem):
@@ -100,9 +118,8 @@ class TaskModule(L.LightningModule):
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         if leaf is not None:
             gradients.append(self._share(leaf))
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is not None:
-            scaler.unscale_(optimizer.optimizer)
+        if self.scaler is not None:
+            self.scaler.unscale_(optimizer.optimizer)
         self.last_norm = clip(gradients, self.config.optim.max_grad_norm)
         optimizer.step()
         if self.rows is not None:
@@ -110,12 +127,6 @@ class TaskModule(L.LightningModule):
         self.step = item.step + 1
         self.tokens_done += item.tokens
         self.examples_done += item.examples
-
-    @property
-    def flops_per_token(self) -> float:
-        """Useful operations of training on a token: 6 per weight of the layers; attention scores left out."""
-        table = self.encoder.model.get_input_embeddings().weight.numel()  # type: ignore[operator]
-        return 6.0 * (sum(p.numel() for p in self.encoder.parameters()) - table)
 
     def _backward(self, item: StepItem) -> Tensor:
         """Gradients of the summed loss over the global batch's targets. Returns this rank's share of that loss."""
@@ -216,13 +227,20 @@ class TaskModule(L.LightningModule):
     def split(self) -> str:
         return self.data.tested if self.trainer.testing else "validation"
 
+    def scored(self) -> tuple[pa.Table, dict[str, float]]:
+        """The predictions table of the split just evaluated, and its scores with the loss; the same on every rank."""
+        gathered, loss = self.gathered_predictions()
+        split, data = self.data.splits[self.split], self.data
+        table = predictions.make_table(split, data.table(split, gathered), data.scorer, data.score_settings())
+        return table, {**predictions.score(table), "loss": loss}
+
     def gathered_predictions(self) -> tuple[dict[int, dict[str, Any]], float]:
         """The predictions of all ranks and the mean loss over all targets; the same on every rank."""
         parts: list[Any] = [(self.predictions, self.eval_loss)]
         if self.trainer.world_size > 1:
             parts = [None] * self.trainer.world_size
             dist.all_gather_object(parts, (self.predictions, self.eval_loss))
-        merged = {row: prediction for predictions, _ in parts for row, prediction in predictions.items()}
+        merged = {row: prediction for part, _ in parts for row, prediction in part.items()}
         losses = np.array([loss for _, loss in parts], dtype=np.float64).sum(0)
         return merged, float(losses[0] / max(losses[1], 1e-9))
 

@@ -38,7 +38,9 @@ class Data(TaskData):
         columns: Columns = defaultdict(list)
         limit = self.config.data.max_length
         for text, choices, label in zip(*(rows[name] for name in self.fields), strict=True):
-            pairs = self.tokenizer([text] * len(choices), choices, truncation=True, max_length=limit)
+            pairs = self.tokenizer(
+                [text] * len(choices), choices, truncation=True, max_length=limit, return_attention_mask=False
+            )
             for name in ("input_ids", "token_type_ids"):
                 if name in pairs:
                     columns[name].append(list(chain.from_iterable(pairs[name])))

@@ -78,6 +78,7 @@ class Data(TaskData):
             max_length=limit,
             stride=overlap,
             return_overflowing_tokens=True,
+            return_attention_mask=False,
         )
         windows = group(tokens["overflow_to_sample_mapping"], len(rows["tokens"]))
         words = [words_shown_best([tokens.word_ids(w) for w in mine]) for mine in windows]

@@ -75,6 +75,7 @@ class Data(TaskData):
             stride=min(self.config.data.stride, room // 2),
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
+            return_attention_mask=False,
         )
         answers = [answer_span(rows, i) for i in range(len(questions))]
         columns: Columns = {name: [[] for _ in questions] for name in (*self.token_columns, "windows", "start", "end")}

@@ -33,7 +33,9 @@ class Data(TaskData):
         ids = {label: i for i, label in enumerate(self.labels)}
         pairs = zip(rows["text"], rows.get("text_pair", [None] * len(rows["text"])), strict=True)
         texts = [(text, pair) if pair else text for text, pair in pairs]
-        tokens = self.tokenizer(texts, truncation=True, max_length=self.config.data.max_length)
+        tokens = self.tokenizer(
+            texts, truncation=True, max_length=self.config.data.max_length, return_attention_mask=False
+        )
         kept = {name: tokens[name] for name in self.token_columns if name in tokens}
         return {
             **kept,

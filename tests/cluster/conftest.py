@@ -15,7 +15,7 @@ import pytest
 from research.run import Run
 from tests import attempts
 from tests.conftest import make_tiny_model
-from tests.slurm_cluster import Cluster, Job, free_port, has_freezer, missing
+from tests.slurm_cluster import Cluster, Job, free_port, missing
 
 ROOT = Path(__file__).parents[2]
 STEPS, EVALUATED = 200, [60, 120, 180, 200]
@@ -29,7 +29,7 @@ def slurm() -> Iterator[Cluster]:
         if os.environ.get("CI_REQUIRES_SLURM") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
-    with Cluster("cgroup" if has_freezer() else "linuxproc") as cluster:
+    with Cluster() as cluster:
         yield cluster
 
 
@@ -105,21 +105,5 @@ class Project:
 
 
 @pytest.fixture(scope="session")
-def project(
-    slurm: Cluster, task_data: dict[str, dict[str, str]], tmp_path_factory: pytest.TempPathFactory
-) -> Project:
+def project(slurm: Cluster, task_data: dict[str, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(slurm, tmp_path_factory.mktemp("project"), task_data["sentiment"])
-
-
-FIGURES = pytest.StashKey[dict[str, str]]()
-
-
-@pytest.fixture
-def figures(request: pytest.FixtureRequest) -> dict[str, str]:
-    """What a test has measured, by its name; shown when all have run."""
-    return request.config.stash.setdefault(FIGURES, {})
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for name, figure in config.stash.get(FIGURES, {}).items():
-        terminalreporter.write_line(f"SLURM {name}: {figure}")

@@ -98,5 +98,3 @@ def test_no_rank_outlives_the_command(tmp_path: Path) -> None:
     while any(is_alive(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-

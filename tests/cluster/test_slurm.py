@@ -1,10 +1,12 @@
 """Jobs on a real SLURM end with the bits of a run that nothing interrupts, or with the sentence that says why not.
 
-Every test drives a job of its own. They are all started at once, for mostly they wait; a test waits for its own.
+Every test drives a job of its own, four at a time, for mostly they wait; a test waits for its own. SLURM tells a job's
+processes by cgroups where it may, else by ancestry; `tracked_by_ancestry` is the other way on a machine that has both.
 """
 
 from __future__ import annotations
 
+import copy
 import random
 import signal
 import threading
@@ -20,33 +22,38 @@ import pytest
 from research.model import checkpoint
 from research.run import Run
 from tests.cluster.conftest import EVALUATED, STEPS, Project
-from tests.slurm_cluster import Job, is_alive, is_pending, kill
-from tests.test_resume import content, last_step
+from tests.slurm_cluster import Cluster, Job, is_alive, is_pending, kill
+from tests.test_resume import assert_same, last_step
 
 pytestmark = pytest.mark.slow
 AT_ONCE = 4
-Scenario = Callable[[Project], str]
+LEAST_REQUEUES = 30  # in all, none of which may lose anything
+Outcome = tuple[int, str]  # requeues after which nothing was lost, and what else is worth knowing
+Scenario = Callable[[Project], Outcome]
 
 
-def assert_same(run: Run, reference: Run) -> None:
-    found, expected = content(run), content(reference)
-    for part in ("result", "metrics", "predictions", "weights"):
-        assert found[part] == expected[part], part
-    rows = found["metrics"]
-    assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, STEPS + 1))
-    assert [row["step"] for row in rows if "validation/loss" in row] == EVALUATED
+def assert_finished(job: Job, run: Run, reference: Run, requeues: int) -> int:
+    """Completed, as often requeued, the same bits; and every attempt in the record with its job and its end.
 
-
-def assert_finished(job: Job, run: Run, reference: Run, requeues: int) -> None:
-    """Completed, as often requeued, the same bits; and every attempt in the record with its job and its end."""
+    Returns the requeues.
+    """
     assert job.wait() == "COMPLETED", job.said
     assert job.restarts == requeues
-    assert_same(run, reference)
+    assert_same(run, reference, STEPS, EVALUATED)
     attempts = run.provenance["attempts"]
     assert {attempt["slurm"]["job"] for attempt in attempts} == {job.shown()["JobId"]}
     numbers = [attempt["slurm"]["attempt"] for attempt in attempts]
     assert numbers == sorted(set(numbers)) and numbers[-1] == requeues + 1
     assert attempts[-1]["ended"] == "finished" and all(attempt["ended"] for attempt in attempts)
+    return requeues
+
+
+def assert_goes_on(project: Project, run: Run, ranks: int = 1) -> str:
+    """The same command, submitted once more, ends with the same bits. Returns what its job said."""
+    job = project.submit(run, f"--nodes={ranks}")
+    assert job.wait() == "COMPLETED", job.said
+    assert_same(run, project.reference(ranks), STEPS, EVALUATED)
+    return job.said
 
 
 def running(job: Job, run: Run, attempt: int) -> None:
@@ -105,35 +112,34 @@ def straggling(job: Job, rank: int) -> Iterator[None]:
         thread.join()
 
 
-# --- scenarios: each returns its figures
+# --- scenarios
 
 
-def two_nodes(project: Project) -> str:
+def two_nodes(project: Project) -> Outcome:
     run, began = project.run("two_nodes"), time.monotonic()
     job = project.submit(run, "--nodes=2")
     job.until(lambda: last_step(run) >= 1)
     first_step = time.monotonic() - began
-    assert_finished(job, run, project.reference(2), requeues=0)
+    requeues = assert_finished(job, run, project.reference(2), requeues=0)
     assert run.provenance["attempts"][0]["ranks"] == 2
     assert run.provenance["attempts"][0]["slurm"]["nodes"] == "node[1-2]"
-    return f"{first_step:.1f} s from sbatch to the first step"
+    return requeues, f"{first_step:.1f} s from sbatch to the first step"
 
 
-def four_ranks_on_a_node(project: Project) -> str:
+def four_ranks_on_a_node(project: Project) -> Outcome:
     """Under a job name that keeps Lightning from seeing SLURM."""
     run = project.run("four_ranks")
     job = project.submit(run, "--ntasks-per-node=4", "--job-name=interactive")
     advanced(job, run, 1, 10)
     stopped(job, 1, "--batch", "--signal=USR1")
-    assert_finished(job, run, project.reference(4), requeues=1)
-    return "1 requeue"
+    return assert_finished(job, run, project.reference(4), requeues=1), ""
 
 
 def is_running(job: Job) -> bool:
     return job.state == "RUNNING"
 
 
-def four_seeds(project: Project) -> str:
+def four_seeds(project: Project) -> Outcome:
     """Of an array, two tasks are requeued, one of which has the array's own id as its job's; the others go on."""
     first = project.sbatch("--array=0-3", "SLURM/seeds.sbatch", project.experiment)
     jobs = [project.job(f"{first.id}_{seed}") for seed in range(4)]
@@ -152,10 +158,10 @@ def four_seeds(project: Project) -> str:
     for seed in range(4):
         reference = project.reference(1, f"seed={seed}")
         assert_finished(jobs[seed], runs[seed], reference, requeues=int(seed in chosen))
-    return f"2 requeues, of tasks {sorted(chosen)}; task {of_the_array} has the array's id"
+    return len(chosen), f"of tasks {sorted(chosen)}; task {of_the_array} has the array's id"
 
 
-def time_limit(project: Project) -> str:
+def time_limit(project: Project) -> Outcome:
     """Three minutes, and USR1 one to two minutes before: twice the run stands still until it comes."""
     run = project.run("time_limit")
     job = project.submit(run, "--time=3", "--job-name=bash")
@@ -164,40 +170,34 @@ def time_limit(project: Project) -> str:
         with frozen(job.ranks()):
             job.until(lambda: any(is_pending(pid, signal.SIGUSR1) for pid in job.ranks()))
         requeued(job, attempt)
-    assert_finished(job, run, project.reference(1), requeues=2)
+    job.cluster.says("scontrol", "update", f"JobId={job.id}", "TimeLimit=60")  # a slow machine would meet it again
+    requeues = assert_finished(job, run, project.reference(1), requeues=2)
     ends = [attempt["ended"] for attempt in run.provenance["attempts"]]
     assert [end.startswith("stopped by SIGUSR1 at step ") for end in ends] == [True, True, False]
-    return "2 requeues"
+    return requeues, ""
 
 
-def preempt(project: Project, nodes: str) -> None:
-    """A job that has the right of way on some nodes."""
-    project.sbatch("--partition=high", f"--nodelist={nodes}", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
-
-
-def preempted_at_once(project: Project) -> str:
-    run = project.run("preempted_at_once")
-    job = project.submit(run, "--partition=low0", "--exclusive")
+def preempted(project: Project, run: Run, partition: str, nodes: int) -> int:
+    """A job of another partition has the right of way, and rank 1, if there is one, lags."""
+    job = project.submit(run, f"--partition={partition}", f"--nodes={nodes}", "--exclusive")
     advanced(job, run, 1, 10)
-    preempt(project, "node7")
-    requeued(job, 1)
-    assert_finished(job, run, project.reference(1), requeues=1)
-    return "1 requeue"
-
-
-def preempted_after_grace(project: Project) -> str:
-    """TERM comes to the tasks alone, 20 s before the end: to exit with 0 would be to be done."""
-    run = project.run("preempted_after_grace")
-    job = project.submit(run, "--partition=low20", "--nodes=2", "--exclusive")
-    advanced(job, run, 1, 10)
-    preempt(project, "node[8-9]")
+    way = ("--partition=high", f"--nodelist={job.shown()['NodeList']}", "--exclusive")
+    project.sbatch(*way, "--output=/dev/null", "--wrap=sleep 2")
     with straggling(job, rank=1):
         requeued(job, 1)
-    assert_finished(job, run, project.reference(2), requeues=1)
-    return "1 requeue"
+    return assert_finished(job, run, project.reference(nodes), requeues=1)
 
 
-def cancelled(project: Project) -> str:
+def preempted_at_once(project: Project) -> Outcome:
+    return preempted(project, project.run("preempted_at_once"), "low0", nodes=1), ""
+
+
+def preempted_after_grace(project: Project) -> Outcome:
+    """TERM comes to the tasks alone, 20 s before the end: to exit with 0 would be to be done."""
+    return preempted(project, project.run("preempted_after_grace"), "low20", nodes=2), ""
+
+
+def cancelled(project: Project) -> Outcome:
     """A cancelled job saves and does not come back; submitted again, it goes on."""
     run = project.run("cancelled")
     job = project.submit(run)
@@ -208,13 +208,11 @@ def cancelled(project: Project) -> str:
     assert (job.state, job.restarts) == ("CANCELLED", 0)
     ended, step = run.provenance["attempts"][0]["ended"], last_step(run)
     assert ended == f"stopped by SIGTERM at step {step}"
-    again = project.submit(run)
-    assert again.wait() == "COMPLETED" and f"Resuming {run.path} at step {step}." in again.said, again.said
-    assert_same(run, project.reference(1))
-    return ended
+    assert f"Resuming {run.path} at step {step}." in assert_goes_on(project, run)
+    return 0, ended
 
 
-def often_signalled(project: Project) -> str:
+def often_signalled(project: Project) -> Outcome:
     """Fourteen stops at random moments, by signals to the tasks, or to the script, which passes it on."""
     run, rng, requeues = project.run("often_signalled"), random.Random(0), 14
     job = project.submit(run, overrides=("data.num_workers=2",))
@@ -227,10 +225,10 @@ def often_signalled(project: Project) -> str:
             time.sleep(rng.uniform(0, 1))
         stopped(job, attempt, *ways[attempt % 3])
     assert_finished(job, run, project.reference(1), requeues)
-    return f"{requeues} requeues, {len(run.provenance['attempts'])} attempts that came to train"
+    return requeues, f"{len(run.provenance['attempts'])} attempts came to train"
 
 
-def straggler(project: Project) -> str:
+def straggler(project: Project) -> Outcome:
     """A rank that lags by 0.4 s, and loader workers: the ranks still stop at one step."""
     run, requeues = project.run("straggler"), 5
     job = project.submit(run, "--nodes=2", "--ntasks-per-node=1", overrides=("data.num_workers=2",))
@@ -239,11 +237,25 @@ def straggler(project: Project) -> str:
         with straggling(job, rank=1):
             job.cluster.says("scancel", "--batch", "--signal=USR1", job.id)
             requeued(job, attempt)
-    assert_finished(job, run, project.reference(2), requeues)
-    return f"{requeues} requeues"
+    return assert_finished(job, run, project.reference(2), requeues), ""
 
 
-def lost_nodes(project: Project) -> str:
+def tracked_by_ancestry(project: Project) -> Outcome:
+    """Where cgroups do not tell a job's processes, a signal to a task comes to its loader workers too."""
+    if project.cluster.proctrack == "linuxproc":
+        return 0, "as all scenarios here, for there are no cgroups"
+    with Cluster("linuxproc") as cluster:
+        elsewhere, requeues = copy.copy(project), 3
+        elsewhere.cluster = cluster
+        run = elsewhere.run("tracked_by_ancestry")
+        job = elsewhere.submit(run, "--output=tracked_by_ancestry.log", overrides=("data.num_workers=2",))
+        for attempt in range(1, requeues + 1):
+            advanced(job, run, attempt, 5)
+            stopped(job, attempt, "--signal=USR1")
+        return assert_finished(job, run, project.reference(1), requeues), ""
+
+
+def lost_nodes(project: Project) -> Outcome:
     """The slurmd of rank 1's node dies, then the power of rank 0's fails."""
     run = project.run("lost_nodes")
     job = project.submit(run, "--partition=frail", "--nodes=2")
@@ -257,36 +269,47 @@ def lost_nodes(project: Project) -> str:
         seconds.append(f"{time.monotonic() - began:.0f}")
         running(job, run, attempt + 1)
         cluster.start_node(node)
-    assert_finished(job, run, project.reference(2), requeues=2)
+    requeues = assert_finished(job, run, project.reference(2), requeues=2)
     first, second, _ = [attempt["ended"] for attempt in run.provenance["attempts"]]
-    assert first.startswith(("lost:", "stopped by SIGTERM")) and second.startswith("lost:")  # rank 0's node was up
-    return f"2 requeues, noticed after {' and '.join(seconds)} s"
+    # Rank 0's node was up: SLURM sends rank 0 TERM, and KILL 20 s later. Rank 1, out of SLURM's reach, still answers,
+    # so both stop in order if they get to the end of their step by then.
+    assert first.startswith(("lost:", "stopped by SIGTERM at step ")) and second.startswith("lost:")
+    return requeues, f"noticed after {' and '.join(seconds)} s"
 
 
 def nodes_of(job: Job) -> list[str]:
     return job.cluster.says("scontrol", "show", "hostnames", job.shown()["NodeList"]).split()
 
 
-def orphan(project: Project) -> str:
+def orphan(project: Project) -> Outcome:
     """The whole job runs on a node that crashes: the old rank holds the folder, lives on, and may not write."""
-    run = project.run("orphan")
-    job = project.submit(run, "--partition=alone")
+    run, said = project.run("orphan"), project.folder / "orphan.0.err"
+    # What a rank says goes to slurmstepd, to srun, and into the log. The orphan's srun has ended with the old attempt,
+    # and nobody hears it; here slurmstepd writes to a file by itself. The new attempt names the orphan in any log.
+    job = project.submit(
+        run, "--partition=alone", SLURM_STDERRMODE=f"{project.folder}/orphan.%t.err", SLURM_OPEN_MODE="a"
+    )
     advanced(job, run, 1, 10)
     old, node = job.ranks(), nodes_of(job)[0]
     with frozen(old):
         job.cluster.crash(node)
         requeued(job, 1)
         advanced(job, run, 2, 20)
-    assert_finished(job, run, project.reference(1), requeues=1)
+    requeues = assert_finished(job, run, project.reference(1), requeues=1)
     deadline = time.monotonic() + 30
     while is_alive(old[0]) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not is_alive(old[0])
+    orphaned = f"process {old[0]} on {node}, SLURM job {job.id} attempt 1, since "
+    lines = said.read_text().splitlines()
+    assert sum(line.startswith(f"The run folder {run.path} was held by {orphaned}") for line in lines) == 1
+    refusal = f"research: The run folder {run.path} is no longer this process's own but held by process "
+    assert sum(line.startswith(refusal) for line in lines) == 1
     job.cluster.start_node(node)
-    return "1 requeue; the orphan has ended by itself"
+    return requeues, "the orphan has ended by itself"
 
 
-def killed_rank(project: Project) -> str:
+def killed_rank(project: Project) -> Outcome:
     """`kill -9` of one rank ends the job at once; the same command goes on."""
     run = project.run("killed_rank")
     job = project.submit(run, "--nodes=2")
@@ -296,14 +319,12 @@ def killed_rank(project: Project) -> str:
     assert job.wait(60) == "FAILED" and job.restarts == 0
     seconds = time.monotonic() - began
     assert "task 1: Killed" in job.said
-    again = project.submit(run, "--nodes=2")
-    assert again.wait() == "COMPLETED", again.said
-    assert_same(run, project.reference(2))
+    assert_goes_on(project, run, ranks=2)
     assert run.provenance["attempts"][0]["ended"]
-    return f"the job ended {seconds:.1f} s after the rank"
+    return 0, f"the job ended {seconds:.1f} s after the rank"
 
 
-def from_inside_a_job(project: Project) -> str:
+def from_inside_a_job(project: Project) -> Outcome:
     """Submitted by a rank of an array's task, which has a restart behind it: the new job requeues itself, not that."""
     run = project.run("from_inside_a_job")
     arguments = " ".join(project.arguments(run))
@@ -317,13 +338,13 @@ def from_inside_a_job(project: Project) -> str:
     job = project.job(number.read_text().strip())
     advanced(job, run, 1, 10)
     stopped(job, 1, "--signal=USR1")
-    assert_finished(job, run, project.reference(1), requeues=1)
+    requeues = assert_finished(job, run, project.reference(1), requeues=1)
     assert (outer.state, outer.restarts) == ("RUNNING", 0)
     outer.cluster.says("scancel", outer.id)
-    return "1 requeue"
+    return requeues, ""
 
 
-def full_disk(project: Project) -> str:
+def full_disk(project: Project) -> Outcome:
     """A checkpoint that does not fit any more ends the job; the one before serves when there is room again."""
     run = project.run("full_disk")
     first = project.submit(run)
@@ -337,13 +358,11 @@ def full_disk(project: Project) -> str:
     told = [line for line in full.said.splitlines() if line.startswith("research: ")]
     assert len(told) == 1 and "could not be written" in told[0] and str(run.checkpoints) in told[0], full.said
     assert checkpoint.files(run.checkpoints) == kept
-    again = project.submit(run)
-    assert again.wait() == "COMPLETED", again.said
-    assert_same(run, project.reference(1))
-    return told[0]
+    assert_goes_on(project, run)
+    return 0, told[0]
 
 
-def two_jobs_on_a_folder(project: Project) -> str:
+def two_jobs_on_a_folder(project: Project) -> Outcome:
     run = project.run("two_jobs_on_a_folder")
     first = project.submit(run)
     running(first, run, 1)
@@ -353,19 +372,18 @@ def two_jobs_on_a_folder(project: Project) -> str:
     lines = [line for line in second.said.splitlines() if line.startswith("research: ")]
     assert len(lines) == 1 and f"is in use by process {first.ranks()[0]} on node" in lines[0]
     assert f", SLURM job {first.id} attempt 1, since" in lines[0]
-    assert_finished(first, run, project.reference(1), requeues=0)
-    return "the second was refused"
+    return assert_finished(first, run, project.reference(1), requeues=0), "the second was refused"
 
 
 SCENARIOS: list[Scenario] = [
-    often_signalled, lost_nodes, orphan, time_limit, straggler, preempted_after_grace, preempted_at_once,
-    four_ranks_on_a_node, four_seeds, two_nodes, killed_rank, cancelled, from_inside_a_job, full_disk,
-    two_jobs_on_a_folder,
+    often_signalled, lost_nodes, orphan, time_limit, straggler, tracked_by_ancestry, preempted_after_grace,
+    preempted_at_once, four_ranks_on_a_node, four_seeds, two_nodes, killed_rank, cancelled, from_inside_a_job,
+    full_disk, two_jobs_on_a_folder,
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def started(project: Project, request: pytest.FixtureRequest) -> Iterator[dict[Any, Future[str]]]:
+def started(project: Project, request: pytest.FixtureRequest) -> Iterator[dict[Any, Future[Outcome]]]:
     """The chosen scenarios, each in a thread."""
     chosen = [item.callspec.params["scenario"] for item in request.session.items if hasattr(item, "callspec")
               and "scenario" in item.callspec.params]  # fmt: skip
@@ -373,11 +391,22 @@ def started(project: Project, request: pytest.FixtureRequest) -> Iterator[dict[A
         yield {scenario: threads.submit(timed, scenario, project) for scenario in chosen}
 
 
-def timed(scenario: Scenario, project: Project) -> str:
+def timed(scenario: Scenario, project: Project) -> Outcome:
     began = time.monotonic()
-    return f"{scenario(project)}; {time.monotonic() - began:.0f} s"
+    requeues, figures = scenario(project)
+    return requeues, "; ".join(filter(None, [f"{requeues} requeues", figures, f"{time.monotonic() - began:.0f} s"]))
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_job(scenario: Scenario, started: dict[Any, Future[str]], figures: dict[str, str]) -> None:
-    figures[scenario.__name__] = started[scenario].result(timeout=900)
+def test_job(
+    scenario: Scenario, started: dict[Any, Future[Outcome]], record_property: Callable[[str, object], None]
+) -> None:
+    record_property(f"SLURM {scenario.__name__}", started[scenario].result(timeout=900)[1])
+
+
+def test_requeues_in_all(started: dict[Any, Future[Outcome]], record_property: Callable[[str, object], None]) -> None:
+    if missing := [scenario.__name__ for scenario in SCENARIOS if scenario not in started]:
+        pytest.skip(f"not chosen: {', '.join(missing)}")
+    requeues = sum(outcome.result(timeout=900)[0] for outcome in started.values())
+    record_property("SLURM requeues in all", requeues)
+    assert requeues >= LEAST_REQUEUES

@@ -1,4 +1,4 @@
-"""What `research submit` hands to sbatch, and what it refuses; the jobs themselves are in test_slurm_submit.py."""
+"""What `research submit` hands to sbatch, and what it refuses; the jobs themselves are in test_slurm_refusals.py."""
 
 from __future__ import annotations
 

@@ -15,16 +15,6 @@ from research.data.formats import (
 from research.errors import UserError
 
 
-@pytest.fixture
-def file(tmp_path):
-    def write(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return str(path)
-
-    return write
-
-
 def fails(read, path, *fragments):
     """The sentence `read` refuses the file with: one line that names the file and holds every fragment."""
     with pytest.raises(UserError) as caught:

@@ -40,7 +40,6 @@ def test_pack_lays_examples_end_to_end() -> None:
     assert micro.examples.tolist() == [3, 1, 1, 0]
     assert micro.sequences["start"].tolist() == [30, 10, 11, 0]
     assert micro.positions.tolist() == [0, 1, 2, 3, 4, 0, 1, 0, 1, 2, 3, 0, 1, 2]
-    assert micro.starts.tolist() == [0, 5, 7, 11]
     assert micro.size == 14
     assert micro.layout is not None
 

@@ -1,74 +1,24 @@
+"""Rows of a data file: columns, ids, types, and the one sentence of a fault."""
+
 import json
 import os
 import subprocess
 import sys
-import time
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from research.data import hub
-from research.data.labels import collect_labels, label_text
-from research.data.source import Split, check_tagged, file_sha256, open_split
+from research.data.source import check_tagged, file_sha256
 from research.errors import UserError
-
-TEXT = {"text": "text"}
-LABELLED = {"text": "text", "label": "label"}
-TAGGED = {"tokens": "tokens", "tags": "tags"}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    folder = tmp_path / "cache"
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
-    return folder
-
-
-@pytest.fixture
-def file(tmp_path):
-    def write(name, content):
-        path = tmp_path / name
-        if isinstance(content, list):
-            content = "".join(json.dumps(row) + "\n" for row in content)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return str(path)
-
-    return write
-
-
-def opened(
-    value, fields=TEXT, *, name="train", hub_name=None, hub_config=None, hub_revision=None, **more
-) -> Split:
-    return open_split(
-        name=name,
-        value=value,
-        hub_name=hub_name,
-        hub_config=hub_config,
-        hub_revision=hub_revision,
-        fields=fields,
-        **more,
-    )
-
-
-def fails(*fragments, **arguments):
-    with pytest.raises(UserError) as caught:
-        opened(**arguments)
-    sentence = str(caught.value)
-    assert "\n" not in sentence
-    for fragment in fragments:
-        assert fragment in sentence, sentence
-    return sentence
-
+from tests.data.opening import LABELLED, TAGGED, TEXT, fails, opened
 
 # --- rows
 
 
 def test_columns_ids_and_places(file):
-    path = file(
-        "a.jsonl", '{"line": 5, "review": "good", "stars": 4}\n\n{"line": 6, "review": "bad", "stars": 1}\n'
-    )
+    path = file("a.jsonl", '{"line": 5, "review": "good", "stars": 4}\n\n{"line": 6, "review": "bad", "stars": 1}\n')
     split = opened(path, {"text": "review"}, name="validation")
     assert split.rows.column_names == ["id", "text", "__line__", "line", "stars"]
     assert split.rows[:] == {
@@ -150,9 +100,7 @@ def test_csv_stays_text(file):
 
 
 def test_a_field_of_mixed_kinds(file):
-    path = file(
-        "a.jsonl", [{"text": "a", "label": None}, {"text": "b", "label": "x"}, {"text": "c", "label": 1}]
-    )
+    path = file("a.jsonl", [{"text": "a", "label": None}, {"text": "b", "label": "x"}, {"text": "c", "label": 1}])
     assert opened(path).rows["label"][:] == [None, "x", 1]
     fails("line 3: 'label' holds a number but a text in", "line 2", value=path, fields=LABELLED)
     path = file("b.jsonl", [{"text": "a", "answers": {"text": []}}, {"text": "b", "answers": {"start": []}}])
@@ -302,176 +250,6 @@ def test_tokens_and_tags_of_different_length(file):
     check_tagged({"tokens": ["a"], "tags": ["O"]}, "here")
     with pytest.raises(UserError, match="here: 0 tokens but 1 tags"):
         check_tagged({"tokens": [], "tags": ["O"]}, "here")
-
-
-# --- hub data sets
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A data set in the hub's format with label numbers, one row unlabelled."""
-    features = datasets.Features(
-        {
-            "text": datasets.Value("string"),
-            "label": datasets.ClassLabel(names=["neg", "pos"]),
-            "tags": datasets.List(datasets.ClassLabel(names=["O", "B-X"])),
-            "tokens": datasets.List(datasets.Value("string")),
-        }
-    )
-    rows = {
-        "text": ["a", "b", "c", "d"],
-        "label": [1, 0, 1, -1],
-        "tags": [[0, 1], [], [1], [0]],
-        "tokens": [["a", "b"], [], ["c"], ["d"]],
-    }
-    data = datasets.Dataset.from_dict(rows, features=features)
-    path = tmp_path / "sets" / "mine"
-    (path / "data").mkdir(parents=True)
-    data.to_parquet(path / "data" / "train-00000-of-00001.parquet")
-    data.select([2]).to_parquet(path / "data" / "test-00000-of-00001.parquet")
-    return str(path)
-
-
-def test_hub_folder(folder):
-    split = opened("train[:75%]", {**LABELLED, **TAGGED}, hub_name=folder)
-    assert split.rows.column_names == ["id", "text", "label", "tokens", "tags"]
-    assert split.rows["label"][:] == ["pos", "neg", "pos"]
-    assert split.rows["tags"][:] == [["O", "B-X"], [], ["B-X"]]
-    assert split.rows["id"][:] == ["train-0", "train-1", "train-2"]
-    assert split.origin == f"{folder} (train[:75%])" and split.where(2) == f"{folder} (train[:75%]), row 2"
-    assert not split.lines and len(split.fingerprint) == 64
-    assert split.fingerprint == opened("train[:75%]", TEXT, hub_name=folder).fingerprint
-    assert split.fingerprint != opened("train[:50%]", TEXT, hub_name=folder).fingerprint
-    assert (
-        split.rows._fingerprint
-        == opened("train[:75%]", {**LABELLED, **TAGGED}, hub_name=folder).rows._fingerprint
-    )
-
-
-def test_hub_folder_unlabelled_row(folder):
-    fails("(train), row 3", "'label' is null", value="train", fields=LABELLED, hub_name=folder)
-    assert opened("train", LABELLED, hub_name=folder, optional=["label"]).rows["label"][3] is None
-
-
-def test_a_folder_named_like_the_split_is_no_file(folder, tmp_path, monkeypatch):
-    (tmp_path / "test").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert opened("test", hub_name=folder).rows["text"][:] == ["c"]
-
-
-def test_a_file_beside_a_hub_data_set(folder, file):
-    assert opened(file("a.jsonl", [{"text": "mine"}]), hub_name=folder).rows["text"][:] == ["mine"]
-
-
-def test_hub_faults(folder, tmp_path):
-    fails("(dev)", "Unknown split", "train", value="dev", hub_name=folder)
-    fails("BuilderConfig", "large", value="train", hub_name=folder, hub_config="large")
-    (tmp_path / "sets" / "bare").mkdir()
-    fails("bare (train)", value="train", hub_name=str(tmp_path / "sets" / "bare"))
-
-
-def test_hub_without_network(tmp_path):
-    script = (
-        "import sys, time, datasets\n"
-        "from research.data.source import open_split\n"
-        "from research.errors import UserError\n"
-        "start = time.monotonic()\n"
-        "try: open_split(name='train', value='train', hub_name='stanfordnlp/sst2', hub_config=None,"
-        " hub_revision=None, fields={'text': 'sentence'})\n"
-        "except UserError as error: print(error, time.monotonic() - start, sep='\\n')\n"
-    )
-    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
-    run = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60
-    )
-    sentence, seconds = run.stdout.splitlines()
-    assert sentence.startswith("stanfordnlp/sst2: the hub (http://127.0.0.1:9) cannot be reached")
-    assert "local file" in sentence and "`research prepare`" in sentence
-    assert float(seconds) < 5
-
-
-def test_hub_without_network_serves_what_is_cached(tmp_path, monkeypatch, cache):
-    """The cache as a download leaves it: <owner>___<name>/<configuration>/<version>/<commit>."""
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    path = cache / "someone___reviews" / "default" / "0.0.0" / commit
-    path.mkdir(parents=True)
-    data = datasets.Dataset.from_dict({"text": ["kept"]})
-    with datasets.arrow_writer.ArrowWriter(
-        path=str(path / "reviews-train.arrow"), features=data.features
-    ) as writer:
-        writer.write_table(data.data.table)
-        _, size = writer.finalize()
-    info = datasets.DatasetInfo(
-        features=data.features, builder_name="parquet", dataset_name="reviews", config_name="default",
-        splits={"train": {"name": "train", "num_examples": 1, "num_bytes": size, "dataset_name": "reviews"}},
-    )  # fmt: skip
-    info.write_to_directory(str(path))
-    monkeypatch.setattr(hub, "hub_answers", lambda: False)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    start = time.monotonic()
-    assert opened("train", hub_name="someone/reviews").rows["text"][:] == ["kept"]
-    assert opened("train", hub_name="someone/reviews", hub_revision=commit).rows["text"][:] == ["kept"]
-    other = commit[::-1]
-    fails("not of revision " + other, value="train", hub_name="someone/reviews", hub_revision=other)
-    assert time.monotonic() - start < 5
-    assert not datasets.config.HF_HUB_OFFLINE
-
-
-# --- labels
-
-
-def test_labels_are_collected_over_all_splits(file):
-    train = opened(file("a.jsonl", [{"text": "a", "label": "pos"}, {"text": "b", "label": "neg"}]), LABELLED)
-    test = opened(file("b.jsonl", [{"text": "a", "label": "mixed"}]), LABELLED, name="test")
-    unlabelled = opened(file("c.jsonl", [{"text": "a"}]), name="input")
-    assert collect_labels([train, test, unlabelled], "label", None) == ["mixed", "neg", "pos"]
-    assert collect_labels([train, unlabelled], "label", ["pos", "neg", "none"]) == ["pos", "neg", "none"]
-    with pytest.raises(UserError, match="no split has a value in 'label'"):
-        collect_labels([unlabelled], "label", None)
-
-
-def test_an_undeclared_label(file):
-    path = file("a.jsonl", [{"text": "a", "label": "neg"}, {"text": "b", "label": "positiv"}])
-    split = opened(path, LABELLED)
-    with pytest.raises(UserError) as caught:
-        collect_labels([split], "label", ["neg", "positive"])
-    assert str(caught.value).startswith(f"{path}, line 2: the label 'positiv' of 'label' is not declared")
-    assert "did you mean 'positive'?" in str(caught.value)
-
-
-def test_numbers_and_truths_become_text(file):
-    numbers = opened(file("a.jsonl", [{"text": "a", "label": n} for n in (10, 2, 1)]), LABELLED)
-    assert collect_labels([numbers], "label", None) == ["1", "2", "10"]
-    assert collect_labels([numbers], "label", ["10", "2", "1"]) == ["10", "2", "1"]
-    truths = opened(file("b.jsonl", [{"text": "a", "label": value} for value in (True, False)]), LABELLED)
-    assert collect_labels([truths], "label", None) == ["false", "true"]
-    assert [label_text(value) for value in (True, 1, "x")] == ["true", "1", "x"]
-    floats = opened(file("c.jsonl", [{"text": "a", "label": 0.5}]), LABELLED)
-    with pytest.raises(UserError, match="labels are text"):
-        collect_labels([floats], "label", None)
-
-
-def test_labels_of_tags(file):
-    split = opened(file("a.conll", "EU B-ORG\nsaid O\n\nPeter B-PER\n"), TAGGED)
-    assert collect_labels([split], "tags", None) == ["B-ORG", "B-PER", "O"]
-    with pytest.raises(UserError, match=r"line 4: the label 'B-PER'"):
-        collect_labels([split], "tags", ["O", "B-ORG"])
-    numbered = opened(file("b.jsonl", [{"tokens": ["a", "b"], "tags": [0, 3]}]), TAGGED)
-    assert collect_labels([numbered], "tags", None) == ["0", "3"]
-
-
-def test_an_empty_label(file):
-    split = opened(file("a.csv", "text,label\na,x\nb,\n"), LABELLED)
-    with pytest.raises(UserError, match="line 3: 'label' has an empty label"):
-        collect_labels([split], "label", None)
-
-
-def test_labels_of_a_million_rows():
-    rows = datasets.Dataset(pa.table({"label": pa.array([f"class {i % 7}" for i in range(1_000_000)])}))
-    split = Split(name="train", rows=rows, origin="somewhere", lines=False, fingerprint="")
-    start = time.monotonic()
-    assert len(collect_labels([split], "label", None)) == 7
-    assert time.monotonic() - start < 1
 
 
 def test_imports_stay_light():

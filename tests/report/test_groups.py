@@ -145,6 +145,19 @@ def test_trials_stand_beside_the_table_unless_alone(make_run: MakeRun, tmp_path:
     assert [run.path.name for g in group(read([tmp_path])).groups for run in g.runs] == ["final"]
 
 
+def test_the_best_trial_of_a_minimised_score_has_the_smallest(make_run: MakeRun, tmp_path: Path) -> None:
+    for number, error in enumerate((0.3, 0.1, 0.2)):
+        path = make_run(f"sweeps/lr/trials/{number:04d}/seed0", quality=0.6 + error, config={"optim.lr": 1e-5 * number})
+        result = json.loads((path / "result.json").read_text())
+        result["monitor"] = "calibration_error"
+        result["metrics"]["validation"]["calibration_error"] = error
+        (path / "result.json").write_text(json.dumps(result))
+    (tmp_path / "runs" / "sweeps" / "lr" / "sweep.yaml").write_text("sampler: random\n")
+    best = group(read([tmp_path]))
+    assert [run.path.parent.name for g in best.groups for run in g.runs] == ["0001"]
+    assert best.groups[0].metric == "accuracy"  # of the table
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

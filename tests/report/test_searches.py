@@ -44,10 +44,11 @@ def test_the_best_is_a_finished_trial(search):
     assert (search.sampler, search.pruner, search.metric, search.maximises) == ("random", "median", "accuracy", True)
 
 
-def test_a_loss_is_minimised(tmp_path):
-    folder = write_sweep(tmp_path / "lr", TRIALS[:2], metric="loss", sampler={"name": "tpe"})
+@pytest.mark.parametrize("metric", ["loss", "calibration_error"])
+def test_where_smaller_is_better_it_is_minimised(tmp_path, metric):
+    folder = write_sweep(tmp_path / "lr", TRIALS[:2], metric=metric, sampler={"name": "tpe"})
     search = searches(read([folder]))[0]
-    assert search.best.score == min(trial.score for trial in search.trials)
+    assert search.best.score == min(trial.score for trial in search.trials) and not search.maximises
     assert search.sampler == "tpe"
 
 

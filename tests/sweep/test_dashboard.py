@@ -7,17 +7,14 @@ from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
-import pytest
+from optuna_dashboard._app import create_app
+from optuna_dashboard._storage_url import get_storage
 
 from research.sweep.study import read_search
 from tests.sweep import dummy
 
 
 def test_it_lists_the_study_and_its_trials(tmp_path: Path) -> None:
-    pytest.importorskip("optuna_dashboard")
-    from optuna_dashboard._app import create_app
-    from optuna_dashboard._storage_url import get_storage
-
     sweep = dummy.sweep_in(tmp_path, 3)
     dummy.work(sweep)
     app = create_app(get_storage(str(tmp_path / "journal.log")))

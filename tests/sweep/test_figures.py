@@ -22,9 +22,13 @@ ENDS = [("COMPLETE", 0.6), ("PRUNED", None), ("COMPLETE", 0.8), ("FAIL", None), 
 
 @pytest.fixture
 def search(tmp_path: Path) -> Search:
-    sweep = dummy.sweep_in(tmp_path, len(ENDS))
+    return searched(tmp_path, "accuracy")
+
+
+def searched(folder: Path, metric: str) -> Search:
+    sweep = dummy.sweep_in(folder, len(ENDS))
     sweep.space["optim.schedule"] = Parameter(choices=["linear", "cosine"])
-    search = open_search(sweep, dummy.base(), "accuracy", False)
+    search = open_search(sweep, dummy.base(), metric, False)
     for state, value in ENDS:
         taken = search.next()
         assert taken is not None
@@ -73,6 +77,14 @@ def test_parallel_coordinates_run_over_the_searched_ranges(search: Search) -> No
     assert len(lines) == 4
     best = search.trials()[2]  # drawn last, on top
     assert lines[-1] == pytest.approx([figures.height(search, key, best.params[key]) for key in search.sweep.space])
+
+
+@pytest.mark.parametrize("metric", ["loss", "calibration_error"])
+def test_where_smaller_is_better(metric: str, tmp_path: Path) -> None:
+    search = searched(tmp_path, metric)
+    assert [trial.value for trial in results.ranked(search)] == [0.6, 0.7, 0.75, 0.8]
+    best = figures.best_so_far(search).axes[0].lines[1]
+    assert np.asarray(best.get_ydata()) == pytest.approx([0.6] * 6)
 
 
 def test_too_little_to_draw(tmp_path: Path) -> None:

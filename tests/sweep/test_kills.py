@@ -7,15 +7,9 @@ from pathlib import Path
 import pytest
 
 from research.sweep.study import read_search
-from tests import attempts
 from tests.sweep import dummy
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def forkserver(tmp_path_factory: pytest.TempPathFactory) -> None:
-    attempts.prepare(tmp_path_factory.mktemp("cache"))
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forkserver")]
 
 
 def test_a_hundred_kills_leave_the_same_search(tmp_path: Path) -> None:

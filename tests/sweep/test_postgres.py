@@ -11,16 +11,10 @@ import pytest
 from research.errors import UserError
 from research.sweep.storage import StorageLost
 from research.sweep.study import open_search, read_search
-from tests import attempts
 from tests.sweep import dummy
 from tests.sweep.conftest import Postgres
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def forkserver(tmp_path_factory: pytest.TempPathFactory) -> None:
-    attempts.prepare(tmp_path_factory.mktemp("cache"))
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forkserver")]
 
 
 def test_kills(postgres: Postgres, tmp_path: Path) -> None:

@@ -100,8 +100,6 @@ def sorted_items(point: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "cma-es"])
 def test_adaptive_samplers_learn_and_each_trial_has_a_seed_of_its_own(sampler: str) -> None:
-    if sampler == "cma-es":
-        pytest.importorskip("cmaes")
     space = {key: SPACE[key] for key in ("optim.lr", "optim.warmup_ratio")}
     sweep = sweep_of(sampler, space)
     sweep.sampler.startup_trials = 6

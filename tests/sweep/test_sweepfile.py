@@ -161,8 +161,6 @@ def test_a_trial_is_the_experiment_with_its_values(write: Write, tmp_path: Path)
         ({"seeds": [1, 1]}, [], ("seeds=[1, 1] names a seed twice",)),
         ({"seeds": []}, [], ("must name at least one seed",)),
         ({"seeds": [0, 1, 2], "pruner": {"name": "wilcoxon"}}, [], ("are too few for pruner.name=wilcoxon",)),
-        ({"metric": "loss", "direction": "maximize"}, [], ("direction=maximize cannot go with loss",)),
-        ({"metric": "f1", "direction": "minimize"}, [], ("goes with loss alone",)),
         ({"storage": {"heartbeat_seconds": 60}}, [], ("at least twice storage.heartbeat_seconds",)),
         ({"sampler": {"name": "grid"}, "enqueue": [{"optim.lr": 1e-4}]}, [], ("goes without sampler.name=grid",)),
         ({}, ["budget.trials"], ("'budget.trials' is not of the form key=value",)),
@@ -191,6 +189,10 @@ def test_missing_files(write: Write, tmp_path: Path) -> None:
 
 def test_direction_is_that_of_the_metric(write: Write) -> None:
     assert settled_base(load_sweep(write())).trainer.monitor == "accuracy"
-    assert settled_base(load_sweep(write(metric="loss"))).trainer.monitor == "loss"
+    for metric in ("loss", "calibration_error"):
+        minimized = write(metric=metric, direction="minimize")
+        assert settled_base(load_sweep(minimized)).trainer.monitor == metric
+        with pytest.raises(UserError, match=f"direction=maximize does not go with metric={metric}: loss and calib"):
+            settled_base(load_sweep(write(metric=metric, direction="maximize")))
     with pytest.raises(UserError, match="direction=minimize does not go with metric=accuracy"):
         settled_base(load_sweep(write(direction="minimize")))

@@ -107,7 +107,7 @@ def cut_by_successive_halving(trials: list[FrozenTrial], rungs: tuple[int, ...])
 
 
 def test_pruned_trials(make_sweep: MakeSweep) -> None:
-    path = make_sweep(pruner=ASHA, budget={"trials": 8}, metric="loss")
+    path = make_sweep(pruner=ASHA, budget={"trials": 8}, metric="calibration_error")
     assert main(["sweep", str(path)]) == 0
     search = search_of(path)
     pruned = [t for t in search.trials() if t.state == TrialState.PRUNED]
@@ -126,7 +126,10 @@ def test_pruned_trials(make_sweep: MakeSweep) -> None:
         reason = rows[trial.number]["reason"]
         assert reason == outcome["reason"] == trial.user_attrs["pruned"]["reason"]
         value = trial.intermediate_values[step or 0]
-        assert re.match(rf"asha at step {step}: loss {value:.4f}, the best of \d+ there is", reason)
+        told = [t.intermediate_values for t in search.trials()[: trial.number + 1]]
+        seen = [values[step] for values in told if step in values]
+        least = f"the best of {len(seen)} there is {min(seen):.4f}"
+        assert reason == f"asha at step {step}: calibration_error {value:.4f}, {least}"
         assert rows[trial.number]["steps"] == step and trial.value == value
         logged = [row for row in run.metrics() if "train/lr" in row]
         warmup = int(trial.params["optim.warmup_ratio"] * 10)  # of the whole run: its horizon is not cut

@@ -14,40 +14,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research import predictions, train
+from research import predictions
 from research.cli import main
-from research.config import load_config
 from research.data.pack import pack
 from research.errors import UserError
 from research.metrics.entities import entity_scores
 from research.run import Run
 from research.tasks.ner import characters, group, words_shown_best
 from tests.conftest import write_jsonl
+from tests.tasks.conftest import Build
 
-Build = Callable[..., Any]
 COLUMNS = "data.columns={text: text, entities: entities}"
 LONG = ["Anna", "went", "to", "Oslo", "and", "Acme", "was", "good"] * 40
 LONG_TAGS = ["B-PER", "O", "O", "B-LOC", "I-LOC", "B-ORG", "O", "O"] * 40
 
 
 @pytest.fixture
-def build(tmp_path: Path, tiny_model: Path) -> Build:
-    def built(rows: list[dict[str, Any]] | Path, *overrides: str) -> Any:
-        data = rows if isinstance(rows, Path) else write_jsonl(tmp_path / "rows.jsonl", rows)
-        path = tmp_path / "ner.yaml"
-        content = {
-            "task": "ner",
-            "model": {"name": str(tiny_model)},
-            "data": {"train": str(data), "validation": str(data), "max_length": 32, "stride": 8},
-            "optim": {"epochs": 1, "batch_size": 4, "max_steps": 1},
-            "trainer": {"precision": "fp32", "devices": 1},
-            "wandb": {"mode": "disabled"},
-            "run_dir": str(tmp_path / "run"),
-        }
-        path.write_text(json.dumps(content), encoding="utf-8")
-        return train.build(load_config(path, overrides))
-
-    return built
+def task() -> str:
+    return "ner"
 
 
 def predicted(module: Any, logits: Callable[[torch.Tensor], torch.Tensor], split: str = "validation") -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from research import predictions, train
+from research import predictions
 from research.cli import main
-from research.config import load_config
 from research.data.pack import pack
 from research.finished import evaluate
 from research.metrics.squad import cmrc_scores, squad_v2_scores
 from research.run import Run
 from research.tasks.qa import CANDIDATES, best_spans, window_loss
 from tests.conftest import write_jsonl
+from tests.tasks.conftest import Build
 
-Build = Callable[..., Any]
 WORDS = ("Anna went to Oslo with Acme and was not very good in that river city " * 12).split()
 CONTEXT = " ".join(WORDS)
 
@@ -35,23 +33,8 @@ def row(
 
 
 @pytest.fixture
-def build(tmp_path: Path, tiny_model: Path) -> Build:
-    def built(rows: list[dict[str, Any]], *overrides: str) -> Any:
-        data = write_jsonl(tmp_path / "rows.jsonl", rows)
-        content = {
-            "task": "qa",
-            "model": {"name": str(tiny_model)},
-            "data": {"train": str(data), "validation": str(data), "max_length": 32, "stride": 8},
-            "optim": {"max_steps": 2, "batch_size": 4, "lr": 1e-3},
-            "trainer": {"precision": "fp32", "devices": 1},
-            "wandb": {"mode": "disabled"},
-            "run_dir": str(tmp_path / "run"),
-        }
-        path = tmp_path / "qa.yaml"
-        path.write_text(json.dumps(content), encoding="utf-8")
-        return train.build(load_config(path, overrides))
-
-    return built
+def task() -> str:
+    return "qa"
 
 
 # --- the best span

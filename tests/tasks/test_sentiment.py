@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +10,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from research import predictions, train
+from research import predictions
 from research.cli import main
-from research.config import load_config
 from research.data.pack import pack
 from research.run import Run
-from tests.conftest import write_jsonl
-
-Build = Callable[..., Any]
+from tests.tasks.conftest import Build
 
 
 @pytest.fixture
-def build(tmp_path: Path, tiny_model: Path) -> Build:
-    def built(rows: list[dict[str, Any]], *overrides: str) -> Any:
-        data = write_jsonl(tmp_path / "rows.jsonl", rows)
-        content = {
-            "task": "sentiment",
-            "model": {"name": str(tiny_model)},
-            "data": {"train": str(data), "validation": str(data), "max_length": 16},
-            "optim": {"max_steps": 2, "batch_size": 4},
-            "trainer": {"precision": "fp32", "devices": 1},
-            "wandb": {"mode": "disabled"},
-            "run_dir": str(tmp_path / "run"),
-        }
-        path = tmp_path / "sentiment.yaml"
-        path.write_text(json.dumps(content), encoding="utf-8")
-        return train.build(load_config(path, overrides))
-
-    return built
+def task() -> str:
+    return "sentiment"
 
 
 def encoded(module: Any, split: str = "train") -> tuple[list[list[int]], list[list[int]]]:
@@ -59,10 +39,10 @@ def test_texts_and_pairs_are_encoded_as_the_tokenizer_does(build: Build) -> None
     ]
     module = build(rows)
     tokenizer = module.data.tokenizer
-    expected = [tokenizer(r["text"], r["text_pair"], truncation=True, max_length=16)["input_ids"] for r in rows]
+    expected = [tokenizer(r["text"], r["text_pair"], truncation=True, max_length=32)["input_ids"] for r in rows]
     ids, labels = encoded(module)
     assert ids == expected and labels == [[0], [1], [0], [1]]
-    assert max(map(len, ids)) == 16
+    assert max(map(len, ids)) == 32
     alone = build([{"text": r["text"], "label": r["label"]} for r in rows])
     assert encoded(alone)[0][0] == tokenizer("good film")["input_ids"]
 
