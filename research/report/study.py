@@ -173,6 +173,7 @@ def commits(records: Iterable[Record]) -> Counter[str]:
 
 
 def remotes(records: Iterable[Record]) -> list[str]:
-    """Where the code came from, as git tells it."""
+    """Where the code came from, as git tells it; a folder of the machine tells a reader nothing."""
     attempts = (attempt for record in records for attempt in record.provenance.get("attempts", []))
-    return sorted({remote for attempt in attempts if (remote := (attempt.get("code") or {}).get("remote"))})
+    told = {(attempt.get("code") or {}).get("remote") for attempt in attempts}
+    return sorted(remote for remote in told if remote and not Path(remote).is_absolute())
