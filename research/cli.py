@@ -264,9 +264,7 @@ def sync(options: argparse.Namespace) -> int:
     return 0 if all(map(has_arrived, outcomes.values())) else 1
 
 
-def in_ranks(
-    options: argparse.Namespace, trainer: TrainerConfig, name: str, work: Callable[[Any, Group], int]
-) -> int:
+def in_ranks(options: argparse.Namespace, trainer: TrainerConfig, name: str, work: Callable[[Any, Group], int]) -> int:
     """Do the work of a module as one of the ranks there are, or start as many as the experiment asks for."""
     from importlib import import_module
 

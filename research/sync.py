@@ -99,6 +99,9 @@ def _outcome(path: Path, timeout_seconds: float, attempts: int, live: bool) -> s
 
 def _send_until_whole(path: Path, timeout_seconds: float, attempts: int, live: bool) -> str:
     parts = logs_of(path)
+    while live and not parts and in_use(path):  # wandb keeps the first records to itself for a while
+        time.sleep(0.5)
+        parts = logs_of(path)
     if not parts:
         logs = list(path.glob("wandb/*run-*"))
         return f"half-written: {logs[0].name} holds no record of this run" if logs else "nothing to send: no W&B log"

@@ -335,9 +335,7 @@ def test_owed_evaluation_runs_once(train: Train, monkeypatch: pytest.MonkeyPatch
             train("sentiment", "optim.max_steps=12")
     ends = []
     real = Recorder.on_validation_end
-    monkeypatch.setattr(
-        Recorder, "on_validation_end", lambda self, t, m: (ends.append(m.step), real(self, t, m))[1]
-    )
+    monkeypatch.setattr(Recorder, "on_validation_end", lambda self, t, m: (ends.append(m.step), real(self, t, m))[1])
     code, run = train("sentiment", "optim.max_steps=12")
     assert code == 0 and ends == [10, 12] == evaluated(run)
     assert trained(run) == list(range(1, 13))

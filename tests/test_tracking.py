@@ -318,9 +318,7 @@ def test_sync_sends_offline_runs_whole(server: WandbServer, tmp_path: Path) -> N
     assert list(second.values()) == ["already sent: up to step 7"] * 2 and len(server.operations) == requests
 
 
-def test_sync_follows_a_run_that_writes_for_longer_than_an_upload_may_take(
-    server: WandbServer, tmp_path: Path
-) -> None:
+def test_sync_follows_a_run_that_writes_for_longer_than_an_upload_may_take(server: WandbServer, tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from tests.test_tracking import *\n"
         "run, config = open_run(Path(sys.argv[1]), 'offline')\n"

@@ -123,8 +123,16 @@ class WandbServer:
             return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
         if operation == "CreateArtifactFiles":
             nodes = [
-                {"id": "f", "name": f["name"], "displayName": f["name"], "uploadHeaders": [], "artifact": {"id": "a"},
-                 "uploadUrl": f"{self.url}/put/-/{f['name']}", "storagePath": f["name"], "uploadMultipartUrls": None}
+                {
+                    "id": "f",
+                    "name": f["name"],
+                    "displayName": f["name"],
+                    "uploadHeaders": [],
+                    "artifact": {"id": "a"},
+                    "uploadUrl": f"{self.url}/put/-/{f['name']}",
+                    "storagePath": f["name"],
+                    "uploadMultipartUrls": None,
+                }
                 for f in variables["input"]["artifactFiles"]
             ]
             return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}

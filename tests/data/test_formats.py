@@ -52,9 +52,7 @@ def test_jsonl_names_line_and_column(file):
     fails(read_jsonl, path, "line 2, column 14", "not JSON", "one whole JSON object")
 
 
-@pytest.mark.parametrize(
-    "line, kind", [("[1]", "an array"), ('"a"', "a text"), ("3", "a number"), ("null", "null")]
-)
+@pytest.mark.parametrize("line, kind", [("[1]", "an array"), ('"a"', "a text"), ("3", "a number"), ("null", "null")])
 def test_jsonl_line_that_is_not_an_object(file, line, kind):
     fails(read_jsonl, file("a.jsonl", '{"text": "a"}\n' + line), "line 2", kind, "not an object")
 

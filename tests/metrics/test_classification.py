@@ -113,8 +113,6 @@ def test_calibration_error_agrees_with_torchmetrics_on_bin_edges() -> None:
         (["a"], ["a"], np.array([[np.nan, 0.5]]), "between 0 and 1"),
     ],
 )
-def test_refuses(
-    gold: list[str], prediction: list[str], probabilities: np.ndarray | None, message: str
-) -> None:
+def test_refuses(gold: list[str], prediction: list[str], probabilities: np.ndarray | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         classification_scores(gold, prediction, probabilities, ["a", "b"])

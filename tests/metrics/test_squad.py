@@ -312,9 +312,7 @@ def test_scoring_10_000_questions_takes_under_a_second() -> None:
 
     for text, score in ((english, squad_scores), (english, squad_v2_scores), (chinese, cmrc_scores)):
         answers = {str(number): [text(), text(), text()] for number in range(10_000)}
-        predictions = {
-            question: texts[1] if rng.random() < 0.5 else text() for question, texts in answers.items()
-        }
+        predictions = {question: texts[1] if rng.random() < 0.5 else text() for question, texts in answers.items()}
         started = time.process_time()
         scores = score(predictions, answers)
         assert time.process_time() - started < 1, score.__name__

@@ -48,9 +48,7 @@ def test_newest_is_by_step_not_by_time_or_name(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
-def test_any_damage_is_recognised(
-    place: float, bit: int, cut: bool, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_any_damage_is_recognised(place: float, bit: int, cut: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     _, path = fill(folder, 1, 2)
     whole = bytearray(path.read_bytes())
