@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
-from rich.markup import escape
 from rich.table import Table
 
 from research.config import Config, to_dict
@@ -143,8 +142,12 @@ def tidy(search: Search) -> None:
 
 
 def report(search: Search) -> None:
-    """Print the table of trials and how the search stands."""
-    console.print(_rich_table(search))
+    """Print the table of trials, why some were cut short, and how the search stands."""
+    rows = trials_table(search).to_pylist()
+    console.print(_rich_table(search, rows))
+    for row in rows:
+        if row["reason"]:
+            console.print(f"trial {row['number']} {row['state']}: {row['reason']}", markup=False)
     for line in status_lines(search):
         console.print(line, markup=False)
 
@@ -186,15 +189,14 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _rich_table(search: Search) -> Table:
+def _rich_table(search: Search, rows: list[dict[str, Any]]) -> Table:
     keys = list(search.sweep.space)
     table = Table(title=f"Trials of {search.sweep.name}", title_justify="left")
     for name in ("trial", "state", search.metric, *(key.split(".")[-1] for key in keys), "steps", "device hours"):
         table.add_column(name, justify="left" if name == "state" else "right")
-    table.add_column("why")
-    for row in trials_table(search).to_pylist():
+    for row in rows:
         cells = [row["number"], row["state"], row["score"], *(row[key] for key in keys), row["steps"]]
         hours = row["device_hours"]
         shown = ["" if cell is None else _shown(cell) for cell in cells]
-        table.add_row(*shown, "" if hours is None else f"{hours:.3f}", escape(row["reason"] or ""))
+        table.add_row(*shown, "" if hours is None else f"{hours:.3f}")
     return table
