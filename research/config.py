@@ -49,7 +49,7 @@ class DataConfig:
     scorer: Literal["squad", "cmrc"] = "squad"
     max_train_examples: int | None = None
     max_eval_examples: int | None = None
-    num_workers: int = 0  # processes that prepare batches; 0: a thread
+    num_workers: int = 1  # threads that prepare batches ahead; 0: each when it is needed
 
 
 @dataclass

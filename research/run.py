@@ -139,7 +139,6 @@ class Run:
     def _take_lock(self) -> None:
         path = self.path / ".lock"
         self._lock = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - held while the run lives
-        os.register_at_fork(after_in_child=self._lock.close)  # or a loader worker holds it on after a `kill -9`
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -82,7 +82,7 @@ class Attempt:
         os.kill(self.process.pid or 0, number)
 
     def kill(self) -> None:
-        """`kill -9` the main process alone, and return as soon as it is gone; its loader workers may outlive it."""
+        """`kill -9` the main process alone, and return as soon as it is gone."""
         self.send(signal.SIGKILL)
         while Path(f"/proc/{self.process.pid}").exists():
             time.sleep(0.001)

@@ -251,6 +251,10 @@ class Job:
     def said(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
+    @property
+    def last_words(self) -> str:
+        return "\n".join(self.said.splitlines()[-12:])
+
     def until(self, holds: Callable[[], bool], timeout_seconds: float = 400) -> None:
         """Wait for a moment. Fails when the job ends without it."""
         deadline, asked = time.monotonic() + timeout_seconds, 0.0
@@ -259,19 +263,19 @@ class Job:
             if time.monotonic() < asked + 1:
                 continue
             asked, ended = time.monotonic(), self.state in ENDED
-            assert holds() or not ended, f"job {self.id} has ended: {self.shown()}\n{self.said}"
-            assert asked < deadline, f"waited in vain for job {self.id}: {self.shown()}\n{self.said}"
+            assert holds() or not ended, f"job {self.id} has ended: {self.shown()}\n{self.last_words}"
+            assert asked < deadline, f"waited in vain for job {self.id}: {self.shown()}\n{self.last_words}"
 
     def wait(self, timeout_seconds: float = 600) -> str:
         """Its state when it has ended."""
         deadline = time.monotonic() + timeout_seconds
         while (state := self.state) not in ENDED:
-            assert time.monotonic() < deadline, f"job {self.id} does not end: {self.shown()}\n{self.said}"
+            assert time.monotonic() < deadline, f"job {self.id} does not end: {self.shown()}\n{self.last_words}"
             time.sleep(0.2)
         return state
 
     def ranks(self) -> list[int]:
-        """The Python processes that srun has started for it, in the order of their ranks; no workers of theirs."""
+        """The Python processes that srun has started for it, in the order of their ranks."""
         number = self.shown()["JobId"]
         found = {}
         for pid in self.cluster.processes(SLURM_JOB_ID=number):

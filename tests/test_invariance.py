@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -249,9 +250,9 @@ def test_the_same_command_gives_the_same_bits(bench: Bench) -> None:
         assert_bit_equal(bench.run(task), bench.reference(task))
 
 
-def test_loader_processes_change_no_bit(bench: Bench) -> None:
-    for task in TASKS:
-        assert_bit_equal(bench.run(task, "data.num_workers=2"), bench.reference(task))
+def test_loader_threads_change_no_bit(bench: Bench) -> None:
+    for workers, task in product((0, 3), TASKS):
+        assert_bit_equal(bench.run(task, f"data.num_workers={workers}"), bench.reference(task))
 
 
 def test_dropout_gives_the_same_bits_twice(bench: Bench) -> None:

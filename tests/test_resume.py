@@ -143,7 +143,7 @@ def test_killed_at_any_moment(
     half_written = half_evaluated = resumed = 0
     for number, moment in enumerate(MOMENTS):
         running = Attempt(
-            command(experiments[task], run.path, f"data.num_workers={number % 2 * 2}"), tmp_path / f"{number}.log"
+            command(experiments[task], run.path, f"data.num_workers={number % 3}"), tmp_path / f"{number}.log"
         )
         assert moment(running, run, rng), running.output
         running.kill()

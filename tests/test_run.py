@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -157,30 +155,6 @@ def test_all_ranks_see_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match="is not the one that rank 0 sees; set run_dir to a folder on a file system"):
         Run(tmp_path / "local").refuse_another_folder(first.holder)
     first.close()
-
-
-def test_forked_worker_does_not_hold_the_lock(tmp_path: Path) -> None:
-    """Loader workers outlive a `kill -9` of their parent by seconds; the next attempt need not wait for them."""
-    config = begun(tmp_path)
-    ready, told = os.pipe()
-    parent = os.fork()
-    if parent == 0:
-        held = Run.open(config)
-        worker = os.fork()
-        if worker == 0:
-            time.sleep(30)
-            os._exit(0)
-        os.write(told, str(worker).encode())
-        time.sleep(30)
-        held.close()
-        os._exit(0)
-    worker = int(os.read(ready, 20))
-    with pytest.raises(UserError, match=f"in use by process {parent} "):
-        Run.open(config)
-    os.kill(parent, signal.SIGKILL)
-    os.waitpid(parent, 0)
-    Run.open(config).close()
-    os.kill(worker, signal.SIGKILL)
 
 
 def test_leftovers_of_a_kill_are_removed(tmp_path: Path) -> None:

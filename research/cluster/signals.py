@@ -65,7 +65,6 @@ class StopFlag:
     def __init__(self) -> None:
         self.signal: int | None = None
         self.steps_run = False
-        self.owner = os.getpid()
 
     def __enter__(self) -> StopFlag:
         self.before = {number: signal.getsignal(number) for number in SIGNALS}
@@ -91,8 +90,6 @@ class StopFlag:
             self.steps_run = before
 
     def _set(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self.owner:
-            return  # a loader worker inherited this handler by fork
         second = number == signal.SIGINT and self.signal == signal.SIGINT
         self.signal = number
         if not self.steps_run or second:

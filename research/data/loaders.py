@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader
 
 from research.data.pack import MicroBatch, Planner, StepItem, pack
 from research.data.plan import Indices
@@ -16,7 +14,11 @@ from research.data.store import Store
 
 
 class StepLoader:
-    """Yields the items of a range of steps, each made while the one before is computed."""
+    """Yields the items of a range of steps; so many threads make the next ones while one is computed.
+
+    Threads, for a process forked from one that has threads of its own (gloo's, the checkpoint writer's) may find one of
+    their locks taken for ever; and packing costs less than handing a packed step from one process to another.
+    """
 
     def __init__(self, planner: Planner, steps: range, workers: int) -> None:
         self.planner, self.steps, self.workers = planner, steps, workers
@@ -25,29 +27,16 @@ class StepLoader:
         return len(self.steps)
 
     def __iter__(self) -> Iterator[StepItem]:
-        if self.workers:
-            dataset: Any = _StepDataset(self.planner)
-            # A generator of its own: without one, each iterator draws from the global stream and shifts it.
-            generator = torch.Generator()
-            yield from DataLoader(
-                dataset, batch_size=None, sampler=self.steps, num_workers=self.workers, generator=generator
-            )
+        if not self.workers:
+            yield from map(self.planner, self.steps)
             return
-        with ThreadPoolExecutor(1) as thread:
-            ahead = [thread.submit(self.planner, step) for step in self.steps[:1]]
+        with ThreadPoolExecutor(self.workers) as threads:
+            ahead = deque(threads.submit(self.planner, step) for step in self.steps[: self.workers])
             for step in self.steps:
-                item = ahead.pop().result()
-                if step + 1 in self.steps:
-                    ahead.append(thread.submit(self.planner, step + 1))
+                item = ahead.popleft().result()
+                if step + self.workers in self.steps:
+                    ahead.append(threads.submit(self.planner, step + self.workers))
                 yield item
-
-
-class _StepDataset:
-    def __init__(self, planner: Planner) -> None:
-        self.planner = planner
-
-    def __getitem__(self, step: int) -> StepItem:
-        return self.planner(step)
 
 
 class EvaluationBatches:

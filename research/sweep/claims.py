@@ -19,7 +19,6 @@ import socket
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +27,6 @@ from typing import Any
 from research.cluster.signals import STOPPED
 
 GIVEN_BACK = b"released\n"
-_held: weakref.WeakSet[Claim] = weakref.WeakSet()
 
 
 def _boot_id() -> str:
@@ -46,7 +44,6 @@ class Claim:
         self._descriptor, self._seconds, self._lost = descriptor, heartbeat_seconds, lost
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"claim {self.number}", daemon=True)
-        _held.add(self)
         self._thread.start()
 
     def _beat(self) -> None:
@@ -80,16 +77,6 @@ class Claim:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-
-def _close_in_child() -> None:
-    """A loader worker must not hold on to the lock when its parent is killed."""
-    for claim in list(_held):
-        with suppress(OSError):
-            claim.close()
-
-
-os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _end_process(claim: Claim) -> None:

@@ -37,7 +37,7 @@ def assert_finished(job: Job, run: Run, reference: Run, requeues: int) -> int:
 
     Returns the requeues.
     """
-    assert job.wait() == "COMPLETED", job.said
+    assert job.wait() == "COMPLETED", job.last_words
     assert job.restarts == requeues
     assert_same(run, reference, STEPS, EVALUATED)
     attempts = run.provenance["attempts"]
@@ -51,7 +51,7 @@ def assert_finished(job: Job, run: Run, reference: Run, requeues: int) -> int:
 def assert_goes_on(project: Project, run: Run, ranks: int = 1) -> str:
     """The same command, submitted once more, ends with the same bits. Returns what its job said."""
     job = project.submit(run, f"--nodes={ranks}")
-    assert job.wait() == "COMPLETED", job.said
+    assert job.wait() == "COMPLETED", job.last_words
     assert_same(run, project.reference(ranks), STEPS, EVALUATED)
     return job.said
 
@@ -216,7 +216,7 @@ def cancelled(project: Project) -> Outcome:
 def often_signalled(project: Project, name: str = "often_signalled", requeues: int = 8) -> Outcome:
     """Stops at random moments, by signals to the tasks, or to the script, which passes it on."""
     run, rng = project.run(name), random.Random(name)
-    job = project.submit(run, overrides=("data.num_workers=2",))
+    job = project.submit(run)
     ways = (["--signal=USR1"], ["--signal=TERM"], ["--batch", "--signal=USR1"])
     for attempt in range(1, requeues + 1):
         running(job, run, attempt)
@@ -234,9 +234,9 @@ def signalled_again(project: Project) -> Outcome:
 
 
 def straggler(project: Project) -> Outcome:
-    """A rank that lags by 0.4 s, and loader workers: the ranks still stop at one step."""
+    """A rank that lags by 0.4 s: the ranks still stop at one step."""
     run, requeues = project.run("straggler"), 5
-    job = project.submit(run, "--nodes=2", "--ntasks-per-node=1", overrides=("data.num_workers=2",))
+    job = project.submit(run, "--nodes=2", "--ntasks-per-node=1")
     for attempt in range(1, requeues + 1):
         advanced(job, run, attempt, 3)
         with straggling(job, rank=1):
@@ -246,14 +246,14 @@ def straggler(project: Project) -> Outcome:
 
 
 def tracked_by_ancestry(project: Project) -> Outcome:
-    """Where cgroups do not tell a job's processes, a signal to a task comes to its loader workers too."""
+    """Where cgroups do not tell a job's processes."""
     if project.cluster.proctrack == "linuxproc":
         return 0, "as all scenarios here, for there are no cgroups"
     with Cluster("linuxproc") as cluster:
         elsewhere, requeues = copy.copy(project), 3
         elsewhere.cluster = cluster
         run = elsewhere.run("tracked_by_ancestry")
-        job = elsewhere.submit(run, "--output=tracked_by_ancestry.log", overrides=("data.num_workers=2",))
+        job = elsewhere.submit(run, "--output=tracked_by_ancestry.log")
         for attempt in range(1, requeues + 1):
             advanced(job, run, attempt, 5)
             stopped(job, attempt, "--signal=USR1")
@@ -361,7 +361,7 @@ def full_disk(project: Project) -> Outcome:
     full = project.submit(run, f"--export=ALL,LARGEST_FILE_BYTES={half}")
     assert full.wait() == "FAILED" and full.restarts == 0
     told = [line for line in full.said.splitlines() if line.startswith("research: ")]
-    assert len(told) == 1 and "could not be written" in told[0] and str(run.checkpoints) in told[0], full.said
+    assert len(told) == 1 and "could not be written" in told[0] and str(run.checkpoints) in told[0], full.last_words
     assert checkpoint.files(run.checkpoints) == kept
     assert_goes_on(project, run)
     return 0, told[0]

@@ -22,10 +22,10 @@ SETTINGS = "set -a; . SLURM/site.local.sh; set +a; "
 def refusal(job: Job, within_seconds: float) -> str:
     """The one sentence of a job that has failed with the exit code of a mistake."""
     began = time.monotonic()
-    assert job.wait(within_seconds + 30) == "FAILED", job.said
+    assert job.wait(within_seconds + 30) == "FAILED", job.last_words
     seconds = time.monotonic() - began
     lines = [line for line in job.said.splitlines() if line.startswith("research: ")]
-    assert len(lines) == 1 and "Traceback" not in job.said, job.said
+    assert len(lines) == 1 and "Traceback" not in job.said, job.last_words
     assert seconds < within_seconds, f"told after {seconds:.0f} s"
     return lines[0].removeprefix("research: ")
 
@@ -77,8 +77,12 @@ def submit(project: Project, *arguments: str) -> subprocess.CompletedProcess[str
     return subprocess.run(line, cwd=project.folder, env=environment, capture_output=True, text=True, timeout=60)
 
 
+def queued(project: Project) -> set[str]:
+    return set(project.cluster.says("squeue", "--noheader", "--all", "--format=%A").split())
+
+
 def test_submit_refuses_what_would_wait_for_ever(project: Project) -> None:
-    before = project.cluster.says("squeue", "-h", "-a")
+    before = queued(project)
     done = submit(project, "--nodes=4", project.experiment)
     assert done.returncode == 2 and not done.stdout
     assert "SLURM would never start this job" in done.stderr and "main* has 3 nodes" in done.stderr
@@ -87,7 +91,7 @@ def test_submit_refuses_what_would_wait_for_ever(project: Project) -> None:
     assert "(PartitionConfig: ask for no more time" in done.stderr or "(PartitionTimeLimit: give" in done.stderr
     done = submit(project, project.experiment, "optim.lrr=1")
     assert done.returncode == 2 and "unknown key 'optim.lrr'" in done.stderr
-    assert project.cluster.says("squeue", "-h", "-a") == before
+    assert queued(project) <= before
 
 
 def test_submit_quotes_every_argument(project: Project) -> None:
@@ -102,6 +106,6 @@ def test_submit_quotes_every_argument(project: Project) -> None:
         "sbatch", "--cpus-per-task=1", "SLURM/train.sbatch", project.experiment, *overrides,
     ]  # fmt: skip
     job = project.job(told.removeprefix("Submitted batch job "))
-    assert job.wait() == "COMPLETED", job.said
+    assert job.wait() == "COMPLETED", job.last_words
     assert Run.read(run.path).config.wandb.name == name
     assert not list(Path(project.folder).rglob("owned"))

@@ -96,25 +96,6 @@ def test_a_stopped_process_of_this_machine_is_not_dead(tmp_path: Path) -> None:
     process.join()
 
 
-def test_a_child_process_does_not_hold_the_lock_on(tmp_path: Path) -> None:
-    """As a loader worker that outlives its parent's `kill -9`."""
-    claim = claims_in(tmp_path).take(0)
-    assert claim is not None
-    begun, begins = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(begins, b"!")
-        time.sleep(60)
-        os._exit(0)
-    try:
-        assert os.read(begun, 1) == b"!"
-        claim.end()
-        assert not claims_in(tmp_path).is_alive(0)
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-
-
 def test_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     claim = claims_in(tmp_path).take(0)
     assert claim is not None
