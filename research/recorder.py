@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -82,7 +81,6 @@ class Recorder(L.Callback):
         self.logged = (self.progress.step, time.monotonic(), self.progress.tokens, self.progress.examples)
         self.bar = StepProgress(module.total_steps, self.config.trainer.progress) if writes else None
         self.meter: cost.Meter | None = None
-        self._evaluating = ExitStack()
         if writes:
             run.rewind(self.progress.step)
 
@@ -230,8 +228,6 @@ class Recorder(L.Callback):
     def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
         self.stop_flag.install()
         self.stop_flag.steps_run = True
-        if module.rows is not None:
-            self._evaluating.enter_context(module.rows.up_to_date())
 
     def on_test_start(self, trainer: L.Trainer, module: Any) -> None:
         self.on_validation_start(trainer, module)
@@ -246,7 +242,6 @@ class Recorder(L.Callback):
 
     def _stops_evaluation(self, trainer: L.Trainer) -> bool:
         """Do the ranks leave this evaluation? The checkpoint was saved before it: the next attempt begins with it."""
-        self._evaluating.close()
         [self.stopped] = of_any_rank(self.module, self.stop_flag.signal is not None)
         trainer.should_stop |= self.stopped
         return self.stopped

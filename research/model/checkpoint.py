@@ -13,9 +13,11 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -51,9 +53,14 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*-*.safetensors"), key=step_of, reverse=True)
 
 
+def checksum(file: BufferedReader) -> str:
+    """XXH3, against damage, not malice: ten times as fast as SHA-256, which would keep a core from the next steps."""
+    return hashlib.file_digest(file, xxhash.xxh3_64).hexdigest()
+
+
 def is_whole(path: Path) -> bool:
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest().startswith(path.stem.split("-")[2])
+        return checksum(file) == path.stem.split("-")[2]
 
 
 def load(path: Path) -> Checkpoint:
@@ -92,7 +99,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
     try:
         save_file(tensors, temporary, metadata={"state": json.dumps(state)})
         with open(temporary, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            digest = checksum(file)
             os.fsync(file.fileno())
         path = folder / f"step-{step:08d}-{digest}.safetensors"
         os.replace(temporary, path)

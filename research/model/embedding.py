@@ -60,7 +60,8 @@ class RowEmbedding(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         if self.rows is None or not self.training:
-            return F.embedding(input_ids, self.weight, self.padding_idx)
+            ids, places = input_ids.unique(return_inverse=True)
+            return F.embedding(places, self._caught_up(ids)[0])
         embedded = F.embedding(self.slot[input_ids], self.rows)
         if self.padding_idx is None:
             return embedded
@@ -118,7 +119,7 @@ class RowEmbedding(nn.Module):
 
     @contextmanager
     def up_to_date(self) -> Iterator[None]:
-        """Within it, `weight` is what dense AdamW would hold: for evaluation and export."""
+        """Within it, `weight` is what dense AdamW would hold: for export."""
         owed = self.weight.data
         if self.steps:
             self.weight.data = self._caught_up(slice(None))[0]
