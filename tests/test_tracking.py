@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -272,23 +271,29 @@ def test_without_wandb_training_goes_on(
     assert len([r for r in caplog.records if r.name == "research"]) == 1
 
 
-def test_kill_loses_seconds_and_sync_completes_them(server: WandbServer, tmp_path: Path) -> None:
+def training(folder: Path, steps: int, step_seconds: float) -> subprocess.Popen[bytes]:
+    """A process that makes and records the steps of an offline run, and ends it."""
     script = (
         "import sys, time; from pathlib import Path; from tests.test_tracking import *\n"
-        "run, config = open_run(Path(sys.argv[1]), 'offline')\n"
-        "tracker = Tracker(run, config); print('on', flush=True)\n"
-        "for step in range(10**6):\n"
-        "    run.log(step, {'x': step / 4}); tracker.log(step, {'x': step / 4}); time.sleep(0.1)"
+        "run, config = open_run(Path(sys.argv[1]), 'offline'); run.close()\n"
+        "run = Run.open(config); tracker = Tracker(run, config); print('on', flush=True)\n"
+        f"for step in range({steps}):\n"
+        f"    run.log(step, {{'x': step / 4}}); tracker.log(step, {{'x': step / 4}}); time.sleep({step_seconds})\n"
+        "tracker.finish(RESULT, PROVENANCE, None, 0); run.close()"
     )
-    folder = tmp_path / "run"
     place = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, env=place)
     assert process.stdout is not None and process.stdout.readline() == b"on\n"
+    return process
+
+
+def test_kill_loses_seconds_and_sync_completes_them(server: WandbServer, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = training(folder, steps=10**6, step_seconds=0.1)
     time.sleep(6)
     written = Run(folder).metrics()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    process.kill()
+    process.communicate()
     (file,) = logs(Run(folder))
     kept, rows = rows_of(file), Run(folder).metrics()
     assert len(written) > 30
@@ -319,18 +324,8 @@ def test_sync_sends_offline_runs_whole(server: WandbServer, tmp_path: Path) -> N
 
 
 def test_sync_follows_a_run_that_writes_for_longer_than_an_upload_may_take(server: WandbServer, tmp_path: Path) -> None:
-    script = (
-        "import sys, time; from pathlib import Path; from tests.test_tracking import *\n"
-        "run, config = open_run(Path(sys.argv[1]), 'offline')\n"
-        "run = Run.open(config); tracker = Tracker(run, config); print('on', flush=True)\n"
-        "for step in range(50):\n"
-        "    run.log(step, {'x': step / 4}); tracker.log(step, {'x': step / 4}); time.sleep(0.2)\n"
-        "tracker.finish(RESULT, PROVENANCE, None, 0); run.close()"
-    )
     folder = tmp_path / "run"
-    place = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    with subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, env=place) as process:
-        assert process.stdout is not None and process.stdout.readline() == b"on\n"
+    with training(folder, steps=50, step_seconds=0.2) as process:
         assert sync([folder], timeout_seconds=6, attempts=1, workers=1)[folder].startswith("still running: ")
         outcome = sync([folder], timeout_seconds=6, attempts=1, workers=1, live=True)[folder]
         assert process.wait(20) == 0

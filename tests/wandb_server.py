@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
+PROJECT = {"id": "p", "name": "research", "entity": {"id": "e", "name": "someone"}, "internalId": "p"}
 
 
 @dataclass
@@ -77,13 +78,15 @@ class WandbServer:
         """The data of one GraphQL operation; None for one that is not known."""
         operation = query.split("(")[0].split("{")[0].split()[-1]
         self.operations.append(operation)
-        entity = {"id": "e", "name": "someone"}
-        project = {"id": "p", "name": "research", "entity": entity, "internalId": "p"}
         if operation in ("Viewer", "GetDefaultEntity"):
             viewer = {"id": "u", "entity": "someone", "username": "someone", "flags": "{}", "teams": {"edges": []}}
             return {"viewer": viewer}
         if self.mode == "broken":
             return None
+        parts = (self._of_projects, self._of_runs, self._of_artifacts)
+        return next((found for part in parts if (found := part(operation, variables)) is not None), None)
+
+    def _of_projects(self, operation: str, variables: dict[str, Any]) -> dict[str, Any] | None:
         if operation == "ServerFeaturesQuery":
             return {"serverInfo": {"features": []}}
         if operation == "GetProjects":
@@ -99,11 +102,14 @@ class WandbServer:
             return {"upsertView": {"view": view, "inserted": True}}
         if operation == "OrganizationCoreWeaveOrganizationID":
             return {"entity": {"organization": {"coreWeaveOrganizationId": None}}}
+        return None
+
+    def _of_runs(self, operation: str, variables: dict[str, Any]) -> dict[str, Any] | None:
         if operation == "RunResumeStatus":
             run = self.runs.get(variables["name"])
-            return {"model": {**project, "bucket": self._resume_status(run) if run else None}}
+            return {"model": {**PROJECT, "bucket": self._resume_status(run) if run else None}}
         if operation == "UpsertBucket":
-            return self._upsert(variables, project)
+            return self._upsert(variables)
         if operation in ("Run", "RunHistoryKeys"):  # what wandb.Api().run() asks
             run = self.runs.get(variables["name"])
             return {"project": {"run": self._state(run) if run else None}}
@@ -111,8 +117,11 @@ class WandbServer:
             names = variables["files"]
             links = [{"name": n, "uploadUrl": f"{self.url}/put/{variables['run']}/{n}"} for n in names]
             return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": links}}
+        return None
+
+    def _of_artifacts(self, operation: str, variables: dict[str, Any]) -> dict[str, Any] | None:
         if operation == "ArtifactType":
-            return {"project": {**project, "artifactType": {"id": "t", "name": "run_table"}, "artifact": None}}
+            return {"project": {**PROJECT, "artifactType": {"id": "t", "name": "run_table"}, "artifact": None}}
         if operation == "CreateArtifact":
             self.runs[variables["input"]["runName"]].artifacts.append(variables["input"])
             sequence = {"id": "s", "latestArtifact": None}
@@ -122,23 +131,19 @@ class WandbServer:
             file["uploadUrl"] = f"{self.url}/put/-/manifest"
             return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
         if operation == "CreateArtifactFiles":
-            nodes = [
-                {
-                    "id": "f",
-                    "name": f["name"],
-                    "displayName": f["name"],
-                    "uploadHeaders": [],
-                    "artifact": {"id": "a"},
-                    "uploadUrl": f"{self.url}/put/-/{f['name']}",
-                    "storagePath": f["name"],
-                    "uploadMultipartUrls": None,
-                }
-                for f in variables["input"]["artifactFiles"]
-            ]
-            return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+            names = [file["name"] for file in variables["input"]["artifactFiles"]]
+            return {
+                "createArtifactFiles": {"files": {"edges": [{"node": self._artifact_file(name)} for name in names]}}
+            }
         if operation == "CommitArtifact":
             return {"commitArtifact": {"artifact": {"id": "a", "digest": ""}}}
         return None
+
+    def _artifact_file(self, name: str) -> dict[str, Any]:
+        return {
+            "id": "f", "name": name, "displayName": name, "uploadHeaders": [], "artifact": {"id": "a"},
+            "uploadUrl": f"{self.url}/put/-/{name}", "storagePath": name, "uploadMultipartUrls": None,
+        }  # fmt: skip
 
     def _resume_status(self, run: ServedRun) -> dict[str, Any]:
         return {
@@ -158,7 +163,7 @@ class WandbServer:
             "historyLineCount": len(run.history), "historyKeys": {"lastStep": last_step},
         }  # fmt: skip
 
-    def _upsert(self, variables: dict[str, Any], project: dict[str, Any]) -> dict[str, Any]:
+    def _upsert(self, variables: dict[str, Any]) -> dict[str, Any]:
         name = variables.get("name") or variables["id"]
         inserted = name not in self.runs
         run = self.runs.setdefault(name, ServedRun(name, variables.get("project") or "research"))
@@ -167,7 +172,7 @@ class WandbServer:
             run.config[key] = value["value"]
         run.summary.update(json.loads(variables.get("summaryMetrics") or "{}"))
         bucket = {"id": name, "name": name, "displayName": name, "description": None, "sweepName": None}
-        bucket |= {"config": config_of(run), "project": project}
+        bucket |= {"config": config_of(run), "project": PROJECT}
         return {"upsertBucket": {"bucket": bucket | {"historyLineCount": len(run.history)}, "inserted": inserted}}
 
     def stream(self, name: str, content: dict[str, Any]) -> None:
