@@ -107,9 +107,6 @@ class Recorder(L.Callback):
         if self.bar is not None:
             self.bar.start(module.step)
 
-    def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
-        self.stop_flag.steps_run = False
-
     def on_train_epoch_start(self, trainer: L.Trainer, module: Any) -> None:
         self.counted_until = time.monotonic()
         self.logged = (module.step, self.counted_until, module.tokens_done, module.examples_done)

@@ -116,7 +116,8 @@ def _fit(trainer: L.Trainer, module: TaskModule, recorder: Recorder, group: Grou
         trainer.validate(module, datamodule=data, verbose=False)
     if module.step < module.total_steps and not (recorder.stopped or recorder.stopped_early or recorder.pruned):
         trainer.fit(module, datamodule=data)
-    recorder.writer.wait()
+    recorder.writer.wait()  # another signal must not lose the last checkpoint
+    recorder.stop_flag.steps_run = False
     if recorder.pruned is not None:
         if recorder.writes:
             console.print(f"Pruned at step {module.step} of {module.total_steps}: {recorder.pruned}.", markup=False)

@@ -124,6 +124,17 @@ def test_train_seconds_accumulate_over_attempts(train: Train, monkeypatch: pytes
     assert [tried["resumed_from_step"] for tried in run.provenance["attempts"]] == [None, 13, 17]
 
 
+def test_another_signal_does_not_lose_the_last_checkpoint(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM sends USR1, and TERM while the checkpoint is still being written."""
+    signal_at(monkeypatch, Recorder, "_agreed", 13, signal.SIGUSR1)
+    signal_at(monkeypatch, checkpoint.Writer, "wait", 3, signal.SIGTERM)  # after those of steps 10 and 13
+    code, run = train("sentiment")
+    assert code == STOPPED
+    saved = checkpoint.newest(run.checkpoints)
+    assert saved is not None and saved.step == 13
+    assert run.provenance["attempts"][0]["ended"] == "stopped by SIGTERM at step 13"
+
+
 def test_the_best_calibration_error_is_the_smallest(train: Train) -> None:
     code, run = train(
         "sentiment", "trainer.monitor=calibration_error", "trainer.evaluate_every_steps=4", "optim.lr=2e-2",
