@@ -81,6 +81,15 @@ def stopped(job: Job, attempt: int, *signal_options: str) -> None:
     requeued(job, attempt)
 
 
+def cancel(project: Project, run: Run) -> Job:
+    """A job that has made some steps, and was cancelled."""
+    job = project.submit(run)
+    advanced(job, run, 1, 20)
+    job.cluster.says("scancel", job.id)
+    assert job.wait() == "CANCELLED"
+    return job
+
+
 @contextmanager
 def frozen(pids: list[int]) -> Iterator[None]:
     """Processes that stand still."""
@@ -201,10 +210,7 @@ def preempted_after_grace(project: Project) -> Outcome:
 def cancelled(project: Project) -> Outcome:
     """A cancelled job saves and does not come back; submitted again, it goes on."""
     run = project.run("cancelled")
-    job = project.submit(run)
-    advanced(job, run, 1, 20)
-    job.cluster.says("scancel", job.id)
-    assert job.wait() == "CANCELLED"
+    job = cancel(project, run)
     time.sleep(8)  # longer than a requeued job waits
     assert (job.state, job.restarts) == ("CANCELLED", 0)
     ended, step = run.provenance["attempts"][0]["ended"], last_step(run)
@@ -352,10 +358,7 @@ def from_inside_a_job(project: Project) -> Outcome:
 def full_disk(project: Project) -> Outcome:
     """A checkpoint that does not fit any more ends the job; the one before serves when there is room again."""
     run = project.run("full_disk")
-    first = project.submit(run)
-    advanced(first, run, 1, 20)
-    first.cluster.says("scancel", first.id)
-    assert first.wait() == "CANCELLED"
+    cancel(project, run)
     kept = checkpoint.files(run.checkpoints)
     half = kept[0].stat().st_size // 2
     full = project.submit(run, f"--export=ALL,LARGEST_FILE_BYTES={half}")
