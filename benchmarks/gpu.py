@@ -33,11 +33,11 @@ from transformers import BertConfig, BertForTokenClassification, Trainer, Traine
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the harness need not be installed
 from rates import layer_parameters, layer_rate, training_flops
 
-from research.data.layout import make_layout
-from research.data.pack import MicroBatch
-from research.model.dropout import swap_dropout
-from research.model.encoder import Encoder
-from research.model.optim import clip, make_optimizer, use_row_embedding
+from research.batching.layout import make_layout
+from research.batching.pack import MicroBatch
+from research.models.backbone import Encoder
+from research.models.dropout import swap_dropout
+from research.training.optimizer import clip, make_optimizer, use_row_embedding
 
 MIXES = {"sst2": (13.1, 30, 66), "conll": (20.4, 50, 172), "squad": (175, 301, 384)}  # mean, 95th percentile, longest
 SHAPES = {  # layers, width, heads

@@ -9,10 +9,10 @@ from typing import Any
 import lightning as L
 import torch
 
-from research import train
-from research.config import Config
-from research.model.optim import clip, learning_rate
-from research.tasks.base import TaskModule
+from research.config.schema import Config
+from research.training import run as train
+from research.training.module import TaskModule
+from research.training.optimizer import clip, learning_rate
 
 
 def tokenising(module: TaskModule, split: str = "train", rows: int = 5000) -> dict[str, float]:

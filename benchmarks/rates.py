@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from research.model.rate import matrix_rate
+from research.common.matmul_rate import matrix_rate
 
 
 def training_flops(parameters: int, layers: int, width: int, lengths: Sequence[int] | np.ndarray) -> float:

@@ -212,8 +212,8 @@ def inside(job: Job, loop_steps: int) -> dict[str, Any]:
     import measure
     from rates import layer_parameters, training_flops
 
-    from research import train
-    from research.config import load_config
+    from research.config.load import load_config
+    from research.training import run as train
 
     module = train.build(load_config(job.config(data={"test": str(job.validation)})))
     store, own = module.data.stores["train"], module.encoder.model.config

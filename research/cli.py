@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from research import __version__
 from research.cluster.failure import fail
 from research.cluster.signals import STOPPED, leave_stopped, leaving_at_once
-from research.errors import UserError
+from research.common.errors import UserError
 
 if TYPE_CHECKING:
     from research.cluster.group import Group
-    from research.config import TrainerConfig
+    from research.config.schema import TrainerConfig
 
 NOTHING = "\0"  # no argument begins with it
 
@@ -118,10 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Train as one of the ranks there are, or start as many as the experiment asks for."""
-    from research.config import load_config
+    from research.config.load import load_config
 
     config = load_config(options.experiment, options.overrides)
-    return in_ranks(options, config.trainer, "research.train", lambda module, group: module.train(config, group))
+    return in_ranks(options, config.trainer, "research.training.run", lambda module, group: module.train(config, group))
 
 
 def show(options: argparse.Namespace) -> int:
@@ -137,11 +137,11 @@ def show(options: argparse.Namespace) -> int:
 
         show_sweep(searched)
         return 0
-    from research.config import load_config
+    from research.config.load import load_config
 
     config = load_config(options.experiment, options.overrides)
     settle_environment()
-    from research.train import show
+    from research.training.run import show
 
     show(config)
     return 0
@@ -166,8 +166,8 @@ def sweep_status(arguments: list[str]) -> int:
     from research.sweep.sweepfile import load_sweep
 
     searched = load_sweep(arguments[0], arguments[1:])
-    from research.sweep.results import report
     from research.sweep.study import read_search
+    from research.sweep.trials_table import report
 
     report(read_search(searched))
     return 0
@@ -176,7 +176,7 @@ def sweep_status(arguments: list[str]) -> int:
 def prepare(options: argparse.Namespace) -> int:
     """Fetch, check and tokenise what experiments need."""
     settle_environment()
-    from research.prepare import prepare
+    from research.inference.prepare import prepare
 
     return prepare(options.experiments)
 
@@ -190,12 +190,12 @@ def submit(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score a finished run again, and print its scores."""
-    from research.run import Run
+    from research.tracking.run import Run
 
     run = Run.read(options.run_dir)
     settle_environment()
-    from research.console import print_scores
-    from research.finished import evaluate
+    from research.common.console import print_scores
+    from research.inference.evaluate import evaluate
 
     print_scores({options.split: evaluate(run, options.split)})
     return 0
@@ -203,11 +203,11 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def predict(options: argparse.Namespace) -> int:
     """Label new text with a finished run."""
-    from research.run import Run
+    from research.tracking.run import Run
 
     run = Run.read(options.run_dir)
     settle_environment()
-    from research.finished import predict
+    from research.inference.predict import predict
 
     rows = predict(run, options.input, options.output)
     print(f"{rows} rows written to {options.output}")
@@ -237,8 +237,8 @@ def compare(options: argparse.Namespace) -> int:
     """Print what two sets of runs allow to say of each other."""
     if options.resamples < 100:
         raise UserError(f"--resamples {options.resamples} is too few for a test; take at least 100.")
-    from research.report.compare import compare, text
     from research.report.records import read
+    from research.report.statistics.compare import compare, text
 
     asked = {"metric": options.metric, "split": options.split, "resamples": options.resamples}
     found = compare(read(options.runs), read(options.against), correction=options.correct, **asked)
@@ -250,7 +250,7 @@ def sync(options: argparse.Namespace) -> int:
     """Send offline W&B runs; exit code 1 unless all have arrived."""
     from pathlib import Path
 
-    from research.sync import has_arrived, sync
+    from research.tracking.sync import has_arrived, sync
 
     outcomes = sync(
         [Path(run) for run in options.runs],

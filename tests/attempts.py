@@ -13,8 +13,8 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 HEAVY = [
-    "research.sweep.worker", "research.train", "research.data.arrow", "research.tasks.sentiment", "research.tasks.ner",
-    "research.tasks.qa", "transformers.models.bert.modeling_bert", "sklearn.metrics",
+    "research.sweep.worker", "research.training.run", "research.data.arrow", "research.tasks.classification",
+    "research.tasks.ner", "research.tasks.extractive_qa", "transformers.models.bert.modeling_bert", "sklearn.metrics",
 ]  # fmt: skip
 
 

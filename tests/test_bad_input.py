@@ -13,7 +13,7 @@ import datasets
 import pytest
 
 from research.cli import main
-from research.run import Run
+from research.tracking.run import Run
 from tests.attempts import Attempt
 from tests.conftest import make_tiny_model, write_jsonl
 

@@ -16,9 +16,9 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 
-from research import predictions
 from research.cli import main
-from research.run import Run
+from research.tracking import predictions
+from research.tracking.run import Run
 from tests.conftest import write_jsonl
 
 TASKS = ("sentiment", "ner", "qa")
@@ -180,7 +180,7 @@ def test_evaluate_gives_the_runs_scores_to_the_last_digit(
         file.unlink()
         assert main(["evaluate", str(run.path), "--split", split]) == 0
         assert pq.read_table(file).equals(before)
-        from research.finished import evaluate
+        from research.inference.evaluate import evaluate
 
         assert evaluate(run, split) == result["metrics"][split]
     assert f"{result['metrics']['test'][result['monitor']]:.4f}" in capsys.readouterr().err

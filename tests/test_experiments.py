@@ -10,8 +10,9 @@ import datasets
 import pytest
 from omegaconf import OmegaConf
 
-from research import train
-from research.config import Config, load_config
+from research.config.load import load_config
+from research.config.schema import Config
+from research.training import run as train
 from tests.conftest import make_tiny_model
 
 FOLDER = Path(__file__).parent.parent / "experiments"

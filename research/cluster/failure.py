@@ -8,7 +8,7 @@ import time
 import traceback
 
 from research.cluster.ranks import World, started
-from research.errors import UserError
+from research.common.errors import UserError
 
 HOLD_BACK_SECONDS = 3.0  # a launcher ends the others within one
 ABOVE_STOPPED = 100  # srun reports the highest exit code of all ranks

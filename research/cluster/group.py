@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 from research.cluster.ranks import World
 from research.cluster.slurm import node_name
-from research.errors import UserError
+from research.common.errors import UserError
 
 log = logging.getLogger("research")
 RESOLVE_SECONDS = 15.0  # a name server may be slow to answer

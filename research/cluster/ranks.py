@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from research.errors import UserError
+from research.common.errors import UserError
 
 if TYPE_CHECKING:
-    from research.config import TrainerConfig
+    from research.config.schema import TrainerConfig
 
 FIRST_PORT, PORTS = 20000, 10000  # below those that systems hand out by themselves
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from research.errors import UserError
+from research.common.errors import UserError
 
 # What a job passes on to one submitted from inside it, which would take it for its own.
 OF_ANOTHER_JOB = re.compile(r"SLURM_(?!CONF$).*|(RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|GROUP_RANK|MASTER_.*)$")
@@ -91,7 +91,7 @@ def parse(arguments: Sequence[str]) -> Submission:
 
 def check(submission: Submission) -> None:
     """Raise UserError for an experiment that could not start."""
-    from research.config import load_config
+    from research.config.load import load_config
 
     if submission.script.name != "sweep.sbatch":
         load_config(submission.experiment, submission.overrides)

@@ -15,8 +15,8 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from research.common.errors import UserError
 from research.data.formats import Format, Row
-from research.errors import UserError
 
 PLACE = "__line__"  # our column: a row's 1-based line, item or question number in its file
 BATCH_ROWS = 5_000

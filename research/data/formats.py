@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from research.errors import UserError
+from research.common.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import datasets
 import huggingface_hub
 
-from research.errors import UserError
+from research.common.errors import UserError
 
 
 def load_hub(name: str, config: str | None, split: str, revision: str | None) -> datasets.Dataset:

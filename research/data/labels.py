@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from research.common.errors import UserError
 from research.data.source import Split
-from research.errors import UserError
 
 
 def collect_labels(splits: Sequence[Split], field: str, declared: Sequence[str] | None) -> list[str]:

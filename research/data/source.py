@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from research.common.errors import UserError
 from research.data.formats import SUFFIXES, format_of, has_known_suffix, kind_name
-from research.errors import UserError
 
 if TYPE_CHECKING:
     import datasets

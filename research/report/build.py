@@ -15,12 +15,20 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from research.errors import UserError
-from research.report import checklist, content, errors, evidence, latex, manifest, page, tables, wandb_report
+from research.common.errors import UserError
+from research.common.files import written_whole
+from research.report import manifest
+from research.report.checklist import items as checklist
+from research.report.error_analysis import tables as errors
 from research.report.groups import Grid, group
 from research.report.records import Record, read, status_counts
-from research.report.summary import Summary, pools, summarise
-from research.run import written_whole
+from research.report.render import html as page
+from research.report.render import latex
+from research.report.render import wandb as wandb_report
+from research.report.statistics.summary import Summary, pools, summarise
+from research.report.tables import cells as content
+from research.report.tables import scores as tables
+from research.report.tables import statistics as evidence
 
 MOST_FIGURES = 6  # of page.tex
 

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from research import predictions
 from research.metrics.entities import Entity, entity_counts, lenient_entities, precision_recall_f1
 from research.metrics.squad import per_question
+from research.tracking import predictions
 
 Floats = NDArray[np.float64]
 NOTHING = "(none)"

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from research.config import all_keys, result_keys
-from research.errors import UserError
+from research.common.errors import UserError
+from research.config.schema import all_keys, result_keys
 from research.metrics import SMALLER_IS_BETTER
 from research.report.records import Record, status_counts
 

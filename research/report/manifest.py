@@ -15,11 +15,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from research.errors import UserError
-from research.report import content
+from research.common.errors import UserError
+from research.common.files import write_json
 from research.report.records import Record
-from research.report.summary import Summary
-from research.run import write_json
+from research.report.statistics.summary import Summary
+from research.report.tables import cells as content
 
 NAME = "manifest.json"
 OUTPUTS = ("tables", "figures", "errors", "page.tex", "checklist.md", "index.html", "wandb_report.yaml")

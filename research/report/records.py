@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from research.config import Config, ModelConfig
-from research.errors import UserError
+from research.common.errors import UserError
+from research.config.schema import Config, ModelConfig
 from research.metrics import SMALLER_IS_BETTER
-from research.run import Run
+from research.tracking.run import Run
 
 Status = Literal["finished", "unfinished", "pruned", "failed"]
 

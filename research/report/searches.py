@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
-from research.errors import UserError
+from research.common.errors import UserError
 from research.metrics import SMALLER_IS_BETTER
 from research.report.groups import flat, shown
 from research.report.records import Record

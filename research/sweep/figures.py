@@ -28,8 +28,8 @@ from research.report import records
 from research.report.figures import style, sweep_map
 from research.report.groups import shown
 from research.report.searches import read
-from research.sweep.results import ranked
 from research.sweep.study import Search
+from research.sweep.trials_table import ranked
 
 MOST_LINES = 200  # of parallel coordinates: the best ones
 

@@ -11,7 +11,7 @@ from optuna.trial import Trial
 
 from research.cluster.signals import Interrupted
 from research.metrics import SMALLER_IS_BETTER
-from research.sweep.bench import Bench
+from research.sweep.context import Bench
 from research.sweep.samplers import first_verdict
 from research.sweep.storage import StorageLost
 

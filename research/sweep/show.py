@@ -8,13 +8,13 @@ from contextlib import nullcontext
 
 import torch
 
-from research.data.pack import Planner
-from research.sweep.horizon import evaluations, horizon
+from research.batching.pack import Planner
+from research.sweep.cache import Workshop
 from research.sweep.samplers import first_verdict, trials_asked
+from research.sweep.schedule import evaluations, horizon
 from research.sweep.sweepfile import SweepConfig, to_yaml
 from research.sweep.worker import settled_base
-from research.sweep.workshop import Workshop
-from research.tasks.base import TaskModule
+from research.training.module import TaskModule
 
 TIMED_STEPS = 3
 

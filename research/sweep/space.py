@@ -23,8 +23,8 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial
 
-from research.config import Config
-from research.errors import UserError
+from research.common.errors import UserError
+from research.config.schema import Config
 from research.sweep.sweepfile import Parameter, SweepConfig, base_config, load_sweep, with_values
 
 Space = Mapping[str, Parameter]

@@ -23,10 +23,10 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.engine import make_url
 
 from research.cluster.signals import Interrupted
-from research.console import console
-from research.errors import UserError
+from research.common.console import console
+from research.common.errors import UserError
+from research.common.text import one_line
 from research.sweep.sweepfile import StorageConfig
-from research.wandb_local import one_line
 
 T = TypeVar("T")
 UNREACHABLE = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, OSError)

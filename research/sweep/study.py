@@ -20,11 +20,11 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from research.cluster.signals import Interrupted, StopFlag
-from research.config import Config, differences, result_keys, to_dict
-from research.console import console
-from research.errors import UserError
+from research.common.console import console
+from research.common.errors import UserError
+from research.common.files import written_whole
+from research.config.schema import Config, differences, result_keys, to_dict
 from research.metrics import SMALLER_IS_BETTER
-from research.run import written_whole
 from research.sweep.claims import Claim, Claims
 from research.sweep.samplers import enqueued, make_sampler, trials_asked
 from research.sweep.space import as_dict, grew

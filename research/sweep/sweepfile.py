@@ -16,18 +16,9 @@ from typing import Any, Literal, get_type_hints
 
 from omegaconf import MISSING, OmegaConf
 
-from research.config import (
-    Config,
-    all_keys,
-    check,
-    load_config,
-    merge,
-    parse_override,
-    read_yaml,
-    refuse_unknown_keys,
-    to_dict,
-)
-from research.errors import UserError
+from research.common.errors import UserError
+from research.config.load import load_config, merge, parse_override, read_yaml, refuse_unknown_keys
+from research.config.schema import Config, all_keys, check, to_dict
 
 SECTIONS = {name for name, hint in get_type_hints(Config).items() if is_dataclass(hint)}
 

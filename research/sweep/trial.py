@@ -16,18 +16,18 @@ from optuna.trial import Trial, TrialState
 
 from research.cluster.group import has_lost_the_others
 from research.cluster.signals import STOPPED
-from research.config import Config, to_dict
-from research.console import console
-from research.errors import Diverged, UserError, is_outside_fault
-from research.run import Run
-from research.sweep.bench import Bench
+from research.common.console import console
+from research.common.errors import Diverged, UserError, is_outside_fault
+from research.common.text import one_line
+from research.config.schema import Config, to_dict
 from research.sweep.claims import Claim
+from research.sweep.context import Bench
 from research.sweep.pruning import Watch, verdict
 from research.sweep.space import suggest
 from research.sweep.study import Search
 from research.sweep.sweepfile import trial_config, trial_folder
-from research.train import train
-from research.wandb_local import one_line
+from research.tracking.run import Run
+from research.training.run import train
 
 
 class HandedBack(Exception):

@@ -13,19 +13,21 @@ from importlib import import_module
 
 from research.cluster.group import Group
 from research.cluster.signals import STOPPED, Interrupted, StopFlag
-from research.config import Config, from_dict
-from research.console import console
-from research.errors import Diverged, UserError
+from research.common.console import console
+from research.common.errors import Diverged, UserError
+from research.config.schema import Config, from_dict
 from research.metrics import SMALLER_IS_BETTER
-from research.sweep import figures, results
-from research.sweep.bench import Bench
-from research.sweep.horizon import evaluations, horizon
+from research.sweep import figures
+from research.sweep import trials_table as results
+from research.sweep.cache import Workshop
+from research.sweep.context import Bench
 from research.sweep.samplers import first_verdict, make_pruner
+from research.sweep.schedule import evaluations, horizon
 from research.sweep.study import direction, open_search
 from research.sweep.sweepfile import SweepConfig, base_config
 from research.sweep.trial import HandedBack, progress, run_trial
-from research.sweep.workshop import Workshop
-from research.train import refuse_unknown_monitor, train
+from research.training.build import refuse_unknown_monitor
+from research.training.run import train
 
 CTRL_C = 130  # exit code
 

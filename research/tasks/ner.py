@@ -22,14 +22,14 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForTokenClassification
 
-from research.config import Config, DataConfig
+from research.batching.pack import MicroBatch
+from research.common.errors import UserError
+from research.config.schema import Config, DataConfig
 from research.data.labels import collect_labels
-from research.data.pack import MicroBatch
 from research.data.source import Split
-from research.data.task_data import Columns, TaskData
-from research.errors import UserError
 from research.metrics.entities import Scheme, convert, detect_scheme
-from research.tasks.base import TaskModule
+from research.training.datamodule import Columns, TaskData
+from research.training.module import TaskModule
 
 OUTSIDE = "O"
 NO_TARGET = -100

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from research.run import Run
+from research.tracking.run import Run
 from tests import attempts
 from tests.conftest import make_tiny_model
 from tests.slurm_cluster import Cluster, Job, free_port, missing

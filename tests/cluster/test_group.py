@@ -17,7 +17,7 @@ import torch.distributed as dist
 from research.cluster import group
 from research.cluster.group import meet
 from research.cluster.ranks import World
-from research.errors import UserError
+from research.common.errors import UserError
 from tests.slurm_cluster import free_port
 
 

@@ -7,8 +7,8 @@ from itertools import product
 import pytest
 
 from research.cluster.ranks import FIRST_PORT, PORTS, World, first_node, settle, started, tasks_of_nodes
-from research.config import TrainerConfig
-from research.errors import UserError
+from research.common.errors import UserError
+from research.config.schema import TrainerConfig
 
 SRUN = {
     "SLURM_JOB_ID": "123", "SLURM_STEP_ID": "0", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS": "3",

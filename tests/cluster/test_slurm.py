@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from research.model import checkpoint
-from research.run import Run
+from research.tracking.run import Run
+from research.training import checkpoint
 from tests.cluster.conftest import EVALUATED, STEPS, Project
 from tests.slurm_cluster import Cluster, Job, is_alive, is_pending, kill
-from tests.test_resume import assert_same, last_step
+from tests.training.test_resume import assert_same, last_step
 
 pytestmark = pytest.mark.slow
 AT_ONCE = 4

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from research.run import Run
+from research.tracking.run import Run
 from tests.cluster.conftest import ROOT, Project
 from tests.slurm_cluster import Job
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from research.cluster.submit import HELP, clean, parse, submit
-from research.errors import UserError
+from research.common.errors import UserError
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from research.run import Run
 from research.sweep.study import Search, read_search
 from research.sweep.sweepfile import load_sweep
+from research.tracking.run import Run
 from tests.attempts import attempt
 from tests.cluster.conftest import Project
 from tests.cluster.test_slurm import frozen
 from tests.slurm_cluster import Job
-from tests.test_resume import last_step
+from tests.training.test_resume import last_step
 
 pytestmark = pytest.mark.slow
 TRIALS, WORKERS = 8, 4

@@ -2,8 +2,8 @@
 
 import pytest
 
+from research.common.errors import UserError
 from research.data.source import Split, open_split
-from research.errors import UserError
 
 TEXT = {"text": "text"}
 LABELLED = {"text": "text", "label": "label"}

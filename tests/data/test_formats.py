@@ -3,6 +3,7 @@ import logging
 
 import pytest
 
+from research.common.errors import UserError
 from research.data.formats import (
     format_of,
     read_conll,
@@ -12,7 +13,6 @@ from research.data.formats import (
     read_lines,
     read_squad,
 )
-from research.errors import UserError
 
 
 def fails(read, path, *fragments):

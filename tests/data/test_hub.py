@@ -76,7 +76,7 @@ def test_hub_without_network(tmp_path):
     script = (
         "import sys, time, datasets\n"
         "from research.data.source import open_split\n"
-        "from research.errors import UserError\n"
+        "from research.common.errors import UserError\n"
         "start = time.monotonic()\n"
         "try: open_split(name='train', value='train', hub_name='stanfordnlp/sst2', hub_config=None,"
         " hub_revision=None, fields={'text': 'sentence'})\n"

@@ -6,9 +6,9 @@ import datasets
 import pyarrow as pa
 import pytest
 
+from research.common.errors import UserError
 from research.data.labels import collect_labels, label_text
 from research.data.source import Split
-from research.errors import UserError
 from tests.data.opening import LABELLED, TAGGED, opened
 
 

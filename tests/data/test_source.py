@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from research.common.errors import UserError
 from research.data.source import check_tagged, file_sha256
-from research.errors import UserError
 from tests.data.opening import LABELLED, TAGGED, TEXT, fails, opened
 
 # --- rows

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from research import predictions
+from research.tracking import predictions
 
 
 def classes(

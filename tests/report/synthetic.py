@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from research import predictions
-from research.config import Config, ModelConfig
+from research.config.schema import Config, ModelConfig
+from research.tracking import predictions
 from tests.conftest import WORDS
 
 KINDS = ("PER", "LOC", "ORG")

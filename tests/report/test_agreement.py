@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from research.report.agreement import agreement, cohen_kappa
+from research.report.error_analysis.agreement import agreement, cohen_kappa
 from research.report.examples import read
 from tests.report import handmade
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from research import predictions
 from research.cli import main
 from research.report.build import build, check
+from research.tracking import predictions
 from tests.report.synthetic import COST, write_json, write_run
 from tests.report.test_latex import compile_tex, needs_latex
 

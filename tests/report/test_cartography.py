@@ -2,7 +2,7 @@
 
 import pytest
 
-from research.report.cartography import of_evaluations, of_run
+from research.report.error_analysis.cartography import of_evaluations, of_run
 from research.report.examples import read
 from research.report.records import read_one
 from tests.report import handmade

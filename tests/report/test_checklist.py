@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from research.report import checklist, study
-from research.report.checklist import ARR, OLDER
+from research.report.checklist import items as checklist
+from research.report.checklist.items import ARR, OLDER
 from research.report.groups import group
 from research.report.records import read
+from research.report.tables import study
 from tests.report.sweeps import write_sweep
 from tests.report.synthetic import COST
 

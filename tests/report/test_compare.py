@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research import predictions
 from research.cli import main
-from research.errors import UserError
-from research.report.compare import Comparison, compare, text
+from research.common.errors import UserError
 from research.report.records import read
+from research.report.statistics.compare import Comparison, compare, text
+from research.tracking import predictions
 
 MakeRun = Callable[..., Path]
 

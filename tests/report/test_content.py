@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from research.report.content import Cell, cell, file_name, markdown, table, write_csv
+from research.report.tables.cells import Cell, cell, file_name, markdown, table, write_csv
 
 
 @pytest.mark.parametrize(

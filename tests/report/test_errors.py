@@ -7,12 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from research import predictions
-from research.errors import UserError
-from research.report import errors, figures
+from research.common.errors import UserError
+from research.report import figures
+from research.report.error_analysis import tables as errors
 from research.report.examples import read as read_examples
 from research.report.groups import group
 from research.report.records import read
+from research.tracking import predictions
 
 
 def tables_of(analysed):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from research.errors import UserError
+from research.common.errors import UserError
 from research.report.groups import group, label, shown
 from research.report.records import read
 

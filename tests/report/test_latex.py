@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from research.report.content import Cell, Table
-from research.report.latex import document, escape, table
+from research.report.render.latex import document, escape, table
+from research.report.tables.cells import Cell, Table
 
 
 @pytest.mark.parametrize(

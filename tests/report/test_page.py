@@ -5,10 +5,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from research.report import checklist, content, errors, page
-from research.report.content import Cell, Table
+from research.report.checklist import items as checklist
+from research.report.error_analysis import tables as errors
 from research.report.groups import group
 from research.report.records import read
+from research.report.render import html as page
+from research.report.tables import cells as content
+from research.report.tables.cells import Cell, Table
 
 VOID = {"meta", "link", "input", "img", "br"}
 

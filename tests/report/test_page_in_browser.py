@@ -5,10 +5,13 @@ import shutil
 
 import pytest
 
-from research.report import checklist, errors, figures, page
-from research.report.content import Cell, Table
+from research.report import figures
+from research.report.checklist import items as checklist
+from research.report.error_analysis import tables as errors
 from research.report.groups import group
 from research.report.records import read
+from research.report.render import html as page
+from research.report.tables.cells import Cell, Table
 from tests.report.synthetic import write_run
 
 EVIL = "<script>window.pwned = 1</script>"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from research import predictions
-from research.errors import UserError
+from research.common.errors import UserError
 from research.report.records import read, status_counts
+from research.tracking import predictions
 
 MakeRun = Callable[..., Path]
 

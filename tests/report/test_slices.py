@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from research.report.slices import analyse, cuts, quarters, question_word, wilson
+from research.report.error_analysis.slices import analyse, cuts, quarters, question_word, wilson
 from tests.report import handmade, synthetic
 
 

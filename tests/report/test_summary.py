@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research import predictions
 from research.report.groups import group
 from research.report.records import read
-from research.report.summary import Summary, pools, summarise
+from research.report.statistics.summary import Summary, pools, summarise
+from research.tracking import predictions
 
 MakeRun = Callable[..., Path]
 

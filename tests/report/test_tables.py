@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from research.report import latex, tables
 from research.report.groups import Grid, group
 from research.report.records import read
-from research.report.summary import Summary, pools, summarise
+from research.report.render import latex
+from research.report.statistics.summary import Summary, pools, summarise
+from research.report.tables import scores as tables
 from tests.report.test_latex import compile_tex, needs_latex
 
 MakeRun = Callable[..., Path]

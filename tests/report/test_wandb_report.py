@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from research.cli import main
-from research.errors import UserError
-from research.report import wandb_report
+from research.common.errors import UserError
 from research.report.groups import group
 from research.report.records import read
+from research.report.render import wandb as wandb_report
 from tests.report.sweeps import write_sweep
 from tests.wandb_server import WandbServer
 
@@ -102,7 +102,7 @@ def test_a_draft_with_the_same_content_is_saved(study, server, tmp_path):
 def test_the_recipe_alone_builds_it_again(study, server, tmp_path):
     path = wandb_report.write(*study, SCORES, tmp_path)
     path.write_text(path.read_text(encoding="utf-8").replace("title: ", "title: Again, "), encoding="utf-8")
-    command = [sys.executable, "-m", "research.report.wandb_report", str(path)]
+    command = [sys.executable, "-m", "research.report.render.wandb", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert server.views[0]["displayName"] == f"Again, {tmp_path.name}"

@@ -19,7 +19,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from research.cluster.signals import StopFlag
-from research.config import Config
+from research.config.schema import Config
 from research.sweep.space import suggest
 from research.sweep.study import Search, open_search
 from research.sweep.sweepfile import (

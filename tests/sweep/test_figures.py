@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from research.sweep import figures, results
+from research.sweep import figures
+from research.sweep import trials_table as results
 from research.sweep.space import suggest
 from research.sweep.study import Search, open_search
 from research.sweep.sweepfile import Parameter

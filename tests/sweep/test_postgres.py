@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from research.errors import UserError
+from research.common.errors import UserError
 from research.sweep.storage import StorageLost
 from research.sweep.study import open_search, read_search
 from tests.sweep import dummy

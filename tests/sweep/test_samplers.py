@@ -11,9 +11,9 @@ import pytest
 from optuna.trial import Trial, TrialState, create_trial
 from scipy.stats import kstest, qmc
 
-from research.config import Config
-from research.sweep.horizon import Horizon, evaluations, horizon
+from research.config.schema import Config
 from research.sweep.samplers import make_pruner, make_sampler, trials_asked
+from research.sweep.schedule import Horizon, evaluations, horizon
 from research.sweep.space import at, distribution, grid, suggest
 from research.sweep.sweepfile import BudgetConfig, Parameter, PrunerConfig, SamplerConfig, SweepConfig
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from research.config import Config, load_config
-from research.errors import UserError
+from research.common.errors import UserError
+from research.config.load import load_config
+from research.config.schema import Config
 from research.sweep import space as s
 from research.sweep.sweepfile import Parameter, SamplerConfig, SweepConfig
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from research.run import Run
 from research.sweep.study import read_search
 from research.sweep.sweepfile import load_sweep
+from research.tracking.run import Run
 from tests.attempts import Attempt, attempt
 from tests.sweep.conftest import MakeSweep
 

@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from research.cluster.signals import Interrupted
-from research.errors import UserError
+from research.common.errors import UserError
 from research.sweep.storage import MendingLock, Patience, StorageLost, cut_torn_end, open_storage
 from research.sweep.sweepfile import StorageConfig
 

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from research.cluster.signals import Interrupted, StopFlag
-from research.errors import UserError
+from research.common.errors import UserError
 from research.sweep.space import suggest
 from research.sweep.storage import StorageLost
 from research.sweep.study import Search, direction, open_search, read_search

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from research.config import load_config, to_dict
-from research.errors import UserError
+from research.common.errors import UserError
+from research.config.load import load_config
+from research.config.schema import to_dict
 from research.sweep.space import check_space
 from research.sweep.sweepfile import (
     Parameter,

@@ -15,12 +15,12 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from research.cli import main
-from research.config import load_config
-from research.model import checkpoint
-from research.run import Run
+from research.config.load import load_config
 from research.sweep.study import Search, read_search
 from research.sweep.sweepfile import load_sweep
-from research.tasks.base import TaskModule
+from research.tracking.run import Run
+from research.training import checkpoint
+from research.training.module import TaskModule
 from tests.attempts import attempt
 from tests.sweep.conftest import MakeSweep
 
@@ -355,7 +355,7 @@ def test_a_pruner_that_will_never_act_is_told(make_sweep: MakeSweep, capsys: pyt
 
 
 def test_each_trial_is_a_run_of_the_group_on_wandb(make_sweep: MakeSweep) -> None:
-    from research.wandb_local import logs_of
+    from research.tracking.wandb_files import logs_of
 
     path = make_sweep(
         budget={"trials": 2}, settings={"optim": {"max_steps": 4}, "wandb": {"mode": "offline", "project": "p"}}

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from research import train
-from research.config import load_config
+from research.config.load import load_config
+from research.training import run as train
 from tests.conftest import write_jsonl
 
 Build = Callable[..., Any]

@@ -14,13 +14,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research import predictions
+from research.batching.pack import pack
 from research.cli import main
-from research.data.pack import pack
-from research.errors import UserError
+from research.common.errors import UserError
 from research.metrics.entities import entity_scores
-from research.run import Run
 from research.tasks.ner import characters, group, words_shown_best
+from research.tracking import predictions
+from research.tracking.run import Run
 from tests.conftest import write_jsonl
 from tests.tasks.conftest import Build
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from research.report.content import file_name
 from research.report.figures import style
 from research.report.groups import Grid
 from research.report.records import Record
 from research.report.searches import Search, searches
 from research.report.statistics.expected import RANDOM_SAMPLERS, ExpectedCurve, expected_validation
+from research.report.tables.cells import file_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from research.report.content import file_name
 from research.report.examples import is_known, read
 from research.report.figures import style
 from research.report.groups import Grid
 from research.report.records import Record
 from research.report.selection import MOST_RUNS, leading, predicted, said_of
+from research.report.tables.cells import file_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from research.report.cartography import Map, of_run
-from research.report.content import file_name
+from research.report.error_analysis.cartography import Map, of_run
 from research.report.figures import style
 from research.report.groups import Grid
 from research.report.records import Record
 from research.report.selection import best
+from research.report.tables.cells import file_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

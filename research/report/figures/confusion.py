@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from research import predictions
-from research.report.content import file_name
-from research.report.entity_errors import all_pairs
-from research.report.entity_errors import confusion as entity_confusion
+from research.report.error_analysis.entities import all_pairs
+from research.report.error_analysis.entities import confusion as entity_confusion
 from research.report.figures import style
 from research.report.groups import Grid
 from research.report.records import Record
 from research.report.selection import best, predicted
+from research.report.tables.cells import file_name
+from research.tracking import predictions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from research.report.content import file_name
 from research.report.figures import style
 from research.report.groups import Grid, Group
 from research.report.records import Record
 from research.report.selection import leading, said_of
+from research.report.tables.cells import file_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from research.report.content import file_name
 from research.report.figures import style
 from research.report.groups import Grid
 from research.report.records import Record
 from research.report.searches import Search, Trial, searches
+from research.report.tables.cells import file_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from research import predictions
-from research.errors import UserError
+from research.common.errors import UserError
 from research.metrics.entities import Entity, entity_counts, lenient_entities, precision_recall_f1
 from research.metrics.squad import per_question
+from research.tracking import predictions
 
 Score = Callable[[np.ndarray], np.ndarray]  # sums (..., K) -> metric (...)
 PARTS = ("precision", "recall", "f1")

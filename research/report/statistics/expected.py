@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import gammaln
 
-from research.errors import UserError
+from research.common.errors import UserError
 
 RANDOM_SAMPLERS = ("random",)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from research import predictions
-from research.errors import UserError
+from research.common.errors import UserError
 from research.report.statistics.counts import count, paired
+from research.tracking import predictions
 from tests.report.synthetic import make_table
 
 

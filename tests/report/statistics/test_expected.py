@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.errors import UserError
+from research.common.errors import UserError
 from research.report.statistics.expected import expected_validation, maximum_weights, without_each
 
 

@@ -1,0 +1,1 @@
+"""From encoded examples to micro-batches: store, step plan, packing, loaders."""

@@ -1,0 +1,1 @@
+"""Helpers that every package uses and that know none of them."""

@@ -1,0 +1,221 @@
+"""The schema of an experiment, and how YAML, `extends` and overrides meet it.
+
+One experiment = the defaults below <- the file it `extends` <- its own YAML <- `key=value` of the
+command line. Unknown keys, wrong types and impossible values are refused with the key, the file,
+what is allowed and the nearest name. Nothing here imports torch: a typo is told within a second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, is_dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from omegaconf import MISSING, OmegaConf
+
+from research.common.errors import UserError
+
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll", ".bio", ".iob", ".iob2", ".txt")
+
+
+@dataclass
+class ModelConfig:
+    name: str = MISSING  # a hub name or a local folder
+    revision: str | None = None
+    dropout: float | None = None  # null keeps the model's own; a number sets every dropout
+    gradient_checkpointing: bool = False
+    trust_remote_code: bool = False
+
+
+@dataclass
+class DataConfig:
+    name: str | None = None  # hub data set; null: train, validation and test are local files
+    config: str | None = None
+    revision: str | None = None
+    train: str | None = None  # a local file, or a split of the hub data set
+    validation: str | None = None
+    test: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)  # field of the task -> column of the data
+    labels: list[str] | None = None  # null: collected over all splits
+    max_length: int = 128  # tokens of one window
+    stride: int = 128  # tokens two windows of one long example share
+    max_answer_tokens: int = 30
+    scorer: Literal["squad", "cmrc"] = "squad"
+    max_train_examples: int | None = None
+    max_eval_examples: int | None = None
+    num_workers: int = 1  # threads that prepare batches ahead; 0: each when it is needed
+
+
+@dataclass
+class OptimConfig:
+    lr: float = 5e-5
+    warmup_ratio: float = 0.1
+    warmup_steps: int | None = None  # wins over warmup_ratio
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: float = 0.01  # spares biases and norms
+    batch_size: int = 32  # examples in one optimiser step, over all devices
+    epochs: float = 3
+    max_steps: int | None = None  # wins over epochs
+    max_grad_norm: float | None = 1.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    label_smoothing: float = 0.0
+    class_weights: dict[str, float] = field(default_factory=dict)  # label -> weight in the loss; others weigh 1
+    balance_classes: bool = False  # weigh each class by the inverse of its frequency
+    patience: int | None = None  # evaluations without a better score before stopping early
+
+
+@dataclass
+class TrainerConfig:
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int | Literal["auto"] = "auto"  # of a node; auto: as many as were started, every GPU, or one CPU process
+    num_nodes: int | Literal["auto"] = "auto"  # auto: as many as srun or torchrun has started it on
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    packing: bool | Literal["auto"] = "auto"
+    tokens_per_microbatch: int | None = None  # null: by device
+    sparse_embedding: bool | Literal["auto"] = "auto"  # update only the rows a step uses
+    evaluate_every_steps: int | None = None  # null: after each epoch
+    monitor: str | None = None  # null: the task's own metric; loss and calibration_error are minimised
+    log_every_steps: int = 25
+    checkpoint_every_steps: int | None = None
+    checkpoint_every_minutes: float | None = 10.0
+    keep: int = 2  # newest checkpoints kept beside the best
+    keep_predictions: bool = False  # those of each evaluation, not of the best alone
+    progress: bool | Literal["auto"] = "auto"
+
+
+@dataclass
+class WandbConfig:
+    mode: Literal["offline", "online", "disabled"] = "offline"
+    project: str = "research"
+    entity: str | None = None
+    group: str | None = None
+    name: str | None = None
+    tags: list[str] = field(default_factory=list)
+    tensorboard: bool = False  # write TensorBoard events beside it
+
+
+@dataclass
+class Config:
+    task: str = MISSING
+    seed: int = 0
+    seed_init: int | None = None  # null: seed
+    seed_order: int | None = None  # null: seed
+    run_dir: str | None = None  # null: runs/<experiment>/seed<seed>
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    @property
+    def init_seed(self) -> int:
+        return self.seed if self.seed_init is None else self.seed_init
+
+    @property
+    def order_seed(self) -> int:
+        return self.seed if self.seed_order is None else self.seed_order
+
+
+def task_names() -> list[str]:
+    """Every file of research/tasks is a task, found by its name."""
+    folder = Path(__file__).parent.parent / "tasks"
+    return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base"))
+
+
+def all_keys(schema: type = Config, prefix: str = "") -> Iterator[str]:
+    """Every key of the schema, dotted."""
+    for name, hint in get_type_hints(schema).items():
+        if is_dataclass(hint):
+            yield from all_keys(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+        else:
+            yield prefix + name
+
+
+def check(config: Config, origin: str) -> None:
+    """Raise UserError with every impossible value at once."""
+    wrong = [
+        f"{key}={value} {rule}"
+        for keys, holds, rule in RULES
+        for key in keys.split()
+        if not holds(value := attrgetter(key)(config))
+    ]
+    o, t = config.optim, config.trainer
+    if o.class_weights and o.balance_classes:
+        wrong.append(f"optim.balance_classes={o.balance_classes} does not go with class_weights: drop one")
+    if t.strategy == "fsdp" and t.precision == "fp16":
+        wrong.append(f"trainer.precision={t.precision} does not go with trainer.strategy=fsdp: use bf16 or fp32")
+    if wrong:
+        raise UserError(f"{origin}: " + "; ".join(wrong) + ".")
+
+
+def _or_null(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or holds(value)
+
+
+# keys, what their values must fulfil, and how to say it
+RULES: list[tuple[str, Callable[[Any], bool], str]] = [
+    ("task", lambda v: v in task_names(), f"must be one of {', '.join(task_names())}"),
+    ("seed seed_init seed_order", _or_null(lambda v: 0 <= v < 2**32), "must be a whole number from 0 below 2**32"),
+    ("model.dropout", _or_null(lambda v: 0 <= v < 1), "must be null or in [0, 1)"),
+    ("data.train", lambda v: v is not None, "must name a file, or a split of data.name"),
+    ("data.max_length", lambda v: v >= 8, "must be at least 8 tokens"),
+    ("data.stride", lambda v: v >= 0, "must be 0 or more tokens"),
+    ("data.labels", _or_null(lambda v: len(set(v)) == len(v)), "has a label twice"),
+    ("data.max_answer_tokens trainer.log_every_steps trainer.keep", lambda v: v >= 1, "must be at least 1"),
+    ("data.num_workers", lambda v: v >= 0, "must be 0 or more"),
+    ("optim.lr", lambda v: math.isfinite(v) and v > 0, "must be a number above 0, such as 5e-5"),
+    ("optim.warmup_ratio", lambda v: 0 <= v <= 1, "must be in [0, 1]"),
+    ("optim.warmup_steps", _or_null(lambda v: v >= 0), "must be 0 or more"),
+    ("optim.weight_decay", lambda v: 0 <= v < math.inf, "must be 0 or more"),
+    ("optim.batch_size", lambda v: v >= 1, "must be at least 1 example"),
+    ("optim.epochs", lambda v: 0 < v < math.inf, "must be above 0"),
+    ("optim.beta1 optim.label_smoothing", lambda v: 0 <= v < 1, "must be in [0, 1)"),
+    ("optim.beta2", lambda v: 0 < v < 1, "must be in (0, 1)"),
+    ("optim.eps", lambda v: v > 0, "must be above 0"),
+    ("optim.class_weights", lambda v: all(0 < weight < math.inf for weight in v.values()), "must be above 0"),
+    ("trainer.devices trainer.num_nodes", lambda v: v == "auto" or int(v) >= 1, "must be auto or at least 1"),
+    (
+        "data.max_train_examples data.max_eval_examples optim.max_grad_norm optim.max_steps optim.patience "
+        "trainer.tokens_per_microbatch trainer.evaluate_every_steps trainer.checkpoint_every_steps "
+        "trainer.checkpoint_every_minutes",
+        _or_null(lambda v: v > 0), "must be above 0, or null",
+    ),
+]  # fmt: skip
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The resolved config as plain, JSON-ready values."""
+    return asdict(config)
+
+
+def from_dict(content: dict[str, Any]) -> Config:
+    """Rebuild a config from a run folder's `config.yaml`."""
+    merged = OmegaConf.merge(OmegaConf.structured(Config), content)
+    return OmegaConf.to_object(merged)  # type: ignore[return-value]
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """`optim.lr: 5e-05 -> 3e-05` for every key whose value differs."""
+    lines = []
+    for key in dict.fromkeys([*old, *new]):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a} -> {b}")
+    return lines
+
+
+def result_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config that decides the numbers; the rest is layout, place and logging."""
+    kept = {key: value for key, value in config.items() if key not in ("run_dir", "wandb", "trainer")}
+    kept["data"] = {k: v for k, v in config["data"].items() if k != "num_workers"}
+    deciding = ("precision", "evaluate_every_steps", "monitor", "sparse_embedding")
+    kept["trainer"] = {k: v for k, v in config["trainer"].items() if k in deciding}
+    return kept

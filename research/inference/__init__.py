@@ -1,0 +1,1 @@
+"""Use a finished run: evaluate it again, predict, prepare what runs need."""

@@ -1,0 +1,1 @@
+"""Load pretrained models and feed them packed or padded rows."""

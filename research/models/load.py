@@ -1,0 +1,168 @@
+"""Load a pretrained config, model and tokenizer, from the hub or a folder, with errors that name the cause."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import logging as transformers_logging
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from research.common.errors import UserError
+from research.data.hub import hub_answers
+from research.models.dropout import swap_dropout
+
+if TYPE_CHECKING:
+    from research.config.schema import Config
+
+
+def load_config(config: Config, labels: Sequence[str] = ()) -> PretrainedConfig:
+    """The model's own config with the head's labels and `model.dropout` in it.
+
+    Raises UserError for a folder that is not a model, a hub name without network and a decoder.
+    """
+    name = config.model.name
+    _refuse_empty_folder(name)
+    # Without labels two, for the start and the end of a span, whatever the weights were tuned for before.
+    ids = {label: i for i, label in enumerate(labels or ("LABEL_0", "LABEL_1"))}
+    head = {"num_labels": len(ids), "id2label": {i: label for label, i in ids.items()}, "label2id": ids}
+    try:
+        own = AutoConfig.from_pretrained(name, **_source(config), **head)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(_not_found(name, error)) from None
+    kind = own.model_type
+    if kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES or own.is_encoder_decoder:
+        family = "a decoder" if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else "not an encoder"
+        raise UserError(
+            f"{name} is a '{kind}' model, {family}; task '{config.task}' fine-tunes encoders such as bert, roberta, "
+            "xlm-roberta, distilbert, electra, albert, deberta-v2 or modernbert."
+        )
+    positions = getattr(own, "max_position_embeddings", None)
+    if positions:
+        usable = positions - (own.pad_token_id + 1 if kind in ("roberta", "xlm-roberta", "camembert") else 0)
+        if config.data.max_length > usable:
+            raise UserError(
+                f"data.max_length={config.data.max_length} is more than the {usable} positions of {name}; "
+                f"set it to {usable} or less (longer texts are windowed or cut there)."
+            )
+    if config.model.dropout is not None:
+        for key, value in own.to_dict().items():
+            if "dropout" in key and not isinstance(value, bool | str):
+                setattr(own, key, config.model.dropout)
+    return own
+
+
+def load_model(config: Config, own: PretrainedConfig, auto_class: Any) -> PreTrainedModel:
+    """The pretrained encoder with a freshly initialised head of `auto_class`, in float32.
+
+    Raises UserError when the weights are missing, cut short or of another shape.
+    """
+    name = config.model.name
+    try:
+        with without_advice():  # the head is meant to be new
+            model, loaded = auto_class.from_pretrained(
+                name,
+                config=own,
+                **_source(config),
+                dtype=torch.float32,
+                attn_implementation="eager",
+                use_safetensors=None if _has_only_pickle(name) else True,
+                ignore_mismatched_sizes=True,  # a head tuned for other labels is made anew
+                output_loading_info=True,
+            )
+    except SafetensorError as error:
+        raise UserError(f"The weights of {name} are damaged or cut short ({error}); fetch them again.") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(_not_found(name, error)) from None
+    wrong = sorted(key for key, *_ in loaded["mismatched_keys"] if key.startswith(f"{model.base_model_prefix}."))
+    if wrong:
+        raise UserError(
+            f"The weights of {name} are of another shape than its config.json says: {', '.join(wrong[:3])}."
+        )
+    if config.model.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if not torch.cuda.is_available():
+        swap_dropout(model)
+    trainable: PreTrainedModel = model.train()
+    return trainable
+
+
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """No log lines or progress bars of `transformers` on what is meant to be so."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def load_tokenizer(config: Config) -> PreTrainedTokenizerFast:
+    """The model's fast tokenizer. Raises UserError when it is missing or has a slow one only."""
+    name = config.model.name
+    _refuse_empty_folder(name)
+    try:
+        prefix = {"add_prefix_space": True} if _byte_level(name) else {}
+        tokenizer = AutoTokenizer.from_pretrained(name, **_source(config), **prefix)
+    except Exception as error:  # each tokenizer class fails in a way of its own
+        raise UserError(_no_tokenizer(name, error)) from None
+    if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise UserError(_no_tokenizer(name, None))
+    return tokenizer  # type: ignore[return-value]
+
+
+def _source(config: Config) -> dict[str, Any]:
+    """Which files of a model, and from the cache alone where the hub does not answer: it would be asked for minutes."""
+    source = {"revision": config.model.revision, "trust_remote_code": config.model.trust_remote_code}
+    return source if Path(config.model.name).is_dir() else {**source, "local_files_only": not hub_answers()}
+
+
+def _byte_level(name: str) -> bool:
+    """RoBERTa's byte-level BPE needs a blank before the first word when words come split."""
+    file = Path(name) / "tokenizer.json"
+    if not file.is_file():
+        return any(part in name.lower() for part in ("roberta", "bart", "deberta-base", "modernbert"))
+    content = json.loads(file.read_text(encoding="utf-8"))
+    pre = content.get("pre_tokenizer") or {}
+    return "ByteLevel" in {pre.get("type"), *(p.get("type") for p in pre.get("pretokenizers", []))}
+
+
+def _refuse_empty_folder(name: str) -> None:
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise UserError(f"{name} is not a model folder: it has no config.json.")
+    if not folder.exists() and name.startswith(("/", "./", "../", "~")):
+        raise UserError(f"There is no model folder {name}.")
+
+
+def _has_only_pickle(name: str) -> bool:
+    folder = Path(name)
+    return folder.is_dir() and not any(folder.glob("*.safetensors")) and any(folder.glob("pytorch_model*.bin"))
+
+
+def _no_tokenizer(name: str, error: Exception | None) -> str:
+    detail = f" ({str(error).splitlines()[0]})" if error and str(error) else ""
+    return (
+        f"{name} has no fast tokenizer{detail}; put its tokenizer.json there, or convert a slow one once with "
+        "AutoTokenizer.from_pretrained(...).save_pretrained(...)."
+    )
+
+
+def _not_found(name: str, error: Exception) -> str:
+    said = " ".join(str(error).split())[:300]
+    if Path(name).is_dir():
+        return f"No usable weights in the model folder {name}: {said}"
+    if not hub_answers():
+        said = "the hub cannot be reached, and it is not in the cache"
+    return (
+        f"The model {name} is neither a local folder nor to be had from the hub ({said}). Check the name; on a machine "
+        "without network, load it once where there is one, or point model.name at a local folder."
+    )

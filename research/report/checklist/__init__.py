@@ -1,0 +1,1 @@
+"""The reproducibility checklist, answered from run records."""

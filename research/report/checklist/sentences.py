@@ -1,0 +1,173 @@
+"""Sentences to paste into a paper, each from the records of all runs; empty where no record tells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from research.report.groups import Grid, shown
+from research.report.records import Record, status_counts
+from research.report.searches import Search, bounds
+from research.report.tables import study
+
+PACKAGES = {
+    "torch": "PyTorch", "transformers": "Transformers", "tokenizers": "Tokenizers", "datasets": "Datasets",
+    "lightning": "Lightning", "peft": "PEFT", "optuna": "Optuna", "scikit-learn": "scikit-learn", "numpy": "NumPy",
+    "scipy": "SciPy", "statsmodels": "statsmodels", "sacrebleu": "sacreBLEU", "rouge-score": "rouge-score",
+}  # fmt: skip
+SCORERS = {
+    "sentiment": "accuracy, macro-averaged F1 and Matthews correlation by scikit-learn",
+    "choice": "accuracy by scikit-learn",
+    "ner": "entity-level F1 over whole sentences by the rules of conlleval, and of strict IOB2 beside it",
+    "qa": "exact match and F1 over whole questions by the rules of the official SQuAD scripts",
+}
+
+
+def data(records: Sequence[Record]) -> str:
+    sizes: dict[str, dict[str, list[str]]] = {}
+    for record in records:
+        for split, told in (record.provenance.get("data") or {}).items():
+            counts = sizes.setdefault(record.data_set, {}).setdefault(split, [])
+            if f"{told['examples']:,}" not in counts:
+                counts.append(f"{told['examples']:,}")
+    return " ".join(
+        f"{data_set} has {listed([f'{either(counts)} {split}' for split, counts in by_split.items()])} examples."
+        for data_set, by_split in sizes.items()
+    )
+
+
+def parameters(records: Sequence[Record]) -> str:
+    counts = {name: dict.fromkeys(map(amount, sorted(c))) for name, c in study.parameters(records).items()}
+    models = [f"{name} has {either(list(amounts))}" for name, amounts in counts.items()]
+    return f"{listed(models)} parameters." if models else ""
+
+
+def cost(records: Sequence[Record]) -> str:
+    """Hours and machines of all runs, and their energy where it was measured."""
+    others = [f"{count} {state}" for state, count in status_counts(records).items() if state != "finished"]
+    among = f" ({listed(others)} among them)" if others else ""
+    machines = study.devices(records)
+    measured = len(records) - study.lacking(records, "energy_joules")
+    energy = study.total(records, "energy_joules") / study.JOULES_PER_KWH
+    return (
+        f"All {len(records)} runs{among} took {hours(study.total(records, 'device_hours'))} {study.hour_kind(records)}"
+        + (f" on {listed(list(machines))}." if machines else ".")
+        + (f" The devices of {counted(measured, 'run')} used {energy:.2f} kWh." if measured else "")
+    )
+
+
+def runtime(records: Sequence[Record]) -> str:
+    finished = [record for record in records if record.status == "finished"]
+    minutes = study.total(finished, "wall_seconds") / 60
+    return f"A finished run took {minutes / len(finished):.1f} minutes on average." if finished else ""
+
+
+def setup(records: Sequence[Record]) -> str:
+    """How models were trained, as far as all runs did the same."""
+    optim = {key: {shown(record.config["optim"][key]) for record in records} for key in ("schedule", "batch_size")}
+    schedule = f" and a {next(iter(optim['schedule']))} schedule" if len(optim["schedule"]) == 1 else ""
+    batch = f", {next(iter(optim['batch_size']))} examples a step" if len(optim["batch_size"]) == 1 else ""
+    return (
+        f"We fine-tune with AdamW, linear warmup{schedule}{batch}; the checkpoint with the best validation score is "
+        "the one tested."
+    )
+
+
+def search(one: Search) -> str:
+    """What was searched, how, by what, and what was found."""
+    space = listed([f"{key} ({bounds(asked)})" for key, asked in one.space.items()])
+    states = [f"{count} {state}" for state in study.STATES if (count := sum(t.state == state for t in one.trials))]
+    seeds = max(len(trial.runs) for trial in one.trials)
+    pruner = "" if one.pruner == "none" else f" with {one.pruner} pruning"
+    sentence = (
+        f"We searched {space} by {one.sampler} sampling{pruner} over {len(one.trials)} trials ({listed(states)}) of "
+        f"{counted(seeds, 'seed')} each, by validation {one.metric.replace('_', ' ')}."
+    )
+    if one.best is not None:
+        values = listed([f"{key} {rounded(value)}" for key, value in one.best.parameters.items() if value is not None])
+        sentence += f" The best trial had {values} (validation {one.metric.replace('_', ' ')} {one.best.score:.4f})."
+    return sentence
+
+
+def spread(grid: Grid) -> str:
+    """What the numbers of the tables are: means over how many runs, or single runs."""
+    counts = sorted({len(group.runs) for group in grid.groups if group.runs})
+    if counts == [1]:
+        return "Every score is that of a single run; none is a mean or a maximum over runs."
+    number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    single = [f"{group.system} on {group.data_set}" for group in grid.groups if len(group.runs) == 1]
+    return (
+        f"Scores are means over {number} runs that differ in their seed alone, with the sample standard deviation; "
+        "none is a maximum over seeds. Each run is tested once, with the checkpoint that was best on validation data."
+        + (f" Single runs: {listed(single)}." if single else "")
+    )
+
+
+def packages(records: Sequence[Record]) -> str:
+    found = study.versions(records)
+    named = [f"{title} {' and '.join(found[name])}" for name, title in PACKAGES.items() if name in found]
+    return f"We use {listed(named)}." if named else ""
+
+
+def scorers(records: Sequence[Record]) -> str:
+    found = [SCORERS[task] for task in dict.fromkeys(record.task for record in records) if task in SCORERS]
+    return f"Scores are {'; '.join(found)}." if found else ""
+
+
+def code(records: Sequence[Record]) -> str:
+    commits, remotes = list(study.commits(records)), study.remotes(records)
+    of = f" of {listed(remotes)}" if remotes else ""
+    return f"The code is {listed([f'commit {name}' for name in commits])}{of}." if commits else ""
+
+
+def runs(records: Sequence[Record]) -> str:
+    states = [f"{count} {state}" for state, count in status_counts(records).items()]
+    were = "was" if len(records) == 1 else "were"
+    tested = sum(bool(record.scores("test")) for record in records)
+    times = f" Test data was evaluated {counted(tested, 'time')}, once a run." if tested else ""
+    return f"{counted(len(records), 'training run')} {were} started: {listed(states)}.{times}"
+
+
+def preprocessing(records: Sequence[Record]) -> str:
+    """What training itself does to long inputs."""
+    limits = sorted({record.config["data"]["max_length"] for record in records})
+    windowed = all(record.task in ("ner", "qa") for record in records)
+    longer = " Longer ones are cut into overlapping windows, and no word or answer is dropped." if windowed else ""
+    return f"Inputs of the model have at most {either(list(map(str, limits)))} word pieces.{longer}"
+
+
+def origins(records: Sequence[Record]) -> str:
+    told = (each for record in records for each in (record.provenance.get("data") or {}).values())
+    names = list(dict.fromkeys(study.origin(each["origin"]) for each in told))
+    return f"The data was read from {listed(names)}." if names else ""
+
+
+def rounded(value: Any) -> str:
+    """A setting to three digits; the tables have them all."""
+    return shown(float(f"{value:.3g}") if isinstance(value, float) else value)
+
+
+def hours(number: float) -> str:
+    return f"{number:.2f}" if number >= 0.1 else f"{number:.2g}"
+
+
+def amount(count: int) -> str:
+    """22570381 -> `22.6 M`."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
+def either(parts: Sequence[str]) -> str:
+    """`a, b or c`."""
+    return " or ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))

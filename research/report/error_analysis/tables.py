@@ -1,0 +1,244 @@
+"""Error analysis from the predictions of the runs: where systems fail, on what, and whether on the same things.
+
+Legend: N examples, R runs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from research.report.error_analysis import entities as entity_errors
+from research.report.error_analysis import slices
+from research.report.error_analysis.agreement import agreement
+from research.report.error_analysis.cartography import of_run
+from research.report.examples import Examples, Floats, is_known, read
+from research.report.groups import Grid, Group
+from research.report.records import Record
+from research.report.selection import best, leading, predicted, said_of
+from research.report.statistics.counts import in_order
+from research.report.tables import cells as content
+from research.report.tables.cells import cell, table
+
+MOST_SYSTEMS = 6  # of a data set
+MOST_EXAMPLES = 15
+
+
+@dataclass(frozen=True)
+class System:
+    """A group's runs with their predictions, all in the order of the first one's examples."""
+
+    group: Group
+    runs: list[Record]
+    tables: list[pa.Table]
+    examples: list[Examples]
+
+    @property
+    def name(self) -> str:
+        return self.group.system
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(run.path for run in self.runs)
+
+
+def analyse(grid: Grid, folder: Path) -> dict[str, Any]:
+    """Tables for the page, by section; each is written to `folder` as CSV too.
+
+    Raises UserError where a predictions file is not the one its run wrote.
+    """
+    sections: dict[str, list[content.Table]] = {}
+    notes: list[str] = []
+    for data_set in grid.data_sets:
+        groups = leading(grid, data_set, MOST_SYSTEMS)
+        systems = [system for group in groups if (system := load(group))]
+        if not systems:
+            notes.append(f"{data_set}: the runs have no predictions to analyse.")
+            continue
+        if left_out := said_of(len(groups), grid, data_set):
+            notes.append(f"Errors of {data_set}:{left_out}")
+        chosen = best(grid, data_set)
+        first = next((system for system in systems if system.group is chosen), systems[0])
+        sections.setdefault("Slices", []).append(slice_table(data_set, systems))
+        if first.group.task == "ner":
+            sections.setdefault("Entity errors", []).append(entity_table(data_set, systems))
+        if first.examples[0].metric != "accuracy":  # of labels, the worst are those most confidently wrong
+            sections.setdefault("Examples", []).append(worst(data_set, first))
+        sections.setdefault("Examples", []).append(confidently_wrong(data_set, first))
+        sections.setdefault("Cartography", []).extend(cartography(data_set, first))
+        sections.setdefault("Agreement", []).extend(agreements(data_set, first, systems))
+    sections = {name: tables for name, tables in sections.items() if tables}
+    folder.mkdir(parents=True, exist_ok=True)
+    for tables in sections.values():
+        for each in tables:
+            content.write_csv(each, folder / f"{content.file_name(each.title)}.csv")
+    return {"sections": sections, "notes": notes}
+
+
+def load(group: Group) -> System | None:
+    """A group with its predictions; None where it has none of a known form."""
+    runs = predicted(group)
+    tables = [run.predictions(group.split) for run in runs]
+    if not runs or not is_known(tables[0]):
+        return None
+    ids = tables[0].column("id").to_pylist()
+    tables = [in_order(each, ids, str(run.path), str(runs[0].path)) for each, run in zip(tables, runs, strict=True)]
+    return System(group, runs, tables, [read(each) for each in tables])
+
+
+def slice_table(data_set: str, systems: Sequence[System]) -> content.Table:
+    """The scores of every slice and system."""
+    rows: list[list[Any]] = []
+    order: dict[tuple[str, str], int] = {}
+    for system in systems:
+        train = system.runs[0].predictions("train") if "train" in system.runs[0].splits else None
+        for each in slices.analyse(system.tables, train):
+            score = cell(each.score, system.paths)
+            order.setdefault((each.by, each.value), len(order))
+            rows.append([each.by, each.value, system.name, each.size, each.metric, score, each.low, each.high])
+    columns = ("sliced by", "slice", "system", "size", "metric", "score", "low", "high")
+    rows.sort(key=lambda row: order[row[0], row[1]])  # systems side by side
+    caption = (
+        "Mean over runs with its 95 % interval over the examples of the slice (Wilson for accuracy, percentile "
+        f"bootstrap else). Slices of fewer than {slices.LEAST_EXAMPLES} are left out."
+    )
+    return table(f"Slices of {data_set}", columns, rows, caption)
+
+
+def entity_table(data_set: str, systems: Sequence[System]) -> content.Table:
+    """How many entities of each type went wrong in which way, per run."""
+    rows = []
+    for system in systems:
+        R = len(system.runs)
+        sentences = [pair for each in system.tables for pair in _entity_pairs(each)]
+        counted = entity_errors.counts(sentences)
+        for kind in ["all", *sorted({kind for counts in counted.values() for kind in counts})]:
+            numbers = [sum(c.values()) if kind == "all" else c[kind] for c in counted.values()]
+            rows.append([system.name, kind, *(cell(number / R, system.paths, decimals=1) for number in numbers)])
+    caption = (
+        "Entities per run. Boundary: shared words, right type; type: same words, other type; both: shared words, "
+        "other type; missed: gold without a partner; spurious: predicted without one (counted under its own type)."
+    )
+    return table(f"Entity errors on {data_set}", ("system", "type", *entity_errors.KINDS), rows, caption)
+
+
+def _entity_pairs(each: pa.Table) -> list[list[entity_errors.Pair]]:
+    gold, prediction = (each.column(name).to_pylist() for name in ("gold", "prediction"))
+    return entity_errors.all_pairs(gold, prediction)
+
+
+def worst(data_set: str, system: System) -> content.Table:
+    """The examples with the lowest score, mean over runs; where equal, those the runs were surest of."""
+    score, sure = (np.mean([getattr(run, name) for run in system.examples], axis=0) for name in ("score", "confidence"))
+    order = [int(i) for i in np.lexsort((-sure, score)) if score[i] < 1][:MOST_EXAMPLES]
+    rows = [_example_row(system, i, cell(float(score[i]), system.paths, decimals=2)) for i in order]
+    caption = f"{system.name}: lowest score, mean over {_runs(len(system.runs))}."
+    return table(f"Worst examples of {data_set}", ("id", "score", "text", "gold", "prediction"), rows, caption)
+
+
+def confidently_wrong(data_set: str, system: System) -> content.Table:
+    """The examples that most runs get wrong, by how sure those runs are of it."""
+    wrong = np.stack([~run.right for run in system.examples])  # (R, N)
+    sure = _mean_where(np.stack([run.confidence for run in system.examples]), wrong)
+    often = wrong.mean(0) > 0.5
+    order = [int(i) for i in np.argsort(-sure, kind="stable") if often[i] and np.isfinite(sure[i])][:MOST_EXAMPLES]
+    rows = [_example_row(system, i, cell(float(sure[i]), system.paths, decimals=3)) for i in order]
+    caption = f"{system.name}: wrong in most of {_runs(len(system.runs))}, by the mean confidence of those that are."
+    columns = ("id", "confidence", "text", "gold", "prediction")
+    return table(f"Most confidently wrong on {data_set}", columns, rows, caption)
+
+
+def _mean_where(values: Floats, chosen: np.ndarray) -> Floats:
+    """Means over runs of (R, N) values where chosen; minus infinity where none is or none is known."""
+    chosen = chosen & np.isfinite(values)
+    count = chosen.sum(0)
+    means: Floats = np.where(chosen, values, 0).sum(0) / np.maximum(count, 1)
+    return np.where(count > 0, means, -np.inf)
+
+
+def _example_row(system: System, i: int, number: content.Cell) -> list[Any]:
+    first = system.examples[0]
+    return [first.ids[i], number, first.text[i], first.gold[i], usual([run.prediction[i] for run in system.examples])]
+
+
+def usual(texts: Sequence[str]) -> str:
+    """The most frequent prediction; with several runs, in how many."""
+    text, count = Counter(texts).most_common(1)[0]
+    return text if len(texts) == 1 else f"{text} ({count} of {len(texts)})"
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
+
+
+def cartography(data_set: str, system: System) -> Iterator[content.Table]:
+    """The clearest cases of each region of the data map of the first run that kept its evaluations."""
+    run, found = next(((run, found) for run in system.runs if (found := of_run(run))), (None, None))
+    if run is None or found is None:
+        return
+    rows = []
+    for region, indices in found.regions.items():
+        for i in indices[:5]:
+            numbers = (found.confidence[i], found.variability[i], found.correctness[i])
+            shown = [cell(float(number), [run.path], decimals=3) for number in numbers]
+            rows.append([region, found.ids[i], *shown, found.examples.text[i], found.examples.gold[i]])
+    caption = (
+        f"Validation examples by how {run.path.name} ({system.name}) saw them over its evaluations: the clearest five "
+        f"of each third. All {len(found.ids):,}: mean confidence {found.confidence.mean():.3f}, mean variability "
+        f"{found.variability.mean():.3f}."
+    )
+    columns = ("region", "id", "confidence", "variability", "correctness", "text", "gold")
+    yield table(f"Data map of {data_set}", columns, rows, caption)
+
+
+def agreements(data_set: str, first: System, systems: Sequence[System]) -> Iterator[content.Table]:
+    """The best system against each other one, and the examples on which it differs most from the next best."""
+    others = [system for system in systems if system is not first]
+    if not others:
+        return
+    rows, found = [], {}
+    for other in others:
+        found[other.name] = each = agreement(first.examples, _aligned(other, first))
+        numbers = (each.both_right, each.only_first, each.only_second, each.both_wrong, each.same_prediction)
+        both = (*first.paths, *other.paths)
+        kappa = "" if each.kappa is None else cell(each.kappa, both, decimals=3)
+        rows.append([first.name, other.name, *(cell(number, both, decimals=3) for number in numbers), kappa])
+    caption = (
+        "Shares of the examples, for a run of each system drawn at random; kappa is Cohen's, of the predicted labels."
+    )
+    columns = ("first", "second", "both right", "only first", "only second", "both wrong", "same prediction", "kappa")
+    yield table(f"Agreement on {data_set}", columns, rows, caption)
+    rival = max(others, key=lambda system: float(np.mean([run.score.mean() for run in system.examples])))
+    yield differing(data_set, first, rival, found[rival.name].advantage)
+
+
+def differing(data_set: str, first: System, second: System, advantage: Floats) -> content.Table:
+    """Examples that one system gets right more often than the other, the clearest on both sides."""
+    order = np.argsort(advantage, kind="stable")
+    chosen = [i for i in (*order[: MOST_EXAMPLES // 2], *order[::-1][: MOST_EXAMPLES // 2]) if advantage[i] != 0]
+    other_runs = _aligned(second, first)
+    rows = []
+    for i in map(int, chosen):
+        shown = cell(float(advantage[i]), (*first.paths, *second.paths), decimals=2)
+        ours = usual([run.prediction[i] for run in first.examples])
+        theirs = usual([run.prediction[i] for run in other_runs])
+        example = first.examples[0]
+        rows.append([example.ids[i], shown, example.text[i], example.gold[i], ours, theirs])
+    caption = f"Advantage: share of runs right, {second.name} less {first.name}."
+    columns = ("id", "advantage", "text", "gold", first.name, second.name)
+    return table(f"Where the two best differ on {data_set}", columns, rows, caption)
+
+
+def _aligned(system: System, reference: System) -> list[Examples]:
+    """The runs of a system with the examples in the order of another's."""
+    ids = reference.examples[0].ids
+    if system.examples[0].ids == ids:
+        return system.examples
+    names = (str(system.paths[0]), str(reference.paths[0]))
+    return [read(in_order(each, ids, *names)) for each in system.tables]

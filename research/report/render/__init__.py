@@ -1,0 +1,1 @@
+"""Render a report: LaTeX, HTML, W&B."""

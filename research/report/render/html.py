@@ -1,0 +1,115 @@
+"""`index.html`: the whole report as one file that needs no network; every number leads to its runs.
+
+The looks and the behaviour stand in `templates/`: page.html, page.css, page.js.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from research.common.files import written_whole
+from research.report.records import Record, status_counts
+from research.report.tables import cells as content
+from research.report.tables import study
+from research.report.tables.cells import Cell, cell
+
+NAME = "index.html"
+TEMPLATES = Path(__file__).parent / "templates"
+LONGEST_TEXT = 240  # characters of a cell that are shown before it has to be opened
+LONGEST_LINE = 28  # characters of a cell that are never broken
+MOST_OPEN_ROWS = 25  # a longer table is closed until it is asked for
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the page shows, from the other parts of the report."""
+
+    title: str
+    command: Sequence[str]  # that made the report
+    records: Sequence[Record]  # all of them
+    scores: Sequence[content.Table] = ()
+    significance: Sequence[content.Table] = ()
+    figures: Mapping[Path, str] = field(default_factory=dict)  # PDF with a PNG beside it -> caption
+    errors: Mapping[str, Any] = field(default_factory=dict)  # as `errors.analyse` returns it
+    checklist: Mapping[str, Any] = field(default_factory=dict)  # as `checklist.answer` returns it
+    notes: Sequence[str] = ()  # what could not be done, and why
+
+
+def write(folder: Path, page: Content) -> Path:
+    """Write `index.html` into the report's folder and return its path."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    places = {record.path: number for number, record in enumerate(page.records)}
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["runs"] = lambda each: [places[path] for path in each.runs if path in places]
+    environment.filters["folder"] = lambda each: link(each.runs[0], folder)
+    environment.globals |= {
+        "longest_text": LONGEST_TEXT, "longest_line": LONGEST_LINE, "most_open_rows": MOST_OPEN_ROWS,
+    }  # fmt: skip
+    text = environment.get_template("page.html").render(
+        page=page,
+        states=status_counts(page.records),
+        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
+        figures=list(figures(folder, page.figures)),
+        checklist_tables=checklist_tables(page.checklist),
+        runs=runs_table(page.records),
+        name=content.file_name,
+    )
+    path = folder / NAME
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def figures(folder: Path, drawn: Mapping[Path, str]) -> Iterator[dict[str, str]]:
+    """Each figure as a data URI of its PNG, with a link to its PDF."""
+    for path, caption in drawn.items():
+        image = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
+        yield {"source": f"data:image/png;base64,{image}", "caption": caption, "pdf": link(path, folder)}
+
+
+def checklist_tables(checklist: Mapping[str, Any]) -> list[content.Table]:
+    """The tables behind all items, each once."""
+    lists = checklist.get("lists", {}).values()
+    return list({each.title: each for items in lists for item in items for each in item.tables}.values())
+
+
+def runs_table(records: Sequence[Record]) -> content.Table:
+    """One row a run, in the order of the records; the page gives each row its number."""
+    columns = ("run", "data set", "model", "seed", "ended", "validation", "test", "device hours", "started", "commit")
+    rows = [[Cell(run_name(record), None, (record.path,)), *map(cell, _run_row(record))] for record in records]
+    return content.Table("Runs", columns, rows)
+
+
+def _run_row(record: Record) -> Iterator[Any]:
+    first: dict[str, Any] = next(iter(record.provenance.get("attempts", [])), {})
+    yield record.data_set
+    yield Path(record.config["model"]["name"]).name
+    yield record.seed
+    yield record.status
+    for split in ("validation", "test"):
+        yield record.scores(split).get(record.monitor)
+    yield study.cost(record).get("device_hours")
+    yield str(first.get("started", ""))[:16].replace("T", " ")
+    yield ((first.get("code") or {}).get("commit") or "")[:10]
+
+
+def run_name(record: Record) -> str:
+    """The last two folders of its path."""
+    return "/".join(record.path.absolute().parts[-2:])
+
+
+def link(path: Path, folder: Path) -> str:
+    """A relative link from the report to a file or folder."""
+    return quote(os.path.relpath(path.absolute(), folder.absolute()))

@@ -1,0 +1,99 @@
+"""The numbers of the main table: mean, deviation and interval of each group, and which are as good as the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from research.common.errors import UserError
+from research.report.groups import Grid, Group
+from research.report.statistics.intervals import Interval, over_both
+from research.report.statistics.paired_runs import Pool, pool
+from research.report.statistics.significance import corrected
+
+ALPHA = 0.05
+RESAMPLES = 2_000  # `research compare` takes more
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One group's scores on one split."""
+
+    group: Group
+    split: str
+    scores: np.ndarray  # one per run, fractions; none where no run is finished
+    interval: Interval | None = None  # of the mean, over seeds and examples
+    p_value: float | None = None  # of being equal to the best of its column, corrected over the whole table
+    mark: Literal["", "best", "tied"] = ""
+
+    @property
+    def mean(self) -> float | None:
+        return float(self.scores.mean()) if len(self.scores) else None
+
+    @property
+    def deviation(self) -> float | None:
+        """The sample standard deviation over runs; None for a single run."""
+        return float(self.scores.std(ddof=1)) if len(self.scores) > 1 else None
+
+
+def pools(grid: Grid) -> tuple[dict[str, Pool], list[str]]:
+    """The pool of each data set, and for those whose predictions do not serve a note that says why."""
+    found, notes = {}, []
+    for data_set in grid.data_sets:
+        groups = [group for group in grid.groups if group.data_set == data_set and group.runs]
+        if not groups:
+            continue
+        try:
+            found[data_set] = pool(groups, groups[0].split, RESAMPLES)
+        except UserError as error:
+            notes.append(f"{data_set}: no intervals and no tests. {error}")
+    return found, notes
+
+
+def summarise(grid: Grid, pooled: dict[str, Pool]) -> list[Summary]:
+    """Summaries of every group, on validation and on the reported split; the latter with intervals and marks.
+
+    Each group is compared with the best of its column by the bootstrap over seeds and examples (over examples alone
+    where either has a single run), corrected by Holm's method over the whole table.
+    """
+    summaries: list[Summary] = []
+    for data_set in grid.data_sets:
+        groups = [group for group in grid.groups if group.data_set == data_set]
+        if groups[0].split != "validation":
+            summaries += [_plain(group, "validation") for group in groups]
+        summaries += _beside_best([_plain(group, group.split) for group in groups], pooled.get(data_set))
+    return _with_ties(summaries)
+
+
+def _plain(group: Group, split: str) -> Summary:
+    unvalidated = split == "validation" and not any(run.scores(split) for run in group.runs)
+    return Summary(group, split, np.array([]) if unvalidated or not group.runs else group.scores(split))
+
+
+def _beside_best(column: Sequence[Summary], pooled: Pool | None) -> list[Summary]:
+    """The column with its best marked and, where there is a pool, intervals and p-values, not yet corrected."""
+    known = [s for s in column if s.mean is not None]
+    best = max(known, key=lambda s: s.mean or 0.0).group if len(known) > 1 else None
+    told = []
+    for each in column:
+        if each.mean is not None and pooled is not None:
+            each = replace(each, interval=over_both(*pooled.of(each.group)).interval())
+            if best is not None and each.group is not best:
+                each = replace(each, p_value=over_both(*pooled.of(best, each.group)).p_value)
+        told.append(replace(each, mark="best") if each.group is best else each)
+    return told
+
+
+def _with_ties(summaries: Sequence[Summary]) -> list[Summary]:
+    """The summaries with corrected p-values, and those marked that are not significantly worse than the best."""
+    p_values = iter(corrected([s.p_value for s in summaries if s.p_value is not None], "holm"))
+    told = []
+    for each in summaries:
+        if each.p_value is not None:
+            p_value = next(p_values)
+            each = replace(each, p_value=p_value, mark="tied" if p_value >= ALPHA else "")
+        told.append(each)
+    return told

@@ -1,0 +1,129 @@
+"""Tables of what the statistics say: intervals, each system beside the best, sources of variance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from research.report.groups import Grid, Group
+from research.report.selection import leading
+from research.report.statistics.compare import Comparison, compare_groups, p_text, with_corrections
+from research.report.statistics.paired_runs import Pool
+from research.report.statistics.power import POWER
+from research.report.statistics.summary import Summary
+from research.report.statistics.variance import split_variance
+from research.report.tables import cells as content
+from research.report.tables.cells import Cell, cell
+from research.report.tables.scores import metric_name
+
+MOST_SYSTEMS = 10  # of a data set: more comparisons would not be read
+
+
+def tables(grid: Grid, summaries: Sequence[Summary], pooled: Mapping[str, Pool]) -> list[content.Table]:
+    """All tables of evidence, those that would be empty left out."""
+    made = [interval_table(summaries), comparison_table(beside_best(grid, summaries, pooled)), variance_table(pooled)]
+    return [table for table in made if table.rows]
+
+
+def interval_table(summaries: Sequence[Summary]) -> content.Table:
+    """Mean and 95 % interval of each group that has one."""
+    rows = []
+    for s in summaries:
+        if s.interval is not None:
+            paths = _paths(s.group)
+            numbers = [_points(value, paths) for value in (s.mean, s.deviation, s.interval.low, s.interval.high)]
+            rows.append(
+                [s.group.system, s.group.data_set, *_what(s.group, s.split), len(s.scores), *numbers, s.interval.over]
+            )
+    columns = ("system", "data set", "score", "split", "runs", "mean", "deviation", "low", "high", "interval over")
+    caption = "Per cent, with 95 % bootstrap intervals of the mean."
+    return content.table("Intervals", columns, rows, caption)
+
+
+def beside_best(grid: Grid, summaries: Sequence[Summary], pooled: Mapping[str, Pool]) -> list[Comparison]:
+    """The best system of each data set against the others, corrected by Holm's method over all of them."""
+    found = []
+    for data_set, runs in pooled.items():
+        column = [s for s in summaries if s.group.data_set == data_set and s.split == s.group.split]
+        for best in (s.group for s in column if s.mark == "best"):
+            others = [group for group in leading(grid, data_set, MOST_SYSTEMS) if group is not best]
+            found += [compare_groups(best, other, best.split, runs) for other in others]
+    return with_corrections(found, "holm")
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> content.Table:
+    """One row a comparison: difference, interval, the p-value of each test, power."""
+    names = list(dict.fromkeys(_family(test.name) for c in comparisons for test in c.tests if test.p_value is not None))
+    rows = [_comparison_row(c, names) for c in comparisons]
+    columns = ["data set", "A", "B", "examples", "A - B", "low", "high", "interval over"]
+    columns += [column for name in names for column in (f"p, {name}", "Holm")]
+    columns += ["almost stochastic order of A over B", "seeds needed", "examples needed"]
+    taken = {_family(test.name): test.assumes for c in comparisons for test in c.tests}
+    granted = "; ".join(f"{name}: {what}" for name, what in taken.items())
+    caption = (
+        "The best system of each data set (A) beside the others, in points; examples paired by id. p-values are "
+        f"corrected over the {len(comparisons)} comparisons by Holm's method. Needed: to find a difference of this "
+        f"size with probability {100 * POWER:.0f} %. Taken for granted: {granted}."
+    )
+    return content.table("The best beside the others", columns, rows, caption)
+
+
+def _comparison_row(c: Comparison, names: Sequence[str]) -> list[Any]:
+    paths = (*_paths(c.first), *_paths(c.second))
+    values = {
+        _family(t.name): (t.p_value, p) for t, p in zip(c.tests, c.corrected, strict=True) if t.p_value is not None
+    }
+    order = next((test.detail for test in c.tests if test.p_value is None), "")
+    p_values = [_p(value, paths) for name in names for value in values.get(name, (None, None))]
+    limits = [_points(value, paths, signed=True) for value in (c.difference, c.interval.low, c.interval.high)]
+    sizes = [cell(size, paths) for size in (c.seeds_needed, c.examples_needed)]
+    place = [c.first.data_set, c.first.system, c.second.system, c.examples]
+    return [*place, *limits, c.interval.over, *p_values, order, *sizes]
+
+
+def variance_table(pooled: Mapping[str, Pool]) -> content.Table:
+    """Standard deviation of a single run's score by source, for groups of several runs."""
+    rows = []
+    for runs in pooled.values():
+        for group in runs.groups:
+            if len(group.runs) > 1:
+                rows.append(_variance_row(group, runs))
+    parts = ("initialisation", "data order", "both together, rest", "sample of examples")
+    columns = ("system", "data set", "runs", *parts, "told by")
+    caption = "Standard deviation of a single run's score, in points, by where it comes from."
+    return content.table("Sources of variance", columns, rows, caption)
+
+
+def _variance_row(group: Group, runs: Pool) -> list[Any]:
+    inits, orders = (
+        [run.seed if run.config[key] is None else int(run.config[key]) for run in group.runs]
+        for key in ("seed_init", "seed_order")
+    )
+    _, _, replicates = runs.of(group)
+    split = split_variance(inits, orders, group.scores(group.split), replicates)
+    parts = (split.initialisation, split.order, split.both, split.sampling)
+    return [group.system, group.data_set, len(group.runs), *(_points(part, _paths(group)) for part in parts), split.why]
+
+
+def _family(name: str) -> str:
+    return name.split(" (")[0]
+
+
+def _what(group: Group, split: str) -> tuple[str, str]:
+    return metric_name(group.metric), split
+
+
+def _paths(group: Group) -> tuple[Path, ...]:
+    return tuple(run.path for run in group.runs)
+
+
+def _points(value: float | None, runs: Sequence[Path], signed: bool = False) -> Cell:
+    """A fraction in per cent with two decimals; its value stays the fraction."""
+    if value is None:
+        return Cell("")
+    return Cell(f"{100 * value:+.2f}" if signed else f"{100 * value:.2f}", value, tuple(runs))
+
+
+def _p(value: float | None, runs: Sequence[Path]) -> Cell:
+    return Cell("") if value is None else Cell(p_text(value), value, tuple(runs))

@@ -1,0 +1,216 @@
+"""Extractive question answering: the span of a context that answers a question, or that there is none.
+
+A long context is cut into overlapping windows; each is a training target (its span, or its first token where it
+shows none), and a question's answer is the best span over all its windows (Devlin et al. 2019).
+
+Shapes: T tokens, N windows, L longest window, K candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AutoModelForQuestionAnswering
+
+from research.batching.pack import MicroBatch
+from research.common.errors import UserError
+from research.data.formats import nearest_start
+from research.data.source import Split
+from research.training.datamodule import Columns, TaskData
+from research.training.module import TaskModule
+
+LONGEST_QUESTION_TOKENS = 64
+CANDIDATES = 20  # best starts and ends of a window that are combined
+
+
+class Data(TaskData):
+    fields = {"question": "question", "context": "context", "answers": "answers"}
+    gold = ("answers",)
+    texts = ("question", "context")
+    token_columns = ("input_ids", "token_type_ids", "char_start", "char_end")
+    window_columns = ("start", "end")
+    scorer = "squad"
+    learned_names = ("may_have_no_answer",)
+    may_have_no_answer = False
+    threshold = 0.0  # no answer where its score is above the best span's by more than this
+
+    def collect(self, splits: Sequence[Split]) -> list[str]:
+        """No labels; whether questions may have no answer is read from the data."""
+        for split in splits:
+            kind = split.column("answers").type
+            if not pa.types.is_struct(kind) or {"text", "answer_start"} - {field.name for field in kind}:
+                raise UserError(
+                    f"{split.origin}: 'answers' holds {kind}; "
+                    'write {"text": ["Oslo"], "answer_start": [17]}, with empty lists where there is no answer.'
+                )
+        answered = chain.from_iterable(split.rows["answers"] for split in splits)
+        self.may_have_no_answer = any(not answers["text"] for answers in answered)
+        return []
+
+    def settle(self, validation: Mapping[str, float]) -> None:
+        """The no-answer threshold that is best on the validation questions."""
+        self.threshold = validation.get("best_f1_threshold", 0.0)
+
+    def score_settings(self) -> dict[str, Any]:
+        rules = "squad_v2" if self.may_have_no_answer else self.config.data.scorer
+        return {"rules": rules, "threshold": self.threshold}
+
+    def encode(self, rows: Columns) -> Columns:
+        limit = self.config.data.max_length
+        question_limit = min(LONGEST_QUESTION_TOKENS, limit // 3)
+        questions = [self._shortened(text.strip(), question_limit) for text in rows["question"]]
+        room = limit - question_limit - self.tokenizer.num_special_tokens_to_add(pair=True)
+        tokens = self.tokenizer(
+            questions,
+            rows["context"],
+            truncation="only_second",
+            max_length=limit,
+            stride=min(self.config.data.stride, room // 2),
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+        )
+        answers = [answer_span(rows, i) for i in range(len(questions))]
+        columns: Columns = {name: [[] for _ in questions] for name in (*self.token_columns, "windows", "start", "end")}
+        for window, example in enumerate(tokens["overflow_to_sample_mapping"]):
+            spans = [
+                span if sequence == 1 else (-1, -1)
+                for span, sequence in zip(tokens["offset_mapping"][window], tokens.sequence_ids(window), strict=True)
+            ]
+            start, end = self._target(spans, answers[example])
+            for name in ("input_ids", "token_type_ids"):
+                columns[name][example] += tokens[name][window] if name in tokens else []
+            columns["char_start"][example] += [span[0] for span in spans]
+            columns["char_end"][example] += [span[1] for span in spans]
+            columns["windows"][example].append(len(spans))
+            columns["start"][example].append(start)
+            columns["end"][example].append(end)
+        if "token_type_ids" not in tokens:
+            del columns["token_type_ids"]
+        return {**columns, "targets": [float(len(windows)) for windows in columns["windows"]]}
+
+    def _shortened(self, question: str, limit: int) -> str:
+        offsets = self.tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return question if len(offsets) <= limit else question[: offsets[limit - 1][1]]
+
+    @staticmethod
+    def _target(spans: list[tuple[int, int]], answer: tuple[int, int] | None) -> tuple[int, int]:
+        """First and last token of the answer, or (0, 0) where the window does not show it whole."""
+        if answer is None:
+            return 0, 0
+        first, last = answer
+        context = [i for i, span in enumerate(spans) if span[0] >= 0]
+        if not context or spans[context[0]][0] > first or spans[context[-1]][1] < last:
+            return 0, 0
+        start = max((i for i in context if spans[i][0] <= first), default=0)
+        end = min((i for i in context if spans[i][1] >= last), default=0)
+        return (start, end) if start <= end else (0, 0)
+
+    def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
+        labelled = "answers" in split.rows.column_names
+        columns: Columns = {"gold": [], "prediction": [], "answer": [], "no_answer_score": [], "n_best": []}
+        for i, row in enumerate(split.rows):
+            spans = [
+                {"text": row["context"][first:last], "score": score} for score, first, last in predictions[i]["spans"]
+            ]
+            answer = spans[0] if spans else {"text": "", "score": -1e9}
+            no_answer_score = predictions[i]["no_answer"] - answer["score"]
+            withheld = self.may_have_no_answer and no_answer_score > self.threshold
+            gold = row["answers"] if labelled else None
+            columns["gold"].append(None if gold is None else list(dict.fromkeys(gold["text"])))
+            columns["prediction"].append("" if withheld else answer["text"])
+            columns["answer"].append(answer["text"])
+            columns["no_answer_score"].append(no_answer_score)
+            columns["n_best"].append(spans)
+        return columns
+
+
+def answer_span(rows: Columns, i: int) -> tuple[int, int] | None:
+    """First character and end of the first answer of row i, None where there is none.
+
+    An `answer_start` that points at another text is moved to the nearest place that holds the answer; raises
+    UserError where no place does.
+    """
+    answers = rows["answers"][i] if "answers" in rows else None
+    if not answers or not answers["text"]:
+        return None
+    where = f"line {rows['__line__'][i]}" if "__line__" in rows else f"question {rows['id'][i]}"
+    if len(answers["text"]) != len(answers["answer_start"]):
+        raise UserError(f"{where}: {len(answers['text'])} answers but {len(answers['answer_start'])} answer_start.")
+    text = answers["text"][0]
+    first = nearest_start(rows["context"][i], text, answers["answer_start"][0], where)
+    return first, first + len(text)
+
+
+class Module(TaskModule):
+    auto_class = AutoModelForQuestionAnswering
+    monitor = "f1"
+
+    def outputs(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Start and end logits, each (N, L), minus infinity after a window's end."""
+        logits = self.encoder.token_logits(micro)
+        start, end = (micro.unfold(logits[name], -torch.inf) for name in ("start_logits", "end_logits"))
+        return start, end
+
+    def loss(self, micro: MicroBatch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The mean of the start's and the end's cross entropy, over the tokens of each window and no padding."""
+        start, end = self.outputs(micro)
+        smoothing = self.config.optim.label_smoothing if self.training else 0.0
+        targets = (micro.sequences["start"], micro.sequences["end"])
+        losses = [window_loss(x, target, smoothing) for x, target in zip((start, end), targets, strict=True)]
+        return torch.stack(losses).sum() / 2, (start, end)
+
+    def decode(self, micro: MicroBatch, outputs: tuple[Tensor, Tensor]) -> dict[int, dict[str, Any]]:
+        start, end = (x.float().cpu() for x in outputs)
+        starts = micro.unfold(micro.tokens["char_start"], -1).cpu()
+        ends = micro.unfold(micro.tokens["char_end"], -1).cpu()
+        scores, firsts, lasts = best_spans(start, end, starts >= 0, self.config.data.max_answer_tokens)  # each (N, K)
+        first_chars, last_chars = starts.gather(1, firsts), ends.gather(1, lasts)
+        no_answer = (start[:, 0] + end[:, 0]).tolist()
+        decoded: dict[int, dict[str, Any]] = {}
+        for n, row in enumerate(micro.examples.tolist()):
+            found = decoded.setdefault(row, {"spans": [], "no_answer": no_answer[n]})
+            found["no_answer"] = min(found["no_answer"], no_answer[n])
+            cells = zip(scores[n].tolist(), first_chars[n].tolist(), last_chars[n].tolist(), strict=True)
+            found["spans"] += [cell for cell in cells if np.isfinite(cell[0])]
+        for found in decoded.values():
+            distinct: dict[tuple[int, int], tuple[float, int, int]] = {}
+            for cell in sorted(found["spans"], key=lambda cell: -cell[0]):
+                distinct.setdefault(cell[1:], cell)
+            found["spans"] = list(distinct.values())[:CANDIDATES]
+        return decoded
+
+
+def window_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    """Summed cross entropy of (N, L) logits; label smoothing spreads over a window's tokens, not over its padding."""
+    log_p = torch.log_softmax(logits, 1)
+    loss = F.nll_loss(log_p, target, reduction="sum")
+    if not smoothing:
+        return loss
+    inside = logits > -torch.inf
+    uniform = log_p.masked_fill(~inside, 0).sum(1) / inside.sum(1)
+    return (1 - smoothing) * loss - smoothing * uniform.sum()
+
+
+def best_spans(start: Tensor, end: Tensor, context: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best CANDIDATES spans of each window: scores, first and last tokens, each (N, K).
+
+    start, end: (N, L) logits; context: (N, L) bool. A span lies in the context and has at most `longest` tokens;
+    the score of a place that holds none is minus infinity.
+    """
+    K = min(CANDIDATES, start.shape[1])
+    hidden = torch.full_like(start, -torch.inf)
+    start_scores, firsts = torch.where(context, start, hidden).topk(K, dim=1)
+    end_scores, lasts = torch.where(context, end, hidden).topk(K, dim=1)
+    length = lasts[:, None, :] - firsts[:, :, None]  # (N, K, K)
+    scores = start_scores[:, :, None] + end_scores[:, None, :]
+    scores = scores.masked_fill((length < 0) | (length >= longest), -torch.inf).flatten(1)
+    best, index = scores.topk(min(CANDIDATES, scores.shape[1]), dim=1)
+    return best, firsts.gather(1, index // K), lasts.gather(1, index % K)

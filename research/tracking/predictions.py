@@ -1,0 +1,53 @@
+"""The predictions file: one row per example with its id, the gold answer, the prediction and the data's own columns.
+
+Scores are computed from these rows alone, by the module of `research.metrics` that the file names. Nothing here
+needs torch.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from research.common.files import written_whole
+
+if TYPE_CHECKING:
+    from research.data.source import Split
+
+KEY = b"research"
+
+
+def make_table(split: Split, columns: dict[str, list[Any]], scorer: str, settings: dict[str, Any]) -> pa.Table:
+    """`id`, the task's columns, then those of the data; how to score them stands in the table's metadata."""
+    names = [name for name in split.rows.column_names if name not in ("id", "__line__", *columns)]
+    data = split.rows.select_columns(["id", *names]).with_format("arrow")[:]
+    table = pa.table({"id": data.column("id"), **columns, **{name: data.column(name) for name in names}})
+    return table.replace_schema_metadata({KEY: json.dumps({"scorer": scorer, **settings}).encode()})
+
+
+def write(table: pa.Table, path: Path) -> None:
+    with written_whole(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read(path: Path) -> pa.Table:
+    return pq.read_table(path)
+
+
+def settings(table: pa.Table) -> dict[str, Any]:
+    """The scorer's name and what it needs beside the rows."""
+    content: dict[str, Any] = json.loads(table.schema.metadata[KEY])
+    return content
+
+
+def score(table: pa.Table) -> dict[str, float]:
+    """The scores of a predictions table, fractions between 0 and 1."""
+    how = settings(table)
+    module = import_module(f"research.metrics.{how['scorer']}")
+    scores: dict[str, float] = module.score(table, how)
+    return scores

@@ -1,0 +1,148 @@
+"""Where a run came from: code, packages, hardware, command, data and weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from research.cluster import slurm
+from research.cluster.signals import Interrupted
+from research.common.errors import UserError
+from research.common.files import write_json
+from research.tracking.run import Run
+
+if TYPE_CHECKING:
+    from research.training.module import TaskModule
+
+LARGEST_DIFF_BYTES = 1_000_000
+UNHEARD = "lost: killed, or by a power cut or a node failure"
+
+
+def attempt(command: list[str], ranks: int, resumed_from: int | None) -> dict[str, Any]:
+    """One start of a run. A resumed run has several, perhaps with other code or on other machines."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "resumed_from_step": resumed_from,
+        "command": command,
+        "ranks": ranks,
+        "code": code(),
+        "host": socket.gethostname(),
+        "slurm": slurm.job(),
+        "hardware": hardware(),
+        "ended": None,
+    }
+
+
+@contextmanager
+def recorded(run: Run, module: TaskModule, resumed_from: int | None, ranks: int) -> Iterator[dict[str, Any]]:
+    """Adds this attempt to a run's record; when the block ends, however it may, how the attempt `ended`."""
+    before, this = run.provenance, attempt(sys.argv, ranks, resumed_from)
+    earlier = [{**each, "ended": each.get("ended") or UNHEARD} for each in before.get("attempts", [])]
+    content = {
+        "attempts": [*earlier, this],
+        "data": {
+            name: {
+                "origin": split.origin,
+                "sha256": split.fingerprint,
+                "examples": len(split.rows),
+                "tokens": int(module.data.stores[name].tokens.sum()),
+            }
+            for name, split in module.data.splits.items()
+        },
+        "weights": before.get("weights") or weights_sha256(module.config.model.name),
+        "parameters": sum(p.numel() for p in module.encoder.parameters()),
+        "batching": module.encoder.packing_note,
+        "packages": packages(),
+    }
+    write_json(run.path / "provenance.json", content)
+    try:
+        yield this
+    except BaseException as error:
+        words = " ".join(str(error).split())[:500] or type(error).__name__
+        this["ended"] = "stopped" if isinstance(error, Interrupted) else f"failed: {words}"
+        raise
+    finally:
+        with suppress(UserError):  # what ended it matters more
+            run.refuse_if_taken_over()
+            write_json(run.path / "provenance.json", content)
+
+
+def code() -> dict[str, Any]:
+    """Commit and uncommitted changes of this package's repository, as far as there is one."""
+    folder = Path(__file__).parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout if done.returncode == 0 else None
+
+    diff = git("diff", "HEAD", "--", ".") or ""
+    remote = re.sub(r"//[^@/]*@", "//", (git("remote", "get-url", "origin") or "").strip())
+    return {
+        "commit": (git("rev-parse", "HEAD") or "").strip() or None,
+        "remote": remote or None,
+        "uncommitted_diff": diff if len(diff) <= LARGEST_DIFF_BYTES else f"{len(diff)} characters, not kept",
+        "source_sha256": source_sha256(folder),
+    }
+
+
+def source_sha256(folder: Path) -> str:
+    """One hash over the package's Python files: equal code, equal hash, with or without git."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        whole.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return whole.hexdigest()
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Name and version of every installed package."""
+    return dict(sorted((d.metadata["Name"], d.version) for d in distributions() if d.metadata["Name"]))
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory and accelerators of this machine."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "memory_mib": memory,
+        "gpus": gpus,
+        "python": sys.version.split()[0],
+        "system": platform.platform(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def weights_sha256(model_name: str) -> dict[str, str]:
+    """sha256 of each weights file of a local model folder; a hub model is named by its revision instead."""
+    from research.data.source import file_sha256
+
+    folder = Path(model_name)
+    files = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("pytorch_model*.bin"))]
+    return {path.name: file_sha256(path) for path in files}

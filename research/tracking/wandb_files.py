@@ -1,0 +1,98 @@
+"""W&B on this machine: where it may write, its service process, and the logs that it leaves in a run folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from research.common.files import written_whole
+
+FAILURES = (Exception, SystemExit)  # wandb calls sys.exit when its service process has died
+OPEN: set[str] = set()  # ids of the W&B runs of this process
+
+
+def end_session() -> None:
+    """Stop wandb's service process, which keeps the ids, folders and address it started with, unless a run is open."""
+    if "wandb" in sys.modules and not OPEN:
+        with suppress(*FAILURES):
+            sys.modules["wandb"].teardown()
+
+
+@contextmanager
+def environment(run_dir: Path, offline: bool) -> Iterator[None]:
+    """What only environment variables tell wandb: every file inside the run folder, no look-ups, no chatter.
+
+    Online its settings stay where `wandb login --host` put them.
+    """
+    folder = run_dir.absolute() / "wandb"
+    folder.mkdir(parents=True, exist_ok=True)
+    own = {
+        "WANDB_MODE": "offline" if offline else "online",  # the experiment's word, whatever the shell exports
+        "WANDB_DIR": str(run_dir.absolute()),
+        "WANDB_CACHE_DIR": str(folder / "cache"),
+        "WANDB_DATA_DIR": str(folder / "data"),
+        "WANDB_ERROR_REPORTING": "false",  # else even offline it looks up W&B's address
+        "WANDB_SILENT": "true",
+        **({"WANDB_CONFIG_DIR": str(folder / "config")} if offline else {}),
+    }
+    before = {key: os.environ[key] for key in own if key in os.environ}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for key in own:
+            os.environ.pop(key, None)
+        os.environ.update(before)
+
+
+def run_id(run_dir: Path) -> str:
+    """The W&B id of a run folder, drawn when it is first asked for."""
+    path = run_dir / "wandb" / "run_id"
+    if not path.is_file():
+        with written_whole(path) as temporary:
+            temporary.write_text(secrets.token_hex(4), encoding="utf-8")
+    return path.read_text(encoding="utf-8")
+
+
+@dataclass
+class Log:
+    """What one attempt of a run has left on disk, as W&B's own reader shows it."""
+
+    file: Path
+    run_id: str
+    start_time: str
+    step: int  # of its last row; -1 without one
+    exit_code: int | None  # None: it was killed, or is still being written
+    entity: str
+    project: str
+
+
+def logs_of(run_dir: Path) -> list[Log]:
+    """The readable logs of this run, oldest first; those of another run in its folder are left out."""
+    found = [log for file in run_dir.glob("wandb/*run-*/run-*.wandb") if (log := read_log(file))]
+    return sorted((log for log in found if log.run_id == run_id(run_dir)), key=lambda log: log.start_time)
+
+
+def read_log(file: Path) -> Log | None:
+    """One log. None: there is no run to be read in it."""
+    from wandb.util import get_core_path  # the reader itself; `wandb leet` starts it 20 times slower
+
+    options = ["--no-observability", "--summary", "--json", "--run-file", str(file)]
+    command = [get_core_path(), "leet", "inspect", *options, str(file.parent.parent)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        found = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    step = -1 if found.get("step") is None else found["step"]
+    place = found.get("entity", ""), found.get("project", "")
+    return Log(file, found["run_id"], found.get("start_time", ""), step, found.get("exit_code"), *place)
+
+

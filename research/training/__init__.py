@@ -1,0 +1,1 @@
+"""Train a task's module: build, steps, optimiser, checkpoints, callbacks, the end of a run."""

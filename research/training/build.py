@@ -1,0 +1,67 @@
+"""Build a task's module on its data: the same weights and the same head for the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import lightning as L
+import torch
+from transformers import PreTrainedModel
+
+from research.cluster.group import Group
+from research.common.errors import UserError
+from research.config.schema import Config
+from research.models.backbone import Encoder
+from research.models.load import load_config, load_model, load_tokenizer
+from research.training.datamodule import TaskData
+from research.training.module import TaskModule
+from research.training.optimizer import total_steps
+
+
+def build(
+    config: Config,
+    data: TaskData | None = None,
+    group: Group | None = None,
+    load: Callable[..., PreTrainedModel] = load_model,
+) -> TaskModule:
+    """The task's module on its data: the same weights and the same head for the same seed."""
+    task = import_module(f"research.tasks.{config.task}")
+    if config.trainer.precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("trainer.precision=fp16 needs a GPU; set bf16 or fp32 here.")
+    if data is None:
+        data = open_data(config, group)
+    refuse_unknown_monitor(config, data)
+    own = load_config(config, data.head)
+    L.seed_everything(config.init_seed, verbose=False)
+    model = load(config, own, task.Module.auto_class)
+    embeddings: Any = model.get_input_embeddings()
+    if len(data.tokenizer) > embeddings.num_embeddings:
+        raise UserError(
+            f"The tokenizer of {config.model.name} has {len(data.tokenizer)} tokens, its model only "
+            f"{embeddings.num_embeddings}: they do not belong together."
+        )
+    encoder = Encoder(model, config.trainer.packing)
+    steps = total_steps(config.optim, data.plan.steps_per_epoch) if "train" in data.stores else 0
+    module: TaskModule = task.Module(config, encoder, data, steps)
+    data.module = module
+    return module
+
+
+def open_data(config: Config, group: Group | None = None) -> TaskData:
+    """The task's data, opened and tokenised, by one rank of each node first."""
+    load_config(config)  # a model that cannot serve is told before the data is tokenised
+    data: TaskData = import_module(f"research.tasks.{config.task}").Data(config, load_tokenizer(config))
+    with (group or Group()).one_of_each_node_first():
+        data.open()
+    return data
+
+
+def refuse_unknown_monitor(config: Config, data: TaskData) -> None:
+    """Raise UserError unless the task reports the score that `trainer.monitor` names."""
+    names, monitor = (*import_module(f"research.metrics.{data.scorer}").SCORES, "loss"), config.trainer.monitor
+    if monitor is not None and monitor.split("/")[0] not in names:
+        raise UserError(
+            f"trainer.monitor={monitor} is not a score of task {config.task}; it reports {', '.join(names)}."
+        )

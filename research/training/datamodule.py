@@ -1,0 +1,220 @@
+"""What every task's data share: from files to encoded splits to steps.
+
+A task's `Data(TaskData)` says what it reads, how an example is encoded, and what stands in the predictions file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import lightning as L
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from research.batching.loaders import EvaluationBatches, StepLoader
+from research.batching.pack import Planner
+from research.batching.plan import StepPlan, evaluation_share
+from research.batching.store import Store
+from research.common.errors import UserError
+from research.config.schema import Config, DataConfig
+from research.data.source import Split, open_split
+
+Columns = dict[str, list[Any]]
+
+
+class TaskData(L.LightningDataModule):
+    """The splits of an experiment, opened and encoded once, and cut into steps."""
+
+    fields: ClassVar[dict[str, str]]  # what the task reads -> the usual column of the data
+    optional: ClassVar[tuple[str, ...]] = ()  # fields the data may lack
+    gold: ClassVar[tuple[str, ...]] = ("label",)  # fields unlabelled text lacks
+    texts: ClassVar[tuple[str, ...]] = ("text",)  # fields that hold text
+    text_lists: ClassVar[tuple[str, ...]] = ()  # fields that hold lists of text
+    token_columns: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids")
+    window_columns: ClassVar[tuple[str, ...]] = ()
+    scorer: ClassVar[str]  # module of research.metrics that scores the predictions
+    learned_names: ClassVar[tuple[str, ...]] = ("labels",)  # attributes that `collect` learns
+
+    allow_zero_length_dataloader_with_multiple_devices = True
+
+    def __init__(self, config: Config, tokenizer: Any) -> None:
+        super().__init__()
+        self.config, self.tokenizer = config, tokenizer
+        self.tokenizer_as_loaded = tokenizer.backend_tokenizer.to_str()  # encoding leaves settings in it
+        self.splits: dict[str, Split] = {}
+        self.stores: dict[str, Store] = {}
+        self.labels: list[str] = []
+        self.tested = "test"  # the split that testing runs over
+        self.class_weights: NDArray[np.float64] | None = None
+        self.module: Any = None  # a TaskModule: it knows where training stands and how micro-batches are cut
+
+    @abstractmethod
+    def collect(self, splits: Sequence[Split]) -> list[str]:
+        """The labels, declared or collected over all splits."""
+
+    @abstractmethod
+    def encode(self, rows: Columns) -> Columns:
+        """Rows of a split -> columns of the store (see `research.data.store`)."""
+
+    @abstractmethod
+    def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
+        """Columns `gold`, `prediction` and what the task adds, one row per example, for the predictions file."""
+
+    @property
+    def head(self) -> Sequence[str]:
+        """Names of the head's outputs; none where the head has a fixed size."""
+        return self.labels
+
+    def score_settings(self) -> dict[str, Any]:
+        """What the scorer needs beside the rows; stands in the predictions file."""
+        return {"labels": self.labels}
+
+    def settle(self, validation: Mapping[str, float]) -> None:
+        """Take what the best validation scores decide for all other data, such as a threshold."""
+
+    def learned(self) -> dict[str, Any]:
+        """What all splits together showed. A finished run keeps it: one split alone may show less."""
+        return {name: getattr(self, name) for name in self.learned_names}
+
+    def recall(self, learned: Mapping[str, Any]) -> None:
+        """Take over what a finished run had `learned`."""
+        for name in self.learned_names:
+            setattr(self, name, learned[name])
+
+    def open(self, learned: Mapping[str, Any] | None = None) -> None:
+        """Open and encode every split the experiment names."""
+        data = self.config.data
+        limits = {"train": data.max_train_examples}
+        for name in ("train", "validation", "test"):
+            if value := getattr(data, name):
+                self.splits[name] = self._open(data, name, value, limits.get(name, data.max_eval_examples))
+        if learned is None:
+            self.labels = self.collect(list(self.splits.values()))
+        else:
+            self.recall(learned)
+        for name, split in self.splits.items():
+            self.stores[name] = self.make_store(split)
+        self.class_weights = self._class_weights()
+        if self.class_weights is not None:
+            self.stores["train"].weigh("label", self.class_weights)
+
+    def _class_weights(self) -> NDArray[np.float64] | None:
+        """A weight for each label in the training loss, or None: all alike. Raises UserError for an unknown label."""
+        optim = self.config.optim
+        if not self.labels or not (optim.class_weights or optim.balance_classes) or "train" not in self.stores:
+            return None
+        unknown = sorted(set(optim.class_weights) - set(self.labels))
+        if unknown:
+            raise UserError(
+                f"optim.class_weights names {', '.join(unknown)}, but the labels are {', '.join(self.labels)}."
+            )
+        if optim.class_weights:
+            return np.array([optim.class_weights.get(label, 1.0) for label in self.labels])
+        counts = self.stores["train"].count("label", len(self.labels))
+        return counts.sum() / (len(counts) * np.maximum(counts, 1))
+
+    def open_input(self, path: str, learned: Mapping[str, Any]) -> None:
+        """Open new text, with or without gold answers, as the split `input`."""
+        self.recall(learned)
+        self.splits["input"] = self._open(DataConfig(columns=self.config.data.columns), "input", path, None)
+        self.stores["input"] = self.make_store(self.splits["input"])
+
+    def _open(self, data: DataConfig, name: str, value: str, limit: int | None) -> Split:
+        optional = (*self.optional, *(self.gold if name == "input" else ()))
+        fields = {**self.fields, **({"id": "id"} if "id" in data.columns else {})}
+        for field in data.columns:
+            if field not in (*self.fields, "id"):
+                raise UserError(
+                    f"data.columns: task '{self.config.task}' has no field '{field}'; "
+                    f"its fields are {', '.join(self.fields)} and id."
+                )
+        split = open_split(
+            name=name,
+            value=value,
+            hub_name=data.name,
+            hub_config=data.config,
+            hub_revision=data.revision,
+            fields={field: data.columns.get(field, usual) for field, usual in fields.items()},
+            optional=optional,
+            limit=limit,
+        )
+        for field in {*self.texts, *self.text_lists} & set(split.rows.column_names):
+            refuse_other_than_text(split, field, field in self.text_lists)
+        return split
+
+    def make_store(self, split: Split) -> Store:
+        """Encode a split, once per (data, tokenizer, settings, code): `datasets` keeps the result."""
+        key = [
+            split.fingerprint, len(split.rows), self.labels, getattr(self, "scheme", None),
+            self.tokenizer_as_loaded,
+            self.config.data.max_length, self.config.data.stride, self.config.data.columns,
+            inspect.getsource(inspect.getmodule(type(self))),  # type: ignore[arg-type]
+        ]  # fmt: skip
+        fingerprint = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+        try:
+            encoded = split.rows.map(
+                self.encode,
+                batched=True,
+                remove_columns=split.rows.column_names,
+                new_fingerprint=fingerprint[:32],
+                desc=f"Tokenising {split.name}",
+            )
+        except UserError as error:  # `encode` knows the row, not the file
+            raise UserError(f"{split.origin}, {error}") from None
+        except OSError as error:
+            raise UserError(
+                f"The tokenised {split.name} data cannot be kept in the data cache ({error.strerror or error}); "
+                "free space there or set HF_DATASETS_CACHE to a folder with space."
+            ) from None
+        columns = [name for name in self.token_columns if name in encoded.column_names]
+        return Store(encoded, columns, self.window_columns)
+
+    @property
+    def plan(self) -> StepPlan:
+        return StepPlan(len(self.stores["train"]), self.config.optim.batch_size, self.config.order_seed)
+
+    def train_dataloader(self) -> Any:
+        """The steps from where training stands to the next evaluation."""
+        module = self.module
+        planner = Planner(
+            self.stores["train"], self.plan, module.global_rank, module.trainer.world_size,
+            module.budget_tokens, module.encoder.packed, module.rows is not None, module.sharded,
+        )  # fmt: skip
+        return StepLoader(planner, module.segment(), self.config.data.num_workers)
+
+    def evaluation_batches(self, split: str) -> EvaluationBatches:
+        """This rank's micro-batches of a split."""
+        module, store = self.module, self.stores[split]
+        rank, ranks, packed = module.global_rank, module.trainer.world_size, module.encoder.packed
+        shares = [
+            evaluation_share(store.tokens, other, ranks, module.budget_tokens, not packed)
+            for other in (range(ranks) if module.sharded else [rank])
+        ]
+        rows = shares[rank if module.sharded else 0]
+        return EvaluationBatches(store, rows, packed, least=max(map(len, shares)))
+
+    def val_dataloader(self) -> Any:
+        return self.evaluation_batches("validation") if "validation" in self.stores else []
+
+    def test_dataloader(self) -> Any:
+        return self.evaluation_batches(self.tested)
+
+    def predict_dataloader(self) -> Any:
+        return self.evaluation_batches("input")
+
+
+def refuse_other_than_text(split: Split, field: str, listed: bool) -> None:
+    """Raise UserError unless a column holds text, or `listed` lists of it."""
+    kind = split.column(field).type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    inner = kind.value_type if is_list else kind
+    is_text = pa.types.is_string(inner) or pa.types.is_large_string(inner) or pa.types.is_null(inner)
+    if not is_text or is_list is not listed:
+        wanted = 'lists of text, as in ["New", "York"]' if listed else "text, in quotes"
+        raise UserError(f"{split.origin}: '{field}' holds {kind}; write {wanted}.")

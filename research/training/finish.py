@@ -1,0 +1,118 @@
+"""What a run comes to: the best model tested and exported with `result.json`, or `outcome.json` and why."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from safetensors import SafetensorError
+
+from research.cluster.group import Group
+from research.common.console import console, print_scores
+from research.common.errors import UserError
+from research.common.files import replace_folder, write_json
+from research.common.matmul_rate import mfu
+from research.data.source import file_sha256
+from research.models import sharding
+from research.tracking import cost
+from research.tracking.run import Run
+from research.training import checkpoint
+from research.training.callbacks.recorder import Recorder
+from research.training.module import TaskModule
+from research.training.state import load_weights
+
+
+def finish(trainer: L.Trainer, module: TaskModule, recorder: Recorder, group: Group) -> None:
+    """Return to the best checkpoint, test it, export it, and write the result; nothing more where a signal comes."""
+    return_to_best(module, recorder, group)
+    module.data.settle(recorder.progress.best_scores)
+    if "test" in module.data.stores:
+        trainer.test(module, datamodule=module.data, verbose=False)
+    if recorder.stopped:
+        return
+    model, run = module.encoder.model, recorder.run
+    weights = sharding.gathered(model, recorder.writes) if sharding.is_sharded(model) else None
+    if not recorder.writes:
+        return
+    run.refuse_if_taken_over()
+    export(module, run, weights)
+    result = result_of(module, recorder)
+    write_json(run.path / "result.json", result)
+    report(result, run)
+
+
+def return_to_best(module: TaskModule, recorder: Recorder, group: Group) -> None:
+    """Put the weights with the best validation score into the module. Raises UserError where they are lost."""
+    best_step, folder = recorder.progress.best_step, recorder.run.checkpoints
+    if best_step is None or best_step == module.step:
+        return
+    best = checkpoint.agreed(group, lambda: checkpoint.at_step(folder, best_step))
+    if best is None:
+        raise UserError(
+            f"The best checkpoint (step {best_step}) is missing from {folder} or damaged; "
+            "remove that folder, and the same command trains again."
+        )
+    load_weights(module, best)
+
+
+def export(module: TaskModule, run: Run, weights: dict[str, torch.Tensor] | None = None) -> None:
+    """The best weights, tokenizer and config as `from_pretrained` reads them; a sharded model's `weights` gathered."""
+
+    def fill(folder: Path) -> None:
+        model = module.encoder.model
+        model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+        try:
+            with module.rows.up_to_date() if module.rows is not None else nullcontext():
+                model.save_pretrained(folder, state_dict=weights)
+        except SafetensorError as error:  # a full disk
+            raise OSError(str(error)) from error
+        module.data.tokenizer.save_pretrained(folder)
+
+    replace_folder(run.model, fill)
+
+
+def result_of(module: TaskModule, recorder: Recorder) -> dict[str, Any]:
+    """What `result.json` holds: the final scores, how they were come by and what they cost."""
+    p, run = recorder.progress, recorder.run
+    seconds = max(p.train_seconds, 1e-9)
+    return {
+        "task": module.config.task,
+        "seed": module.config.seed,
+        "metrics": {"validation": p.best_scores, "test": recorder.test_scores},
+        "learned": module.data.learned(),
+        "monitor": recorder.monitor,
+        "steps": module.step,
+        "best_step": p.best_step if p.best_step is not None else module.step,
+        "stopped_early": recorder.stopped_early,
+        "examples": module.examples_done,
+        "tokens": module.tokens_done,
+        "train_seconds": p.train_seconds,
+        "examples_per_second": module.examples_done / seconds,
+        "tokens_per_second": module.tokens_done / seconds,
+        "cost": recorder.cost(),
+        "mfu": mfu(module, seconds * module.trainer.world_size),
+        "peak_memory_mib": cost.peak_memory_mib(),
+        "parameters": run.provenance.get("parameters"),
+        "batching": module.encoder.packing_note,
+        "files": {f"predictions/{path.name}": file_sha256(path) for path in sorted(run.predictions.glob("*.parquet"))},
+    }
+
+
+def report(result: dict[str, Any], run: Run) -> None:
+    """The short tables a run ends with."""
+    print_scores(result["metrics"])
+    console.print(
+        f"{result['examples']:,} examples in {result['train_seconds']:.1f} s "
+        f"({result['examples_per_second']:.0f} examples/s, {result['tokens_per_second']:.0f} tokens/s)"
+    )
+    console.print(f"Run folder: {os.path.relpath(run.path)}")
+
+
+def record_outcome(run: Run, recorder: Recorder, state: str, reason: str) -> None:
+    """Write what a run came to that ends without a result: pruned or failed, why, and what it cost."""
+    content = {"state": state, "reason": reason, "step": recorder.module.step, "cost": recorder.cost()}
+    write_json(run.path / "outcome.json", content)

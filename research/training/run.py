@@ -1,0 +1,158 @@
+"""One path from a config to a finished run."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import lightning as L
+from omegaconf import OmegaConf
+
+from research.cluster.group import Group
+from research.cluster.signals import STOPPED, Interrupted, StopFlag
+from research.common.console import console
+from research.common.errors import UserError, is_outside_fault
+from research.common.text import one_line
+from research.config.schema import Config, to_dict
+from research.tracking import provenance
+from research.tracking.run import Run
+from research.tracking.wandb import Tracker
+from research.training import checkpoint
+from research.training.build import build
+from research.training.callbacks.recorder import OnEvaluation, Recorder, announce_resume
+from research.training.finish import finish, record_outcome, report
+from research.training.module import TaskModule
+from research.training.trainer import make_trainer
+
+
+def train(
+    config: Config,
+    group: Group | None = None,
+    make_module: Callable[..., TaskModule] | None = None,
+    on_evaluation: OnEvaluation | None = None,
+    stop_flag: StopFlag | None = None,
+) -> int:
+    """Fit, validate, test the best checkpoint, record everything. Returns the exit code.
+
+    A process that trains several runs makes their modules itself, is told each evaluation, and holds the signals
+    in a `stop_flag` of its own.
+    """
+    group = group or Group()
+    writes = group.world.rank == 0
+    run = Run.open(config) if writes else Run(str(config.run_dir))
+    try:
+        run.refuse_another_folder(group.agree(lambda: run.holder))
+        if group.agree(lambda: run.result is not None):
+            if writes and run.result is not None:
+                console.print(f"This run is finished: {run.path}")
+                report(run.result, run)
+            return 0
+        with StopFlag() if stop_flag is None else nullcontext(stop_flag) as flag:
+            return _train(config, run, group, make_module or build, on_evaluation, flag)
+    except Interrupted:
+        if writes:
+            console.print("Stopped. The same command goes on from the last checkpoint.")
+        return STOPPED
+    finally:
+        run.close()
+
+
+def _train(
+    config: Config,
+    run: Run,
+    group: Group,
+    make_module: Callable[..., TaskModule],
+    on_evaluation: OnEvaluation | None,
+    stop_flag: StopFlag,
+) -> int:
+    module = make_module(config, group=group)
+    data, world = module.data, group.world
+    writes = world.rank == 0
+    tracker = Tracker(run, config) if writes else None
+    newest = checkpoint.agreed(group, lambda: checkpoint.newest(run.checkpoints))
+    recorder = Recorder(run, module, writes, tracker, stop_flag, newest, on_evaluation)
+    trainer = make_trainer(config, [recorder], tracker.loggers if tracker else [], len(module.evaluations) + 1, world)
+    this_attempt: AbstractContextManager[dict[str, Any]] = nullcontext({})
+    if writes:
+        announce_resume(recorder, world.size)
+        announce(module)
+        this_attempt = provenance.recorded(run, module, newest.step if newest else None, world.size)
+    exit_code = 1
+    try:
+        with this_attempt as attempt:
+            exit_code, attempt["ended"] = _fit(trainer, module, recorder, group)
+        return exit_code
+    except Exception as error:
+        if writes and not is_outside_fault(error):
+            record_outcome(run, recorder, "failed", str(error) if isinstance(error, UserError) else one_line(error))
+        raise
+    finally:
+        if recorder.bar is not None:
+            recorder.bar.stop()
+        if tracker is not None:
+            table = run.predictions / ("test.parquet" if "test" in data.stores else "validation.parquet")
+            ended = run.result or run.outcome or {}
+            tracker.finish(ended, run.provenance, table if table.is_file() else None, exit_code)
+
+
+def _fit(trainer: L.Trainer, module: TaskModule, recorder: Recorder, group: Group) -> tuple[int, str]:
+    """All steps that are still to do, then the end of the run. Returns the exit code and how this attempt ended."""
+    run, data = recorder.run, module.data
+    if recorder.owes_evaluation:
+        trainer.validate(module, datamodule=data, verbose=False)
+    if module.step < module.total_steps and not (recorder.stopped or recorder.stopped_early or recorder.pruned):
+        trainer.fit(module, datamodule=data)
+    recorder.writer.wait()  # another signal must not lose the last checkpoint
+    recorder.stop_flag.steps_run = False
+    if recorder.pruned is not None:
+        if recorder.writes:
+            console.print(f"Pruned at step {module.step} of {module.total_steps}: {recorder.pruned}.", markup=False)
+            record_outcome(run, recorder, "pruned", recorder.pruned)
+        return 0, f"pruned at step {module.step}"
+    if not recorder.stopped:
+        finish(trainer, module, recorder, group)
+    if not recorder.stopped:
+        return 0, "finished"
+    if recorder.writes:
+        console.print(
+            f"Stopped at step {module.step} of {module.total_steps}, saved in {run.checkpoints}. "
+            "The same command goes on from there."
+        )
+    received = recorder.stop_flag.signal
+    sender = signal.Signals(received).name if received else "a signal to another rank"
+    return STOPPED, f"stopped by {sender} at step {module.step}"
+
+
+def announce(module: TaskModule) -> None:
+    """Say what is about to happen, and what of the layout may surprise."""
+    config, stores = module.config, module.data.stores
+    train, budget = stores["train"].tokens, module.budget_tokens
+    sizes = ", ".join(f"{len(store):,} {name}" for name, store in stores.items())
+    steps = f"{module.total_steps} steps of {config.optim.batch_size}"
+    console.print(f"{config.task}: {sizes} examples; {steps}; {module.encoder.packing_note}")
+    if int(train.max()) > budget:
+        console.print(
+            f"The longest example has {train.max()} tokens, above trainer.tokens_per_microbatch={budget}: "
+            "it gets a micro-batch of its own."
+        )
+    if config.optim.batch_size > len(train):
+        console.print(f"optim.batch_size is more than the {len(train)} training examples: each step is the whole set.")
+
+
+def show(config: Config) -> None:
+    """Print the resolved config, the data, the parameters and the steps; train nothing."""
+    print(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+    module = build(config)
+    data, encoder = module.data, module.encoder
+    for name, split in data.splits.items():
+        tokens = data.stores[name].tokens
+        size = f"{tokens.sum():,} tokens (mean {tokens.mean():.1f}, longest {tokens.max()})"
+        print(f"{name}: {len(tokens):,} examples, {size}, {split.origin}")
+    if data.labels:
+        print(f"labels: {', '.join(data.labels)}")
+    print(f"parameters: {sum(p.numel() for p in encoder.parameters()):,} ({type(encoder.model).__name__})")
+    print(f"batching: {encoder.packing_note}; at most {module.budget_tokens} tokens in a micro-batch")
+    print(f"steps: {module.total_steps} ({data.plan.steps_per_epoch} per epoch of {config.optim.batch_size} examples)")
+    print(f"run folder: {config.run_dir}")
