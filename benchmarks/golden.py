@@ -54,7 +54,7 @@ def train(checkout: Path, name: str, folder: Path) -> Path:
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
     environment["HF_DATASETS_CACHE"] = str(folder / f"cache-{checkout.name}")
     command = [sys.executable, "-m", "research.cli", "train", str(experiment), *keys]
-    subprocess.run(command, cwd=checkout, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(command, cwd=checkout, env=environment, check=True, capture_output=True)
     return run
 
 
