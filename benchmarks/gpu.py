@@ -35,7 +35,7 @@ from rates import layer_parameters, layer_rate, training_flops
 
 from research.batching.layout import make_layout
 from research.batching.pack import MicroBatch
-from research.models.backbone import Encoder
+from research.models.backbone import Backbone
 from research.models.dropout import swap_dropout
 from research.training.optimizer import clip, make_optimizer, use_row_embedding
 
@@ -110,14 +110,14 @@ def batches(job: Job) -> Iterator[list[np.ndarray]]:
 
 
 def run_packed(job: Job) -> float:
-    """Seconds of the steps after the warm-up, in a bare loop over this harness's encoder and optimiser."""
+    """Seconds of the steps after the warm-up, in a bare loop over this harness's backbone and optimiser."""
     model = job.model()
     if DEVICE.type == "cpu":
         swap_dropout(model)
-    encoder = Encoder(model).train()
+    backbone = Backbone(model).train()
     rows = use_row_embedding(model, OPTIM)
-    encoder.to(DEVICE)
-    optimizer = make_optimizer(encoder, OPTIM)
+    backbone.to(DEVICE)
+    optimizer = make_optimizer(backbone, OPTIM)
     began = 0.0
     for step, examples in enumerate(batches(job)):
         if step == job.warmup:
@@ -128,10 +128,10 @@ def run_packed(job: Job) -> float:
         optimizer.zero_grad(set_to_none=True)
         leaf = rows.begin(vocabulary) if rows is not None else None
         with torch.autocast(DEVICE.type, torch.bfloat16):
-            logits = encoder.token_logits(item)["logits"]
+            logits = backbone.token_logits(item)["logits"]
             loss = F.cross_entropy(logits, item.tokens["label"])
         loss.backward()
-        gradients = [p.grad for p in encoder.parameters() if p.grad is not None]
+        gradients = [p.grad for p in backbone.parameters() if p.grad is not None]
         clip([*gradients, leaf.grad] if leaf is not None and leaf.grad is not None else gradients, OPTIM.max_grad_norm)
         optimizer.step()
         if rows is not None:

@@ -216,10 +216,10 @@ def inside(job: Job, loop_steps: int) -> dict[str, Any]:
     from research.training import run as train
 
     module = train.build(load_config(job.config(data={"test": str(job.validation)})))
-    store, own = module.data.stores["train"], module.encoder.model.config
+    store, own = module.data.stores["train"], module.backbone.model.config
     lengths = store.windows.rows(range(len(store)))  # type: ignore[arg-type]
     flops = training_flops(
-        layer_parameters(module.encoder.model), own.num_hidden_layers, own.hidden_size,
+        layer_parameters(module.backbone.model), own.num_hidden_layers, own.hidden_size,
         [length for windows in lengths for length in windows],
     )  # fmt: skip
     ours = measure.evaluation(module)

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from research.batching.layout import Layout, make_layout
-from research.batching.plan import Indices, StepPlan, deal, micro_batches
+from research.batching.plan import Indices, StepPlan, assign_to_ranks, micro_batches
 from research.batching.store import Store
 
 
 @dataclass
 class MicroBatch:
-    """T tokens of N sequences end to end; a padded encoder unfolds them itself."""
+    """T tokens of N sequences end to end; a padded encoder pads them itself."""
 
     tokens: dict[str, Tensor]  # each (T,)
     sequences: dict[str, Tensor]  # each (N,)
@@ -35,21 +35,21 @@ class MicroBatch:
         return len(self.positions)
 
     @cached_property
-    def unfolded(self) -> Tensor:
+    def padded_index(self) -> Tensor:
         """(N, L) index of each token, or T where a shorter sequence has ended."""
         inside = np.arange(int(self.lengths.max()))
         starts = (np.cumsum(self.lengths) - self.lengths)[:, None]
         index = np.where(inside < self.lengths[:, None], starts + inside, self.size)
         return torch.from_numpy(index).to(self.positions.device)
 
-    def unfold(self, flat: Tensor, fill: float) -> Tensor:
+    def pad(self, flat: Tensor, fill: float) -> Tensor:
         """(T, ...) -> (N, L, ...), with `fill` after the end of each sequence."""
         end = torch.full_like(flat[:1], fill)
-        return torch.cat([flat, end])[self.unfolded]
+        return torch.cat([flat, end])[self.padded_index]
 
-    def fold(self, grid: Tensor) -> Tensor:
+    def unpad(self, grid: Tensor) -> Tensor:
         """(N, L, ...) -> (T, ...)."""
-        return grid[self.unfolded < self.size]
+        return grid[self.padded_index < self.size]
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same micro-batch on `device`."""
@@ -116,7 +116,7 @@ class Planner:
     def __call__(self, step: int) -> StepItem:
         batch = self.plan.global_batch(step)
         tokens = self.store.tokens[batch]
-        shares = deal(batch, tokens, self.ranks)
+        shares = assign_to_ranks(batch, tokens, self.ranks)
         rows = self._cut(shares[self.rank])
         most = max(len(self._cut(share)) for share in shares) if self.sharded else 1
         missing = max(0, most - len(rows))

@@ -54,8 +54,8 @@ class StepPlan:
         return epoch_order(self.seed, epoch, self.examples)[start : start + self.batch_size]
 
 
-def deal(batch: Indices, tokens: Indices, ranks: int) -> list[Indices]:
-    """Deal a batch to ranks so that they hold nearly equal tokens: longest first, to the emptiest rank.
+def assign_to_ranks(batch: Indices, tokens: Indices, ranks: int) -> list[Indices]:
+    """Assign a batch to ranks so that they hold nearly equal tokens: longest first, to the emptiest rank.
 
     `tokens[i]` is the length of example `batch[i]`. A rank may get nothing.
     """

@@ -26,7 +26,7 @@ log = logging.getLogger("research")
 PROBE_TOLERANCE = 1e-4  # of the largest output; a leak between sequences shows at 1e-2 and above
 
 
-class Encoder(nn.Module):
+class Backbone(nn.Module):
     """A `transformers` model with a head, whose logits come back flat whatever the batching.
 
     `packed` says how it is fed; `first_position` is where its position ids start (2 for RoBERTa's family).
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
     def token_logits(self, micro: MicroBatch) -> dict[str, Tensor]:
         """Outputs of a token-level head, each (T, ...) in float32."""
         output = self._forward(micro, restore=False)
-        flat = (lambda x: x[0, : micro.size]) if self.packed else micro.fold
+        flat = (lambda x: x[0, : micro.size]) if self.packed else micro.unpad
         return {name: flat(x).float() for name, x in output.items() if "logits" in name}
 
     def sequence_logits(self, micro: MicroBatch) -> Tensor:
@@ -76,14 +76,14 @@ class Encoder(nn.Module):
                 inputs["token_type_ids"] = row(types)
             if restore:
                 self._restoring = micro
-                inputs["attention_mask"] = (micro.unfolded < micro.size).long()
+                inputs["attention_mask"] = (micro.padded_index < micro.size).long()
         else:
             inputs = {
-                "input_ids": micro.unfold(micro.tokens["input_ids"], self.model.config.pad_token_id or 0),
-                "attention_mask": (micro.unfolded < micro.size).long(),
+                "input_ids": micro.pad(micro.tokens["input_ids"], self.model.config.pad_token_id or 0),
+                "attention_mask": (micro.padded_index < micro.size).long(),
             }
             if types is not None:
-                inputs["token_type_ids"] = micro.unfold(types, 0)
+                inputs["token_type_ids"] = micro.pad(types, 0)
         try:
             return self.model(**inputs)
         finally:
@@ -96,7 +96,7 @@ class Encoder(nn.Module):
         micro = self._restoring
         if micro is None:
             return output
-        output.last_hidden_state = micro.unfold(output.last_hidden_state[0, : micro.size], 0)
+        output.last_hidden_state = micro.pad(output.last_hidden_state[0, : micro.size], 0)
         pooler = getattr(base, "pooler", None)
         if pooler is not None:
             activation = getattr(base, "pooler_activation", None)  # ALBERT's pooler is a bare linear layer
@@ -119,8 +119,8 @@ class Encoder(nn.Module):
         try:
             base.eval()
             self.model.set_attn_implementation("eager")
-            mask = (micro.unfolded < T).long()
-            expected = micro.fold(base(input_ids=micro.unfold(ids, pad), attention_mask=mask)[0])
+            mask = (micro.padded_index < T).long()
+            expected = micro.unpad(base(input_ids=micro.pad(ids, pad), attention_mask=mask)[0])
             self.model.set_attn_implementation(PACKED)
             for first in (0, pad + 1):
                 try:

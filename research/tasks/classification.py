@@ -61,7 +61,7 @@ class Module(TaskModule):
 
     def outputs(self, micro: MicroBatch) -> Tensor:
         """Logits (N, C)."""
-        return self.encoder.sequence_logits(micro)
+        return self.backbone.sequence_logits(micro)
 
     def loss(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
         logits = self.outputs(micro)

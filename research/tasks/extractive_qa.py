@@ -155,8 +155,8 @@ class Module(TaskModule):
 
     def outputs(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
         """Start and end logits, each (N, L), minus infinity after a window's end."""
-        logits = self.encoder.token_logits(micro)
-        start, end = (micro.unfold(logits[name], -torch.inf) for name in ("start_logits", "end_logits"))
+        logits = self.backbone.token_logits(micro)
+        start, end = (micro.pad(logits[name], -torch.inf) for name in ("start_logits", "end_logits"))
         return start, end
 
     def loss(self, micro: MicroBatch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -169,8 +169,8 @@ class Module(TaskModule):
 
     def decode(self, micro: MicroBatch, outputs: tuple[Tensor, Tensor]) -> dict[int, dict[str, Any]]:
         start, end = (x.float().cpu() for x in outputs)
-        starts = micro.unfold(micro.tokens["char_start"], -1).cpu()
-        ends = micro.unfold(micro.tokens["char_end"], -1).cpu()
+        starts = micro.pad(micro.tokens["char_start"], -1).cpu()
+        ends = micro.pad(micro.tokens["char_end"], -1).cpu()
         scores, firsts, lasts = best_spans(start, end, starts >= 0, self.config.data.max_answer_tokens)  # each (N, K)
         first_chars, last_chars = starts.gather(1, firsts), ends.gather(1, lasts)
         no_answer = (start[:, 0] + end[:, 0]).tolist()

@@ -64,7 +64,7 @@ class Module(TaskModule):
 
     def outputs(self, micro: MicroBatch) -> list[Tensor]:
         """For each of E examples, the log probabilities of its choices."""
-        scores = self.encoder.sequence_logits(micro)[:, 0]  # (N,)
+        scores = self.backbone.sequence_logits(micro)[:, 0]  # (N,)
         counts = np.unique(np.cumsum(np.diff(micro.examples, prepend=-1) != 0), return_counts=True)[1]
         return [torch.log_softmax(part, 0) for part in scores.split(counts.tolist())]
 

@@ -186,7 +186,7 @@ class Module(TaskModule):
 
     def outputs(self, micro: MicroBatch) -> Tensor:
         """Logits (T, C)."""
-        return self.encoder.token_logits(micro)["logits"]
+        return self.backbone.token_logits(micro)["logits"]
 
     def loss(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
         logits = self.outputs(micro)

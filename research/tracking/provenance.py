@@ -62,8 +62,8 @@ def recorded(run: Run, module: TaskModule, resumed_from: int | None, ranks: int)
             for name, split in module.data.splits.items()
         },
         "weights": before.get("weights") or weights_sha256(module.config.model.name),
-        "parameters": sum(p.numel() for p in module.encoder.parameters()),
-        "batching": module.encoder.packing_note,
+        "parameters": sum(p.numel() for p in module.backbone.parameters()),
+        "batching": module.backbone.packing_note,
         "packages": packages(),
     }
     write_json(run.path / "provenance.json", content)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from research.cluster.group import Group
 from research.common.errors import UserError
 from research.config.schema import Config
-from research.models.backbone import Encoder
+from research.models.backbone import Backbone
 from research.models.load import load_config, load_model, load_tokenizer
 from research.training.datamodule import TaskData
 from research.training.module import TaskModule
@@ -42,9 +42,9 @@ def build(
             f"The tokenizer of {config.model.name} has {len(data.tokenizer)} tokens, its model only "
             f"{embeddings.num_embeddings}: they do not belong together."
         )
-    encoder = Encoder(model, config.trainer.packing)
+    backbone = Backbone(model, config.trainer.packing)
     steps = total_steps(config.optim, data.plan.steps_per_epoch) if "train" in data.stores else 0
-    module: TaskModule = task.Module(config, encoder, data, steps)
+    module: TaskModule = task.Module(config, backbone, data, steps)
     data.module = module
     return module
 

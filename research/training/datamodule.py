@@ -184,14 +184,14 @@ class TaskData(L.LightningDataModule):
         module = self.module
         planner = Planner(
             self.stores["train"], self.plan, module.global_rank, module.trainer.world_size,
-            module.budget_tokens, module.encoder.packed, module.rows is not None, module.sharded,
+            module.budget_tokens, module.backbone.packed, module.rows is not None, module.sharded,
         )  # fmt: skip
         return StepLoader(planner, module.segment(), self.config.data.num_workers)
 
     def evaluation_batches(self, split: str) -> EvaluationBatches:
         """This rank's micro-batches of a split."""
         module, store = self.module, self.stores[split]
-        rank, ranks, packed = module.global_rank, module.trainer.world_size, module.encoder.packed
+        rank, ranks, packed = module.global_rank, module.trainer.world_size, module.backbone.packed
         shares = [
             evaluation_share(store.tokens, other, ranks, module.budget_tokens, not packed)
             for other in (range(ranks) if module.sharded else [rank])

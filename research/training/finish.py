@@ -34,7 +34,7 @@ def finish(trainer: L.Trainer, module: TaskModule, recorder: Recorder, group: Gr
         trainer.test(module, datamodule=module.data, verbose=False)
     if recorder.stopped:
         return
-    model, run = module.encoder.model, recorder.run
+    model, run = module.backbone.model, recorder.run
     weights = sharding.gathered(model, recorder.writes) if sharding.is_sharded(model) else None
     if not recorder.writes:
         return
@@ -63,7 +63,7 @@ def export(module: TaskModule, run: Run, weights: dict[str, torch.Tensor] | None
     """The best weights, tokenizer and config as `from_pretrained` reads them; a sharded model's `weights` gathered."""
 
     def fill(folder: Path) -> None:
-        model = module.encoder.model
+        model = module.backbone.model
         model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
         try:
             with module.rows.up_to_date() if module.rows is not None else nullcontext():
@@ -97,7 +97,7 @@ def result_of(module: TaskModule, recorder: Recorder) -> dict[str, Any]:
         "mfu": mfu(module, seconds * module.trainer.world_size),
         "peak_memory_mib": cost.peak_memory_mib(),
         "parameters": run.provenance.get("parameters"),
-        "batching": module.encoder.packing_note,
+        "batching": module.backbone.packing_note,
         "files": {f"predictions/{path.name}": file_sha256(path) for path in sorted(run.predictions.glob("*.parquet"))},
     }
 

@@ -23,7 +23,7 @@ from research.batching.plan import Indices, micro_batches
 from research.common.errors import UserError
 from research.config.schema import Config
 from research.models import sharding
-from research.models.backbone import Encoder
+from research.models.backbone import Backbone
 from research.tracking import predictions
 from research.training.datamodule import TaskData
 from research.training.optimizer import clip, evaluation_steps, learning_rate, make_optimizer, use_row_embedding
@@ -35,15 +35,15 @@ class TaskModule(L.LightningModule):
     auto_class: ClassVar[Any]  # the `transformers` class that has the task's head
     monitor: ClassVar[str] = "accuracy"  # the score that chooses the best checkpoint
 
-    def __init__(self, config: Config, encoder: Encoder, data: TaskData, total_steps: int) -> None:
+    def __init__(self, config: Config, backbone: Backbone, data: TaskData, total_steps: int) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.config, self.encoder, self.data = config, encoder, data
+        self.config, self.backbone, self.data = config, backbone, data
         self.total_steps = total_steps
         self.budget_tokens = config.trainer.tokens_per_microbatch or default_budget_tokens()
         self.sharded = config.trainer.strategy == "fsdp"
         sparse = config.trainer.sparse_embedding is not False and config.trainer.precision != "fp16"
-        self.rows = use_row_embedding(encoder.model, config.optim) if sparse and not self.sharded else None
+        self.rows = use_row_embedding(backbone.model, config.optim) if sparse and not self.sharded else None
         self.step = 0  # optimiser steps done
         self.tokens_done = self.examples_done = 0
         self.last_loss = self.last_norm = torch.zeros(())  # sum over this rank's targets / global targets
@@ -74,12 +74,12 @@ class TaskModule(L.LightningModule):
     @property
     def flops_per_token(self) -> float:
         """Useful operations of training on a token: 6 per weight of the layers; attention scores left out."""
-        table = self.encoder.model.get_input_embeddings().weight.numel()  # type: ignore[operator]
-        return 6.0 * (sum(p.numel() for p in self.encoder.parameters()) - table)
+        table = self.backbone.model.get_input_embeddings().weight.numel()  # type: ignore[operator]
+        return 6.0 * (sum(p.numel() for p in self.backbone.parameters()) - table)
 
     def configure_model(self) -> None:
-        if self.device_mesh is not None and not sharding.is_sharded(self.encoder.model):
-            sharding.shard(self.encoder.model, self.device_mesh["data_parallel"])
+        if self.device_mesh is not None and not sharding.is_sharded(self.backbone.model):
+            sharding.shard(self.backbone.model, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return make_optimizer(self, self.config.optim)
@@ -149,8 +149,8 @@ class TaskModule(L.LightningModule):
 
     def _exchange(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients stay on this rank until the last micro-batch."""
-        if sharding.is_sharded(self.encoder.model):
-            sharding.exchange(self.encoder.model, last)
+        if sharding.is_sharded(self.backbone.model):
+            sharding.exchange(self.backbone.model, last)
         no_sync = getattr(self.trainer.strategy.model, "no_sync", None)
         return contextlib.nullcontext() if last or no_sync is None else no_sync()
 
@@ -183,8 +183,8 @@ class TaskModule(L.LightningModule):
     def _cut(self, item: StepItem) -> list[tuple[MicroBatch, Indices]]:
         """The micro-batches of a step under the present token budget, and their examples."""
         store, batch = self.data.stores["train"], np.concatenate(item.rows)
-        parts = micro_batches(batch, store.tokens[batch], self.budget_tokens, not self.encoder.packed)
-        return [(pack(store, part, self.encoder.packed).to(self.device), part) for part in parts]
+        parts = micro_batches(batch, store.tokens[batch], self.budget_tokens, not self.backbone.packed)
+        return [(pack(store, part, self.backbone.packed).to(self.device), part) for part in parts]
 
     def _share(self, leaf: Tensor) -> Tensor:
         """The gradient of the embedding rows, averaged over the ranks as DDP does for the rest."""

@@ -131,7 +131,7 @@ def announce(module: TaskModule) -> None:
     train, budget = stores["train"].tokens, module.budget_tokens
     sizes = ", ".join(f"{len(store):,} {name}" for name, store in stores.items())
     steps = f"{module.total_steps} steps of {config.optim.batch_size}"
-    console.print(f"{config.task}: {sizes} examples; {steps}; {module.encoder.packing_note}")
+    console.print(f"{config.task}: {sizes} examples; {steps}; {module.backbone.packing_note}")
     if int(train.max()) > budget:
         console.print(
             f"The longest example has {train.max()} tokens, above trainer.tokens_per_microbatch={budget}: "
@@ -145,14 +145,14 @@ def show(config: Config) -> None:
     """Print the resolved config, the data, the parameters and the steps; train nothing."""
     print(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
     module = build(config)
-    data, encoder = module.data, module.encoder
+    data, backbone = module.data, module.backbone
     for name, split in data.splits.items():
         tokens = data.stores[name].tokens
         size = f"{tokens.sum():,} tokens (mean {tokens.mean():.1f}, longest {tokens.max()})"
         print(f"{name}: {len(tokens):,} examples, {size}, {split.origin}")
     if data.labels:
         print(f"labels: {', '.join(data.labels)}")
-    print(f"parameters: {sum(p.numel() for p in encoder.parameters()):,} ({type(encoder.model).__name__})")
-    print(f"batching: {encoder.packing_note}; at most {module.budget_tokens} tokens in a micro-batch")
+    print(f"parameters: {sum(p.numel() for p in backbone.parameters()):,} ({type(backbone.model).__name__})")
+    print(f"batching: {backbone.packing_note}; at most {module.budget_tokens} tokens in a micro-batch")
     print(f"steps: {module.total_steps} ({data.plan.steps_per_epoch} per epoch of {config.optim.batch_size} examples)")
     print(f"run folder: {config.run_dir}")

@@ -20,12 +20,13 @@ from research.training.checkpoint import Checkpoint
 if TYPE_CHECKING:
     from research.training.module import TaskModule
 
-MODEL = "encoder.model."  # where a module keeps its model
+MODEL = "backbone.model."  # where a module keeps its model
+FORMER_MODEL = "encoder.model."  # where checkpoints of earlier versions have it
 
 
 def training_tensors(module: TaskModule) -> dict[str, Tensor]:
     """Weights, optimiser moments and the embedding's row state, as they lie on this rank."""
-    tensors = {f"model.{name}": tensor for name, tensor in unshared_state(module.encoder.model).items()}
+    tensors = {f"model.{name}": tensor for name, tensor in unshared_state(module.backbone.model).items()}
     names = {parameter: name for name, parameter in module.named_parameters()}
     optimizer: Any = module.optimizers()
     for parameter, state in optimizer.optimizer.state.items():
@@ -44,8 +45,8 @@ def unshared_state(model: nn.Module) -> dict[str, Tensor]:
 
 def is_finite(module: TaskModule) -> bool:
     """Are all weights numbers? Ranks that share one model out must ask together."""
-    finite = all(bool(sharding.local(p).isfinite().all()) for p in module.encoder.model.parameters())
-    if sharding.is_sharded(module.encoder.model):
+    finite = all(bool(sharding.local(p).isfinite().all()) for p in module.backbone.model.parameters())
+    if sharding.is_sharded(module.backbone.model):
         flag = torch.tensor(float(finite), device=module.device)
         dist.all_reduce(flag, op=dist.ReduceOp.MIN)
         finite = bool(flag)
@@ -56,13 +57,13 @@ def load_weights(module: TaskModule, saved: Checkpoint) -> None:
     """Put a checkpoint's weights, and the embedding's row state, into the module."""
     tensors = settled(saved.tensors(), module)
     weights = below("model.", tensors)
-    expected = unshared_state(module.encoder.model)
+    expected = unshared_state(module.backbone.model)
     wrong = sorted(k for k in expected if k not in weights or weights[k].shape != expected[k].shape)
     if wrong:
         raise UserError(
             f"The checkpoint {saved.path} is of another model: it lacks or reshapes {', '.join(wrong[:5])}."
         )
-    sharding.load(module.encoder.model, weights)
+    sharding.load(module.backbone.model, weights)
     if module.rows is not None:
         module.rows.load_optimizer_state(below("rows.", tensors))
 
@@ -87,13 +88,23 @@ def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
+def present_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's tensors under the names that this version gives them."""
+    former, present = f"optimizer.{FORMER_MODEL}", f"optimizer.{MODEL}"
+    return {
+        present + name.removeprefix(former) if name.startswith(former) else name: tensor
+        for name, tensor in tensors.items()
+    }
+
+
 def settled(tensors: dict[str, Tensor], module: TaskModule) -> dict[str, Tensor]:
     """A checkpoint's tensors with the word embedding's moments in the form this module keeps: by row, or dense."""
+    tensors = present_names(tensors)
     by_row = "rows.last" in tensors
     if by_row == (module.rows is not None):
         return tensors
-    table = module.encoder.model.get_input_embeddings()  # type: ignore[operator]
-    name = next(name for name, p in module.encoder.model.named_parameters() if p is table.weight)
+    table = module.backbone.model.get_input_embeddings()  # type: ignore[operator]
+    name = next(name for name, p in module.backbone.model.named_parameters() if p is table.weight)
     dense = [f"optimizer.{MODEL}{name}.{key}" for key in ("exp_avg", "exp_avg_sq", "step")]
     kept = {k: v for k, v in tensors.items() if not k.startswith("rows.") and k not in dense}
     if not by_row:

@@ -48,9 +48,9 @@ def test_padded_micro_batches_have_no_layout() -> None:
     assert pack(make_store(), np.array([0]), packed=False).layout is None
 
 
-def test_unfold_and_fold_are_inverse() -> None:
+def test_pad_and_unpad_are_inverse() -> None:
     micro = pack(make_store(), np.array([4, 1]))  # windows of 2, 2, 1, 2 and 4 tokens
-    grid = micro.unfold(micro.tokens["input_ids"], -1)
+    grid = micro.pad(micro.tokens["input_ids"], -1)
     assert grid.tolist() == [
         [400, 401, -1, -1],
         [402, 403, -1, -1],
@@ -58,15 +58,15 @@ def test_unfold_and_fold_are_inverse() -> None:
         [100, 101, -1, -1],
         [102, 103, 104, 105],
     ]
-    assert torch.equal(micro.fold(grid), micro.tokens["input_ids"])
+    assert torch.equal(micro.unpad(grid), micro.tokens["input_ids"])
     wide = torch.randn(micro.size, 3, 2)
-    assert torch.equal(micro.fold(micro.unfold(wide, 0)), wide)
+    assert torch.equal(micro.unpad(micro.pad(wide, 0)), wide)
 
 
-def test_unfold_passes_gradients_to_real_tokens_only() -> None:
+def test_pad_passes_gradients_to_real_tokens_only() -> None:
     micro = pack(make_store(), np.array([4, 1]))
     flat = torch.ones(micro.size, requires_grad=True)
-    micro.unfold(flat, 7.0).sum().backward()
+    micro.pad(flat, 7.0).sum().backward()
     assert flat.grad is not None and flat.grad.tolist() == [1.0] * micro.size
 
 

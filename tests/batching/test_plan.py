@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.batching.plan import StepPlan, deal, epoch_order, evaluation_share, micro_batches
+from research.batching.plan import StepPlan, assign_to_ranks, epoch_order, evaluation_share, micro_batches
 
 lengths_of_a_batch = st.lists(st.integers(1, 300), max_size=40).map(lambda x: np.array(x, dtype=np.int64))
 
@@ -57,7 +57,7 @@ def test_every_example_exactly_once_per_epoch(examples: int, batch_size: int, se
 @settings(max_examples=80)
 def test_deal_covers_and_balances(tokens: np.ndarray, ranks: int) -> None:
     batch = np.arange(len(tokens)) + 1000
-    shares = deal(batch, tokens, ranks)
+    shares = assign_to_ranks(batch, tokens, ranks)
     assert len(shares) == ranks
     assert np.sort(np.concatenate(shares)).tolist() == batch.tolist()
     loads = [int(tokens[share - 1000].sum()) for share in shares]
@@ -66,12 +66,12 @@ def test_deal_covers_and_balances(tokens: np.ndarray, ranks: int) -> None:
 
 
 def test_deal_golden() -> None:
-    shares = deal(np.array([10, 11, 12, 13, 14]), np.array([5, 9, 3, 7, 2]), 2)
+    shares = assign_to_ranks(np.array([10, 11, 12, 13, 14]), np.array([5, 9, 3, 7, 2]), 2)
     assert [share.tolist() for share in shares] == [[11, 12, 14], [13, 10]]  # 14 and 12 tokens
 
 
 def test_a_rank_may_get_nothing() -> None:
-    shares = deal(np.array([4, 2, 9]), np.array([8, 8, 8]), 4)
+    shares = assign_to_ranks(np.array([4, 2, 9]), np.array([8, 8, 8]), 4)
     assert [len(share) for share in shares] == [1, 1, 1, 0]
     assert micro_batches(shares[3], np.zeros(0, np.int64), 100) == []
 
@@ -122,7 +122,7 @@ def test_planning_ten_million_examples() -> None:
     start = time.process_time()
     for step in range(500):
         batch = plan.global_batch(step)
-        for share in deal(batch, tokens[batch], 4):
+        for share in assign_to_ranks(batch, tokens[batch], 4):
             micro_batches(share, tokens[share], 4096)
     step_seconds = (time.process_time() - start) / 500
     print(f"{examples:,} examples: {seconds:.1f} s, {objects} objects; {step_seconds * 1e6:.0f} us for a step's layout")

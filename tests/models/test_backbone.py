@@ -26,7 +26,7 @@ from research.batching.pack import MicroBatch
 from research.common.errors import UserError
 from research.config.schema import Config, OptimConfig
 from research.models.attention import packed_attention
-from research.models.backbone import Encoder
+from research.models.backbone import Backbone
 from research.models.dropout import FastDropout
 from research.models.load import load_config, load_model
 from research.training.optimizer import make_optimizer, use_row_embedding
@@ -96,18 +96,18 @@ def make_micro(lengths: list[int], vocabulary: int = 120, types: bool = False) -
     return MicroBatch(tokens, {}, sizes, np.arange(len(lengths)), make_layout(sizes), positions)
 
 
-def outputs(encoder: Encoder, head: str, micro: MicroBatch) -> Tensor:
+def outputs(backbone: Backbone, head: str, micro: MicroBatch) -> Tensor:
     if head == "sequence":
-        return encoder.sequence_logits(micro)
-    logits = encoder.token_logits(micro)
+        return backbone.sequence_logits(micro)
+    logits = backbone.token_logits(micro)
     return logits["logits"] if head == "token" else torch.stack([logits["start_logits"], logits["end_logits"]], -1)
 
 
-def outputs_and_gradients(encoder: Encoder, head: str, micro: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
-    encoder.model.zero_grad()
-    out = outputs(encoder, head, micro)
+def outputs_and_gradients(backbone: Backbone, head: str, micro: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    backbone.model.zero_grad()
+    out = outputs(backbone, head, micro)
     (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
-    return out.detach(), {n: p.grad.clone() for n, p in encoder.model.named_parameters() if p.grad is not None}
+    return out.detach(), {n: p.grad.clone() for n, p in backbone.model.named_parameters() if p.grad is not None}
 
 
 def without_dropout(model: Any) -> Any:
@@ -136,8 +136,8 @@ def assert_gradients_close(got: dict[str, Tensor], expected: dict[str, Tensor]) 
 )
 def test_packed_equals_padded(kind: str, head: str) -> None:
     model = without_dropout(build(kind, head, PACKED[kind]))
-    padded = Encoder(copy.deepcopy(model), packing=False)
-    packed = Encoder(model)
+    padded = Backbone(copy.deepcopy(model), packing=False)
+    packed = Backbone(model)
     assert packed.packed and packed.packing_note.startswith("packed: equal to padded")
     assert not padded.packed and padded.packing_note == "padded: trainer.packing is false"
     micro = make_micro([2, 60, 17, 7, 16, 33, 1], types=kind == "bert")  # ModernBERT's window reaches 8 tokens
@@ -153,38 +153,38 @@ def test_packed_equals_padded(kind: str, head: str) -> None:
 @pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert mean"])
 def test_a_sequence_does_not_feel_its_neighbours(kind: str) -> None:
     """To the last digit that rounding leaves: alone or packed with others, evaluated."""
-    encoder = Encoder(build(kind, "sequence", PACKED[kind])).eval()
+    backbone = Backbone(build(kind, "sequence", PACKED[kind])).eval()
     micro = make_micro([9, 40, 3])
     with torch.no_grad():
-        together = encoder.sequence_logits(micro)
+        together = backbone.sequence_logits(micro)
         for i, (ids, places) in enumerate(
             zip(micro.tokens["input_ids"].split([9, 40, 3]), micro.positions.split([9, 40, 3]), strict=True)
         ):
             size = np.array([len(ids)])
             alone = MicroBatch({"input_ids": ids}, {}, size, np.array([0]), make_layout(size), places)
-            torch.testing.assert_close(encoder.sequence_logits(alone)[0], together[i], rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(backbone.sequence_logits(alone)[0], together[i], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", PADDED)
 def test_others_are_refused_by_the_probe_and_train_padded(kind: str) -> None:
     model = build(kind, "sequence", PADDED[kind])
     with pytest.raises(UserError, match=r"trainer.packing is true, but \w+ cannot be packed"):
-        Encoder(model, packing=True)
-    encoder = Encoder(model)
-    assert not encoder.packed
-    assert "see each other when packed" in encoder.packing_note or "does not take packed" in encoder.packing_note
+        Backbone(model, packing=True)
+    backbone = Backbone(model)
+    assert not backbone.packed
+    assert "see each other when packed" in backbone.packing_note or "does not take packed" in backbone.packing_note
     micro, labels = make_micro([20, 9, 14]), torch.tensor([0, 2, 1])
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     without_dropout(model)
     losses = []
     for _ in range(25):
-        loss = nn.functional.cross_entropy(encoder.sequence_logits(micro), labels)
+        loss = nn.functional.cross_entropy(backbone.sequence_logits(micro), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
-    assert encoder.model.training
+    assert backbone.model.training
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_the_probe_compares_two_things(attention_of_the_probe: Any) -> None:
         return packed_attention(*args, **kwargs)
 
     attention_of_the_probe(count)
-    assert Encoder(copy.deepcopy(model)).packed
+    assert Backbone(copy.deepcopy(model)).packed
     assert calls == [48, 48]  # once a layer: 24 + 7 + 5 + 2 tokens, filled up to 48
 
     def leaky(module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, scaling: float, **kwargs: Any) -> Any:
@@ -218,21 +218,21 @@ def test_the_probe_compares_two_things(attention_of_the_probe: Any) -> None:
 
     for faulty in (leaky, imprecise, shifted):
         attention_of_the_probe(faulty)
-        encoder = Encoder(copy.deepcopy(model))
-        assert not encoder.packed, faulty.__name__
-        assert "outputs differ by" in encoder.packing_note
+        backbone = Backbone(copy.deepcopy(model))
+        assert not backbone.packed, faulty.__name__
+        assert "outputs differ by" in backbone.packing_note
 
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise ValueError("no such thing\nand more")
 
     attention_of_the_probe(broken)
-    assert Encoder(copy.deepcopy(model)).packing_note == "it does not take packed input (no such thing)"
+    assert Backbone(copy.deepcopy(model)).packing_note == "it does not take packed input (no such thing)"
 
 
 def test_the_probe_finds_the_first_position() -> None:
-    assert Encoder(build("bert", "token", {})).first_position == 0
-    assert Encoder(build("roberta", "token", {"pad_token_id": 1})).first_position == 2
-    assert Encoder(build("xlm-roberta", "token", {"pad_token_id": 7})).first_position == 8
+    assert Backbone(build("bert", "token", {})).first_position == 0
+    assert Backbone(build("roberta", "token", {"pad_token_id": 1})).first_position == 2
+    assert Backbone(build("xlm-roberta", "token", {"pad_token_id": 7})).first_position == 8
 
 
 def config_of(folder: Path, **model: Any) -> Config:
@@ -256,13 +256,13 @@ def test_saved_weights_are_the_loaded_ones(kind: str, tmp_path: Path) -> None:
     build(kind, "sequence", {**PACKED, **PADDED}[kind]).save_pretrained(tmp_path / "hub")
     make_tokenizer().save_pretrained(tmp_path / "hub")
     model = load(tmp_path / "hub")
-    encoder = Encoder(model)
+    backbone = Backbone(model)
     rows = use_row_embedding(model, OptimConfig())
     micro = make_micro([12, 5])
     if rows is not None:
         rows.begin(micro.tokens["input_ids"].unique())
-    encoder.sequence_logits(micro).sum().backward()
-    encoder.eval().sequence_logits(micro)
+    backbone.sequence_logits(micro).sum().backward()
+    backbone.eval().sequence_logits(micro)
     model.save_pretrained(tmp_path / "saved")
     loaded, saved = (load_file(tmp_path / name / "model.safetensors") for name in ("hub", "saved"))
     assert list(loaded) == list(saved)
@@ -328,10 +328,10 @@ def test_gradient_checkpointing_changes_nothing(kind: str, packing: bool | str, 
     for checkpointing in (False, True):
         model = load(tmp_path, gradient_checkpointing=checkpointing, dropout=0.1)
         assert any(m.__dict__.get("gradient_checkpointing") for m in model.modules()) == checkpointing
-        encoder = Encoder(model, packing)
+        backbone = Backbone(model, packing)
         assert any(isinstance(module, FastDropout) for module in model.modules()) or kind == "deberta-v2"
         torch.manual_seed(5)
-        results.append(outputs_and_gradients(encoder, "sequence", make_micro([30, 12, 25])))
+        results.append(outputs_and_gradients(backbone, "sequence", make_micro([30, 12, 25])))
     (plain, plain_grads), (again, again_grads) = results
     assert torch.equal(plain, again)
     assert all(torch.equal(plain_grads[name], again_grads[name]) for name in plain_grads)
@@ -339,7 +339,7 @@ def test_gradient_checkpointing_changes_nothing(kind: str, packing: bool | str, 
 
 def test_the_tiny_model_of_the_other_tests_packs(tiny_model: Path) -> None:
     model = load(tiny_model)
-    assert Encoder(model).packed
+    assert Backbone(model).packed
     assert len(AutoTokenizer.from_pretrained(tiny_model)) == model.config.vocab_size
 
 
@@ -355,4 +355,4 @@ def test_norms_and_biases_do_not_decay(tiny_model: Path) -> None:
 
 def test_another_tiny_model_can_be_made(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / "electra", "electra", embedding_size=16)
-    assert Encoder(load(folder)).packed
+    assert Backbone(load(folder)).packed

@@ -51,7 +51,7 @@ def test_a_pair_changes_the_outputs(build: Build) -> None:
     rows = [{"text": "good", "text_pair": pair, "label": label} for pair, label in (("bad", "a"), ("film", "b"))]
     module = build(rows).eval()
     with torch.no_grad():
-        logits = module.outputs(pack(module.data.stores["train"], np.arange(2), module.encoder.packed))
+        logits = module.outputs(pack(module.data.stores["train"], np.arange(2), module.backbone.packed))
     assert not torch.allclose(logits[0], logits[1])
 
 
@@ -67,7 +67,7 @@ def test_labels_of_any_kind_are_text(build: Build, tmp_path: Path, values: list[
     module = build([{"text": f"film {i}", "label": value} for i, value in enumerate(values)])
     assert module.data.labels == labels
     assert [labels[i] for (i,) in encoded(module)[1]] == [str(v).lower() for v in values]
-    assert module.encoder.model.config.id2label == dict(enumerate(labels))
+    assert module.backbone.model.config.id2label == dict(enumerate(labels))
     assert main(["train", str(tmp_path / "sentiment.yaml")]) == 0
     table = predictions.read(Run.read(tmp_path / "run").predictions / "validation.parquet")
     assert table.column("gold").to_pylist() == [str(v).lower() for v in values]
@@ -90,7 +90,7 @@ def test_the_loss_is_the_summed_cross_entropy(build: Build) -> None:
     rows = [{"text": f"film {i}", "label": "abc"[i % 3]} for i in range(7)]
     module = build(rows, "optim.label_smoothing=0.1", "optim.class_weights={a: 3}", "model.dropout=0")
     store = module.data.stores["train"]
-    micro = pack(store, np.arange(7), module.encoder.packed)
+    micro = pack(store, np.arange(7), module.backbone.packed)
     labels = torch.tensor([label for (label,) in encoded(module)[1]])
     weight = torch.tensor([3.0, 1.0, 1.0])
     loss, logits = module.train().loss(micro)
@@ -113,7 +113,7 @@ def test_balanced_classes_weigh_alike(build: Build) -> None:
 def test_probabilities_of_each_example(build: Build) -> None:
     rows = [{"text": f"film {i}", "label": "abc"[i % 3]} for i in range(7)]
     module = build(rows).eval()
-    micro = pack(module.data.stores["validation"], np.arange(7), module.encoder.packed)
+    micro = pack(module.data.stores["validation"], np.arange(7), module.backbone.packed)
     logits = torch.tensor([[float(i == n % 3) for i in range(3)] for n in range(7)])
     table = module.data.table(module.data.splits["validation"], module.decode(micro, logits))
     assert table["prediction"] == table["gold"] == [r["label"] for r in rows]

@@ -76,12 +76,12 @@ def test_the_answer_is_the_best_span_over_all_windows(build: Build) -> None:
     assert len(micro.lengths) > 30
     generator = torch.Generator().manual_seed(0)
     flat = [torch.randn(micro.size, generator=generator) for _ in range(2)]
-    start, end = (micro.unfold(x, -torch.inf) for x in flat)
+    start, end = (micro.pad(x, -torch.inf) for x in flat)
     table = data.table(data.splits["validation"], module.decode(micro, (start, end)))
     for example, text in enumerate(r["context"] for r in rows):
         best = (-np.inf, 0, 0)
         for n in np.flatnonzero(micro.examples == example):
-            first_char, last_char = (micro.unfold(micro.tokens[c], -1)[n].numpy() for c in ("char_start", "char_end"))
+            first_char, last_char = (micro.pad(micro.tokens[c], -1)[n].numpy() for c in ("char_start", "char_end"))
             spans = brute_force(start[n].numpy(), end[n].numpy(), first_char >= 0, 4)
             best = max(best, *((s, int(first_char[i]), int(last_char[j])) for s, i, j in spans[:1]))
         assert table["answer"][example] == text[best[1] : best[2]]
@@ -100,7 +100,7 @@ def test_every_window_that_shows_the_answer_whole_is_trained_on_it(build: Build,
     rows = [row("Oslo with Acme", place), row(None), row("Anna", context="Anna")]
     module = build(rows, f"data.max_length={max_length}", f"data.stride={stride}")
     micro = pack(module.data.stores["train"], np.arange(3), packed=False)
-    firsts, lasts = (micro.unfold(micro.tokens[c], -1).tolist() for c in ("char_start", "char_end"))
+    firsts, lasts = (micro.pad(micro.tokens[c], -1).tolist() for c in ("char_start", "char_end"))
     shown, covered = 0, set()
     for n, example in enumerate(micro.examples.tolist()):
         start, end = int(micro.sequences["start"][n]), int(micro.sequences["end"][n])

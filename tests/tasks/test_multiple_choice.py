@@ -33,7 +33,7 @@ def test_loss_is_cross_entropy_over_the_choices_of_each_example(build: Build) ->
     store = module.data.stores["validation"]
     (share,) = evaluation_share(store.tokens, 0, 1, 10_000)
     micro = pack(store, share)
-    scores = module.encoder.sequence_logits(micro)[:, 0]
+    scores = module.backbone.sequence_logits(micro)[:, 0]
     expected, start = 0.0, 0
     for row in dict.fromkeys(micro.examples.tolist()):
         count = 2 + row % 2

@@ -227,10 +227,10 @@ def test_predictions_of_windows_do_not_depend_on_the_micro_batches(build: Build)
     module = build(rows).eval()
     store = module.data.stores["validation"]
     with torch.no_grad():
-        together = module.decode(m := pack(store, np.arange(12), module.encoder.packed), module.outputs(m))
+        together = module.decode(m := pack(store, np.arange(12), module.backbone.packed), module.outputs(m))
         alone = {}
         for row in range(12):
-            micro = pack(store, np.array([row]), module.encoder.packed)
+            micro = pack(store, np.array([row]), module.backbone.packed)
             alone |= module.decode(micro, module.outputs(micro))
     for row in range(12):
         assert together[row]["words"][:2] == alone[row]["words"][:2]

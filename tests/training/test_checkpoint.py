@@ -16,6 +16,7 @@ from torch import Tensor
 from research.common.errors import UserError
 from research.training import checkpoint
 from research.training.checkpoint import Writer, at_step, files, newest, rotate, save, step_of
+from research.training.state import present_names
 
 
 def tensors_of(step: int) -> dict[str, Tensor]:
@@ -136,3 +137,10 @@ def test_writer_raises_at_the_next_chance_and_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="The checkpoint of step 1 could not be written"):
         writer.submit(write, {})
     writer.wait()
+
+
+def test_moments_in_checkpoints_of_earlier_versions_are_found() -> None:
+    m, weight = torch.ones(2), torch.zeros(2)
+    former = {"optimizer.encoder.model.bert.encoder.x.exp_avg": m, "model.bert.encoder.x": weight}
+    present = {"optimizer.backbone.model.bert.encoder.x.exp_avg": m, "model.bert.encoder.x": weight}
+    assert present_names(former) == present_names(present) == present

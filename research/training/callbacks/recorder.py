@@ -199,7 +199,7 @@ class Recorder(L.Callback):
         """Copy the training state, which takes all ranks where they share one model out; rank zero writes it behind
         the next steps."""
         if not self.writes:
-            if is_sharded(module.encoder.model):
+            if is_sharded(module.backbone.model):
                 for tensor in training_tensors(module).values():
                     copied(tensor)
             return
@@ -306,7 +306,7 @@ def identity_of(module: TaskModule) -> dict[str, Any]:
     """What a checkpoint must share with a run to be resumed by it."""
     return {
         "task": module.config.task,
-        "model": type(module.encoder.model).__name__,
+        "model": type(module.backbone.model).__name__,
         "data": {name: split.fingerprint for name, split in module.data.splits.items()},
         "labels": module.data.labels,
     }
