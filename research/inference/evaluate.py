@@ -74,5 +74,3 @@ def task_data(run: Run, config: Config) -> TaskData:
     data: TaskData = task.Data(config, load_tokenizer(config))
     data.settle(finished_result(run)["metrics"]["validation"])
     return data
-
-

@@ -145,5 +145,3 @@ def _probe_lengths(config: PretrainedConfig) -> np.ndarray:
     window = getattr(config, "sliding_window", None) or getattr(config, "local_attention", None) or 0
     longest = min(2 * window + 8 if window else 24, (getattr(config, "max_position_embeddings", None) or 512) - 4)
     return np.array([max(longest, 8), 7, 5, 2], dtype=np.int64)
-
-

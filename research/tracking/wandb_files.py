@@ -94,5 +94,3 @@ def read_log(file: Path) -> Log | None:
     step = -1 if found.get("step") is None else found["step"]
     place = found.get("entity", ""), found.get("project", "")
     return Log(file, found["run_id"], found.get("start_time", ""), step, found.get("exit_code"), *place)
-
-
