@@ -27,14 +27,17 @@ quickstart: setup  ## train sentiment, NER and QA on the shipped data, offline
 test: setup    ## every test
 	$(PYTEST)
 
-check: $(VENV)/.installed  ## lint, types and fast tests, for every day
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(PYTEST) -m "not slow"
+check: lint    ## lint, types and fast tests: under a minute, for every day
+	$(PYTEST) -m "not slow and not process and not service"
 
-lint: $(VENV)/.installed  ## ruff and mypy
+lint: $(VENV)/.installed  ## ruff, codespell and mypy
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed  ## the documentation site, in site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 report: setup  ## train two settings over five seeds on the shipped data, and make the report of them in paper/
 	sh scripts/report.sh $(BIN)/research paper
@@ -45,4 +48,4 @@ simulations: $(VENV)/.installed  ## coverage of intervals and false positives of
 bench: setup   ## speed beside the Hugging Face Trainer; DATA=folder with sst2_phrases, wnut17 and squad
 	$(BIN)/python benchmarks/speed.py --data $(DATA) --model $(MODEL)
 
-.PHONY: help setup quickstart test check lint report simulations bench
+.PHONY: help setup quickstart test check lint docs report simulations bench

@@ -1,0 +1,1 @@
+"""Ranks, their process group and signals; launching and submitting jobs under SLURM."""
