@@ -39,4 +39,4 @@ def mfu(module: TaskModule, device_seconds: float) -> float:
     size = 8192 if module.device.type == "cuda" else 1024
     dtype = DTYPES[module.config.trainer.precision]
     a, b = (torch.randn(size, size, device=module.device, dtype=dtype) for _ in range(2))
-    return module.flops_per_token * module.tokens_done / device_seconds / matrix_rate([(a, b)])
+    return module.flops_per_token * module.progress.tokens / device_seconds / matrix_rate([(a, b)])

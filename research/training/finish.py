@@ -21,33 +21,35 @@ from research.models import sharding
 from research.tracking import cost
 from research.tracking.run import Run
 from research.training import checkpoint
-from research.training.callbacks.recorder import Recorder
+from research.training.attempt import Attempt
 from research.training.module import TaskModule
 from research.training.state import load_weights
 
 
-def finish(trainer: L.Trainer, module: TaskModule, recorder: Recorder, group: Group) -> None:
+def finish(trainer: L.Trainer, attempt: Attempt, group: Group) -> None:
     """Return to the best checkpoint, test it, export it, and write the result; nothing more where a signal comes."""
-    return_to_best(module, recorder, group)
-    module.data.settle(recorder.progress.best_scores)
+    module = attempt.module
+    return_to_best(attempt, group)
+    module.data.settle(module.progress.best_scores)
     if "test" in module.data.stores:
         trainer.test(module, datamodule=module.data, verbose=False)
-    if recorder.stopped:
+    if attempt.stopped:
         return
-    model, run = module.backbone.model, recorder.run
-    weights = sharding.gathered(model, recorder.writes) if sharding.is_sharded(model) else None
-    if not recorder.writes:
+    model, run = module.backbone.model, attempt.run
+    weights = sharding.gathered(model, attempt.writes) if sharding.is_sharded(model) else None
+    if not attempt.writes:
         return
     run.refuse_if_taken_over()
     export(module, run, weights)
-    result = result_of(module, recorder)
+    result = result_of(attempt)
     write_json(run.path / "result.json", result)
     report(result, run)
 
 
-def return_to_best(module: TaskModule, recorder: Recorder, group: Group) -> None:
+def return_to_best(attempt: Attempt, group: Group) -> None:
     """Put the weights with the best validation score into the module. Raises UserError where they are lost."""
-    best_step, folder = recorder.progress.best_step, recorder.run.checkpoints
+    module, folder = attempt.module, attempt.run.checkpoints
+    best_step = module.progress.best_step
     if best_step is None or best_step == module.step:
         return
     best = checkpoint.agreed(group, lambda: checkpoint.at_step(folder, best_step))
@@ -75,25 +77,25 @@ def export(module: TaskModule, run: Run, weights: dict[str, torch.Tensor] | None
     replace_folder(run.model, fill)
 
 
-def result_of(module: TaskModule, recorder: Recorder) -> dict[str, Any]:
+def result_of(attempt: Attempt) -> dict[str, Any]:
     """What `result.json` holds: the final scores, how they were come by and what they cost."""
-    p, run = recorder.progress, recorder.run
+    module, run, p = attempt.module, attempt.run, attempt.module.progress
     seconds = max(p.train_seconds, 1e-9)
     return {
         "task": module.config.task,
         "seed": module.config.seed,
-        "metrics": {"validation": p.best_scores, "test": recorder.test_scores},
+        "metrics": {"validation": p.best_scores, "test": attempt.test_scores},
         "learned": module.data.learned(),
-        "monitor": recorder.monitor,
+        "monitor": module.monitored,
         "steps": module.step,
         "best_step": p.best_step if p.best_step is not None else module.step,
-        "stopped_early": recorder.stopped_early,
-        "examples": module.examples_done,
-        "tokens": module.tokens_done,
+        "stopped_early": attempt.stopped_early,
+        "examples": p.examples,
+        "tokens": p.tokens,
         "train_seconds": p.train_seconds,
-        "examples_per_second": module.examples_done / seconds,
-        "tokens_per_second": module.tokens_done / seconds,
-        "cost": recorder.cost(),
+        "examples_per_second": p.examples / seconds,
+        "tokens_per_second": p.tokens / seconds,
+        "cost": attempt.cost(),
         "mfu": mfu(module, seconds * module.trainer.world_size),
         "peak_memory_mib": cost.peak_memory_mib(),
         "parameters": run.provenance.get("parameters"),
@@ -112,7 +114,7 @@ def report(result: dict[str, Any], run: Run) -> None:
     console.print(f"Run folder: {os.path.relpath(run.path)}")
 
 
-def record_outcome(run: Run, recorder: Recorder, state: str, reason: str) -> None:
+def record_outcome(attempt: Attempt, state: str, reason: str) -> None:
     """Write what a run came to that ends without a result: pruned or failed, why, and what it cost."""
-    content = {"state": state, "reason": reason, "step": recorder.module.step, "cost": recorder.cost()}
-    write_json(run.path / "outcome.json", content)
+    content = {"state": state, "reason": reason, "step": attempt.module.step, "cost": attempt.cost()}
+    write_json(attempt.run.path / "outcome.json", content)

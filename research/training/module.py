@@ -27,13 +27,14 @@ from research.models.backbone import Backbone
 from research.tracking import predictions
 from research.training.datamodule import TaskData
 from research.training.optimizer import clip, evaluation_steps, learning_rate, make_optimizer, use_row_embedding
+from research.training.progress import Progress
 
 
 class TaskModule(L.LightningModule):
     """One optimiser step, one evaluation: the same for every task."""
 
     auto_class: ClassVar[Any]  # the `transformers` class that has the task's head
-    monitor: ClassVar[str] = "accuracy"  # the score that chooses the best checkpoint
+    monitor: ClassVar[str] = "accuracy"  # the usual score to choose the best checkpoint by
 
     def __init__(self, config: Config, backbone: Backbone, data: TaskData, total_steps: int) -> None:
         super().__init__()
@@ -44,9 +45,9 @@ class TaskModule(L.LightningModule):
         self.sharded = config.trainer.strategy == "fsdp"
         sparse = config.trainer.sparse_embedding is not False and config.trainer.precision != "fp16"
         self.rows = use_row_embedding(backbone.model, config.optim) if sparse and not self.sharded else None
-        self.step = 0  # optimiser steps done
-        self.tokens_done = self.examples_done = 0
+        self.progress = Progress()
         self.last_loss = self.last_norm = torch.zeros(())  # sum over this rank's targets / global targets
+        self._global_loss: Tensor | None = None
         self.predictions: dict[int, dict[str, Any]] = {}
         self.eval_loss = [0.0, 0.0]  # summed loss, targets
         self.leaving = False  # the evaluation under way, which will not count
@@ -65,6 +66,16 @@ class TaskModule(L.LightningModule):
         weights = self.data.class_weights if self.training else None
         weight = None if weights is None else torch.from_numpy(weights).to(logits)
         return F.cross_entropy(logits, targets, weight, reduction="sum", ignore_index=-100, label_smoothing=smoothing)
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done."""
+        return self.progress.step
+
+    @property
+    def monitored(self) -> str:
+        """The score that chooses the best checkpoint of this run."""
+        return self.config.trainer.monitor or self.monitor
 
     @property
     def scaler(self) -> Any:
@@ -91,6 +102,16 @@ class TaskModule(L.LightningModule):
             return [self.total_steps]
         every, per_epoch = self.config.trainer.evaluate_every_steps, self.data.plan.steps_per_epoch
         return evaluation_steps(every, per_epoch, self.total_steps)
+
+    @property
+    def ends_segment(self) -> bool:
+        """Is the step just done followed by an evaluation, or the last?"""
+        return self.step in self.evaluations
+
+    @property
+    def is_logged(self) -> bool:
+        """Is the step just done one that is logged?"""
+        return self.step % self.config.trainer.log_every_steps == 0 or self.ends_segment
 
     def segment(self) -> range:
         """The steps up to the next evaluation."""
@@ -124,9 +145,18 @@ class TaskModule(L.LightningModule):
         optimizer.step()
         if self.rows is not None:
             self.rows.step(lr)
-        self.step = item.step + 1
-        self.tokens_done += item.tokens
-        self.examples_done += item.examples
+        self._global_loss = None
+        self.progress.step = item.step + 1
+        self.progress.tokens += item.tokens
+        self.progress.examples += item.examples
+
+    def global_loss(self) -> Tensor:
+        """The last step's loss over the global batch; all ranks must ask for it."""
+        if self._global_loss is None:
+            self._global_loss = self.last_loss.detach().clone()
+            if self.trainer.world_size > 1:
+                dist.all_reduce(self._global_loss)
+        return self._global_loss
 
     def _backward(self, item: StepItem) -> Tensor:
         """Gradients of the summed loss over the global batch's targets. Returns this rank's share of that loss."""

@@ -20,10 +20,17 @@ from research.tracking import provenance
 from research.tracking.run import Run
 from research.tracking.wandb import Tracker
 from research.training import checkpoint
+from research.training.attempt import Attempt
 from research.training.build import build
-from research.training.callbacks.recorder import OnEvaluation, Recorder, announce_resume
+from research.training.callbacks.checkpointing import Checkpointing
+from research.training.callbacks.divergence import Divergence
+from research.training.callbacks.evaluation import Evaluation
+from research.training.callbacks.metrics_log import MetricsLog
+from research.training.callbacks.session import Session
+from research.training.callbacks.stopping import OnEvaluation, Stopping
 from research.training.finish import finish, record_outcome, report
 from research.training.module import TaskModule
+from research.training.resume import announce_resume, resume
 from research.training.trainer import make_trainer
 
 
@@ -72,55 +79,72 @@ def _train(
     writes = world.rank == 0
     tracker = Tracker(run, config) if writes else None
     newest = checkpoint.agreed(group, lambda: checkpoint.newest(run.checkpoints))
-    recorder = Recorder(run, module, writes, tracker, stop_flag, newest, on_evaluation)
-    trainer = make_trainer(config, [recorder], tracker.loggers if tracker else [], len(module.evaluations) + 1, world)
-    this_attempt: AbstractContextManager[dict[str, Any]] = nullcontext({})
+    if newest is not None:
+        resume(module, newest)
     if writes:
-        announce_resume(recorder, world.size)
+        run.rewind(module.step)
+    attempt = Attempt(run, module, writes, stop_flag, tracker, newest)
+    loggers = tracker.loggers if tracker else []
+    trainer = make_trainer(config, callbacks(attempt, on_evaluation), loggers, len(module.evaluations) + 1, world)
+    record: AbstractContextManager[dict[str, Any]] = nullcontext({})
+    if writes:
+        announce_resume(attempt, world.size)
         announce(module)
-        this_attempt = provenance.recorded(run, module, newest.step if newest else None, world.size)
+        record = provenance.recorded(run, module, newest.step if newest else None, world.size)
     exit_code = 1
     try:
-        with this_attempt as attempt:
-            exit_code, attempt["ended"] = _fit(trainer, module, recorder, group)
+        with record as this:
+            exit_code, this["ended"] = _fit(trainer, attempt, group)
         return exit_code
     except Exception as error:
         if writes and not is_outside_fault(error):
-            record_outcome(run, recorder, "failed", str(error) if isinstance(error, UserError) else one_line(error))
+            record_outcome(attempt, "failed", str(error) if isinstance(error, UserError) else one_line(error))
         raise
     finally:
-        if recorder.bar is not None:
-            recorder.bar.stop()
+        if attempt.bar is not None:
+            attempt.bar.stop()
         if tracker is not None:
             table = run.predictions / ("test.parquet" if "test" in data.stores else "validation.parquet")
             ended = run.result or run.outcome or {}
             tracker.finish(ended, run.provenance, table if table.is_file() else None, exit_code)
 
 
-def _fit(trainer: L.Trainer, module: TaskModule, recorder: Recorder, group: Group) -> tuple[int, str]:
+def callbacks(attempt: Attempt, on_evaluation: OnEvaluation | None) -> list[L.Callback]:
+    """In the order they act in at a step: log, save, then evaluate."""
+    return [
+        Session(attempt),
+        Divergence(attempt),
+        MetricsLog(attempt),
+        Checkpointing(attempt),
+        Evaluation(attempt),
+        Stopping(attempt, on_evaluation),
+    ]
+
+
+def _fit(trainer: L.Trainer, attempt: Attempt, group: Group) -> tuple[int, str]:
     """All steps that are still to do, then the end of the run. Returns the exit code and how this attempt ended."""
-    run, data = recorder.run, module.data
-    if recorder.owes_evaluation:
+    run, module, data = attempt.run, attempt.module, attempt.module.data
+    if attempt.owes_evaluation:
         trainer.validate(module, datamodule=data, verbose=False)
-    if module.step < module.total_steps and not (recorder.stopped or recorder.stopped_early or recorder.pruned):
+    if module.step < module.total_steps and not attempt.ended:
         trainer.fit(module, datamodule=data)
-    recorder.writer.wait()  # another signal must not lose the last checkpoint
-    recorder.stop_flag.steps_run = False
-    if recorder.pruned is not None:
-        if recorder.writes:
-            console.print(f"Pruned at step {module.step} of {module.total_steps}: {recorder.pruned}.", markup=False)
-            record_outcome(run, recorder, "pruned", recorder.pruned)
+    attempt.writer.wait()  # another signal must not lose the last checkpoint
+    attempt.stop_flag.steps_run = False
+    if attempt.pruned is not None:
+        if attempt.writes:
+            console.print(f"Pruned at step {module.step} of {module.total_steps}: {attempt.pruned}.", markup=False)
+            record_outcome(attempt, "pruned", attempt.pruned)
         return 0, f"pruned at step {module.step}"
-    if not recorder.stopped:
-        finish(trainer, module, recorder, group)
-    if not recorder.stopped:
+    if not attempt.stopped:
+        finish(trainer, attempt, group)
+    if not attempt.stopped:
         return 0, "finished"
-    if recorder.writes:
+    if attempt.writes:
         console.print(
             f"Stopped at step {module.step} of {module.total_steps}, saved in {run.checkpoints}. "
             "The same command goes on from there."
         )
-    received = recorder.stop_flag.signal
+    received = attempt.stop_flag.signal
     sender = signal.Signals(received).name if received else "a signal to another rank"
     return STOPPED, f"stopped by {sender} at step {module.step}"
 

@@ -23,7 +23,8 @@ from research.cluster.signals import STOPPED
 from research.tracking import provenance
 from research.tracking.run import Run
 from research.training import checkpoint
-from research.training.callbacks.recorder import Recorder
+from research.training.callbacks.checkpointing import Checkpointing
+from research.training.callbacks.evaluation import Evaluation
 from research.training.module import TaskModule
 
 STEPS_PER_EPOCH, STEPS = 10, 30
@@ -109,7 +110,7 @@ def test_train_seconds_accumulate_over_attempts(train: Train, monkeypatch: pytes
     """A stop in the middle of an epoch counts what that part of the epoch took."""
     for calls in (13, 4):
         with monkeypatch.context() as patched:
-            signal_at(patched, Recorder, "_agreed", calls, signal.SIGTERM)
+            signal_at(patched, Checkpointing, "_agreed", calls, signal.SIGTERM)
             code, run = train("sentiment")
         assert code == STOPPED
         saved = checkpoint.newest(run.checkpoints)
@@ -126,7 +127,7 @@ def test_train_seconds_accumulate_over_attempts(train: Train, monkeypatch: pytes
 
 def test_another_signal_does_not_lose_the_last_checkpoint(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """SLURM sends USR1, and TERM while the checkpoint is still being written."""
-    signal_at(monkeypatch, Recorder, "_agreed", 13, signal.SIGUSR1)
+    signal_at(monkeypatch, Checkpointing, "_agreed", 13, signal.SIGUSR1)
     signal_at(monkeypatch, checkpoint.Writer, "wait", 3, signal.SIGTERM)  # after those of steps 10 and 13
     code, run = train("sentiment")
     assert code == STOPPED
@@ -285,7 +286,7 @@ def test_signal_at_the_last_step(train: Train, monkeypatch: pytest.MonkeyPatch, 
     rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in run.metrics()]
     shutil.rmtree(run.path)
     with monkeypatch.context() as patched:
-        signal_at(patched, Recorder, "_agreed", 10, signal.SIGTERM)
+        signal_at(patched, Checkpointing, "_agreed", 10, signal.SIGTERM)
         code, run = train("ner", "optim.epochs=1")
     assert code == STOPPED and run.result is None
     assert trained(run) == list(range(1, 11)) and evaluated(run) == []
@@ -306,7 +307,7 @@ def test_signal_in_an_evaluation_with_nothing_to_save(
     """In an owed evaluation and in the final test the run does not see it through; what was saved is all there is."""
     if method == "validation_step":
         with monkeypatch.context() as patched:
-            signal_at(patched, Recorder, "_agreed", 10, number)
+            signal_at(patched, Checkpointing, "_agreed", 10, number)
             assert train("sentiment", "optim.max_steps=12")[0] == STOPPED
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
     with monkeypatch.context() as patched:
@@ -341,12 +342,12 @@ def test_owed_evaluation_runs_once(train: Train, monkeypatch: pytest.MonkeyPatch
         raise SystemExit(9)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Recorder, "on_validation_start", dies)
+        patched.setattr(Evaluation, "on_validation_batch_start", dies)
         with pytest.raises(SystemExit):
             train("sentiment", "optim.max_steps=12")
     ends = []
-    real = Recorder.on_validation_end
-    monkeypatch.setattr(Recorder, "on_validation_end", lambda self, t, m: (ends.append(m.step), real(self, t, m))[1])
+    real = Evaluation.on_validation_end
+    monkeypatch.setattr(Evaluation, "on_validation_end", lambda self, t, m: (ends.append(m.step), real(self, t, m))[1])
     code, run = train("sentiment", "optim.max_steps=12")
     assert code == 0 and ends == [10, 12] == evaluated(run)
     assert trained(run) == list(range(1, 13))
@@ -354,7 +355,7 @@ def test_owed_evaluation_runs_once(train: Train, monkeypatch: pytest.MonkeyPatch
 
 def test_changed_code_is_allowed_and_recorded(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with monkeypatch.context() as patched:
-        signal_at(patched, Recorder, "_agreed", 2, signal.SIGTERM)
+        signal_at(patched, Checkpointing, "_agreed", 2, signal.SIGTERM)
         train("sentiment", "optim.max_steps=3")
     source = Path(provenance.__file__).parent.parent
     changed = shutil.copytree(source, tmp_path / "research", ignore=shutil.ignore_patterns("__pycache__", "quickstart"))

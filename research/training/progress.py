@@ -1,0 +1,19 @@
+"""Where training stands: what every checkpoint holds beside tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Progress:
+    """Steps done, the best evaluation so far and what training took, over all attempts at a run."""
+
+    step: int = 0  # optimiser steps done
+    best_step: int | None = None
+    best_score: float | None = None  # negated where smaller is better
+    best_scores: dict[str, float] = field(default_factory=dict)  # all scores of that evaluation
+    evaluations_since_best: int = 0
+    train_seconds: float = 0.0
+    tokens: int = 0  # of all global batches so far
+    examples: int = 0

@@ -1,0 +1,53 @@
+"""Resuming: put a checkpoint's weights and progress into a module, if it is of the same experiment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from research.common.console import console
+from research.common.errors import UserError
+from research.training import checkpoint
+from research.training.attempt import Attempt
+from research.training.module import TaskModule
+from research.training.progress import Progress
+from research.training.state import load_weights
+
+
+def resume(module: TaskModule, saved: checkpoint.Checkpoint) -> None:
+    """Put weights and progress into the module; the optimiser's moments follow when Lightning has made it."""
+    refuse_other_identity(saved, identity_of(module))
+    module.progress = Progress(**saved.state["progress"])
+    load_weights(module, saved)
+
+
+def identity_of(module: TaskModule) -> dict[str, Any]:
+    """What a checkpoint must share with a run to be resumed by it."""
+    return {
+        "task": module.config.task,
+        "model": type(module.backbone.model).__name__,
+        "data": {name: split.fingerprint for name, split in module.data.splits.items()},
+        "labels": module.data.labels,
+    }
+
+
+def refuse_other_identity(saved: checkpoint.Checkpoint, identity: dict[str, Any]) -> None:
+    """Raise UserError when a checkpoint belongs to another task, model or data."""
+    theirs = saved.state["identity"]
+    wrong = [f"{key}: {theirs.get(key)} -> {identity[key]}" for key in identity if theirs.get(key) != identity[key]]
+    if wrong:
+        raise UserError(
+            f"The checkpoint {saved.path} cannot be resumed here, it is of another experiment: {'; '.join(wrong)} "
+            "(there -> here). Restore the data or model it was made with, or choose another run_dir."
+        )
+
+
+def announce_resume(attempt: Attempt, ranks: int) -> None:
+    """Say where a resumed run goes on, and whether its layout changed."""
+    saved = attempt.resumed_from
+    if saved is None:
+        if checkpoint.files(attempt.run.checkpoints):
+            console.print(f"No checkpoint in {attempt.run.checkpoints} is whole: starting over.")
+        return
+    console.print(f"Resuming {attempt.run.path} at step {saved.step}.")
+    if saved.state["ranks"] != ranks:
+        console.print(f"It ran on {saved.state['ranks']} ranks before and on {ranks} now; the steps stay the same.")
