@@ -48,6 +48,8 @@ def attempt(command: list[str], ranks: int, resumed_from: int | None) -> dict[st
 @contextmanager
 def recorded(run: Run, module: TaskModule, resumed_from: int | None, ranks: int) -> Iterator[dict[str, Any]]:
     """Adds this attempt to a run's record; when the block ends, however it may, how the attempt `ended`."""
+    from research.models.parameters import counts  # imports torch, which readers of provenance do without
+
     before, this = run.provenance, attempt(sys.argv, ranks, resumed_from)
     earlier = [{**each, "ended": each.get("ended") or UNHEARD} for each in before.get("attempts", [])]
     content = {
@@ -62,7 +64,7 @@ def recorded(run: Run, module: TaskModule, resumed_from: int | None, ranks: int)
             for name, split in module.data.splits.items()
         },
         "weights": before.get("weights") or weights_sha256(module.config.model.name),
-        "parameters": sum(p.numel() for p in module.backbone.parameters()),
+        **counts(module.backbone.model),
         "batching": module.backbone.packing_note,
         "packages": packages(),
     }

@@ -99,6 +99,7 @@ def result_of(attempt: Attempt) -> dict[str, Any]:
         "mfu": mfu(module, seconds * module.trainer.world_size),
         "peak_memory_mib": cost.peak_memory_mib(),
         "parameters": run.provenance.get("parameters"),
+        "trained_parameters": run.provenance.get("trained_parameters"),
         "batching": module.backbone.packing_note,
         "files": {f"predictions/{path.name}": file_sha256(path) for path in sorted(run.predictions.glob("*.parquet"))},
     }

@@ -24,6 +24,7 @@ from research.common.errors import UserError
 from research.config.schema import Config
 from research.models import sharding
 from research.models.backbone import Backbone
+from research.models.parameters import flops_per_token
 from research.tracking import predictions
 from research.training.datamodule import TaskData
 from research.training.optimizer import clip, evaluation_steps, learning_rate, make_optimizer, use_row_embedding
@@ -84,9 +85,8 @@ class TaskModule(L.LightningModule):
 
     @property
     def flops_per_token(self) -> float:
-        """Useful operations of training on a token: 6 per weight of the layers; attention scores left out."""
-        table = self.backbone.model.get_input_embeddings().weight.numel()  # type: ignore[operator]
-        return 6.0 * (sum(p.numel() for p in self.backbone.parameters()) - table)
+        """Useful operations of training on a token; none below the lowest trained weight but the forward pass."""
+        return flops_per_token(self.backbone.model)
 
     def configure_model(self) -> None:
         if self.device_mesh is not None and not sharding.is_sharded(self.backbone.model):

@@ -60,9 +60,9 @@ def make_optimizer(module: nn.Module, optim: OptimConfig) -> torch.optim.AdamW:
 
 
 def use_row_embedding(model: nn.Module, optim: OptimConfig) -> RowEmbedding | None:
-    """Swap the word embedding for one that updates only the rows a step uses; None where its table is shared."""
+    """Swap the word embedding for one that updates only the rows a step uses; None for a shared or frozen table."""
     table = model.get_input_embeddings()  # type: ignore[operator]
-    if type(table) is not nn.Embedding or table.max_norm is not None:
+    if type(table) is not nn.Embedding or table.max_norm is not None or not table.weight.requires_grad:
         return None
     owners = [name for name, p in model.named_parameters(remove_duplicate=False) if p is table.weight]
     if len(owners) != 1:

@@ -6,6 +6,7 @@ from typing import Any
 
 from research.common.console import console
 from research.common.errors import UserError
+from research.models.parameters import fingerprint, frozen_parameters
 from research.training import checkpoint
 from research.training.attempt import Attempt
 from research.training.module import TaskModule
@@ -27,13 +28,20 @@ def identity_of(module: TaskModule) -> dict[str, Any]:
         "model": type(module.backbone.model).__name__,
         "data": {name: split.fingerprint for name, split in module.data.splits.items()},
         "labels": module.data.labels,
+        "frozen": frozen_fingerprint(module),
     }
+
+
+def frozen_fingerprint(module: TaskModule) -> str | None:
+    """Of the weights that training leaves alone, which no checkpoint holds; None where all are trained."""
+    frozen = frozen_parameters(module.backbone.model)
+    return fingerprint(dict(frozen)) if frozen else None
 
 
 def refuse_other_identity(saved: checkpoint.Checkpoint, identity: dict[str, Any]) -> None:
     """Raise UserError when a checkpoint belongs to another task, model or data."""
     theirs = saved.state["identity"]
-    wrong = [f"{key}: {theirs.get(key)} -> {identity[key]}" for key in identity if theirs.get(key) != identity[key]]
+    wrong = [f"{key}: {theirs.get(key)} -> {mine}" for key, mine in identity.items() if theirs.get(key) != mine]
     if wrong:
         raise UserError(
             f"The checkpoint {saved.path} cannot be resumed here, it is of another experiment: {'; '.join(wrong)} "

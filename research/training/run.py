@@ -16,6 +16,7 @@ from research.common.console import console
 from research.common.errors import UserError, is_outside_fault
 from research.common.text import one_line
 from research.config.schema import Config, to_dict
+from research.models.parameters import counts, frozen_parameters
 from research.tracking import provenance
 from research.tracking.run import Run
 from research.tracking.wandb import Tracker
@@ -156,6 +157,8 @@ def announce(module: TaskModule) -> None:
     sizes = ", ".join(f"{len(store):,} {name}" for name, store in stores.items())
     steps = f"{module.total_steps} steps of {config.optim.batch_size}"
     console.print(f"{config.task}: {sizes} examples; {steps}; {module.backbone.packing_note}")
+    if frozen_parameters(module.backbone.model):
+        console.print(f"parameters: {parameter_note(module)}")
     if int(train.max()) > budget:
         console.print(
             f"The longest example has {train.max()} tokens, above trainer.tokens_per_microbatch={budget}: "
@@ -163,6 +166,12 @@ def announce(module: TaskModule) -> None:
         )
     if config.optim.batch_size > len(train):
         console.print(f"optim.batch_size is more than the {len(train)} training examples: each step is the whole set.")
+
+
+def parameter_note(module: TaskModule) -> str:
+    """How many weights the model has, and how many are trained."""
+    total, trained = counts(module.backbone.model).values()
+    return f"{total:,}" if trained == total else f"{total:,}, of which {trained:,} are trained ({trained / total:.2%})"
 
 
 def show(config: Config) -> None:
@@ -176,7 +185,7 @@ def show(config: Config) -> None:
         print(f"{name}: {len(tokens):,} examples, {size}, {split.origin}")
     if data.labels:
         print(f"labels: {', '.join(data.labels)}")
-    print(f"parameters: {sum(p.numel() for p in backbone.parameters()):,} ({type(backbone.model).__name__})")
+    print(f"parameters: {parameter_note(module)} ({type(backbone.model).__name__})")
     print(f"batching: {backbone.packing_note}; at most {module.budget_tokens} tokens in a micro-batch")
     print(f"steps: {module.total_steps} ({data.plan.steps_per_epoch} per epoch of {config.optim.batch_size} examples)")
     print(f"run folder: {config.run_dir}")

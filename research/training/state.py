@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a module: weights, optimiser moments and the embedding's row state, by name.
+"""What a checkpoint holds of a module: trained weights, optimiser moments and the embedding's row state, by name.
 
 Tensors stand in it whole and once, however the model is shared or sharded, so that a run may go on with another
 layout: more ranks or fewer, sharded or not, embedding rows updated one by one or all.
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from research.common.errors import UserError
 from research.models import sharding
 from research.models.embedding import RowEmbedding
+from research.models.parameters import trained_parameters
 from research.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ FORMER_MODEL = "encoder.model."  # where checkpoints of earlier versions have it
 
 
 def training_tensors(module: TaskModule) -> dict[str, Tensor]:
-    """Weights, optimiser moments and the embedding's row state, as they lie on this rank."""
-    tensors = {f"model.{name}": tensor for name, tensor in unshared_state(module.backbone.model).items()}
+    """Trained weights, optimiser moments and the embedding's row state, as they lie on this rank."""
+    tensors = {f"model.{name}": tensor for name, tensor in trained_state(module.backbone.model).items()}
     names = {parameter: name for name, parameter in module.named_parameters()}
     optimizer: Any = module.optimizers()
     for parameter, state in optimizer.optimizer.state.items():
@@ -37,15 +38,16 @@ def training_tensors(module: TaskModule) -> dict[str, Tensor]:
     return tensors
 
 
-def unshared_state(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state with each tensor once, however many names it has."""
-    first = {name for name, _ in model.named_parameters()} | {name for name, _ in model.named_buffers()}
-    return {name: tensor for name, tensor in model.state_dict().items() if name in first}
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """The model's trained weights and its buffers, each tensor once, however many names it has."""
+    kept = {*trained_parameters(model), *(name for name, _ in model.named_buffers())}
+    return {name: tensor for name, tensor in model.state_dict().items() if name in kept}
 
 
 def is_finite(module: TaskModule) -> bool:
-    """Are all weights numbers? Ranks that share one model out must ask together."""
-    finite = all(bool(sharding.local(p).isfinite().all()) for p in module.backbone.model.parameters())
+    """Are all trained weights numbers? Ranks that share one model out must ask together."""
+    trained = trained_parameters(module.backbone.model).values()
+    finite = all(bool(sharding.local(p).isfinite().all()) for p in trained)
     if sharding.is_sharded(module.backbone.model):
         flag = torch.tensor(float(finite), device=module.device)
         dist.all_reduce(flag, op=dist.ReduceOp.MIN)
@@ -57,7 +59,7 @@ def load_weights(module: TaskModule, saved: Checkpoint) -> None:
     """Put a checkpoint's weights, and the embedding's row state, into the module."""
     tensors = settled(saved.tensors(), module)
     weights = below("model.", tensors)
-    expected = unshared_state(module.backbone.model)
+    expected = trained_state(module.backbone.model)
     wrong = sorted(k for k in expected if k not in weights or weights[k].shape != expected[k].shape)
     if wrong:
         raise UserError(
