@@ -1,8 +1,13 @@
 """The exceptions that are meant for people."""
 
+from __future__ import annotations
+
+import os
+import re
+
 
 class UserError(Exception):
-    """A mistake a user can mend: the command prints its one sentence and no traceback."""
+    """A mistake a user can fix: the command prints its one sentence and no traceback."""
 
 
 class Diverged(UserError):
@@ -14,8 +19,16 @@ class InUse(UserError):
 
 
 def is_outside_fault(error: BaseException) -> bool:
-    """Has something else than the run itself ended it (a full disk, a file system that is away, another process)?
+    """Was it caused by something other than the run itself (a full disk, a lost file system, another process)?
 
     The same command may go on later, or elsewhere.
     """
-    return isinstance(error, OSError | InUse) or isinstance(error.__cause__, OSError)
+    return isinstance(error, InUse) or as_os_error(error) is not None or isinstance(error.__cause__, OSError)
+
+
+def as_os_error(error: BaseException) -> OSError | None:
+    """The operating system's error behind an exception: tokenizers and safetensors give it as text alone."""
+    if isinstance(error, OSError):
+        return error
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found and not isinstance(error, UserError) else None

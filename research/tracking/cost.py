@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import resource
 import time
 from contextlib import suppress
@@ -14,9 +15,10 @@ from typing import Any
 
 import torch
 
-from research.common.files import write_json
+from research.common.files import set_aside, write_json
 from research.tracking.run import Run
 
+log = logging.getLogger("research")
 NOTE_SECONDS = 30.0
 RAPL = Path("/sys/class/powercap")
 
@@ -52,10 +54,18 @@ class Meter:
 
 
 def read(run: Run) -> list[dict[str, Any]]:
-    """The attempts of a run so far."""
+    """The attempts of a run so far. A damaged cost.json is set aside: training does not need it."""
     path = run.path / "cost.json"
-    attempts: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    return attempts
+    if not path.is_file():
+        return []
+    try:
+        attempts = json.loads(path.read_text(encoding="utf-8"))
+        total(attempts, 0.0)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        kept = set_aside(path)
+        log.warning("%s is damaged (%s) and kept as %s: earlier attempts' cost is lost.", path, error, kept.name)
+        return []
+    return attempts  # type: ignore[no-any-return]
 
 
 def total(attempts: list[dict[str, Any]], flops_per_token: float) -> dict[str, Any]:

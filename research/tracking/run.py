@@ -2,7 +2,9 @@
 
     config.yaml provenance.json metrics.jsonl result.json model/ checkpoints/ predictions/ wandb/
 
-Each file is written under a temporary name and renamed, so a half-written one is never taken for whole.
+Each file is written under a temporary name and renamed, so a half-written one is never taken for an intact one. A
+folder is a run's when it has a config.yaml and, from training, a lock file or provenance.json; any other that is not
+empty is refused, and in a run's own folder only files of the names below are ever removed.
 """
 
 from __future__ import annotations
@@ -10,20 +12,26 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from research.cluster import slurm
 from research.common.errors import InUse, UserError
-from research.common.files import written_whole
+from research.common.files import read_json, remove_temporaries, set_aside, written_whole
 from research.config.schema import Config, differences, from_dict, result_keys, to_dict
 
 log = logging.getLogger("research")
 LOOKS, LOOK_SECONDS = 30, 0.5  # a file server may show a new file late
+RECORDS = re.compile(r"(config\.yaml|metrics\.jsonl|(provenance|result|outcome|cost)\.json)")  # own files
+OWN_FILES = {"": RECORDS, "checkpoints": re.compile(r"step-\d{8,}"), "predictions": re.compile(r".+\.parquet"),
+             "wandb": re.compile(r"run_id")}  # by folder  # fmt: skip
 
 
 class Run:
@@ -53,7 +61,9 @@ class Run:
         Raises UserError when it holds another experiment, is in use, or cannot be written.
         """
         run = cls(str(config.run_dir))
+        run._refuse_own_inputs(config)
         try:
+            run._refuse_foreign_folder()
             for folder in (run.path, run.checkpoints, run.predictions):
                 folder.mkdir(parents=True, exist_ok=True)
             run._take_lock()
@@ -61,8 +71,9 @@ class Run:
             raise UserError(f"The run folder {run.path} cannot be written: {error.strerror or error}.") from None
         try:
             run._refuse_another_experiment(to_dict(config))
-            for leftover in run.path.rglob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
+            for folder, names in OWN_FILES.items():
+                remove_temporaries(run.path / folder, names)
+            run._set_damaged_records_aside()
             if run.result is None:
                 (run.path / "outcome.json").unlink(missing_ok=True)
                 with written_whole(run.path / "config.yaml") as temporary:
@@ -74,26 +85,61 @@ class Run:
 
     @property
     def config(self) -> Config:
-        content = OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"), resolve=False)
-        return from_dict(content)  # type: ignore[arg-type]
+        """The resolved config. Raises UserError for a damaged config.yaml."""
+        path = self.path / "config.yaml"
+        try:
+            content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+            if not isinstance(content, dict) or not content.get("task"):
+                raise UserError(f"{path} is damaged: it names no task.")
+            return from_dict(content)  # type: ignore[arg-type]
+        except (OmegaConfBaseException, YAMLError, OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{path} is damaged: {' '.join(str(error).split())[:300]}") from None
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """The final record, None while the run is unfinished."""
-        return self._read("result.json")
+        """The final record, None while the run is unfinished. Raises UserError for a damaged one."""
+        return read_json(self.path / "result.json")
 
     @property
     def outcome(self) -> dict[str, Any] | None:
         """How a run without a result ended, pruned or failed; None while it goes on."""
-        return self._read("outcome.json")
+        return read_json(self.path / "outcome.json")
 
     @property
     def provenance(self) -> dict[str, Any]:
-        return self._read("provenance.json") or {}
+        """Where the run came from; empty before its first attempt. Raises UserError for a damaged file."""
+        return read_json(self.path / "provenance.json") or {}
 
-    def _read(self, name: str) -> dict[str, Any] | None:
-        path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    def _refuse_own_inputs(self, config: Config) -> None:
+        """Raise UserError for an experiment that reads its model or data from the folder it writes."""
+        own = self.path.resolve()
+        named = {"model.name": config.model.name, "data.name": config.data.name}
+        named |= {f"data.{split}": getattr(config.data, split) for split in ("train", "validation", "test")}
+        for key, value in named.items():
+            if value and Path(value).exists() and Path(value).resolve().is_relative_to(own):
+                raise UserError(f"{key}={value} lies in run_dir={self.path}, which training writes; choose another.")
+
+    def _refuse_foreign_folder(self) -> None:
+        """Raise UserError for a folder that holds something and was not made by training."""
+        names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+        if "config.yaml" in names and names & {".lock", "provenance.json"}:
+            return
+        begun = {".lock", *(folder.name for folder in (self.checkpoints, self.predictions) if _is_empty(folder))}
+        foreign = sorted(name for name in names - begun if not name.startswith((".config.yaml.", ".nfs")))
+        if foreign:
+            shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+            raise UserError(
+                f"run_dir={self.path} is not empty and no run folder (it holds {shown}): training would write among "
+                "those files. Choose a new folder."
+            )
+
+    def _set_damaged_records_aside(self) -> None:
+        """Rename a damaged provenance.json, which this attempt writes anew, and say so."""
+        try:
+            _ = self.provenance
+        except UserError as error:
+            kept = set_aside(self.path / "provenance.json")
+            log.warning("%s It is kept as %s; what it said of earlier attempts is missing.", error, kept.name)
 
     def _take_lock(self) -> None:
         path = self.path / ".lock"
@@ -142,7 +188,9 @@ class Run:
             return None
 
     def _refuse_another_experiment(self, new: dict[str, Any]) -> None:
-        if not (self.path / "config.yaml").is_file() or not self.provenance:
+        if not (self.path / "config.yaml").is_file():
+            return
+        if not (self.path / "provenance.json").is_file() and _is_empty(self.checkpoints):
             return  # no attempt got as far as training: nothing is lost
         old = to_dict(self.config)
         changed = differences(result_keys(old), result_keys(new))
@@ -165,10 +213,13 @@ class Run:
             raise UserError(f"{path} could not be written: {error.strerror or error}.") from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All whole rows of metrics.jsonl."""
+        """All intact rows of metrics.jsonl; damaged lines are counted in a warning, a last one cut short is not."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.is_file() else []
+        rows = [row for line in lines if (row := _metrics_row(line)) is not None]
+        if len(rows) < len(lines):
+            log.warning("%s has %s damaged lines: they are passed over.", path, len(lines) - len(rows))
+        return rows
 
     def rewind(self, step: int) -> None:
         """Drop the rows that training from `step` on will write again: later steps, and the evaluation of this one."""
@@ -186,3 +237,18 @@ class Run:
                 with suppress(OSError):  # what could not be written has been told
                     file.close()
         self._metrics = self._lock = None
+
+
+def _metrics_row(line: str) -> dict[str, Any] | None:
+    """A line of metrics.jsonl; None unless it is an object with a step and numbers."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_row = isinstance(row, dict) and type(row.get("step")) is int
+    return row if is_row and all(isinstance(value, int | float) for value in row.values()) else None
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether nothing stands in a folder; temporary files count for nothing."""
+    return not folder.is_dir() or all(path.name.endswith(".tmp") for path in folder.iterdir())

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,13 +23,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from research.common.errors import UserError
+from research.common.errors import UserError, as_os_error
+from research.common.files import follow_umask
 from research.models.sharding import copied
 
 if TYPE_CHECKING:
     from research.cluster.group import Group
 
 log = logging.getLogger("research")
+NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.safetensors")  # step, checksum
+TEMPORARY_NAME = re.compile(r"step-\d{8,}")  # `.<name>.<process id>.tmp` while it is written
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,9 @@ def step_of(path: Path) -> int:
 
 
 def files(folder: Path) -> list[Path]:
-    """Checkpoint files, newest step first."""
-    return sorted(folder.glob("step-*-*.safetensors"), key=step_of, reverse=True)
+    """Checkpoint files, newest step first; files of other names are none of ours."""
+    found = [path for path in folder.glob("step-*.safetensors") if NAME.fullmatch(path.name)]
+    return sorted(found, key=step_of, reverse=True)
 
 
 def checksum(file: BufferedReader) -> str:
@@ -101,10 +106,11 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
         with open(temporary, "rb") as file:
             digest = checksum(file)
             os.fsync(file.fileno())
+        follow_umask(temporary)
         path = folder / f"step-{step:08d}-{digest}.safetensors"
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        cause = error if isinstance(error, OSError) else OSError(str(error))  # a full disk, as safetensors has it
+        cause = as_os_error(error) or OSError(str(error))
         raise UserError(f"The checkpoint of step {step} could not be written to {folder}: {error}.") from cause
     finally:
         temporary.unlink(missing_ok=True)

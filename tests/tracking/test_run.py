@@ -229,8 +229,8 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    (tmp_path / ".model.new").mkdir()
-    (tmp_path / ".model.new" / "leftover").write_text("")
+    (tmp_path / ".model.17.new").mkdir()
+    (tmp_path / ".model.17.new" / "leftover").write_text("")
     for word in ("first", "second"):
         replace_folder(folder, lambda new, word=word: (new / "weights").write_text(word) and None)  # type: ignore[misc]
         assert (folder / "weights").read_text() == word
