@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from research.cluster.group import Group
     from research.config.schema import TrainerConfig
 
+TRUST = "run Python code that the run's model folder brings along; read it first"
 NOTHING = "\0"  # no argument begins with it
 
 
@@ -70,11 +71,13 @@ def add_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     added = command(evaluate, "score a finished run again")
     added.add_argument("run_dir", metavar="run", help="run folder")
     added.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    added.add_argument("--trust-remote-code", action="store_true", help=TRUST)
 
     added = command(predict, "label new text with a finished run")
     added.add_argument("run_dir", metavar="run", help="run folder")
     added.add_argument("--input", required=True, help="file with the task's columns (JSONL, CSV, TSV, Parquet, ...)")
     added.add_argument("--output", required=True, help="file to write: .jsonl, .csv or .parquet")
+    added.add_argument("--trust-remote-code", action="store_true", help=TRUST)
 
     added = command(report, "tables, figures, tests, checklist and page from recorded runs")
     added.add_argument("runs", nargs="*", metavar="run", help="run folders, or folders that hold them")
@@ -197,7 +200,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from research.common.console import print_scores
     from research.inference.evaluate import evaluate
 
-    print_scores({options.split: evaluate(run, options.split)})
+    print_scores({options.split: evaluate(run, options.split, options.trust_remote_code)})
     return 0
 
 
@@ -209,7 +212,7 @@ def predict(options: argparse.Namespace) -> int:
     settle_environment()
     from research.inference.predict import predict
 
-    rows = predict(run, options.input, options.output)
+    rows = predict(run, options.input, options.output, options.trust_remote_code)
     print(f"{rows} rows written to {options.output}")
     return 0
 

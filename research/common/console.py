@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+# Labels, paths and messages are shown as they are: `[/b]` and `:smile:` are text.
+console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 class StepProgress:
@@ -21,7 +22,7 @@ class StepProgress:
         self.bar: Progress | None = None
         if show is True or (show == "auto" and sys.stderr.isatty()):
             place = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            columns = (TextColumn("training"), *place, TextColumn("{task.description}"))
+            columns = (TextColumn("training"), *place, TextColumn("{task.description}", markup=False))
             self.bar = Progress(*columns, console=console, refresh_per_second=4)
             self.task = self.bar.add_task("", total=total_steps)
 

@@ -66,6 +66,14 @@ def umask() -> int:
         return mask
 
 
+def short_path(path: Path) -> str:
+    """A path as a person would type it: relative to the working directory, where there still is one."""
+    try:
+        return os.path.relpath(path)
+    except (FileNotFoundError, ValueError):
+        return str(path)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically."""
     with written_whole(path) as temporary:

@@ -1,20 +1,28 @@
-"""What a finished run is good for: new scores, and labels for new text."""
+"""Evaluate a finished run again; what evaluating and predicting share."""
 
 from __future__ import annotations
 
+import json
+import logging
+import time
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
 import lightning as L
+import pyarrow as pa
 
 from research.common.errors import UserError
 from research.config.schema import Config
+from research.data.source import file_sha256
 from research.models.load import load_tokenizer
 from research.tracking import predictions
 from research.tracking.run import Run
 from research.training.build import build
 from research.training.datamodule import TaskData
 from research.training.trainer import make_trainer
+
+log = logging.getLogger("research")
 
 
 class _Evaluation(L.Callback):
@@ -24,9 +32,13 @@ class _Evaluation(L.Callback):
         self.table, self.scores = module.scored()
 
 
-def evaluate(run: Run, split: str) -> dict[str, float]:
-    """Score a finished run again on one of its splits; rewrites predictions/<split>.parquet."""
-    config = finished_config(run)
+def evaluate(run: Run, split: str, trust_remote_code: bool = False) -> dict[str, float]:
+    """Score a finished run again on one of its splits, and note that in `evaluations.jsonl`.
+
+    `predictions/<split>.parquet` is written where it is missing or not the file that training recorded, and only
+    with rows whose scores are the recorded ones. Raises UserError for a split the run has not, or that has changed.
+    """
+    config = finished_config(run, trust_remote_code)
     value = getattr(config.data, split)
     if value is None:
         named = [name for name in ("train", "validation", "test") if getattr(config.data, name)]
@@ -36,7 +48,8 @@ def evaluate(run: Run, split: str) -> dict[str, float]:
     data = task_data(run, config)
     data.tested = split
     data.open(finished_result(run)["learned"])
-    if data.splits[split].fingerprint != run.provenance["data"][split]["sha256"]:
+    trained_on = ((run.provenance.get("data") or {}).get(split) or {}).get("sha256")
+    if data.splits[split].fingerprint != trained_on:
         raise UserError(
             f"{data.splits[split].origin} has changed since the run {run.path} was trained; restore it, or label it "
             "with `research predict`."
@@ -46,14 +59,47 @@ def evaluate(run: Run, split: str) -> dict[str, float]:
     module = build(config, data)
     callback = _Evaluation()
     make_trainer(config, [callback], []).test(module, datamodule=module.data, verbose=False)
-    predictions.write(callback.table, run.predictions / f"{split}.parquet")
+    keep_predictions(run, split, callback.table, callback.scores)
+    note_evaluation(run, split, callback.scores)
     return callback.scores
 
 
-def finished_config(run: Run) -> Config:
-    """The config of a finished run, with its own trained model in the place of the pretrained one."""
-    finished_result(run)
+def keep_predictions(run: Run, split: str, table: pa.Table, scores: Mapping[str, float]) -> None:
+    """Write the predictions unless the recorded file is intact, or the scores are not those of the record."""
+    result = finished_result(run)
+    name = f"predictions/{split}.parquet"
+    recorded = result["metrics"].get(split) or {}
+    changed = [
+        f"{key} {recorded[key]:.4f} -> {value:.4f}"
+        for key, value in scores.items()
+        if "/" not in key and key != "loss" and key in recorded and recorded[key] != value
+    ]
+    if changed:
+        log.warning("The scores differ from those that training recorded (%s); %s stays as it is.",
+                    ", ".join(changed), run.path / name)  # fmt: skip
+    elif not is_intact(run, name):
+        predictions.write(table, run.path / name)
+
+
+def note_evaluation(run: Run, split: str, scores: Mapping[str, float]) -> None:
+    """Append this evaluation to `evaluations.jsonl`: how often test data were looked at is part of a result."""
+    row = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "split": split, "scores": dict(scores)}
+    try:
+        with open(run.path / "evaluations.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        log.warning("This evaluation could not be noted in %s (%s).", run.path, error.strerror)
+
+
+def finished_config(run: Run, trust_remote_code: bool = False) -> Config:
+    """The config of a finished run, with its own trained model in the place of the pretrained one.
+
+    Code that the folder brings along runs only where this command asks for it, whatever the run's config says.
+    Raises UserError for a run that is not finished and for a model that has changed since.
+    """
+    refuse_changed_model(run)
     config = run.config
+    config.model.trust_remote_code = trust_remote_code
     config.model.name, config.model.revision = str(run.model), None
     config.optim.class_weights, config.optim.balance_classes = {}, False  # of the training loss alone
     trainer = config.trainer
@@ -61,11 +107,31 @@ def finished_config(run: Run) -> Config:
     return config
 
 
+def refuse_changed_model(run: Run) -> None:
+    """Raise UserError unless each file of `model/` is the one that training exported."""
+    recorded = finished_result(run).get("files") or {}
+    changed = [name for name in recorded if name.startswith("model/") and not is_intact(run, name)]
+    if changed:
+        raise UserError(
+            f"{run.path / changed[0]} is missing or not the file that training wrote (its sha256 differs from that "
+            "in result.json); restore the folder, or train again."
+        )
+
+
+def is_intact(run: Run, name: str) -> bool:
+    """Whether a file of the run is the one whose hash its result records."""
+    path, recorded = run.path / name, (finished_result(run).get("files") or {}).get(name)
+    return path.is_file() and recorded is not None and file_sha256(path) == recorded
+
+
 def finished_result(run: Run) -> dict[str, Any]:
     """The result of a finished run. Raises UserError for one that is not finished."""
-    if run.result is None:
+    result = run.result
+    if result is None:
         raise UserError(f"The run {run.path} is not finished; run its training command again to finish it.")
-    return run.result
+    if missing := sorted({"task", "metrics", "learned"} - set(result)):
+        raise UserError(f"{run.path / 'result.json'} is damaged: it lacks {', '.join(missing)}.")
+    return result
 
 
 def task_data(run: Run, config: Config) -> TaskData:

@@ -17,7 +17,7 @@ from research.training.build import build
 from research.training.trainer import make_trainer
 
 
-def predict(run: Run, source: str, target: str) -> int:
+def predict(run: Run, source: str, target: str, trust_remote_code: bool = False) -> int:
     """Label new text with a finished run; returns the number of rows. The suffix of `target` is its format."""
     writers = {".jsonl": _write_jsonl, ".parquet": predictions.write, ".csv": _write_csv}
     writer = writers.get(Path(target).suffix)
@@ -27,7 +27,7 @@ def predict(run: Run, source: str, target: str) -> int:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output {target} could not be written: {error.strerror or error}.") from None
-    config = finished_config(run)
+    config = finished_config(run, trust_remote_code)
     data = task_data(run, config)
     data.open_input(source, finished_result(run)["learned"])
     module = build(config, data)

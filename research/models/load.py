@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers import logging as transformers_logging
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
@@ -119,6 +120,17 @@ def load_tokenizer(config: Config) -> PreTrainedTokenizerFast:
     return tokenizer  # type: ignore[return-value]
 
 
+def restore_limits(tokenizer: PreTrainedTokenizerFast, as_loaded: str) -> None:
+    """Give a tokenizer the truncation and padding settings of its JSON as it was loaded; encoding changes them."""
+    loaded, backend = Tokenizer.from_str(as_loaded), tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    if loaded.truncation:
+        backend.enable_truncation(**loaded.truncation)
+    if loaded.padding:
+        backend.enable_padding(**loaded.padding)
+
+
 def _source(config: Config) -> dict[str, Any]:
     """Which files of a model, and from the cache alone where the hub does not answer: it would be asked for minutes."""
     source = {"revision": config.model.revision, "trust_remote_code": config.model.trust_remote_code}
@@ -149,6 +161,8 @@ def _has_only_pickle(name: str) -> bool:
 
 
 def _no_tokenizer(name: str, error: Exception | None) -> str:
+    if error is not None and "trust_remote_code" in str(error):
+        return _not_found(name, error)
     detail = f" ({str(error).splitlines()[0]})" if error and str(error) else ""
     return (
         f"{name} has no fast tokenizer{detail}; put its tokenizer.json there, or convert a slow one once with "
@@ -157,6 +171,11 @@ def _no_tokenizer(name: str, error: Exception | None) -> str:
 
 
 def _not_found(name: str, error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return (
+            f"{name} brings Python code of its own, which runs only when this command asks for it: read it, then give "
+            "model.trust_remote_code=true to train, --trust-remote-code to evaluate and predict."
+        )
     said = " ".join(str(error).split())[:300]
     if Path(name).is_dir():
         return f"No usable weights in the model folder {name}: {said}"

@@ -58,8 +58,7 @@ class Patience:
                 if now - began > HICCUP_SECONDS and not told:
                     told = True
                     console.print(
-                        f"The sweep's storage does not answer ({said}): waiting up to {self.wait_seconds:g} s.",
-                        markup=False,
+                        f"The sweep's storage does not answer ({said}): waiting up to {self.wait_seconds:g} s."
                     )
                 if now - began > self.wait_seconds:
                     raise StorageLost(
@@ -117,9 +116,7 @@ def _last_byte(file: IO[bytes]) -> bytes:
 def _keep_copy(journal: Path, name: str, content: bytes) -> None:
     path = journal.with_name(f"{journal.name}.{name}")
     path.write_bytes(content)
-    console.print(
-        f"{journal} was damaged, as by a full disk; what was removed from it is kept in {path}.", markup=False
-    )
+    console.print(f"{journal} was damaged, as by a full disk; what was removed from it is kept in {path}.")
 
 
 def drop_damaged_lines(journal: Path) -> None:

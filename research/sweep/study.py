@@ -238,7 +238,7 @@ def _refuse_another(sweep: SweepConfig, old: dict[str, Any], new: dict[str, Any]
     only_space = {**old, "space": None} == {**new, "space": None}
     if only_space and grew(old["space"], new["space"]):
         if resume_anyway:
-            console.print(f"The space has grown: {changed}. Its earlier trials stay.", markup=False)
+            console.print(f"The space has grown: {changed}. Its earlier trials stay.")
             return
         remedy = "Its space only grew: add --resume-anyway to go on with the trials it has"
     else:

@@ -54,7 +54,7 @@ def run_trial(bench: Bench, trial: Trial, claim: Claim) -> None:
     except Failed as error:
         state, notes = TrialState.FAIL, {"failed": {"kind": error.kind, "reason": str(error)}}
         alone = bench.group.world.size > 1 and error.kind != "diverged"  # which all ranks see at the same step
-        console.print(f"Trial {trial.number} failed ({error.kind}): {error}", markup=False)
+        console.print(f"Trial {trial.number} failed ({error.kind}): {error}")
     except BaseException:
         with flag.held():
             search.give_back(trial, claim)
@@ -78,7 +78,7 @@ def _outcome(bench: Bench, trial: Trial) -> tuple[TrialState, float | None]:
     with bench.flag.held():
         values = search.patience(lambda: suggest(sweep.space, trial))
     shown = [f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()]
-    console.print(f"Trial {trial.number}: {', '.join(shown)}", markup=False)
+    console.print(f"Trial {trial.number}: {', '.join(shown)}")
     scores: list[float] = []
     for place, seed in enumerate(sweep.seeds):
         config = trial_config(sweep, bench.base, trial.number, values, seed)

@@ -147,9 +147,9 @@ def report(search: Search) -> None:
     console.print(_rich_table(search, rows))
     for row in rows:
         if row["reason"]:
-            console.print(f"trial {row['number']} {row['state']}: {row['reason']}", markup=False)
+            console.print(f"trial {row['number']} {row['state']}: {row['reason']}")
     for line in status_lines(search):
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def status_lines(search: Search) -> list[str]:

@@ -80,7 +80,7 @@ def _lead(sweep: SweepConfig, base: Config, group: Group, flag: StopFlag, resume
     search.study.pruner = make_pruner(sweep.pruner, span.largest_warmup, span.most_steps)
     bench = Bench(search, base, span, group, flag, workshop)
     if note := pruning_note(bench, examples):
-        console.print(note, markup=False)
+        console.print(note)
     gc.freeze()  # imports and data stay: what is collected after each trial is what that trial made
     while True:
         with flag.held():

@@ -29,6 +29,7 @@ from research.config.schema import Config, differences, from_dict, result_keys, 
 
 log = logging.getLogger("research")
 LOOKS, LOOK_SECONDS = 30, 0.5  # a file server may show a new file late
+MOST_BRACKETS = 10_000  # of a config.yaml; the YAML reader overflows its stack below as many nested ones
 RECORDS = re.compile(r"(config\.yaml|metrics\.jsonl|(provenance|result|outcome|cost)\.json)")  # own files
 OWN_FILES = {"": RECORDS, "checkpoints": re.compile(r"step-\d{8,}"), "predictions": re.compile(r".+\.parquet"),
              "wandb": re.compile(r"run_id")}  # by folder  # fmt: skip
@@ -71,8 +72,8 @@ class Run:
             raise UserError(f"The run folder {run.path} cannot be written: {error.strerror or error}.") from None
         try:
             run._refuse_another_experiment(to_dict(config))
-            for folder, names in OWN_FILES.items():
-                remove_temporaries(run.path / folder, names)
+            for part, names in OWN_FILES.items():
+                remove_temporaries(run.path / part, names)
             run._set_damaged_records_aside()
             if run.result is None:
                 (run.path / "outcome.json").unlink(missing_ok=True)
@@ -88,6 +89,9 @@ class Run:
         """The resolved config. Raises UserError for a damaged config.yaml."""
         path = self.path / "config.yaml"
         try:
+            text = path.read_text(encoding="utf-8")
+            if text.count("[") + text.count("{") > MOST_BRACKETS:
+                raise ValueError("it is nested too deeply")
             content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
             if not isinstance(content, dict) or not content.get("task"):
                 raise UserError(f"{path} is damaged: it names no task.")

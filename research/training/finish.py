@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from safetensors import SafetensorError
 
 from research.cluster.group import Group
 from research.common.console import console, print_scores
 from research.common.errors import UserError
-from research.common.files import replace_folder, write_json
+from research.common.files import replace_folder, short_path, write_json
 from research.common.matmul_rate import mfu
 from research.data.source import file_sha256
 from research.models import sharding
+from research.models.load import restore_limits
 from research.tracking import cost
 from research.tracking.run import Run
 from research.training import checkpoint
@@ -67,11 +66,9 @@ def export(module: TaskModule, run: Run, weights: dict[str, torch.Tensor] | None
     def fill(folder: Path) -> None:
         model = module.backbone.model
         model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
-        try:
-            with module.rows.up_to_date() if module.rows is not None else nullcontext():
-                model.save_pretrained(folder, state_dict=weights)
-        except SafetensorError as error:  # a full disk
-            raise OSError(str(error)) from error
+        with module.rows.up_to_date() if module.rows is not None else nullcontext():
+            model.save_pretrained(folder, state_dict=weights)
+        restore_limits(module.data.tokenizer, module.data.tokenizer_as_loaded)
         module.data.tokenizer.save_pretrained(folder)
 
     replace_folder(run.model, fill)
@@ -101,7 +98,12 @@ def result_of(attempt: Attempt) -> dict[str, Any]:
         "parameters": run.provenance.get("parameters"),
         "trained_parameters": run.provenance.get("trained_parameters"),
         "batching": module.backbone.packing_note,
-        "files": {f"predictions/{path.name}": file_sha256(path) for path in sorted(run.predictions.glob("*.parquet"))},
+        "files": {
+            f"{folder.name}/{path.relative_to(folder)}": file_sha256(path)
+            for folder in (run.predictions, run.model)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and not path.name.startswith(".")
+        },
     }
 
 
@@ -112,7 +114,7 @@ def report(result: dict[str, Any], run: Run) -> None:
         f"{result['examples']:,} examples in {result['train_seconds']:.1f} s "
         f"({result['examples_per_second']:.0f} examples/s, {result['tokens_per_second']:.0f} tokens/s)"
     )
-    console.print(f"Run folder: {os.path.relpath(run.path)}")
+    console.print(f"Run folder: {short_path(run.path)}")
 
 
 def record_outcome(attempt: Attempt, state: str, reason: str) -> None:

@@ -133,7 +133,7 @@ def _fit(trainer: L.Trainer, attempt: Attempt, group: Group) -> tuple[int, str]:
     attempt.stop_flag.steps_run = False
     if attempt.pruned is not None:
         if attempt.writes:
-            console.print(f"Pruned at step {module.step} of {module.total_steps}: {attempt.pruned}.", markup=False)
+            console.print(f"Pruned at step {module.step} of {module.total_steps}: {attempt.pruned}.")
             record_outcome(attempt, "pruned", attempt.pruned)
         return 0, f"pruned at step {module.step}"
     if not attempt.stopped:
