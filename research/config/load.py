@@ -126,9 +126,10 @@ def settle_paths(config: Config, experiment: Path) -> None:
     """Make local files and folders absolute (looked up from here, then from the YAML's folder)."""
 
     def settled(value: str) -> str:
+        name, bracket, rows = value.partition("[") if not Path(value).exists() else (value, "", "")
         for base in (Path.cwd(), experiment.resolve().parent):
-            if (base / value).exists():
-                return str((base / value).resolve())
+            if (base / name).exists():
+                return os.path.abspath(base / name) + bracket + rows  # the link, not the file a hub's cache keeps
         return value
 
     config.model.name = settled(config.model.name)
@@ -136,7 +137,7 @@ def settle_paths(config: Config, experiment: Path) -> None:
         config.data.name = settled(config.data.name)
     for split in ("train", "validation", "test"):
         value = getattr(config.data, split)
-        if value and (config.data.name is None or value.endswith(DATA_SUFFIXES)):
+        if value and (config.data.name is None or value.partition("[")[0].endswith(DATA_SUFFIXES)):
             setattr(config.data, split, settled(value))
     if config.run_dir is None:
         parts = experiment.resolve().with_suffix("").parts

@@ -7,6 +7,7 @@ what is allowed and the nearest name. Nothing here imports torch: a typo is told
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -18,7 +19,10 @@ from omegaconf import MISSING, OmegaConf
 
 from research.common.errors import UserError
 
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll", ".bio", ".iob", ".iob2", ".txt")
+DATA_SUFFIXES = (
+    ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll", ".conllu", ".bio", ".iob", ".iob2", ".txt"
+)  # fmt: skip
+FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "conll", "squad", "text")  # of data.format
 
 
 @dataclass
@@ -39,6 +43,11 @@ class DataConfig:
     validation: str | None = None
     test: str | None = None
     columns: dict[str, str] = field(default_factory=dict)  # field of the task -> column of the data
+    format: str | None = None  # of files whose name does not say it; null: by suffix
+    encoding: str | None = None  # null: UTF-8, or UTF-16 with a byte order mark
+    separator: str | None = None  # of CSV cells; null: what the first line shows
+    quoting: Literal["auto", "double", "none", "backslash"] = "auto"  # auto: double in CSV, none in TSV
+    header: bool = True  # false: CSV columns are named by their numbers from 1
     labels: list[str] | None = None  # null: collected over all splits
     max_length: int = 128  # tokens of one window
     stride: int = 128  # tokens two windows of one long example share
@@ -154,6 +163,14 @@ def check(config: Config, origin: str) -> None:
         raise UserError(f"{origin}: " + "; ".join(wrong) + ".")
 
 
+def is_codec(name: str) -> bool:
+    """Whether Python can decode text by this name."""
+    try:
+        return codecs.lookup(name)._is_text_encoding
+    except LookupError:
+        return False
+
+
 def _or_null(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or holds(value)
 
@@ -165,6 +182,9 @@ RULES: list[tuple[str, Callable[[Any], bool], str]] = [
     ("model.dropout", _or_null(lambda v: 0 <= v < 1), "must be null or in [0, 1)"),
     ("data.train", lambda v: v is not None, "must name a file, or a split of data.name"),
     ("data.max_length", lambda v: v >= 8, "must be at least 8 tokens"),
+    ("data.format", _or_null(lambda v: v in FORMATS), f"must be one of {', '.join(FORMATS)}"),
+    ("data.encoding", _or_null(is_codec), "is no text encoding Python knows; names are utf-8, cp1252, gb18030, ..."),
+    ("data.separator", _or_null(lambda v: len(v) == 1 and v not in '"\r\n'), "must be one character"),
     ("data.stride", lambda v: v >= 0, "must be 0 or more tokens"),
     ("data.labels", _or_null(lambda v: len(set(v)) == len(v)), "has a label twice"),
     ("data.max_answer_tokens trainer.log_every_steps trainer.keep", lambda v: v >= 1, "must be at least 1"),

@@ -4,11 +4,11 @@ A builder of `datasets` and not `Dataset.from_generator`: the column types come 
 only when it is not in the cache, and not from its first thousand rows.
 """
 
+import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import reduce
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -16,23 +16,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from research.common.errors import UserError
-from research.data.formats import Format, Row
+from research.data.formats import Format, Reading, Row
 
 PLACE = "__line__"  # our column: a row's 1-based line, item or question number in its file
 BATCH_ROWS = 5_000
+DEEPEST = 20  # levels of nested values that get column types
 
 
-def load_file(path: str, sha256: str, format: Format | None) -> datasets.Dataset:
-    """The rows of a local file; text formats get the column `__line__`, Parquet (`format` None) does not."""
+def load_file(path: str, sha256: str, format: Format, reading: Reading = Reading()) -> datasets.Dataset:
+    """The rows of a local file; text formats get the column `__line__`, Parquet does not.
+
+    A column of the file that is named `__line__` itself becomes `data_line`.
+    """
     try:
-        builder = _LocalFile(path, sha256, format)
+        builder = _LocalFile(path, sha256, format, reading)
         builder.download_and_prepare()
         return builder.as_dataset(split="train")
     except (datasets.exceptions.DatasetGenerationError, OSError, pa.ArrowException) as error:
-        raise _for_people(error, path) from error
+        raise _for_people(error, path, format) from error
 
 
-def _for_people(error: Exception, path: str) -> UserError:
+def _for_people(error: Exception, path: str, format: Format) -> UserError:
     cause = error.__cause__ or error if isinstance(error, datasets.exceptions.DatasetsError) else error
     if isinstance(cause, UserError):
         return cause
@@ -42,52 +46,112 @@ def _for_people(error: Exception, path: str) -> UserError:
             f"{path}: the data cache {cache} cannot be written ({cause}); free space there or set "
             "HF_DATASETS_CACHE to a folder with space"
         )
-    return UserError(f"{path}: cannot be read as {Path(path).suffix} ({str(cause).splitlines()[0]}); write it again")
+    said = (str(cause) or type(cause).__name__).splitlines()[0]
+    return UserError(f"{path}: cannot be read as .{format.name} ({said}); write it again")
 
 
 class _LocalFile(datasets.ArrowBasedBuilder):
-    VERSION = datasets.Version("1.0.0")  # part of the cache's name: raise it when a reader yields other rows
+    VERSION = datasets.Version("2.0.0")  # part of the cache's name: raise it when a reader yields other rows
 
-    def __init__(self, path: str, sha256: str, format: Format | None) -> None:
-        self.path, self.format = path, format
-        kind = format.name if format else "parquet"
-        super().__init__(dataset_name="research_file", config_id=f"{kind}-{sha256}")
+    def __init__(self, path: str, sha256: str, format: Format, reading: Reading) -> None:
+        self.path, self.format, self.reading = path, format, reading
+        how = hashlib.sha256(repr((format.name, reading, path.lower().endswith(".tsv"))).encode()).hexdigest()[:16]
+        super().__init__(dataset_name="research_file", config_id=f"{format.name}-{how}-{sha256}")
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo()
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        if self.format is None:
-            self.info.features = datasets.Features.from_arrow_schema(pq.read_schema(self.path))
+        if self.format.read is None:
+            self.info.features = parquet_features(pq.read_schema(self.path))
         elif self.format.name == "squad":
             self.info.features = datasets.Features(_SQUAD)
         else:
-            self.info.features = infer_features(row for _, row in self.format.read(self.path))
+            self.info.features = infer_features(row for _, row in self._rows())
         return [datasets.SplitGenerator(name="train")]
 
     def _generate_tables(self) -> Iterator[tuple[int, pa.Table]]:
-        batches = self._parquet_batches() if self.format is None else self._text_batches(self.format)
+        batches = self._parquet_batches() if self.format.read is None else self._text_batches()
         count = 0
         for count, batch in enumerate(batches, 1):
             yield count, batch
         if not count:  # an empty table could be written but not opened again
-            raise UserError(f"{self.path}: holds no {self.format.place if self.format else 'row'}s; give at least one")
+            raise UserError(f"{self.path}: holds no {self.format.place}s; give at least one")
 
     def _parquet_batches(self) -> Iterator[pa.Table]:
         schema = self.info.features.arrow_schema
         for batch in pq.ParquetFile(self.path).iter_batches(BATCH_ROWS):
-            yield pa.Table.from_batches([batch]).cast(schema)
+            columns = [_as_type(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]
+            yield pa.Table.from_arrays(columns, schema=schema)
 
-    def _text_batches(self, format: Format) -> Iterator[pa.Table]:
+    def _rows(self) -> Iterator[tuple[int, Row]]:
+        assert self.format.read is not None
+        for place, row in self.format.read(self.path, self.reading):
+            yield place, {free_name(PLACE, row) if name == PLACE else name: value for name, value in row.items()}
+
+    def _text_batches(self) -> Iterator[pa.Table]:
         features = self.info.features
         as_json = [name for name, feature in features.items() if isinstance(feature, datasets.Json)]
-        rows = format.read(self.path)
+        rows = self._rows()
         while batch := list(itertools.islice(rows, BATCH_ROWS)):
             records = [{**row, PLACE: place} for place, row in batch]
             for record, name in itertools.product(records, as_json):
                 if record.get(name) is not None:
                     record[name] = json.dumps(record[name], ensure_ascii=False)
             yield pa.Table.from_pylist(records, schema=features.arrow_schema)
+
+
+def parquet_features(schema: pa.Schema) -> datasets.Features:
+    """The columns of a Parquet file under one type of each kind: text, lists and bytes however they are laid out.
+
+    Types that `datasets` does not know (maps, intervals, unions) become text.
+    """
+    if b"huggingface" in (schema.metadata or {}):
+        return datasets.Features.from_arrow_schema(schema)
+    return datasets.Features.from_arrow_schema(pa.schema([(field.name, _plain(field.type)) for field in schema]))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
+        return pa.binary()
+    if any(test(kind) for test in _LISTS):
+        return pa.list_(_plain(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _plain(field.type)) for field in kind])
+    if pa.types.is_decimal(kind) and not pa.types.is_decimal256(kind):
+        return pa.decimal128(kind.precision, kind.scale)
+    try:
+        datasets.Features.from_arrow_schema(pa.schema([("column", kind)]))
+    except (ValueError, NotImplementedError, KeyError):
+        return pa.string()
+    return kind
+
+
+_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view,
+          pa.types.is_large_list_view)  # fmt: skip
+
+
+def _as_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.type == kind:
+        return column
+    try:
+        return column.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        values = column.to_pylist()
+        is_text = pa.types.is_string(kind)
+        return pa.array([None if v is None else str(v) for v in values] if is_text else values, kind)
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """A name for a column of the data whose own name is taken: `data_<name>`, lengthened until it is free."""
+    name = f"data_{name.strip('_')}"
+    while name in taken:
+        name += "_"
+    return name
 
 
 _SQUAD = {
@@ -121,11 +185,13 @@ def infer_features(rows: Iterable[Row]) -> datasets.Features:
     return datasets.Features({PLACE: datasets.Value("int64"), **columns})
 
 
-def _kind_of(value: Any) -> Kind:
+def _kind_of(value: Any, depth: int = 0) -> Kind:
+    if depth > DEEPEST and isinstance(value, dict | list):
+        return "json"
     if isinstance(value, dict):
-        return ("struct", {key: _kind_of(item) for key, item in value.items()}) if value else "json"
+        return ("struct", {key: _kind_of(item, depth + 1) for key, item in value.items()}) if value else "json"
     if isinstance(value, list):
-        return ("list", reduce(_merge, map(_kind_of, value), None))
+        return ("list", reduce(_merge, (_kind_of(item, depth + 1) for item in value), None))
     if isinstance(value, int) and not isinstance(value, bool):
         return "int64" if -(2**63) <= value < 2**63 else "json"
     return {str: "string", bool: "bool", float: "float64"}.get(type(value))

@@ -4,7 +4,9 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import logging
 import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from research.common.errors import UserError
-from research.data.formats import SUFFIXES, format_of, has_known_suffix, kind_name
+from research.data.formats import SUFFIXES, Reading, format_of, has_known_suffix, kind_name, refuse_unknown
 
 if TYPE_CHECKING:
     import datasets
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Split:
     lines: bool  # rows carry `__line__`, their 1-based place in a local text file
     fingerprint: str  # sha256 of the local file, or of what names the hub's rows
     place: str = "row"  # what a place counts: "line", "item", "question" or (from 0) "row"
+    format: str = "hub"  # or the name of a local file's format
 
     def where(self, index: int) -> str:
         """Where a row stands: 'data/train.jsonl, line 17' or 'stanfordnlp/sst2 (train), row 16'."""
@@ -56,15 +61,21 @@ def open_split(
     fields: Mapping[str, str],
     optional: Collection[str] = (),
     limit: int | None = None,
+    reading: Reading = Reading(),
+    free: Collection[str] = (),
 ) -> Split:
     """Open `value`: a local file, or a split expression (`train[:90%]`) of the data set `hub_name`.
 
     `fields` maps each field the task needs to its column in the data; those in `optional` may be absent
-    or hold nulls. `hub_name` may be a local folder in the hub's format. The first `limit` rows are taken.
-    Raises UserError saying what is wrong, where, and how to mend it.
+    or hold nulls, those in `free` hold values of any shape. `hub_name` may be a local folder in the hub's format.
+    A file may be sliced like a split of the hub: `train.csv[:80%]`. The first `limit` rows are taken.
+    Raises UserError saying what is wrong, where, and how to correct it.
     """
-    if hub_name is None or has_known_suffix(value) or os.path.isfile(value):
-        split = _open_file(name, value)
+    file, rows_asked = sliced(value)
+    if hub_name is None or has_known_suffix(file) or os.path.isfile(file):
+        split = _open_file(name, file, reading)
+        if rows_asked:
+            split = _slice(split, rows_asked)
     else:
         from research.data.hub import load_hub
 
@@ -76,14 +87,26 @@ def open_split(
         raise UserError(f"{split.origin}: holds no {split.place}s; give at least one")
     if limit is not None:
         split = dataclasses.replace(split, rows=split.rows.select(range(min(limit, len(split.rows)))))
+    if split.format == "conll":  # its reader has chosen the columns
+        fields = {field: field if field in ("tokens", "tags") else column for field, column in fields.items()}
     fields = {field: column for field, column in fields.items() if _has_column(split, field, column, optional)}
     split = _with_fields(split, fields)
     for field in fields:
-        _check_values(split, field, may_be_null=field in optional)
-    _check_ids(split)
-    if "tokens" in fields and "tags" in fields:
+        _check_values(split, field, field in optional, field in free)
+    if name != "input":  # nothing is paired by the ids of new text
+        _check_ids(split)
+    if "tokens" in fields and "tags" in fields and name != "input":
         _check_tags(split)
     return split
+
+
+def set_aside(split: Split, field: str) -> Split:
+    """The split without a field it does not need, whose column is kept as data of the user's own."""
+    from research.data.arrow import free_name
+
+    name = free_name(field, split.rows.column_names)
+    log.warning("%s: '%s' does not hold what the task reads there; it is kept as '%s'", split.origin, field, name)
+    return dataclasses.replace(split, rows=split.rows.rename_column(field, name))
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -106,18 +129,37 @@ def check_tagged(row: Mapping[str, Any], where: str) -> None:
         raise UserError(f"{where}: {len(tokens)} tokens but {len(tags)} tags; give each token one tag")
 
 
-def _open_file(name: str, path: str) -> Split:
+def sliced(value: str) -> tuple[str, str]:
+    """`train.csv[:80%]` as ("train.csv", ":80%"); other names with an empty slice."""
+    found = re.fullmatch(r"(.+)\[(-?\d*%?:-?\d*%?)\]", value)
+    return (found[1], found[2]) if found and not os.path.exists(value) else (value, "")
+
+
+def _slice(split: Split, asked: str) -> Split:
+    """Rows `from:to` of a file, in rows or per cent of them."""
+    count = len(split.rows)
+    ends = [round(count * int(end[:-1]) / 100) if end.endswith("%") else int(end or 0) for end in asked.split(":")]
+    chosen = range(count)[slice(ends[0], ends[1] if asked.split(":")[1] else None)]
+    if not chosen:
+        raise UserError(f"{split.origin}[{asked}]: holds no {split.place}s of the {count} there are")
+    fingerprint = hashlib.sha256(f"{split.fingerprint}[{asked}]".encode()).hexdigest()
+    return dataclasses.replace(split, rows=split.rows.select(chosen), fingerprint=fingerprint)
+
+
+def _open_file(name: str, path: str, reading: Reading) -> Split:
     sha256 = file_sha256(path)
-    if not has_known_suffix(path):
-        raise UserError(f"{path}: unknown kind of file; data.{name} takes {', '.join(SUFFIXES)}")
+    if reading.format is None:
+        refuse_unknown(path, "--input" if name == "input" else f"data.{name}")
     if os.path.getsize(path) == 0:
         raise UserError(f"{path}: is empty; give a file with at least one row")
     from research.data.arrow import load_file
 
-    format = None if path.lower().endswith(".parquet") else format_of(path)
-    rows = load_file(path, sha256, format)
-    place = format.place if format else "row"
-    return Split(name=name, rows=rows, origin=path, lines=format is not None, fingerprint=sha256, place=place)
+    format = format_of(path, reading)
+    rows = load_file(path, sha256, format, reading)
+    lines = format.read is not None
+    return Split(
+        name=name, rows=rows, origin=path, lines=lines, fingerprint=sha256, place=format.place, format=format.name
+    )
 
 
 def _missing_file(path: Path) -> str:
@@ -143,7 +185,25 @@ def _has_column(split: Split, field: str, column: str, optional: Collection[str]
     raise UserError(
         f"{split.origin}: no column '{column}' for the field '{field}'; the columns are "
         f"{', '.join(columns)}; map one with `data.columns.{field}: {near[0] if near else '<name>'}`"
+        f"{_hint_of_format(split, field)}"
     )
+
+
+def _hint_of_format(split: Split, field: str) -> str:
+    """What else may be the cause of a missing column, by the file's format."""
+    if split.format in ("csv", "tsv"):
+        return (
+            "; if the first line is no header, set `data.header: false` and name columns by number, as in "
+            f"`data.columns.{field}: 1`"
+        )
+    if split.format == "conll" and field == "tags":
+        return "; a CoNLL file's columns are chosen by number from 1, as in `data.columns: {tokens: 2, tags: 4}`"
+    if split.format == "conll":
+        return (
+            "; the file was read as CoNLL columns, of words and tags: set `data.format` if it is another "
+            "(csv, tsv, jsonl, or text for a text a line)"
+        )
+    return ""
 
 
 def _with_fields(split: Split, fields: Mapping[str, str]) -> Split:
@@ -178,6 +238,10 @@ def _changed(split: Split, field: str, column: str) -> pa.ChunkedArray | None:
     if isinstance(inner, datasets.ClassLabel):
         return _label_names(split.column(column), inner.names)
     values_type = split.rows.data.schema.field(column).type
+    if pa.types.is_large_string(values_type):
+        return split.column(column).cast(pa.string())
+    if pa.types.is_large_list(values_type) and pa.types.is_large_string(values_type.value_type):
+        return split.column(column).cast(pa.list_(pa.string()))
     if field != "id" or pa.types.is_string(values_type):
         return None
     if not pa.types.is_integer(values_type):
@@ -204,9 +268,11 @@ def _label_names(codes: pa.ChunkedArray, names: list[str]) -> pa.ChunkedArray:
 # --- values -------------------------------------------------------------------------------------------
 
 
-def _check_values(split: Split, field: str, may_be_null: bool) -> None:
+def _check_values(split: Split, field: str, may_be_null: bool, is_free: bool) -> None:
     import datasets
 
+    if is_free:
+        return
     if isinstance(split.rows.features[field], datasets.Json):
         raise UserError(_mixed(split, field))
     values = split.column(field)

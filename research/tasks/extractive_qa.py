@@ -13,15 +13,14 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering
 
 from research.batching.pack import MicroBatch
-from research.common.errors import UserError
-from research.data.formats import nearest_start
+from research.config.schema import DataConfig
+from research.data.answers import NOWHERE, read_answers
 from research.data.source import Split
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
@@ -31,7 +30,9 @@ CANDIDATES = 20  # best starts and ends of a window that are combined
 
 
 class Data(TaskData):
-    fields = {"question": "question", "context": "context", "answers": "answers"}
+    fields = {"question": "question", "context": "context", "answers": "answers", "is_impossible": "is_impossible"}
+    optional = ("is_impossible",)
+    free = ("answers",)
     gold = ("answers",)
     texts = ("question", "context")
     token_columns = ("input_ids", "token_type_ids", "char_start", "char_end")
@@ -41,17 +42,13 @@ class Data(TaskData):
     may_have_no_answer = False
     threshold = 0.0  # no answer where its score is above the best span's by more than this
 
+    def _open(self, data: DataConfig, name: str, value: str, limit: int | None) -> Split:
+        return read_answers(super()._open(data, name, value, limit), needed=name != "input")
+
     def collect(self, splits: Sequence[Split]) -> list[str]:
         """No labels; whether questions may have no answer is read from the data."""
-        for split in splits:
-            kind = split.column("answers").type
-            if not pa.types.is_struct(kind) or {"text", "answer_start"} - {field.name for field in kind}:
-                raise UserError(
-                    f"{split.origin}: 'answers' holds {kind}; "
-                    'write {"text": ["Oslo"], "answer_start": [17]}, with empty lists where there is no answer.'
-                )
         answered = chain.from_iterable(split.rows["answers"] for split in splits)
-        self.may_have_no_answer = any(not answers["text"] for answers in answered)
+        self.may_have_no_answer = any(answers is not None and not answers["text"] for answers in answered)
         return []
 
     def settle(self, validation: Mapping[str, float]) -> None:
@@ -133,20 +130,10 @@ class Data(TaskData):
 
 
 def answer_span(rows: Columns, i: int) -> tuple[int, int] | None:
-    """First character and end of the first answer of row i, None where there is none.
-
-    An `answer_start` that points at another text is moved to the nearest place that holds the answer; raises
-    UserError where no place does.
-    """
-    answers = rows["answers"][i] if "answers" in rows else None
-    if not answers or not answers["text"]:
-        return None
-    where = f"line {rows['__line__'][i]}" if "__line__" in rows else f"question {rows['id'][i]}"
-    if len(answers["text"]) != len(answers["answer_start"]):
-        raise UserError(f"{where}: {len(answers['text'])} answers but {len(answers['answer_start'])} answer_start.")
-    text = answers["text"][0]
-    first = nearest_start(rows["context"][i], text, answers["answer_start"][0], where)
-    return first, first + len(text)
+    """First character and end of row i's first answer that stands in the context, None where there is none."""
+    answers = (rows["answers"][i] if "answers" in rows else None) or {"text": [], "answer_start": []}
+    placed = zip(answers["text"], answers["answer_start"], strict=True)
+    return next(((first, first + len(text)) for text, first in placed if first != NOWHERE), None)
 
 
 class Module(TaskModule):

@@ -13,7 +13,6 @@ Shapes: T tokens, C tags.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -25,13 +24,13 @@ from transformers import AutoModelForTokenClassification
 from research.batching.pack import MicroBatch
 from research.common.errors import UserError
 from research.config.schema import Config, DataConfig
+from research.data.entity_spans import OUTSIDE, with_characters
 from research.data.labels import collect_labels
-from research.data.source import Split
+from research.data.source import Split, set_aside
 from research.metrics.entities import Scheme, convert, detect_scheme
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
 
-OUTSIDE = "O"
 NO_TARGET = -100
 
 
@@ -49,15 +48,31 @@ class Data(TaskData):
         self.marked = "entities" in config.data.columns
         if self.marked:
             self.fields, self.gold = {"text": "text", "entities": "entities"}, ("entities",)  # type: ignore[misc]
+            self.free = ("entities",)  # type: ignore[misc]
 
     def _open(self, data: DataConfig, name: str, value: str, limit: int | None) -> Split:
         split = super()._open(data, name, value, limit)
-        if not self.marked:
-            return split
         try:
-            return replace(split, rows=split.rows.map(characters, desc=f"Reading {name}"))
-        except UserError as error:
-            raise UserError(f"{split.origin}, {error}") from None
+            split = with_characters(split) if self.marked else split
+            readable = name != "input" or self._reads(split)
+        except UserError:
+            if name != "input":
+                raise
+            readable, split = False, with_characters(set_aside(split, "entities"))
+        return split if readable else set_aside(split, "tags")
+
+    def _reads(self, split: Split) -> bool:
+        """Whether the tags of new text are tags: placeholders and parts of speech stand there too."""
+        if "tags" not in split.rows.column_names:
+            return True
+        for tokens, tags in zip(split.rows["tokens"], split.rows["tags"], strict=True):
+            if tags is not None and not (isinstance(tags, list) and len(tags) == len(tokens)):
+                return False
+            try:
+                detect_scheme([tags or []])
+            except (ValueError, AttributeError):  # no tags, or no text
+                return False
+        return True
 
     def collect(self, splits: Sequence[Split]) -> list[str]:
         """Tags in IOB2, whatever scheme the data is in."""
@@ -101,37 +116,36 @@ class Data(TaskData):
         }
 
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
-        """A word that left no token (a lone control character, say) is predicted to be outside."""
         tagged = "tags" in split.rows.column_names
         columns: Columns = {"gold": [], "prediction": [], "confidence": []}
         for i, row in enumerate(split.rows):
-            prediction = [OUTSIDE] * len(row["tokens"])
+            prediction: list[str | None] = [None] * len(row["tokens"])
             confidence = [1.0] * len(prediction)
             for word, label, probability in zip(*predictions[i]["words"], strict=True):
                 prediction[word], confidence[word] = self.labels[label], probability
             columns["gold"].append(convert(row["tags"], self.scheme) if tagged and row["tags"] is not None else None)
-            columns["prediction"].append(prediction)
+            columns["prediction"].append(completed(prediction))
             columns["confidence"].append(confidence)
         return columns
 
 
-def characters(row: dict[str, Any]) -> dict[str, Any]:
-    """`text` and `entities` (label, start_offset, end_offset, the end exclusive) as a token and a tag per character.
+def completed(tags: Sequence[str | None]) -> list[str]:
+    """IOB2 tags in which a word without one (it left no token: a lone control character, say) follows its neighbours.
 
-    Of entities that overlap, the one that begins first, then the longest, is kept. Raises UserError for offsets outside
-    the text.
+    Before a word inside an entity it is inside too, or begins it where no word before belongs to it; else it is
+    outside.
     """
-    text, entities = row["text"], row.get("entities")
-    if entities is None:
-        return {"tokens": list(text)}
-    tags = [OUTSIDE] * len(text)
-    for entity in sorted(entities, key=lambda e: (e["start_offset"], -e["end_offset"])):
-        first, end, label = entity["start_offset"], entity["end_offset"], entity["label"]
-        if not 0 <= first < end <= len(text):
-            raise UserError(f"{row['id']}: the entity {first} to {end} does not lie in its {len(text)} characters.")
-        if tags[first] == OUTSIDE:
-            tags[first:end] = [f"B-{label}", *[f"I-{label}"] * (end - first - 1)]
-    return {"tokens": list(text), "tags": tags}
+    found: list[str] = []
+    following = OUTSIDE
+    for tag in reversed(tags):
+        following = tag or (following if following.startswith("I-") else OUTSIDE)
+        found.append(following)
+    found.reverse()
+    for i, tag in enumerate(tags):
+        kind = found[i][2:]
+        if tag is None and found[i].startswith("I-") and (i == 0 or found[i - 1] not in (f"B-{kind}", f"I-{kind}")):
+            found[i] = f"B-{kind}"
+    return found
 
 
 def scheme_of(splits: Sequence[Split]) -> Scheme:

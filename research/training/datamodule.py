@@ -10,6 +10,7 @@ import inspect
 import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import lightning as L
@@ -23,6 +24,7 @@ from research.batching.plan import StepPlan, evaluation_share
 from research.batching.store import Store
 from research.common.errors import UserError
 from research.config.schema import Config, DataConfig
+from research.data.formats import Reading
 from research.data.source import Split, open_split
 
 Columns = dict[str, list[Any]]
@@ -35,6 +37,7 @@ class TaskData(L.LightningDataModule):
     optional: ClassVar[tuple[str, ...]] = ()  # fields the data may lack
     gold: ClassVar[tuple[str, ...]] = ("label",)  # fields unlabelled text lacks
     texts: ClassVar[tuple[str, ...]] = ("text",)  # fields that hold text
+    free: ClassVar[tuple[str, ...]] = ()  # fields that hold values of any shape, which the task reads itself
     text_lists: ClassVar[tuple[str, ...]] = ()  # fields that hold lists of text
     token_columns: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids")
     window_columns: ClassVar[tuple[str, ...]] = ()
@@ -122,7 +125,7 @@ class TaskData(L.LightningDataModule):
     def open_input(self, path: str, learned: Mapping[str, Any]) -> None:
         """Open new text, with or without gold answers, as the split `input`."""
         self.recall(learned)
-        self.splits["input"] = self._open(DataConfig(columns=self.config.data.columns), "input", path, None)
+        self.splits["input"] = self._open(replace(self.config.data, name=None), "input", path, None)
         self.stores["input"] = self.make_store(self.splits["input"])
 
     def _open(self, data: DataConfig, name: str, value: str, limit: int | None) -> Split:
@@ -143,10 +146,20 @@ class TaskData(L.LightningDataModule):
             fields={field: data.columns.get(field, usual) for field, usual in fields.items()},
             optional=optional,
             limit=limit,
+            reading=self.reading(data),
+            free=(*self.free, *(self.gold if name == "input" else ())),
         )
-        for field in {*self.texts, *self.text_lists} & set(split.rows.column_names):
-            refuse_other_than_text(split, field, field in self.text_lists)
+        for field in sorted({*self.texts, *self.text_lists} & set(split.rows.column_names)):
+            if name != "input" or field not in self.gold:
+                refuse_other_than_text(split, field, field in self.text_lists)
         return split
+
+    def reading(self, data: DataConfig) -> Reading:
+        """How text files are read where their name and content do not say it."""
+        return Reading(
+            data.format, data.encoding, data.separator, data.quoting, data.header,
+            data.columns.get("tokens"), data.columns.get("tags"),
+        )  # fmt: skip
 
     def make_store(self, split: Split) -> Store:
         """Encode a split, once per (data, tokenizer, settings, code): `datasets` keeps the result."""

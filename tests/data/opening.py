@@ -3,6 +3,7 @@
 import pytest
 
 from research.common.errors import UserError
+from research.data.lines import Reading
 from research.data.source import Split, open_split
 
 TEXT = {"text": "text"}
@@ -27,6 +28,17 @@ def fails(*fragments, **arguments):
         opened(**arguments)
     sentence = str(caught.value)
     assert "\n" not in sentence
+    for fragment in fragments:
+        assert fragment in sentence, sentence
+    return sentence
+
+
+def refuses(read, path, *fragments, **how):
+    """The sentence a reader refuses the file with: one line that names the file and holds every fragment."""
+    with pytest.raises(UserError) as caught:
+        list(read(path, Reading(**how)))
+    sentence = str(caught.value)
+    assert sentence.startswith(path) and "\n" not in sentence
     for fragment in fragments:
         assert fragment in sentence, sentence
     return sentence

@@ -140,14 +140,14 @@ def test_squad_file(file):
     ]
     article = {"title": "T", "paragraphs": [{"context": "Ada left.", "qas": qas}]}
     fields = {name: name for name in ("context", "question", "answers", "is_impossible")}
-    split = opened(file("a.json", json.dumps({"data": [article]})), fields)
+    split = opened(file("a.json", json.dumps({"data": [article]})), fields, optional=["is_impossible"])
     assert split.rows.features["answers"]["answer_start"].feature.dtype == "int32"
     assert split.rows[0]["answers"] == {"text": ["Ada"], "answer_start": [0]}
-    assert split.rows["id"][:] == ["q1", "q2"] and split.rows["is_impossible"][:] == [False, True]
+    assert split.rows["id"][:] == ["q1", "q2"] and split.rows["is_impossible"][:] == [None, True]
     assert split.where(1).endswith("a.json, question q2")
     article["paragraphs"][0]["qas"] = [qas[0], qas[1], qas[0]]
     path = file("b.json", json.dumps({"data": [article]}))
-    fails("id 'q1' stands in question 1 and question 3", value=path, fields=fields)
+    fails("id 'q1' stands in question 1 and question 3", value=path, fields=fields, optional=["is_impossible"])
 
 
 def test_parquet_file(tmp_path):

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from research.batching.pack import pack
 from research.cli import main
 from research.common.errors import UserError
+from research.data.entity_spans import characters
 from research.metrics.entities import entity_scores
-from research.tasks.ner import characters, group, words_shown_best
+from research.tasks.ner import completed, group, words_shown_best
 from research.tracking import predictions
 from research.tracking.run import Run
 from tests.conftest import write_jsonl
@@ -194,6 +195,54 @@ def test_a_word_without_a_token_is_outside_and_counts(build: Build) -> None:
     assert table["confidence"][1] == [1.0]
     scores = entity_scores(table["gold"], table["prediction"])
     assert scores["recall"] == 1 / 4  # the entities no token stands for are missed, not left out
+
+
+def test_a_word_without_a_token_follows_its_neighbours() -> None:
+    assert completed([None, "I-PER", "O"]) == ["B-PER", "I-PER", "O"]
+    assert completed(["O", None, None, "I-PER"]) == ["O", "B-PER", "I-PER", "I-PER"]
+    assert completed(["B-LOC", None, "I-PER"]) == ["B-LOC", "B-PER", "I-PER"]
+    assert completed(["B-PER", None, "I-PER", None, "O", None]) == ["B-PER", "I-PER", "I-PER", "O", "O", "O"]
+    assert completed(["B-PER", None, "B-PER", None]) == ["B-PER", "O", "B-PER", "O"]
+    assert completed([None, None]) == ["O", "O"] and completed([]) == []
+
+
+MARKED = {
+    "objects": [{"start": 0, "end": 3, "type": "name"}, {"start": 4, "end": 6, "type": "address"}],
+    "lists": [[0, 3, "name"], [4, 6, "address"]],
+    "by label and surface": {"name": {"周荫如": [[0, 2]]}, "address": {"北京": [[4, 5]]}},
+    "by label": {"name": [[0, 3]], "address": [[4, 6]]},
+}
+
+
+@pytest.mark.parametrize("shape", MARKED)
+def test_entities_in_the_shapes_annotation_tools_write(build: Build, tmp_path: Path, shape: str) -> None:
+    rows = [{"text": "周荫如在北京", "label": MARKED[shape]}, {"text": "无", "label": type(MARKED[shape])()}]
+    path = tmp_path / "train.json"
+    path.write_text("\n".join(json.dumps(row, indent=2) for row in rows))
+    data = build(path, "data.columns={text: text, entities: label}").data
+    tags = ["B-name", "I-name", "I-name", "O", "B-address", "I-address"]
+    assert data.splits["train"].rows["tags"][:] == [tags, ["O"]]
+    assert data.splits["train"].rows["tokens"][0] == list("周荫如在北京")
+
+
+def test_an_entity_of_another_shape_names_the_row(build: Build) -> None:
+    with pytest.raises(UserError, match=r"rows\.jsonl, train-1: an entity is \[0, 'name'\]; write"):
+        build([{"text": "北京", "entities": []}, {"text": "北京", "entities": [[0, "name"]]}], COLUMNS)
+
+
+@pytest.mark.parametrize("tags", ["_ _", "NNP VBD", None, [3, 4], ["B-PER"], "B-PER O"])
+def test_predict_needs_no_gold(build: Build, tmp_path: Path, tags: Any) -> None:
+    build([{"tokens": ["Anna", "was"], "tags": ["B-PER", "O"]}] * 4)
+    assert main(["train", str(tmp_path / "ner.yaml")]) == 0
+    given = tags.split() if isinstance(tags, str) else tags
+    rows = [{"tokens": ["Anna", "was"], **({} if tags is None else {"tags": given})}]
+    source, target = write_jsonl(tmp_path / "new.jsonl", rows), tmp_path / "out.jsonl"
+    assert main(["predict", str(tmp_path / "run"), "--input", str(source), "--output", str(target)]) == 0
+    (row,) = [json.loads(line) for line in target.read_text().splitlines()]
+    assert len(row["prediction"]) == 2
+    is_gold = tags == "B-PER O"
+    assert row.get("gold") == (["B-PER", "O"] if is_gold else None)
+    assert row.get("data_tags") == (None if is_gold or tags is None else given)
 
 
 def test_entities_marked_in_a_text_become_a_tag_per_character() -> None:
