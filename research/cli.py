@@ -232,7 +232,7 @@ def report(options: argparse.Namespace) -> int:
     from research.report.build import build
 
     gc.set_threshold(100_000, 20, 50)  # records are many objects that stay: looking through them was 8 % of the time
-    build(options.runs, Path(options.output), by=options.by, metric=options.metric, wandb=options.wandb)
+    build(options.runs, Path(options.output), by=options.by, metric=options.metric, publish=options.wandb)
     return 0
 
 
@@ -240,12 +240,12 @@ def compare(options: argparse.Namespace) -> int:
     """Print what two sets of runs allow to say of each other."""
     if options.resamples < 100:
         raise UserError(f"--resamples {options.resamples} is too few for a test; take at least 100.")
-    from research.report.records import read
-    from research.report.statistics.compare import compare, text
+    from research.report.compare import compare_runs, comparison_text
+    from research.report.records import read_records
 
     asked = {"metric": options.metric, "split": options.split, "resamples": options.resamples}
-    found = compare(read(options.runs), read(options.against), correction=options.correct, **asked)
-    print(text(found, options.correct))
+    found = compare_runs(read_records(options.runs), read_records(options.against), correction=options.correct, **asked)
+    print(comparison_text(found, options.correct))
     return 0
 
 

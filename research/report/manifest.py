@@ -5,29 +5,66 @@ A number is checked twice: its runs' files must be those the report read, and th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from research.common.errors import UserError
 from research.common.files import write_json
+from research.common.text import one_line
+from research.report.output import sha256
 from research.report.records import Record
 from research.report.statistics.summary import Summary
-from research.report.tables import cells as content
+from research.report.tables.cells import Table
 
 NAME = "manifest.json"
-OUTPUTS = ("tables", "figures", "errors", "page.tex", "checklist.md", "index.html", "wandb_report.yaml")
 RUN_FILES = ("config.yaml", "result.json", "outcome.json", "provenance.json", "cost.json", "metrics.jsonl")
 Number = tuple[str, float, list[Path]]  # what it is, its value, the runs it comes from
 
 
-def numbers(summaries: Iterable[Summary], tables: Iterable[content.Table]) -> Iterator[Number]:
+class Options(TypedDict):
+    """The options of the command that decide the numbers."""
+
+    by: Sequence[str] | None
+    metric: str | None
+
+
+class RunEntry(TypedDict):
+    """One run of the report."""
+
+    path: str  # relative to the report's folder
+    status: str
+    command: Sequence[str] | None
+    commit: str | None
+    files: dict[str, str]  # name -> sha256
+
+
+class NumberEntry(TypedDict):
+    """One number of the report."""
+
+    what: str
+    value: float
+    runs: list[int]  # places in `runs`
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What stands behind a report."""
+
+    command: Sequence[str]
+    options: Options
+    runs: Sequence[RunEntry]
+    numbers: Sequence[NumberEntry]
+    files: Mapping[str, str]  # of the report itself: name -> sha256
+
+
+def numbers(summaries: Iterable[Summary], tables: Iterable[Table]) -> Iterator[Number]:
     """Every number of a report: those of the main table, and those in the cells of all other tables."""
     for s in summaries:
         place, runs = f"{s.group.system} on {s.group.data_set}, {s.split} {s.group.metric}", s.group.runs
@@ -47,58 +84,65 @@ def numbers(summaries: Iterable[Summary], tables: Iterable[content.Table]) -> It
                     yield what + (f" ({seen[what]})" if seen[what] > 1 else ""), cell.value, list(cell.runs)
 
 
-def write(
-    folder: Path, command: Sequence[str], options: Mapping[str, Any], records: Sequence[Record], told: Iterable[Number]
-) -> None:
-    """Write the manifest of a report whose other files stand in the folder already."""
+def write_manifest(
+    folder: Path, place: Path, command: Sequence[str], options: Options, records: Sequence[Record],
+    computed: Iterable[Number],
+) -> None:  # fmt: skip
+    """Write the manifest of a report whose other files stand in `folder`; run folders are relative to `place`."""
     places = {record.path: number for number, record in enumerate(records)}
-    shown = [
+    numbers: list[NumberEntry] = [
         {"what": what, "value": value, "runs": [places[run] for run in runs if run in places]}
-        for what, value, runs in told
+        for what, value, runs in computed
     ]
-    outputs = {name: sha256(folder / name) for name in _outputs(folder)}
-    runs = [_run(record, folder) for record in records]
-    made = {"command": list(command), "options": dict(options)}
-    write_json(folder / NAME, {**made, "runs": runs, "numbers": shown, "files": outputs})
+    files = {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    runs = [_run(record, place) for record in records]
+    write_json(folder / NAME, asdict(Manifest(list(command), options, runs, numbers, files)))
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """The manifest of a report. Raises UserError where there is none."""
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a report. Raises UserError where there is none, or one that this version cannot read."""
     path = folder / NAME
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return Manifest(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"{folder} has no {NAME}; `research report RUNS... --output {folder}` writes one.") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}.") from None
-    return found
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is not the manifest of a report: {one_line(error)}.") from None
 
 
-def run_paths(manifest: Mapping[str, Any], folder: Path) -> list[Path]:
+def earlier_files(folder: Path) -> Mapping[str, str]:
+    """The files of a report that stands in the folder, with their hashes; none where there is none."""
+    try:
+        return read_manifest(folder).files
+    except UserError:
+        return {}
+
+
+def run_paths(manifest: Manifest, folder: Path) -> list[Path]:
     """Where the runs of a manifest stand, seen from here."""
-    return [Path(os.path.normpath(folder / run["path"])) for run in manifest["runs"]]
+    return [Path(os.path.normpath(folder / run["path"])) for run in manifest.runs]
 
 
-def changed_runs(manifest: Mapping[str, Any], folder: Path) -> list[list[str]]:
+def changed_runs(manifest: Manifest, folder: Path) -> list[list[str]]:
     """For each run, what of its files is gone or differs from what the report read, one sentence each."""
-    return [
-        _changes(path, run["files"]) for path, run in zip(run_paths(manifest, folder), manifest["runs"], strict=True)
-    ]
+    return [_changes(path, run["files"]) for path, run in zip(run_paths(manifest, folder), manifest.runs, strict=True)]
 
 
-def changed_files(manifest: Mapping[str, Any], folder: Path) -> list[str]:
+def changed_files(manifest: Manifest, folder: Path) -> list[str]:
     """The report's own files that were edited or removed since."""
     return [
         f"{folder / name} was changed or removed after the report was made"
-        for name, sha in manifest["files"].items()
+        for name, sha in manifest.files.items()
         if not (folder / name).is_file() or sha256(folder / name) != sha
     ]
 
 
-def wrong_numbers(manifest: Mapping[str, Any], now: Mapping[str, float], changed: Sequence[Sequence[str]]) -> list[str]:
+def wrong_numbers(manifest: Manifest, now: Mapping[str, float], changed: Sequence[Sequence[str]]) -> list[str]:
     """The manifest's numbers that `now` lacks or has with another value, and those whose runs were changed."""
     faults = []
-    for number in manifest["numbers"]:
+    for number in manifest.numbers:
         said, value = f"{number['what']} = {number['value']:.6g}", now.get(number["what"])
         if value is None:
             faults.append(f"{said} can no longer be computed")
@@ -109,7 +153,7 @@ def wrong_numbers(manifest: Mapping[str, Any], now: Mapping[str, float], changed
     return faults
 
 
-def _run(record: Record, folder: Path) -> dict[str, Any]:
+def _run(record: Record, folder: Path) -> RunEntry:
     attempts, path = record.provenance.get("attempts") or [{}], record.path
     command = attempts[-1].get("command")
     files = [path / name for name in RUN_FILES if (path / name).is_file()]
@@ -131,14 +175,3 @@ def _changes(path: Path, files: Mapping[str, str]) -> list[str]:
         for name, sha in files.items()
         if not (path / name).is_file() or sha256(path / name) != sha
     ]
-
-
-def _outputs(folder: Path) -> list[str]:
-    """Everything the report wrote, but the manifest; the folder may hold the rest of a paper too."""
-    found = [path for name in OUTPUTS for path in (folder / name, *(folder / name).rglob("*")) if path.is_file()]
-    return sorted(str(path.relative_to(folder)) for path in found)
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

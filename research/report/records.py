@@ -126,7 +126,7 @@ class Record:
         return Run(self.path).metrics()
 
 
-def read(paths: Sequence[str | Path]) -> list[Record]:
+def read_records(paths: Sequence[str | Path]) -> list[Record]:
     """The records of run folders, or of folders that hold them at any depth, each once, in the order of the paths.
 
     Raises UserError where a path does not exist or holds no run, and for a file that is not what it should be.
@@ -140,7 +140,7 @@ def read(paths: Sequence[str | Path]) -> list[Record]:
             raise UserError(f"{given} holds no run folder (one with a config.yaml that training wrote).")
         for folder in folders:
             if folder.resolve() not in found:
-                found[folder.resolve()] = read_one(folder)
+                found[folder.resolve()] = read_record(folder)
     if not found:
         raise UserError("No runs were given; name run folders, or folders that hold them.")
     return list(found.values())
@@ -155,7 +155,7 @@ def run_folders(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
 
 
-def read_one(folder: Path) -> Record:
+def read_record(folder: Path) -> Record:
     """The record of one run folder."""
     path = folder / "config.yaml"
     try:

@@ -18,8 +18,8 @@ import yaml
 
 from research.common.errors import UserError
 from research.metrics import SMALLER_IS_BETTER
-from research.report.groups import flat, shown
 from research.report.records import Record
+from research.report.settings import flat, value_text
 
 STATES = {"complete": "finished", "running": "unfinished", "waiting": "unfinished", "interrupted": "unfinished"}
 
@@ -73,16 +73,16 @@ class Search:
         return max(done, key=lambda trial: sign * (trial.score or 0.0), default=None)
 
 
-def searches(records: Sequence[Record]) -> list[Search]:
+def find_searches(records: Sequence[Record]) -> list[Search]:
     """The searches that the records are trials of, in the order of the records."""
     by_folder: dict[Path, list[Record]] = {}
     for record in records:
         if record.sweep is not None:
             by_folder.setdefault(record.sweep, []).append(record)
-    return [read(folder, runs) for folder, runs in by_folder.items()]
+    return [read_search(folder, runs) for folder, runs in by_folder.items()]
 
 
-def read(folder: Path, runs: Sequence[Record]) -> Search:
+def read_search(folder: Path, runs: Sequence[Record]) -> Search:
     """One search with the trials of these runs. Raises UserError for a sweep file that is no YAML."""
     path = folder / "sweep.yaml"
     try:
@@ -135,13 +135,13 @@ def _last_score(run: Record, metric: str) -> float | None:
 
 def bounds(asked: Mapping[str, Any]) -> str:
     """`1e-5 to 1e-4, log scale`, or `{8, 16, 32}`; and under which condition."""
-    when = [f"{key} is {shown(value)}" for key, value in (asked.get("when") or {}).items()]
+    when = [f"{key} is {value_text(value)}" for key, value in (asked.get("when") or {}).items()]
     condition = f", where {' and '.join(when)}" if when else ""
     if asked.get("choices") is not None:
-        return "{" + ", ".join(map(shown, asked["choices"])) + "}" + condition
+        return "{" + ", ".join(map(value_text, asked["choices"])) + "}" + condition
     scale = ", log scale" if asked.get("log") else ""
-    step = f", in steps of {shown(asked['step'])}" if asked.get("step") else ""
-    return f"{shown(asked.get('low'))} to {shown(asked.get('high'))}{scale}{step}{condition}"
+    step = f", in steps of {value_text(asked['step'])}" if asked.get("step") else ""
+    return f"{value_text(asked.get('low'))} to {value_text(asked.get('high'))}{scale}{step}{condition}"
 
 
 def _name(part: Any) -> str:

@@ -26,8 +26,8 @@ from optuna.trial import FrozenTrial, TrialState
 from research.metrics import SMALLER_IS_BETTER
 from research.report import records
 from research.report.figures import style, sweep_map
-from research.report.groups import shown
-from research.report.searches import read
+from research.report.searches import read_search
+from research.report.settings import value_text
 from research.sweep.study import Search
 from research.sweep.trials_table import ranked
 
@@ -37,7 +37,7 @@ MOST_LINES = 200  # of parallel coordinates: the best ones
 def draw(search: Search) -> list[Path]:
     """Draw every figure the search has data for. Returns the PDFs; a PNG lies beside each."""
     with style.applied():
-        return [style.save(figure, search.folder, name) for name, figure in figures(search)]
+        return [style.save_figure(figure, search.folder, name) for name, figure in figures(search)]
 
 
 def figures(search: Search) -> Iterator[tuple[str, Figure]]:
@@ -46,9 +46,9 @@ def figures(search: Search) -> Iterator[tuple[str, Figure]]:
     if len(complete) < 2:
         return
     yield "best_so_far", best_so_far(search)
-    runs = [records.read_one(folder) for folder in records.run_folders(search.folder / "trials")]
+    runs = [records.read_record(folder) for folder in records.run_folders(search.folder / "trials")]
     if runs:
-        for name, _, figure in sweep_map.of(read(search.folder, runs)):
+        for name, _, figure in sweep_map.of(read_search(search.folder, runs)):
             yield name, figure
     if importances := importance(search):
         yield "importance", importance_bars(importances)
@@ -58,7 +58,7 @@ def figures(search: Search) -> Iterator[tuple[str, Figure]]:
 
 def best_so_far(search: Search) -> Figure:
     """The best score of the trials that had ended, against their device hours, pruned and failed ones included."""
-    figure, axes = style.new(2.1)
+    figure, axes = style.new_figure(2.1)
     ended = sorted(
         (t for t in search.trials() if t.state.is_finished()), key=lambda t: t.datetime_complete or datetime.max
     )
@@ -92,7 +92,7 @@ def importance(search: Search) -> dict[str, float]:
 
 
 def importance_bars(importances: dict[str, float]) -> Figure:
-    figure, axes = style.new(0.6 + 0.22 * len(importances))
+    figure, axes = style.new_figure(0.6 + 0.22 * len(importances))
     style.name_rows(axes, list(importances))
     axes.barh(range(len(importances)), list(importances.values()), color=style.COLOURS[0], height=0.6)
     axes.set(xlabel="importance (PED-ANOVA)", xlim=(0, 1))
@@ -101,7 +101,7 @@ def importance_bars(importances: dict[str, float]) -> Figure:
 
 def parallel_coordinates(search: Search, trials: Sequence[FrozenTrial]) -> Figure:
     """A line for each trial in the colour of its score, the best on top; each axis runs over the searched range."""
-    figure, axes = style.new(2.3)
+    figure, axes = style.new_figure(2.3)
     keys = list(search.sweep.space)
     scores = np.array([t.value for t in trials], dtype=np.float64)
     bright_is_good = style.SEQUENTIAL + ("_r" if search.metric in SMALLER_IS_BETTER else "")
@@ -127,7 +127,7 @@ def _name_ends(axes: Axes, place: int, search: Search, key: str) -> None:
     values = [parameter.low, parameter.high] if parameter.choices is None else parameter.choices
     for value in values:
         at = (place, height(search, key, value))
-        axes.annotate(shown(value), at, textcoords="offset points", xytext=(2, -2), fontsize=6)
+        axes.annotate(value_text(value), at, textcoords="offset points", xytext=(2, -2), fontsize=6)
 
 
 def height(search: Search, key: str, value: Any) -> float:

@@ -13,8 +13,8 @@ import pytest
 from research.cli import main
 from research.report.build import build, check
 from research.tracking import predictions
+from tests.report.render.test_latex import compile_tex, needs_latex
 from tests.report.synthetic import COST, write_json, write_run
-from tests.report.test_latex import compile_tex, needs_latex
 
 MakeRun = Callable[..., Path]
 

@@ -10,8 +10,9 @@ import pytest
 
 from research.cli import main
 from research.common.errors import UserError
-from research.report.records import read
-from research.report.statistics.compare import Comparison, compare, text
+from research.report.compare import compare_runs, comparison_text
+from research.report.records import read_records
+from research.report.statistics.comparison import Comparison
 from research.tracking import predictions
 
 MakeRun = Callable[..., Path]
@@ -22,7 +23,7 @@ def pick(folder: Path, rate: str, data_set: str = "*") -> list[Path]:
 
 
 def compared(first: list[Path], second: list[Path], **options: object) -> list[Comparison]:
-    return compare(read(first), read(second), resamples=500, **options)  # type: ignore[arg-type]
+    return compare_runs(read_records(first), read_records(second), resamples=500, **options)  # type: ignore[arg-type]
 
 
 def test_each_data_set_is_a_comparison_of_equal_seeds(grid: Path) -> None:
@@ -57,7 +58,7 @@ def test_single_runs_of_a_classifier_get_mcnemar(grid: Path) -> None:
         "paired bootstrap over examples", "approximate randomisation over examples", "McNemar's test",
     ]  # fmt: skip
     assert c.interval.over == "examples" and c.seeds_needed is None
-    tables = [read([pick(grid, rate, "reviews")[0]])[0].predictions("test") for rate in ("3e-05", "0.0001")]
+    tables = [read_records([pick(grid, rate, "reviews")[0]])[0].predictions("test") for rate in ("3e-05", "0.0001")]
     right, other = (
         np.array(t.column("gold").to_pylist()) == np.array(t.column("prediction").to_pylist()) for t in tables
     )
@@ -94,7 +95,7 @@ def test_a_run_against_itself_differs_by_nothing(grid: Path) -> None:
     (c,) = compared(runs, runs)
     assert c.difference == 0.0 and 0.0 in c.interval
     assert [test.p_value for test in c.tests[:3]] == [1.0, 1.0, 1.0]
-    said = text([c], "holm")
+    said = comparison_text([c], "holm")
     assert "A - B = +0.00 points" in said and "power: there is no difference to find" in said
     assert "does not dominate" in said
 
@@ -158,7 +159,7 @@ def test_unfinished_sides_are_refused_and_unfinished_runs_counted(make_run: Make
     other = [make_run(f"b{seed}", seed=seed, config={"optim.lr": 1e-4}) for seed in range(2)]
     with pytest.raises(UserError, match=r"None of the runs is finished \(1 failed\)"):
         compared([failed], other)
-    assert "lr 5e-5 (2 runs); 1 more not finished" in text(compared([*done, failed], other), "holm")
+    assert "lr 5e-5 (2 runs); 1 more not finished" in comparison_text(compared([*done, failed], other), "holm")
 
 
 def test_a_metric_that_cannot_be_resampled_or_is_lacking_is_refused(grid: Path) -> None:

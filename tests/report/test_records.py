@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from research.common.errors import UserError
-from research.report.records import read, status_counts
+from research.report.records import read_records, status_counts
 from research.tracking import predictions
 
 MakeRun = Callable[..., Path]
@@ -15,7 +15,7 @@ MakeRun = Callable[..., Path]
 
 def test_a_record_holds_what_the_run_wrote(make_run: MakeRun) -> None:
     path = make_run("a", task="ner", data_set="news", seed=3, config={"optim.lr": 3e-5})
-    (record,) = read([path])
+    (record,) = read_records([path])
     assert (record.task, record.seed, record.data_set, record.monitor) == ("ner", 3, "news", "f1")
     assert record.status == "finished"
     assert record.config["optim"]["lr"] == 3e-5
@@ -31,14 +31,14 @@ def test_runs_are_found_at_any_depth_once_and_nothing_inside_a_run_counts(make_r
     nested = paths[0] / "wandb" / "run" / "files"
     nested.mkdir(parents=True)
     (nested / "config.yaml").write_text("task: not a run\n")
-    records = read([tmp_path, paths[0]])
+    records = read_records([tmp_path, paths[0]])
     assert [record.path for record in records] == [paths[1], paths[0]]
 
 
 def test_every_ending_has_its_state(make_run: MakeRun, tmp_path: Path) -> None:
     for seed, state in enumerate(("finished", "finished", "unfinished", "pruned", "failed")):
         make_run(state + str(seed), seed=seed, status=state)
-    records = read([tmp_path])
+    records = read_records([tmp_path])
     assert status_counts(records) == {"finished": 2, "unfinished": 1, "pruned": 1, "failed": 1}
     failed = next(record for record in records if record.status == "failed")
     assert failed.outcome is not None and failed.outcome["reason"] == "out of memory"
@@ -51,7 +51,7 @@ def test_keys_younger_than_a_run_have_their_defaults(make_run: MakeRun) -> None:
     (path / "config.yaml").write_text(
         "".join(line for line in lines if "seed_init" not in line and "beta1" not in line)
     )
-    (record,) = read([path])
+    (record,) = read_records([path])
     assert record.config["seed_init"] is None
     assert record.config["optim"]["beta1"] == 0.9
 
@@ -60,14 +60,14 @@ def test_predictions_edited_after_the_run_are_refused(make_run: MakeRun) -> None
     path = make_run("a")
     table = predictions.read(path / "predictions" / "test.parquet")
     predictions.write(table.slice(1), path / "predictions" / "test.parquet")
-    (record,) = read([path])
+    (record,) = read_records([path])
     with pytest.raises(UserError, match=r"test.parquet is not the file the run wrote: its sha256 differs"):
         record.predictions("test")
     assert len(record.predictions("validation")) == 60
 
 
 def test_predictions_of_runs_without_hashes_are_read_unchecked(make_run: MakeRun) -> None:
-    (record,) = read([make_run("a", hashed=False)])
+    (record,) = read_records([make_run("a", hashed=False)])
     assert record.files == {}
     assert len(record.predictions("test")) == 60
 
@@ -75,7 +75,7 @@ def test_predictions_of_runs_without_hashes_are_read_unchecked(make_run: MakeRun
 def test_missing_predictions_are_told_with_those_there_are(make_run: MakeRun) -> None:
     path = make_run("a")
     (path / "predictions" / "test.parquet").unlink()
-    (record,) = read([path])
+    (record,) = read_records([path])
     with pytest.raises(UserError, match=r"has no predictions of 'test' \(it has those of validation\)"):
         record.predictions("test")
 
@@ -85,7 +85,7 @@ def test_a_torn_parquet_file_is_told(make_run: MakeRun) -> None:
     file = path / "predictions" / "test.parquet"
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(UserError, match=r"test.parquet is not a whole Parquet file"):
-        read([path])[0].predictions("test")
+        read_records([path])[0].predictions("test")
 
 
 @pytest.mark.parametrize(
@@ -100,16 +100,16 @@ def test_damaged_files_are_named(make_run: MakeRun, name: str, content: str, mes
     path = make_run("a")
     (path / name).write_text(content)
     with pytest.raises(UserError, match=message):
-        read([path])
+        read_records([path])
 
 
 def test_no_runs_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"There is no folder .*nowhere"):
-        read([tmp_path / "nowhere"])
+        read_records([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="holds no run folder"):
-        read([tmp_path])
+        read_records([tmp_path])
     with pytest.raises(UserError, match="No runs were given"):
-        read([])
+        read_records([])
 
 
 @pytest.mark.parametrize(
@@ -121,12 +121,12 @@ def test_no_runs_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_data_sets_go_by_their_hub_name_or_folder(make_run: MakeRun, keys: dict[str, str], name: str) -> None:
-    (record,) = read([make_run("a", config=keys)])
+    (record,) = read_records([make_run("a", config=keys)])
     assert record.data_set == name
 
 
 def test_a_trial_knows_its_sweep(make_run: MakeRun, tmp_path: Path) -> None:
     path = make_run("sweeps/lr/trials/0007/seed1", seed=1)
     (tmp_path / "runs" / "sweeps" / "lr" / "sweep.yaml").write_text("sampler: random\n")
-    assert read([path])[0].sweep == (tmp_path / "runs" / "sweeps" / "lr").absolute()
-    assert read([make_run("alone")])[0].sweep is None
+    assert read_records([path])[0].sweep == (tmp_path / "runs" / "sweeps" / "lr").absolute()
+    assert read_records([make_run("alone")])[0].sweep is None

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from research.report.records import read
-from research.report.searches import bounds, searches
+from research.report.records import read_records
+from research.report.searches import bounds, find_searches
 from tests.report.sweeps import SPACE, write_sweep
 
 TRIALS = [
@@ -21,7 +21,7 @@ TRIALS = [
 
 @pytest.fixture
 def search(tmp_path):
-    return searches(read([write_sweep(tmp_path / "lr", TRIALS, seeds=2)]))[0]
+    return find_searches(read_records([write_sweep(tmp_path / "lr", TRIALS, seeds=2)]))[0]
 
 
 def test_trials_have_parameters_states_and_mean_scores(search):
@@ -47,7 +47,7 @@ def test_the_best_is_a_finished_trial(search):
 @pytest.mark.parametrize("metric", ["loss", "calibration_error"])
 def test_where_smaller_is_better_it_is_minimised(tmp_path, metric):
     folder = write_sweep(tmp_path / "lr", TRIALS[:2], metric=metric, sampler={"name": "tpe"})
-    search = searches(read([folder]))[0]
+    search = find_searches(read_records([folder]))[0]
     assert search.best.score == min(trial.score for trial in search.trials) and not search.maximises
     assert search.sampler == "tpe"
 
@@ -57,19 +57,19 @@ def test_the_table_of_trials_knows_better_than_the_runs(tmp_path):
     folder = write_sweep(tmp_path / "lr", TRIALS[:2])
     states, scores = ["pruned", "interrupted"], [0.25, None]
     pq.write_table(pa.table({"number": [0, 1], "state": states, "score": scores}), folder / "trials.parquet")
-    trials = searches(read([folder]))[0].trials
+    trials = find_searches(read_records([folder]))[0].trials
     assert [trial.state for trial in trials] == ["pruned", "unfinished"]
     assert trials[0].score == 0.25 and 0 < trials[1].score < 1
 
 
 def test_a_parameter_that_was_not_searched_in_a_trial_has_no_value(tmp_path):
     space = {"optim.lr": SPACE["optim.lr"], "optim.warmup_ratio": {"low": 0, "high": 1, "when": {"optim.lr": [3e-5]}}}
-    trials = searches(read([write_sweep(tmp_path / "lr", TRIALS[:2], space=space)]))[0].trials
+    trials = find_searches(read_records([write_sweep(tmp_path / "lr", TRIALS[:2], space=space)]))[0].trials
     assert [trial.parameters["optim.warmup_ratio"] for trial in trials] == [None, 0.1]
 
 
 def test_runs_outside_sweeps_are_no_trials(make_run):
-    assert searches(read([make_run()])) == []
+    assert find_searches(read_records([make_run()])) == []
 
 
 @pytest.mark.parametrize(

@@ -6,19 +6,19 @@ it; what no record holds is a question to the author.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from research.common.files import written_whole
 from research.report.checklist import sentences
-from research.report.groups import Grid, shown
+from research.report.groups import Grid
 from research.report.records import Record
-from research.report.searches import Search, bounds, searches
-from research.report.tables import cells as content
-from research.report.tables import study
-from research.report.tables.cells import cell, table
+from research.report.searches import Search, bounds, find_searches
+from research.report.settings import value_text
+from research.report.tables import provenance
+from research.report.tables.cells import Table, cell, escaped, make_table, table_markdown
 
 ARR = "ACL Rolling Review: Responsible NLP Research"
 OLDER = "EMNLP 2020 / NAACL 2021: reproducibility"
@@ -31,17 +31,30 @@ class Item:
     number: str
     asks: str  # in our words
     sentence: str  # to paste; empty where the records tell nothing
-    tables: Sequence[content.Table] = ()
+    tables: Sequence[Table] = ()
     questions: Sequence[str] = ()  # to the author
 
 
-def answer(records: Sequence[Record], grid: Grid, folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Checklist:
+    """The answered lists, by name."""
+
+    lists: Mapping[str, Sequence[Item]] = field(default_factory=dict)
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables behind all items, each once."""
+        items = (item for items in self.lists.values() for item in items)
+        return list({each.title: each for item in items for each in item.tables}.values())
+
+
+def write_checklist(records: Sequence[Record], grid: Grid, folder: Path) -> Checklist:
     """The items of both lists, for the page; `checklist.md` in `folder` has them too."""
-    found = searches(records)
-    lists = {ARR: arr(records, grid, found), OLDER: older(records, grid, found)}
+    found = find_searches(records)
+    answered = Checklist({ARR: arr(records, grid, found), OLDER: older(records, grid, found)})
     with written_whole(folder / "checklist.md") as temporary:
-        temporary.write_text(text(lists), encoding="utf-8")
-    return {"lists": lists}
+        temporary.write_text(checklist_markdown(answered), encoding="utf-8")
+    return answered
 
 
 def arr(records: Sequence[Record], grid: Grid, found: Sequence[Search]) -> list[Item]:
@@ -52,11 +65,11 @@ def arr(records: Sequence[Record], grid: Grid, found: Sequence[Search]) -> list[
     spaces = [each for one in found for each in (space_table(one), trials_table(one))]
     return [
         Item("B6", "Statistics of the data: number of examples, train / validation / test splits.",
-             sentences.data(records), [study.splits(records)], about_data(records)),
+             sentences.data(records), [provenance.splits(records)], about_data(records)),
         Item("C1", "Number of parameters, total computational budget, computing infrastructure.",
-             cost, [study.costs(records), study.models(records)], about_cost(records)),
+             cost, [provenance.costs(records), provenance.models(records)], about_cost(records)),
         Item("C2", "Experimental setup, hyperparameter search and best-found values.",
-             setup, [study.hyperparameters(records), *spaces], about_search(found)),
+             setup, [provenance.hyperparameters(records), *spaces], about_search(found)),
         Item("C3", "Descriptive statistics of the results: mean, maximum or a single run?",
              sentences.spread(grid), [spread_table(grid)]),
         Item("C4", "Packages for preprocessing and evaluation, with versions and settings.",
@@ -67,7 +80,8 @@ def arr(records: Sequence[Record], grid: Grid, found: Sequence[Search]) -> list[
 def older(records: Sequence[Record], grid: Grid, found: Sequence[Search]) -> list[Item]:
     """The list by Dodge et al. (2019): results (R), experiments with many runs (H), data (D)."""
     search = " ".join(map(sentences.search, found))
-    spaces, cost = [space_table(one) for one in found], study.costs(records)
+    spaces = [space_table(one) for one in found]
+    cost, models = provenance.costs(records), provenance.models(records)
     code = f"{sentences.code(records)} {sentences.packages(records)}".strip()
     unasked = about_search(found)
     return [
@@ -75,20 +89,20 @@ def older(records: Sequence[Record], grid: Grid, found: Sequence[Search]) -> lis
              questions=["What is the task, and what is new about the method? Records know only how it was run."]),
         Item("R2", "Source code and its dependencies.", code, [package_table(records)], about_code(records)),
         Item("R3", "Computing infrastructure.", sentences.cost(records), [cost]),
-        Item("R4", "Average runtime of each model, or energy.", sentences.runtime(records), [study.models(records)]),
-        Item("R5", "Number of parameters of each model.", sentences.parameters(records), [study.models(records)]),
+        Item("R4", "Average runtime of each model, or energy.", sentences.runtime(records), [models]),
+        Item("R5", "Number of parameters of each model.", sentences.parameters(records), [models]),
         Item("R6", "Validation performance for each test result.",
              "Validation scores stand beside the test scores.", [spread_table(grid)]),
         Item("R7", "Definition of the evaluation measures.", sentences.scorers(records)),
         Item("H1", "Exact number of training and evaluation runs.", sentences.runs(records), [cost]),
         Item("H2", "Bounds of each hyperparameter.", search, spaces, unasked),
         Item("H3", "Configurations of the best models.", search or sentences.setup(records),
-             [study.hyperparameters(records), *spaces]),
+             [provenance.hyperparameters(records), *spaces]),
         Item("H4", "How values were chosen, and by which criterion.", search, questions=unasked),
         Item("H5", "Summary statistics of the results.", sentences.spread(grid), [spread_table(grid)]),
         Item("D1", "Number of examples and label distribution.", sentences.data(records),
-             [study.splits(records)], about_data(records)),
-        Item("D2", "Details of the splits.", sentences.data(records), [study.splits(records)],
+             [provenance.splits(records)], about_data(records)),
+        Item("D2", "Details of the splits.", sentences.data(records), [provenance.splits(records)],
              ["Who made the splits, and how?"]),
         Item("D3", "Excluded data and preprocessing.", sentences.preprocessing(records),
              questions=["Was any data left out, and what was done to it before it was given to training?"]),
@@ -114,9 +128,9 @@ def about_data(records: Sequence[Record]) -> list[str]:
 
 def about_cost(records: Sequence[Record]) -> list[str]:
     questions = ["Which runs, preliminary ones for example, are not among those of this report? They count too."]
-    if unknown := study.lacking(records, "device_hours"):
+    if unknown := provenance.lacking(records, "device_hours"):
         questions.append(f"{sentences.counted(unknown, 'run')} recorded no hours (killed, or running): how many?")
-    if unknown := study.lacking(records, "energy_joules"):
+    if unknown := provenance.lacking(records, "energy_joules"):
         questions.append(f"Energy was not measured for {unknown} of {len(records)} runs: will it be estimated?")
     return questions
 
@@ -127,7 +141,7 @@ def about_search(found: Sequence[Search]) -> list[str]:
 
 def about_packages(records: Sequence[Record]) -> list[str]:
     questions = ["What was used to prepare the data before it was given to training, with which settings?"]
-    mixed = [name for name, counts in study.versions(records).items() if len(counts) > 1]
+    mixed = [name for name, counts in provenance.versions(records).items() if len(counts) > 1]
     if mixed:
         questions.append(f"Runs differ in the version of {sentences.listed(mixed)}: can the comparison bear it?")
     return questions
@@ -135,7 +149,7 @@ def about_packages(records: Sequence[Record]) -> list[str]:
 
 def about_code(records: Sequence[Record]) -> list[str]:
     questions = ["Where will the code be published? An anonymous submission must not link to it."]
-    commits = study.commits(records)
+    commits = provenance.commits(records)
     if any(name.endswith("+") for name in commits):
         questions.append("Commits marked + had uncommitted changes, kept in provenance.json: will they be committed?")
     if len(commits) > 1:
@@ -146,27 +160,27 @@ def about_code(records: Sequence[Record]) -> list[str]:
 # --- tables -------------------------------------------------------------------------------------------
 
 
-def space_table(search: Search) -> content.Table:
+def space_table(search: Search) -> Table:
     best = search.best.parameters if search.best is not None else {}
     rows = [[key, bounds(asked), _shown(best.get(key))] for key, asked in search.space.items()]
-    return table(f"Space of the search {search.name}", ("parameter", "bounds", "best value"), rows)
+    return make_table(f"Space of the search {search.name}", ("parameter", "bounds", "best value"), rows)
 
 
-def trials_table(search: Search) -> content.Table:
+def trials_table(search: Search) -> Table:
     rows = []
     for trial in search.trials:
         score = "" if trial.score is None else cell(trial.score, [run.path for run in trial.runs])
         rows.append([trial.number, trial.state, *map(_shown, trial.parameters.values()), score])
     columns = ("trial", "state", *search.space, f"validation {search.metric}")
-    return table(f"Trials of the search {search.name}", columns, rows)
+    return make_table(f"Trials of the search {search.name}", columns, rows)
 
 
 def _shown(value: Any) -> str:
     """A parameter of a trial; nothing where it was not searched."""
-    return "" if value is None else shown(value)
+    return "" if value is None else value_text(value)
 
 
-def spread_table(grid: Grid) -> content.Table:
+def spread_table(grid: Grid) -> Table:
     """Mean, deviation, lowest and highest of each group, on validation and test data."""
     rows = []
     for group in grid.groups:
@@ -180,30 +194,30 @@ def spread_table(grid: Grid) -> content.Table:
             place = [group.data_set, group.system, split, group.metric, len(scores)]
             rows.append([*place, mean, deviation, lowest, highest, seeds])
     columns = ("data set", "system", "split", "score", "runs", "mean", "deviation", "lowest", "highest", "seeds")
-    return table("Spread of the scores", columns, rows)
+    return make_table("Spread of the scores", columns, rows)
 
 
-def package_table(records: Sequence[Record]) -> content.Table:
+def package_table(records: Sequence[Record]) -> Table:
     rows = []
-    for name, counts in study.versions(records).items():
+    for name, counts in provenance.versions(records).items():
         texts = [f"{version} ({sentences.counted(n, 'run')})" for version, n in counts.items()]
         rows.append([name, ", ".join(texts if len(counts) > 1 else counts)])
-    return table("Packages", ("package", "version"), rows)
+    return make_table("Packages", ("package", "version"), rows)
 
 
-def text(lists: dict[str, list[Item]]) -> str:
+def checklist_markdown(checklist: Checklist) -> str:
     """Markdown of the lists; a table that several items stand on is printed once."""
     lines, printed = ["# Reproducibility checklist\n"], set()
-    for name, items in lists.items():
+    for name, items in checklist.lists.items():
         lines.append(f"\n## {name}\n")
         for item in items:
             lines.append(f"\n### {item.number} {item.asks}\n")
-            lines += [f"\n{content.escaped(item.sentence)}\n"] if item.sentence else []
+            lines += [f"\n{escaped(item.sentence)}\n"] if item.sentence else []
             lines += [f"\n- [ ] To the author: {question}\n" for question in item.questions]
             for each in item.tables:
                 if each.title in printed:
                     lines.append(f"\nTable “{each.title}” above.\n")
                 else:
                     printed.add(each.title)
-                    lines.append(f"\n**{each.title}.** {each.caption}\n\n{content.markdown(each)}")
+                    lines.append(f"\n**{each.title}.** {each.caption}\n\n{table_markdown(each)}")
     return "".join(lines)

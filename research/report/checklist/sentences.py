@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from research.report.groups import Grid, shown
+from research.report.groups import Grid
 from research.report.records import Record, status_counts
 from research.report.searches import Search, bounds
-from research.report.tables import study
+from research.report.settings import value_text
+from research.report.tables import provenance
 
 PACKAGES = {
     "torch": "PyTorch", "transformers": "Transformers", "tokenizers": "Tokenizers", "datasets": "Datasets",
@@ -37,7 +38,7 @@ def data(records: Sequence[Record]) -> str:
 
 
 def parameters(records: Sequence[Record]) -> str:
-    counts = {name: dict.fromkeys(map(amount, sorted(c))) for name, c in study.parameters(records).items()}
+    counts = {name: dict.fromkeys(map(amount, sorted(c))) for name, c in provenance.parameters(records).items()}
     models = [f"{name} has {either(list(amounts))}" for name, amounts in counts.items()]
     return f"{listed(models)} parameters." if models else ""
 
@@ -46,11 +47,12 @@ def cost(records: Sequence[Record]) -> str:
     """Hours and machines of all runs, and their energy where it was measured."""
     others = [f"{count} {state}" for state, count in status_counts(records).items() if state != "finished"]
     among = f" ({listed(others)} among them)" if others else ""
-    machines = study.devices(records)
-    measured = len(records) - study.lacking(records, "energy_joules")
-    energy = study.total(records, "energy_joules") / study.JOULES_PER_KWH
+    machines = provenance.devices(records)
+    measured = len(records) - provenance.lacking(records, "energy_joules")
+    energy = provenance.total(records, "energy_joules") / provenance.JOULES_PER_KWH
+    spent = f"{hours(provenance.total(records, 'device_hours'))} {provenance.hour_kind(records)}"
     return (
-        f"All {len(records)} runs{among} took {hours(study.total(records, 'device_hours'))} {study.hour_kind(records)}"
+        f"All {len(records)} runs{among} took {spent}"
         + (f" on {listed(list(machines))}." if machines else ".")
         + (f" The devices of {counted(measured, 'run')} used {energy:.2f} kWh." if measured else "")
     )
@@ -58,13 +60,13 @@ def cost(records: Sequence[Record]) -> str:
 
 def runtime(records: Sequence[Record]) -> str:
     finished = [record for record in records if record.status == "finished"]
-    minutes = study.total(finished, "wall_seconds") / 60
+    minutes = provenance.total(finished, "wall_seconds") / 60
     return f"A finished run took {minutes / len(finished):.1f} minutes on average." if finished else ""
 
 
 def setup(records: Sequence[Record]) -> str:
     """How models were trained, as far as all runs did the same."""
-    optim = {key: {shown(record.config["optim"][key]) for record in records} for key in ("schedule", "batch_size")}
+    optim = {key: {value_text(record.config["optim"][key]) for record in records} for key in ("schedule", "batch_size")}
     schedule = f" and a {next(iter(optim['schedule']))} schedule" if len(optim["schedule"]) == 1 else ""
     batch = f", {next(iter(optim['batch_size']))} examples a step" if len(optim["batch_size"]) == 1 else ""
     return (
@@ -76,7 +78,7 @@ def setup(records: Sequence[Record]) -> str:
 def search(one: Search) -> str:
     """What was searched, how, by what, and what was found."""
     space = listed([f"{key} ({bounds(asked)})" for key, asked in one.space.items()])
-    states = [f"{count} {state}" for state in study.STATES if (count := sum(t.state == state for t in one.trials))]
+    states = [f"{count} {state}" for state in provenance.STATES if (count := sum(t.state == state for t in one.trials))]
     seeds = max(len(trial.runs) for trial in one.trials)
     pruner = "" if one.pruner == "none" else f" with {one.pruner} pruning"
     sentence = (
@@ -104,7 +106,7 @@ def spread(grid: Grid) -> str:
 
 
 def packages(records: Sequence[Record]) -> str:
-    found = study.versions(records)
+    found = provenance.versions(records)
     named = [f"{title} {' and '.join(found[name])}" for name, title in PACKAGES.items() if name in found]
     return f"We use {listed(named)}." if named else ""
 
@@ -115,7 +117,7 @@ def scorers(records: Sequence[Record]) -> str:
 
 
 def code(records: Sequence[Record]) -> str:
-    commits, remotes = list(study.commits(records)), study.remotes(records)
+    commits, remotes = list(provenance.commits(records)), provenance.remotes(records)
     of = f" of {listed(remotes)}" if remotes else ""
     return f"The code is {listed([f'commit {name}' for name in commits])}{of}." if commits else ""
 
@@ -138,13 +140,13 @@ def preprocessing(records: Sequence[Record]) -> str:
 
 def origins(records: Sequence[Record]) -> str:
     told = (each for record in records for each in (record.provenance.get("data") or {}).values())
-    names = list(dict.fromkeys(study.origin(each["origin"]) for each in told))
+    names = list(dict.fromkeys(provenance.origin(each["origin"]) for each in told))
     return f"The data was read from {listed(names)}." if names else ""
 
 
 def rounded(value: Any) -> str:
     """A setting to three digits; the tables have them all."""
-    return shown(float(f"{value:.3g}") if isinstance(value, float) else value)
+    return value_text(float(f"{value:.3g}") if isinstance(value, float) else value)
 
 
 def hours(number: float) -> str:

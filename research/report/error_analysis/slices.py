@@ -51,7 +51,7 @@ class Slice:
     high: float
 
 
-def analyse(tables: Sequence[pa.Table], train: pa.Table | None = None) -> list[Slice]:
+def score_slices(tables: Sequence[pa.Table], train: pa.Table | None = None) -> list[Slice]:
     """The slices of one system from the tables of its runs on the same examples.
 
     `train`: predictions on the training split, which tell what entities were seen in training.

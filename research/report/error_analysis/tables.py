@@ -6,8 +6,8 @@ Legend: N examples, R runs.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,10 @@ from research.report.error_analysis import slices
 from research.report.error_analysis.agreement import agreement
 from research.report.error_analysis.cartography import of_run
 from research.report.examples import Examples, Floats, is_known, read
-from research.report.groups import Grid, Group
+from research.report.groups import Grid, Group, best_group, leading_groups, left_out_note, runs_with_predictions
 from research.report.records import Record
-from research.report.selection import best, leading, predicted, said_of
 from research.report.statistics.counts import in_order
-from research.report.tables import cells as content
-from research.report.tables.cells import cell, table
+from research.report.tables.cells import Cell, Table, cell, file_name, make_table, write_table_csv
 
 MOST_SYSTEMS = 6  # of a data set
 MOST_EXAMPLES = 15
@@ -48,22 +46,34 @@ class System:
         return tuple(run.path for run in self.runs)
 
 
-def analyse(grid: Grid, folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ErrorAnalysis:
+    """Tables by section, and what could not be analysed."""
+
+    sections: Mapping[str, Sequence[Table]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    @property
+    def tables(self) -> list[Table]:
+        return [table for section in self.sections.values() for table in section]
+
+
+def analyse_errors(grid: Grid, folder: Path) -> ErrorAnalysis:
     """Tables for the page, by section; each is written to `folder` as CSV too.
 
     Raises UserError where a predictions file is not the one its run wrote.
     """
-    sections: dict[str, list[content.Table]] = {}
+    sections: dict[str, list[Table]] = {}
     notes: list[str] = []
     for data_set in grid.data_sets:
-        groups = leading(grid, data_set, MOST_SYSTEMS)
-        systems = [system for group in groups if (system := load(group))]
+        groups = leading_groups(grid, data_set, MOST_SYSTEMS)
+        systems = [system for group in groups if (system := load_system(group))]
         if not systems:
             notes.append(f"{data_set}: the runs have no predictions to analyse.")
             continue
-        if left_out := said_of(len(groups), grid, data_set):
+        if left_out := left_out_note(len(groups), grid, data_set):
             notes.append(f"Errors of {data_set}:{left_out}")
-        chosen = best(grid, data_set)
+        chosen = best_group(grid, data_set)
         first = next((system for system in systems if system.group is chosen), systems[0])
         sections.setdefault("Slices", []).append(slice_table(data_set, systems))
         if first.group.task == "ner":
@@ -77,13 +87,13 @@ def analyse(grid: Grid, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     for tables in sections.values():
         for each in tables:
-            content.write_csv(each, folder / f"{content.file_name(each.title)}.csv")
-    return {"sections": sections, "notes": notes}
+            write_table_csv(each, folder / f"{file_name(each.title)}.csv")
+    return ErrorAnalysis(sections, notes)
 
 
-def load(group: Group) -> System | None:
+def load_system(group: Group) -> System | None:
     """A group with its predictions; None where it has none of a known form."""
-    runs = predicted(group)
+    runs = runs_with_predictions(group)
     tables = [run.predictions(group.split) for run in runs]
     if not runs or not is_known(tables[0]):
         return None
@@ -92,13 +102,13 @@ def load(group: Group) -> System | None:
     return System(group, runs, tables, [read(each) for each in tables])
 
 
-def slice_table(data_set: str, systems: Sequence[System]) -> content.Table:
+def slice_table(data_set: str, systems: Sequence[System]) -> Table:
     """The scores of every slice and system."""
     rows: list[list[Any]] = []
     order: dict[tuple[str, str], int] = {}
     for system in systems:
         train = system.runs[0].predictions("train") if "train" in system.runs[0].splits else None
-        for each in slices.analyse(system.tables, train):
+        for each in slices.score_slices(system.tables, train):
             score = cell(each.score, system.paths)
             order.setdefault((each.by, each.value), len(order))
             rows.append([each.by, each.value, system.name, each.size, each.metric, score, each.low, each.high])
@@ -108,10 +118,10 @@ def slice_table(data_set: str, systems: Sequence[System]) -> content.Table:
         "Mean over runs with its 95 % interval over the examples of the slice (Wilson for accuracy, percentile "
         f"bootstrap else). Slices of fewer than {slices.LEAST_EXAMPLES} are left out."
     )
-    return table(f"Slices of {data_set}", columns, rows, caption)
+    return make_table(f"Slices of {data_set}", columns, rows, caption)
 
 
-def entity_table(data_set: str, systems: Sequence[System]) -> content.Table:
+def entity_table(data_set: str, systems: Sequence[System]) -> Table:
     """How many entities of each type went wrong in which way, per run."""
     rows = []
     for system in systems:
@@ -125,7 +135,7 @@ def entity_table(data_set: str, systems: Sequence[System]) -> content.Table:
         "Entities per run. Boundary: shared words, right type; type: same words, other type; both: shared words, "
         "other type; missed: gold without a partner; spurious: predicted without one (counted under its own type)."
     )
-    return table(f"Entity errors on {data_set}", ("system", "type", *entity_errors.KINDS), rows, caption)
+    return make_table(f"Entity errors on {data_set}", ("system", "type", *entity_errors.KINDS), rows, caption)
 
 
 def _entity_pairs(each: pa.Table) -> list[list[entity_errors.Pair]]:
@@ -133,16 +143,16 @@ def _entity_pairs(each: pa.Table) -> list[list[entity_errors.Pair]]:
     return entity_errors.all_pairs(gold, prediction)
 
 
-def worst(data_set: str, system: System) -> content.Table:
+def worst(data_set: str, system: System) -> Table:
     """The examples with the lowest score, mean over runs; where equal, those the runs were surest of."""
     score, sure = (np.mean([getattr(run, name) for run in system.examples], axis=0) for name in ("score", "confidence"))
     order = [int(i) for i in np.lexsort((-sure, score)) if score[i] < 1][:MOST_EXAMPLES]
     rows = [_example_row(system, i, cell(float(score[i]), system.paths, decimals=2)) for i in order]
     caption = f"{system.name}: lowest score, mean over {_runs(len(system.runs))}."
-    return table(f"Worst examples of {data_set}", ("id", "score", "text", "gold", "prediction"), rows, caption)
+    return make_table(f"Worst examples of {data_set}", ("id", "score", "text", "gold", "prediction"), rows, caption)
 
 
-def confidently_wrong(data_set: str, system: System) -> content.Table:
+def confidently_wrong(data_set: str, system: System) -> Table:
     """The examples that most runs get wrong, by how sure those runs are of it."""
     wrong = np.stack([~run.right for run in system.examples])  # (R, N)
     sure = _mean_where(np.stack([run.confidence for run in system.examples]), wrong)
@@ -151,7 +161,7 @@ def confidently_wrong(data_set: str, system: System) -> content.Table:
     rows = [_example_row(system, i, cell(float(sure[i]), system.paths, decimals=3)) for i in order]
     caption = f"{system.name}: wrong in most of {_runs(len(system.runs))}, by the mean confidence of those that are."
     columns = ("id", "confidence", "text", "gold", "prediction")
-    return table(f"Most confidently wrong on {data_set}", columns, rows, caption)
+    return make_table(f"Most confidently wrong on {data_set}", columns, rows, caption)
 
 
 def _mean_where(values: Floats, chosen: np.ndarray) -> Floats:
@@ -162,7 +172,7 @@ def _mean_where(values: Floats, chosen: np.ndarray) -> Floats:
     return np.where(count > 0, means, -np.inf)
 
 
-def _example_row(system: System, i: int, number: content.Cell) -> list[Any]:
+def _example_row(system: System, i: int, number: Cell) -> list[Any]:
     first = system.examples[0]
     return [first.ids[i], number, first.text[i], first.gold[i], usual([run.prediction[i] for run in system.examples])]
 
@@ -177,7 +187,7 @@ def _runs(count: int) -> str:
     return "1 run" if count == 1 else f"{count} runs"
 
 
-def cartography(data_set: str, system: System) -> Iterator[content.Table]:
+def cartography(data_set: str, system: System) -> Iterator[Table]:
     """The clearest cases of each region of the data map of the first run that kept its evaluations."""
     run, found = next(((run, found) for run in system.runs if (found := of_run(run))), (None, None))
     if run is None or found is None:
@@ -194,10 +204,10 @@ def cartography(data_set: str, system: System) -> Iterator[content.Table]:
         f"{found.variability.mean():.3f}."
     )
     columns = ("region", "id", "confidence", "variability", "correctness", "text", "gold")
-    yield table(f"Data map of {data_set}", columns, rows, caption)
+    yield make_table(f"Data map of {data_set}", columns, rows, caption)
 
 
-def agreements(data_set: str, first: System, systems: Sequence[System]) -> Iterator[content.Table]:
+def agreements(data_set: str, first: System, systems: Sequence[System]) -> Iterator[Table]:
     """The best system against each other one, and the examples on which it differs most from the next best."""
     others = [system for system in systems if system is not first]
     if not others:
@@ -213,12 +223,12 @@ def agreements(data_set: str, first: System, systems: Sequence[System]) -> Itera
         "Shares of the examples, for a run of each system drawn at random; kappa is Cohen's, of the predicted labels."
     )
     columns = ("first", "second", "both right", "only first", "only second", "both wrong", "same prediction", "kappa")
-    yield table(f"Agreement on {data_set}", columns, rows, caption)
+    yield make_table(f"Agreement on {data_set}", columns, rows, caption)
     rival = max(others, key=lambda system: float(np.mean([run.score.mean() for run in system.examples])))
     yield differing(data_set, first, rival, found[rival.name].advantage)
 
 
-def differing(data_set: str, first: System, second: System, advantage: Floats) -> content.Table:
+def differing(data_set: str, first: System, second: System, advantage: Floats) -> Table:
     """Examples that one system gets right more often than the other, the clearest on both sides."""
     order = np.argsort(advantage, kind="stable")
     chosen = [i for i in (*order[: MOST_EXAMPLES // 2], *order[::-1][: MOST_EXAMPLES // 2]) if advantage[i] != 0]
@@ -232,7 +242,7 @@ def differing(data_set: str, first: System, second: System, advantage: Floats) -
         rows.append([example.ids[i], shown, example.text[i], example.gold[i], ours, theirs])
     caption = f"Advantage: share of runs right, {second.name} less {first.name}."
     columns = ("id", "advantage", "text", "gold", first.name, second.name)
-    return table(f"Where the two best differ on {data_set}", columns, rows, caption)
+    return make_table(f"Where the two best differ on {data_set}", columns, rows, caption)
 
 
 def _aligned(system: System, reference: System) -> list[Examples]:

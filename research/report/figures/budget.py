@@ -13,18 +13,19 @@ import numpy as np
 from research.report.figures import style
 from research.report.groups import Grid
 from research.report.records import Record
-from research.report.searches import Search, searches
+from research.report.searches import Search, find_searches
 from research.report.statistics.expected import RANDOM_SAMPLERS, ExpectedCurve, expected_validation
 from research.report.tables.cells import file_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PLACE = 60  # on the page
 LEAST_TRIALS = 3
 
 
 def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
-    for search in searches(records):
+    for search in find_searches(records):
         scores = scores_of(search)
         if search.sampler in RANDOM_SAMPLERS and search.maximises and len(scores) >= LEAST_TRIALS:
             drawn = expected_validation(scores, search.sampler)
@@ -37,7 +38,11 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
                 + (f" {pruned} pruned trials count with their last score." if pruned else "")
                 + (f" {lacking} trials without a score are left out." if lacking else "")
             )
-            yield f"budget-{file_name(search.name)}", caption, draw(drawn, style.metric_name(search.metric))
+            yield (
+                f"budget-{file_name(search.name)}",
+                caption,
+                draw_expected_best(drawn, style.metric_name(search.metric)),
+            )
 
 
 def scores_of(search: Search) -> np.ndarray:
@@ -45,8 +50,8 @@ def scores_of(search: Search) -> np.ndarray:
     return np.array([trial.score for trial in search.trials if trial.score is not None], dtype=float)
 
 
-def draw(curve: ExpectedCurve, metric: str) -> Figure:
-    figure, axes = style.new(2.1)
+def draw_expected_best(curve: ExpectedCurve, metric: str) -> Figure:
+    figure, axes = style.new_figure(2.1)
     axes.plot(curve.budget, curve.mean, color=style.COLOURS[0])
     axes.fill_between(curve.budget, curve.low, curve.high, color=style.COLOURS[0], alpha=0.18, linewidth=0)
     axes.set_xlabel("trials")

@@ -14,14 +14,14 @@ import pyarrow as pa
 
 from research.report.examples import is_known, read
 from research.report.figures import style
-from research.report.groups import Grid
+from research.report.groups import MOST_RUNS, Grid, leading_groups, left_out_note, runs_with_predictions
 from research.report.records import Record
-from research.report.selection import MOST_RUNS, leading, predicted, said_of
 from research.report.tables.cells import file_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PLACE = 70  # on the page
 BINS = 15  # as in the score `calibration_error`
 MOST_SYSTEMS = 4
 
@@ -42,8 +42,10 @@ class Reliability:
 
 def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
     for data_set in grid.data_sets:
-        groups = leading(grid, data_set, MOST_SYSTEMS)
-        tables = {group.system: [run.predictions(group.split) for run in predicted(group)] for group in groups}
+        groups = leading_groups(grid, data_set, MOST_SYSTEMS)
+        tables = {
+            group.system: [run.predictions(group.split) for run in runs_with_predictions(group)] for group in groups
+        }
         claims = {name: [claims_of(each) for each in runs if is_known(each)] for name, runs in tables.items()}
         claims = {name: runs for name, runs in claims.items() if any(np.isfinite(sure).any() for sure, _ in runs)}
         if claims:
@@ -52,7 +54,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
                 f"Reliability on {data_set} ({groups[0].split}): share of right {unit} against mean confidence in "
                 f"{BINS} bins of equal width, up to {MOST_RUNS} runs of a system pooled; the grey line is perfect. "
                 "Below, how the confidences spread. In brackets the expected calibration error, mean over runs."
-                + said_of(len(groups), grid, data_set)
+                + left_out_note(len(groups), grid, data_set)
             )
             yield f"calibration-{file_name(data_set)}", caption, draw(claims)
 
@@ -83,7 +85,7 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> Reliability:
 
 
 def draw(claims: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]) -> Figure:
-    figure, (above, below) = style.new(2.9, rows=2, sharex=True, height_ratios=[3, 1])
+    figure, (above, below) = style.new_figure(2.9, rows=2, sharex=True, height_ratios=[3, 1])
     above.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.8)
     lowest = 1.0
     for i, (name, runs) in enumerate(claims.items()):

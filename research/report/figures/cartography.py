@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 
 from research.report.error_analysis.cartography import Map, of_run
 from research.report.figures import style
-from research.report.groups import Grid
+from research.report.groups import Grid, best_group
 from research.report.records import Record
-from research.report.selection import best
 from research.report.tables.cells import file_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PLACE = 90  # on the page
+
 
 def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
     for data_set in grid.data_sets:
-        group = best(grid, data_set)
+        group = best_group(grid, data_set)
         drawn = next((found for run in group.runs if (found := of_run(run))), None) if group else None
         if group is None or drawn is None:
             continue
@@ -28,11 +29,11 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
             f"probability of the {answer} over the evaluations of one run of {group.system}; the "
             "colour is the share of evaluations that got the example right."
         )
-        yield f"cartography-{file_name(data_set)}", caption, draw(drawn)
+        yield f"cartography-{file_name(data_set)}", caption, draw_data_map(drawn)
 
 
-def draw(drawn: Map) -> Figure:
-    figure, axes = style.new(2.5)
+def draw_data_map(drawn: Map) -> Figure:
+    figure, axes = style.new_figure(2.5)
     places = {"x": drawn.variability, "y": drawn.confidence, "c": drawn.correctness}
     dots = axes.scatter(
         **places, cmap=style.SEQUENTIAL, vmin=0, vmax=1, s=5, alpha=0.7, linewidths=0, rasterized=len(drawn.ids) > 2000

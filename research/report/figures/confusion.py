@@ -15,15 +15,15 @@ import pyarrow as pa
 from research.report.error_analysis.entities import all_pairs
 from research.report.error_analysis.entities import confusion as entity_confusion
 from research.report.figures import style
-from research.report.groups import Grid
+from research.report.groups import Grid, best_group, runs_with_predictions
 from research.report.records import Record
-from research.report.selection import best, predicted
 from research.report.tables.cells import file_name
 from research.tracking import predictions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PLACE = 80  # on the page
 MOST_CLASSES = 14
 OTHERS, NONE = "(others)", "none"
 Counts = Counter[tuple[str, str]]
@@ -31,8 +31,8 @@ Counts = Counter[tuple[str, str]]
 
 def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
     for data_set in grid.data_sets:
-        group = best(grid, data_set)
-        runs = predicted(group) if group is not None else []
+        group = best_group(grid, data_set)
+        runs = runs_with_predictions(group) if group is not None else []
         if group is None or not runs:
             continue
         counted = [confusion(run.predictions(group.split)) for run in runs]
@@ -86,7 +86,7 @@ def draw(labels: Sequence[str], matrix: np.ndarray) -> Figure:
     C = len(labels)
     sums = matrix.sum(1, keepdims=True)
     shares = np.divide(100.0 * matrix, sums, out=np.zeros(matrix.shape), where=sums > 0)
-    figure, axes = style.new(min(3.4, 1.5 + 0.26 * C))
+    figure, axes = style.new_figure(min(3.4, 1.5 + 0.26 * C))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     size = 7 if C <= 8 else 5.5
     for row in range(C):

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from research.report.figures import style
-from research.report.groups import Grid, Group
+from research.report.groups import Grid, Group, leading_groups, left_out_note
 from research.report.records import Record
-from research.report.selection import leading, said_of
 from research.report.tables.cells import file_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+PLACE = 20  # on the page
 
 
 @dataclass(frozen=True)
@@ -50,20 +51,20 @@ def curve(histories: Sequence[Sequence[Mapping[str, Any]]], key: str) -> Curve:
 
 def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
     for data_set in grid.data_sets:
-        groups = leading(grid, data_set, style.MOST_LINES)
+        groups = leading_groups(grid, data_set, style.MOST_LINES)
         histories = {id(group): [run.metrics() for run in group.runs] for group in groups}
         if not any(len(curve(histories[id(g)], f"validation/{g.metric}").steps) > 1 for g in groups):
             continue
         caption = (
             f"Learning curves on {data_set}: validation score and training loss, mean over seeds; bands are one "
             f"standard deviation to each side. Each curve ends where the first of its runs ended."
-            + said_of(len(groups), grid, data_set)
+            + left_out_note(len(groups), grid, data_set)
         )
-        yield f"learning-{file_name(data_set)}", caption, draw(groups, histories)
+        yield f"learning-{file_name(data_set)}", caption, draw_curves(groups, histories)
 
 
-def draw(groups: Sequence[Group], histories: Mapping[int, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure:
-    figure, (above, below) = style.new(2.8, rows=2, sharex=True, height_ratios=[3, 2])
+def draw_curves(groups: Sequence[Group], histories: Mapping[int, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure:
+    figure, (above, below) = style.new_figure(2.8, rows=2, sharex=True, height_ratios=[3, 2])
     for i, group in enumerate(groups):
         runs = histories[id(group)]
         add(above, curve(runs, f"validation/{group.metric}"), style.look(i), f"{group.system} ({len(runs)})")

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from research.report.figures import style
-from research.report.groups import Grid, label
+from research.report.groups import Grid
 from research.report.records import Record
+from research.report.settings import system_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PLACE = 40  # on the page
 LEAST_SYSTEMS = LEAST_DATA_SETS = 3
 MOST_SYSTEMS = 12
 ALPHA = 0.05
@@ -37,7 +39,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         f"Average ranks of {S} systems over {D} data sets (1 is best). Systems joined by a bar do not differ by the "
         f"Nemenyi test at 5 % (critical difference {difference:.2f}); Friedman p = {friedman_p(scores):.3g}."
     )
-    yield "ranks", caption, draw(names, ranks, difference)
+    yield "ranks", caption, draw_ranks(names, ranks, difference)
 
 
 def mean_scores(grid: Grid) -> tuple[list[str], np.ndarray]:
@@ -45,7 +47,7 @@ def mean_scores(grid: Grid) -> tuple[list[str], np.ndarray]:
     rows = [[grid.find(settings, data_set) for data_set in grid.data_sets] for settings in grid.systems]
     whole = [row for row in rows if all(group is not None and group.runs for group in row)]
     means = [[group.scores(group.split).mean() for group in row if group is not None] for row in whole]
-    names = [label(row[0].settings) if row[0] is not None else "" for row in whole]
+    names = [system_name(row[0].settings) if row[0] is not None else "" for row in whole]
     return names, np.array(means, dtype=float).reshape(len(whole), len(grid.data_sets)).T
 
 
@@ -85,11 +87,11 @@ def cliques(ranks: np.ndarray, difference: float) -> list[tuple[float, float]]:
     ]
 
 
-def draw(names: Sequence[str], ranks: np.ndarray, difference: float) -> Figure:
+def draw_ranks(names: Sequence[str], ranks: np.ndarray, difference: float) -> Figure:
     """Names on both sides of an axis of ranks, the best at the left."""
     order = np.argsort(ranks, kind="stable")
     half = math.ceil(len(order) / 2)
-    figure, axes = style.new(0.75 + 0.22 * half)
+    figure, axes = style.new_figure(0.75 + 0.22 * half)
     lowest, highest = math.floor(ranks.min()), math.ceil(ranks.max())
     highest = max(highest, math.ceil(lowest + difference), lowest + 1)
     axes.set_axis_off()

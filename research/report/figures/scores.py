@@ -8,34 +8,34 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from research.report.figures import style
-from research.report.groups import Grid
+from research.report.groups import Grid, leading_groups, left_out_note
 from research.report.records import Record
-from research.report.selection import leading, said_of
 from research.report.tables.cells import file_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PLACE = 10  # on the page
 MOST_ROWS = 20
 
 
 def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
     for data_set in grid.data_sets:
-        groups = leading(grid, data_set, MOST_ROWS)
+        groups = leading_groups(grid, data_set, MOST_ROWS)
         rows = {group.system: group.scores(group.split) for group in groups}
         if not any(len(scores) > 1 for scores in rows.values()):
             continue
         metric, split = style.metric_name(groups[0].metric), groups[0].split
         caption = (
             f"{split.capitalize()} {metric} on {data_set}: each dot is a run, the bar spans one standard "
-            "deviation to each side of the mean (diamond)." + said_of(len(groups), grid, data_set)
+            "deviation to each side of the mean (diamond)." + left_out_note(len(groups), grid, data_set)
         )
-        yield f"scores-{file_name(data_set)}", caption, draw(rows, f"{split} {metric}")
+        yield f"scores-{file_name(data_set)}", caption, draw_scores(rows, f"{split} {metric}")
 
 
-def draw(rows: Mapping[str, np.ndarray], label: str) -> Figure:
+def draw_scores(rows: Mapping[str, np.ndarray], label: str) -> Figure:
     """One row of dots per system; `rows`: its name -> one score per run."""
-    figure, axes = style.new(0.55 + 0.34 * len(rows))
+    figure, axes = style.new_figure(0.55 + 0.34 * len(rows))
     every = np.concatenate(list(rows.values()))
     span = float(np.ptp(every)) or 1.0
     for row, (name, scores) in enumerate(rows.items()):

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from research.report.figures import style
-from research.report.groups import Grid, Group, label
+from research.report.groups import Grid, Group
 from research.report.records import Record
+from research.report.settings import system_name
 from research.report.tables.cells import file_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PLACE = 30  # on the page
 SIZE_KEY = "data.max_train_examples"
 
 
@@ -31,7 +33,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
                 "over seeds, bars are one standard deviation to each side."
             )
             shown = dict(list(series.items())[: style.MOST_LINES])
-            yield f"sizes-{file_name(data_set)}", caption, draw(shown, f"{split} {metric}")
+            yield f"sizes-{file_name(data_set)}", caption, draw_sizes(shown, f"{split} {metric}")
 
 
 def series_of(groups: Sequence[Group]) -> dict[str, dict[int, np.ndarray]]:
@@ -40,12 +42,12 @@ def series_of(groups: Sequence[Group]) -> dict[str, dict[int, np.ndarray]]:
     for group in groups:
         size = (group.runs[0].fingerprint("train") or ("", 0))[1]
         rest = {key: value for key, value in group.settings.items() if key != SIZE_KEY}
-        found.setdefault(label(rest) or group.data_set, {})[size] = group.scores(group.split)
+        found.setdefault(system_name(rest) or group.data_set, {})[size] = group.scores(group.split)
     return {name: dict(sorted(points.items())) for name, points in found.items()}
 
 
-def draw(series: Mapping[str, Mapping[int, np.ndarray]], y_label: str) -> Figure:
-    figure, axes = style.new(2.0)
+def draw_sizes(series: Mapping[str, Mapping[int, np.ndarray]], y_label: str) -> Figure:
+    figure, axes = style.new_figure(2.0)
     for i, (name, points) in enumerate(series.items()):
         sizes = list(points)
         means = [scores.mean() for scores in points.values()]

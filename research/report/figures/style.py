@@ -86,7 +86,7 @@ def _chinese_font() -> tuple[str, ...]:
     return (font_manager.FontProperties(fname=path).get_name(),)
 
 
-def new(height_inches: float, rows: int = 1, **layout: Any) -> tuple[Figure, Any]:
+def new_figure(height_inches: float, rows: int = 1, **layout: Any) -> tuple[Figure, Any]:
     """A figure one column wide and its axes: one, or an array of `rows`."""
     from matplotlib.figure import Figure
 
@@ -95,7 +95,7 @@ def new(height_inches: float, rows: int = 1, **layout: Any) -> tuple[Figure, Any
     return figure, figure.subplots(rows, **layout)
 
 
-def save(figure: Figure, folder: Path, name: str) -> Path:
+def save_figure(figure: Figure, folder: Path, name: str) -> Path:
     """Write `<name>.pdf` and `<name>.png`; the same figure gives the same bytes. Returns the PDF's path."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_pdf import FigureCanvasPdf
@@ -140,10 +140,10 @@ def log_axis(axis: Any) -> None:
     """A logarithmic axis with ticks as people write them: 3e-5."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    from research.report.groups import shown
+    from research.report.settings import value_text
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: shown(float(value))))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: value_text(float(value))))
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 from research.report.figures import style
 from research.report.groups import Grid
 from research.report.records import Record
-from research.report.searches import Search, Trial, searches
+from research.report.searches import Search, Trial, find_searches
 from research.report.tables.cells import file_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PLACE = 50  # on the page
+
 
 def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
-    for search in searches(records):
+    for search in find_searches(records):
         yield from of(search)
 
 
@@ -53,7 +55,7 @@ def _is_number(value: Any) -> bool:
 
 
 def draw_map(search: Search, keys: Sequence[str]) -> Figure:
-    figure, axes = style.new(2.5)
+    figure, axes = style.new_figure(2.5)
     scored = [trial for trial in search.trials if trial.score is not None]
     colours = style.SEQUENTIAL + ("" if search.maximises else "_r")  # bright is good
     scale = {"vmin": min(_scores(scored)), "vmax": max(_scores(scored)), "cmap": colours}
@@ -75,7 +77,7 @@ def draw_map(search: Search, keys: Sequence[str]) -> Figure:
 
 
 def draw_slice(search: Search, keys: Sequence[str]) -> Figure:
-    figure, axes = style.new(2.1)
+    figure, axes = style.new_figure(2.1)
     for state, marker in (("finished", "o"), ("pruned", "x")):
         trials = [trial for trial in search.trials if trial.state == state and trial.score is not None]
         axes.plot([trial.parameters[keys[0]] for trial in trials], _scores(trials), marker, color=style.COLOURS[0])

@@ -14,10 +14,11 @@ from typing import Any
 from urllib.parse import quote
 
 from research.common.files import written_whole
+from research.report.checklist.items import Checklist
+from research.report.error_analysis.tables import ErrorAnalysis
 from research.report.records import Record, status_counts
-from research.report.tables import cells as content
-from research.report.tables import study
-from research.report.tables.cells import Cell, cell
+from research.report.tables import provenance
+from research.report.tables.cells import Cell, Table, cell, file_name
 
 NAME = "index.html"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -27,22 +28,25 @@ MOST_OPEN_ROWS = 25  # a longer table is closed until it is asked for
 
 
 @dataclass(frozen=True)
-class Content:
+class Page:
     """What the page shows, from the other parts of the report."""
 
-    title: str
-    command: Sequence[str]  # that made the report
     records: Sequence[Record]  # all of them
-    scores: Sequence[content.Table] = ()
-    significance: Sequence[content.Table] = ()
+    title: str = ""
+    command: Sequence[str] = ()  # that made the report
+    scores: Sequence[Table] = ()
+    significance: Sequence[Table] = ()
     figures: Mapping[Path, str] = field(default_factory=dict)  # PDF with a PNG beside it -> caption
-    errors: Mapping[str, Any] = field(default_factory=dict)  # as `errors.analyse` returns it
-    checklist: Mapping[str, Any] = field(default_factory=dict)  # as `checklist.answer` returns it
+    errors: ErrorAnalysis = field(default_factory=ErrorAnalysis)
+    checklist: Checklist = field(default_factory=Checklist)
     notes: Sequence[str] = ()  # what could not be done, and why
 
 
-def write(folder: Path, page: Content) -> Path:
-    """Write `index.html` into the report's folder and return its path."""
+def write_page(folder: Path, page: Page, place: Path | None = None) -> Path:
+    """Write `index.html` into a folder and return its path.
+
+    `place` is where the report will stand, if not there: links to run folders are relative to it.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -52,7 +56,7 @@ def write(folder: Path, page: Content) -> Path:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["runs"] = lambda each: [places[path] for path in each.runs if path in places]
-    environment.filters["folder"] = lambda each: link(each.runs[0], folder)
+    environment.filters["folder"] = lambda each: link(each.runs[0], place or folder)
     environment.globals |= {
         "longest_text": LONGEST_TEXT, "longest_line": LONGEST_LINE, "most_open_rows": MOST_OPEN_ROWS,
     }  # fmt: skip
@@ -62,9 +66,8 @@ def write(folder: Path, page: Content) -> Path:
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
         figures=list(figures(folder, page.figures)),
-        checklist_tables=checklist_tables(page.checklist),
         runs=runs_table(page.records),
-        name=content.file_name,
+        name=file_name,
     )
     path = folder / NAME
     with written_whole(path) as temporary:
@@ -79,17 +82,11 @@ def figures(folder: Path, drawn: Mapping[Path, str]) -> Iterator[dict[str, str]]
         yield {"source": f"data:image/png;base64,{image}", "caption": caption, "pdf": link(path, folder)}
 
 
-def checklist_tables(checklist: Mapping[str, Any]) -> list[content.Table]:
-    """The tables behind all items, each once."""
-    lists = checklist.get("lists", {}).values()
-    return list({each.title: each for items in lists for item in items for each in item.tables}.values())
-
-
-def runs_table(records: Sequence[Record]) -> content.Table:
+def runs_table(records: Sequence[Record]) -> Table:
     """One row a run, in the order of the records; the page gives each row its number."""
     columns = ("run", "data set", "model", "seed", "ended", "validation", "test", "device hours", "started", "commit")
     rows = [[Cell(run_name(record), None, (record.path,)), *map(cell, _run_row(record))] for record in records]
-    return content.Table("Runs", columns, rows)
+    return Table("Runs", columns, rows)
 
 
 def _run_row(record: Record) -> Iterator[Any]:
@@ -100,7 +97,7 @@ def _run_row(record: Record) -> Iterator[Any]:
     yield record.status
     for split in ("validation", "test"):
         yield record.scores(split).get(record.monitor)
-    yield study.cost(record).get("device_hours")
+    yield provenance.cost(record).get("device_hours")
     yield str(first.get("started", ""))[:16].replace("T", " ")
     yield ((first.get("code") or {}).get("commit") or "")[:10]
 

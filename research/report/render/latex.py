@@ -86,7 +86,7 @@ def _character(character: str) -> str:
     return "".join(_SPECIAL.get(c, c) for c in plain) if plain.strip() else f"{{[}}U+{ord(character):04X}{{]}}"
 
 
-def table(shown: Table, spans: Sequence[tuple[str, int]], label: str) -> str:
+def latex_table(shown: Table, spans: Sequence[tuple[str, int]], label: str) -> str:
     """A booktabs table: best in bold, tied with a dagger. `spans` heads groups of columns: (text, columns)."""
     heads = [column.removeprefix(f"{span} ") for span, column in zip(_spread(spans), shown.columns, strict=True)]
     numbers = [any(row[i].value is not None for row in shown.rows) for i in range(len(shown.columns))]
@@ -112,7 +112,7 @@ def table(shown: Table, spans: Sequence[tuple[str, int]], label: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def document(tables: Sequence[str], figures: Mapping[str, str] | None = None) -> str:
+def latex_document(tables: Sequence[str], figures: Mapping[str, str] | None = None) -> str:
     """A whole document around tables, and figures (file name -> caption): `pdflatex` compiles it."""
     drawn = [_FIGURE.format(name=name, caption=escape(caption)) for name, caption in (figures or {}).items()]
     needs_cjk = any(r"\begin{CJK}" in text for text in (*tables, *drawn))

@@ -1,7 +1,7 @@
 """A Weights & Biases report beside the paper: the same table, live curves and searches, links to the runs.
 
 What it shows is a recipe, `wandb_report.yaml` in the report's folder: a person can read and change it, and
-`python -m research.report.wandb_report paper/wandb_report.yaml` builds it again, without the run folders.
+`python -m research.report.render.wandb paper/wandb_report.yaml` builds it again, without the run folders.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ import yaml
 from research.common.errors import UserError
 from research.common.files import written_whole
 from research.common.text import one_line
-from research.report.groups import Grid
+from research.report.groups import Grid, leading_groups
 from research.report.records import Record
-from research.report.searches import searches
-from research.report.selection import leading
+from research.report.searches import find_searches
 from research.tracking.wandb_files import FAILURES
 
 if TYPE_CHECKING:
@@ -32,10 +31,10 @@ LONGEST_TITLE = 128  # characters, by W&B
 STEP = "trainer/global_step"
 
 
-def write(records: Sequence[Record], grid: Grid, scores: str, folder: Path) -> Path:
+def write_recipe(records: Sequence[Record], grid: Grid, scores: str, folder: Path, title: str) -> Path:
     """Write the recipe; `scores` is the main table as Markdown. Raises UserError where no run was recorded for W&B."""
     path = folder / NAME
-    content = recipe(records, grid, scores, folder.absolute().name)
+    content = recipe(records, grid, scores, title)
     with written_whole(path) as temporary:
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         temporary.write_text(text, encoding="utf-8")
@@ -63,7 +62,7 @@ def recipe(records: Sequence[Record], grid: Grid, scores: str, title: str) -> di
                 "parameters": {key: bool(asked.get("log")) for key, asked in search.space.items()},
                 "runs": [ids[run.path] for trial in search.trials for run in trial.runs if run.path in here],
             }
-            for search in searches(records)
+            for search in find_searches(records)
         ],
         "runs": [
             {"folder": str(record.path.absolute()), "status": record.status, "id": ids.get(record.path),
@@ -84,7 +83,7 @@ def _place(record: Record) -> tuple[str | None, str]:
 
 
 def _data_set(grid: Grid, data_set: str, ids: dict[Path, str], here: set[Path]) -> dict[str, Any]:
-    groups = leading(grid, data_set, MOST_SYSTEMS)
+    groups = leading_groups(grid, data_set, MOST_SYSTEMS)
     return {
         "name": data_set,
         "metric": groups[0].metric if groups else "",
@@ -97,17 +96,17 @@ def publish(path: Path) -> str:
     """Save the recipe's report as a draft and return its address. Raises UserError where W&B does not take it."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        report = make(content)
+        report = make_report(content)
         report.save(draft=True)
         return str(report.url)
     except FAILURES as error:
         raise UserError(
             f"W&B did not take the report ({one_line(error)}). The recipe is kept: when W&B answers, "
-            f"`python -m research.report.wandb_report {path}` builds it."
+            f"`python -m research.report.render.wandb {path}` builds it."
         ) from None
 
 
-def make(content: dict[str, Any]) -> wr.Report:
+def make_report(content: dict[str, Any]) -> wr.Report:
     """The report of a recipe, not yet saved."""
     import wandb_workspaces.reports.v2 as wr
 

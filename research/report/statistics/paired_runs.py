@@ -38,7 +38,7 @@ class Pool:
         raise ValueError("the group is not in the pool")
 
 
-def pool(groups: Sequence[Group], split: str, resamples: int, seed: int = 0) -> Pool:
+def pool_runs(groups: Sequence[Group], split: str, resamples: int, seed: int = 0) -> Pool:
     """Read and resample the predictions of the groups' runs.
 
     Raises UserError where a run lacks the metric, and where predictions are missing or edited, cannot be paired, or

@@ -11,7 +11,7 @@ import numpy as np
 from research.common.errors import UserError
 from research.report.groups import Grid, Group
 from research.report.statistics.intervals import Interval, over_both
-from research.report.statistics.paired_runs import Pool, pool
+from research.report.statistics.paired_runs import Pool, pool_runs
 from research.report.statistics.significance import corrected
 
 ALPHA = 0.05
@@ -47,7 +47,7 @@ def pools(grid: Grid) -> tuple[dict[str, Pool], list[str]]:
         if not groups:
             continue
         try:
-            found[data_set] = pool(groups, groups[0].split, RESAMPLES)
+            found[data_set] = pool_runs(groups, groups[0].split, RESAMPLES)
         except UserError as error:
             notes.append(f"{data_set}: no intervals and no tests. {error}")
     return found, notes

@@ -31,7 +31,7 @@ class Table:
     caption: str = ""
 
 
-def table(
+def make_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "", decimals: int = 4
 ) -> Table:
     """A table of plain values: text, numbers, None, or cells."""
@@ -50,13 +50,13 @@ def cell(value: Any, runs: Iterable[Path] = (), decimals: int = 4) -> Cell:
     return Cell(text, float(value), tuple(runs))
 
 
-def markdown(shown: Table) -> str:
+def table_markdown(shown: Table) -> str:
     """A pipe table; what would break it or be read as HTML is escaped."""
     rows = [shown.columns, ["---"] * len(shown.columns), *([cell.text for cell in row] for row in shown.rows)]
     return "".join("| " + " | ".join(map(escaped, row)) + " |\n" for row in rows)
 
 
-def write_csv(shown: Table, path: Path) -> None:
+def write_table_csv(shown: Table, path: Path) -> None:
     """The table with numbers in full, not as they are shown."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

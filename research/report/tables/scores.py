@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import html
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from research.common.files import written_whole
 from research.config.schema import Config, ModelConfig, to_dict
-from research.report.groups import Grid, Group, deciding, shown
-from research.report.render import latex
+from research.report.groups import Grid, Group
+from research.report.settings import deciding_settings, value_text
 from research.report.statistics.summary import ALPHA, Summary
-from research.report.tables import cells as content
-from research.report.tables.cells import Cell
+from research.report.tables.cells import Cell, Table
 
 METRIC_NAMES = {"f1": "F1", "exact_match": "EM", "accuracy": "accuracy", "mcc": "MCC", "strict_f1": "strict F1"}
 ALWAYS_TOLD = ("model.name", "optim.lr", "optim.batch_size", "optim.epochs", "data.max_length")
@@ -25,19 +20,19 @@ def metric_name(metric: str) -> str:
     return METRIC_NAMES.get(metric, metric.replace("_", " "))
 
 
-def main_table(grid: Grid, summaries: Sequence[Summary]) -> content.Table:
+def main_table(grid: Grid, summaries: Sequence[Summary]) -> Table:
     """Rows of cells as all formats show them; `mark` says best and tied."""
     columns = [key.split(".")[-1].replace("_", " ") for key in grid.by]
     columns += ["runs", *(f"{head} {split}" for _, split, head in score_columns(grid, summaries))]
     rows = []
     for settings in grid.systems:
-        cells = [Cell(shown(value), value if _is_number(value) else None) for value in settings.values()]
+        cells = [Cell(value_text(value), value if is_number(value) else None) for value in settings.values()]
         cells.append(_runs_cell(grid, settings))
         for data_set, split, _ in score_columns(grid, summaries):
             found = [s for s in summaries if s.group is grid.find(settings, data_set) and s.split == split]
             cells.append(_score_cell(found[0]) if found else Cell("–"))
         rows.append(cells)
-    return content.Table("Scores", columns, rows, caption(grid, summaries))
+    return Table("Scores", columns, rows, caption(grid, summaries))
 
 
 def score_columns(grid: Grid, summaries: Sequence[Summary]) -> list[tuple[str, str, str]]:
@@ -116,10 +111,10 @@ def _constant(grid: Grid) -> str:
 
 
 def _fact(key: str, value: Any) -> str:
-    return f"{key.split('.')[-1].replace('_', ' ')} {shown(value)}" if key != "model.name" else shown(value)
+    return f"{key.split('.')[-1].replace('_', ' ')} {value_text(value)}" if key != "model.name" else value_text(value)
 
 
-_DEFAULTS = deciding(to_dict(Config(task="", model=ModelConfig(name=""))))
+_DEFAULTS = deciding_settings(to_dict(Config(task="", model=ModelConfig(name=""))))
 
 
 def _worth_telling(key: str, value: Any) -> bool:
@@ -166,67 +161,5 @@ def ranges(numbers: Sequence[int]) -> list[str]:
     return [text for run in runs for text in ([f"{run[0]}–{run[-1]}"] if len(run) > 2 else map(str, run))]
 
 
-# --- the formats --------------------------------------------------------------------------------------
-
-
-def write(grid: Grid, summaries: Sequence[Summary], folder: Path) -> list[Path]:
-    """`scores.tex`, `scores.md`, `scores.html` and `scores.csv` in the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    table = main_table(grid, summaries)
-    texts = {
-        "scores.tex": latex.table(table, heads(grid, summaries), "tab:scores"),
-        "scores.md": markdown(table),
-        "scores.html": html_table(table),
-    }
-    for name, text in texts.items():
-        with written_whole(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    with written_whole(folder / "scores.csv") as temporary:
-        write_csv(grid, summaries, temporary)
-    return [folder / name for name in (*texts, "scores.csv")]
-
-
-def heads(grid: Grid, summaries: Sequence[Summary]) -> list[tuple[str, int]]:
-    """What spans the columns in a first line of heads, and how many columns each spans."""
-    spans: dict[str, int] = {}
-    for _, _, head in score_columns(grid, summaries):
-        spans[head] = spans.get(head, 0) + 1
-    return [("", len(grid.by) + 1), *spans.items()]
-
-
-def markdown(table: content.Table) -> str:
-    marks = {"best": "**{}**", "tied": "{}" + TIED, "": "{}"}
-    rows = [[Cell(marks[cell.mark].format(cell.text)) for cell in row] for row in table.rows]
-    marked = content.Table(table.title, table.columns, rows)
-    return f"{content.markdown(marked)}\n{html.escape(table.caption, quote=False)}\n"
-
-
-def html_table(table: content.Table) -> str:
-    """One `<table>`, everything escaped, for any page."""
-    marks = {"best": "<strong>{}</strong>", "tied": "{}" + TIED, "": "{}"}
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in table.columns)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{marks[cell.mark].format(html.escape(cell.text))}</td>" for cell in row) + "</tr>\n"
-        for row in table.rows
-    )
-    caption = html.escape(table.caption)
-    return f"<table>\n<caption>{caption}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n"
-
-
-def write_csv(grid: Grid, summaries: Sequence[Summary], path: Path) -> None:
-    """One line per system, data set and split, numbers in full."""
-    states = ("unfinished", "pruned", "failed")
-    columns = ["data_set", "split", "metric", "runs", "mean", "deviation", "low", "high", "p_value", "mark", *states]
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*grid.by, *columns, "missing"])
-        for s in summaries:
-            others = [sum(run.status == state for run in s.group.others) for state in states]
-            limits = (s.interval.low, s.interval.high) if s.interval else (None, None)
-            numbers = [len(s.scores), s.mean, s.deviation, *limits, s.p_value, s.mark, *others, len(s.group.missing)]
-            settings = [value if _is_number(value) else shown(value) for value in s.group.settings.values()]
-            writer.writerow([*settings, s.group.data_set, s.split, s.group.metric, *numbers])
-
-
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

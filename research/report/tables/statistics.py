@@ -6,27 +6,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.report.groups import Grid, Group
-from research.report.selection import leading
-from research.report.statistics.compare import Comparison, compare_groups, p_text, with_corrections
+from research.report.groups import Grid, Group, leading_groups
+from research.report.statistics.comparison import Comparison, compare_groups, p_text, with_corrections
 from research.report.statistics.paired_runs import Pool
 from research.report.statistics.power import POWER
 from research.report.statistics.summary import Summary
 from research.report.statistics.variance import split_variance
-from research.report.tables import cells as content
-from research.report.tables.cells import Cell, cell
+from research.report.tables.cells import Cell, Table, cell, make_table
 from research.report.tables.scores import metric_name
 
 MOST_SYSTEMS = 10  # of a data set: more comparisons would not be read
 
 
-def tables(grid: Grid, summaries: Sequence[Summary], pooled: Mapping[str, Pool]) -> list[content.Table]:
+def statistics_tables(grid: Grid, summaries: Sequence[Summary], pooled: Mapping[str, Pool]) -> list[Table]:
     """All tables of evidence, those that would be empty left out."""
     made = [interval_table(summaries), comparison_table(beside_best(grid, summaries, pooled)), variance_table(pooled)]
     return [table for table in made if table.rows]
 
 
-def interval_table(summaries: Sequence[Summary]) -> content.Table:
+def interval_table(summaries: Sequence[Summary]) -> Table:
     """Mean and 95 % interval of each group that has one."""
     rows = []
     for s in summaries:
@@ -38,7 +36,7 @@ def interval_table(summaries: Sequence[Summary]) -> content.Table:
             )
     columns = ("system", "data set", "score", "split", "runs", "mean", "deviation", "low", "high", "interval over")
     caption = "Per cent, with 95 % bootstrap intervals of the mean."
-    return content.table("Intervals", columns, rows, caption)
+    return make_table("Intervals", columns, rows, caption)
 
 
 def beside_best(grid: Grid, summaries: Sequence[Summary], pooled: Mapping[str, Pool]) -> list[Comparison]:
@@ -47,12 +45,12 @@ def beside_best(grid: Grid, summaries: Sequence[Summary], pooled: Mapping[str, P
     for data_set, runs in pooled.items():
         column = [s for s in summaries if s.group.data_set == data_set and s.split == s.group.split]
         for best in (s.group for s in column if s.mark == "best"):
-            others = [group for group in leading(grid, data_set, MOST_SYSTEMS) if group is not best]
+            others = [group for group in leading_groups(grid, data_set, MOST_SYSTEMS) if group is not best]
             found += [compare_groups(best, other, best.split, runs) for other in others]
     return with_corrections(found, "holm")
 
 
-def comparison_table(comparisons: Sequence[Comparison]) -> content.Table:
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """One row a comparison: difference, interval, the p-value of each test, power."""
     names = list(dict.fromkeys(_family(test.name) for c in comparisons for test in c.tests if test.p_value is not None))
     rows = [_comparison_row(c, names) for c in comparisons]
@@ -66,7 +64,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> content.Table:
         f"corrected over the {len(comparisons)} comparisons by Holm's method. Needed: to find a difference of this "
         f"size with probability {100 * POWER:.0f} %. Taken for granted: {granted}."
     )
-    return content.table("The best beside the others", columns, rows, caption)
+    return make_table("The best beside the others", columns, rows, caption)
 
 
 def _comparison_row(c: Comparison, names: Sequence[str]) -> list[Any]:
@@ -82,7 +80,7 @@ def _comparison_row(c: Comparison, names: Sequence[str]) -> list[Any]:
     return [*place, *limits, c.interval.over, *p_values, order, *sizes]
 
 
-def variance_table(pooled: Mapping[str, Pool]) -> content.Table:
+def variance_table(pooled: Mapping[str, Pool]) -> Table:
     """Standard deviation of a single run's score by source, for groups of several runs."""
     rows = []
     for runs in pooled.values():
@@ -92,7 +90,7 @@ def variance_table(pooled: Mapping[str, Pool]) -> content.Table:
     parts = ("initialisation", "data order", "both together, rest", "sample of examples")
     columns = ("system", "data set", "runs", *parts, "told by")
     caption = "Standard deviation of a single run's score, in points, by where it comes from."
-    return content.table("Sources of variance", columns, rows, caption)
+    return make_table("Sources of variance", columns, rows, caption)
 
 
 def _variance_row(group: Group, runs: Pool) -> list[Any]:

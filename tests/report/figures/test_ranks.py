@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.report.figures.ranks import average_ranks, cliques, critical_difference, draw, friedman_p
+from research.report.figures.ranks import average_ranks, cliques, critical_difference, draw_ranks, friedman_p
 from research.report.figures.style import applied
 
 # AUC of C4.5, C4.5+m, C4.5+cf and C4.5+m+cf on 14 data sets.
@@ -55,6 +55,6 @@ def test_bars_join_what_does_not_differ(ranks, difference, bars):
 
 def test_every_name_and_rank_is_written():
     with applied():
-        figure = draw(["alpha", "beta", "gamma"], np.array([1.2, 2.0, 2.8]), 1.1)
+        figure = draw_ranks(["alpha", "beta", "gamma"], np.array([1.2, 2.0, 2.8]), 1.1)
     texts = {text.get_text() for text in figure.axes[0].texts}
     assert {"alpha (1.20)", "beta (2.00)", "gamma (2.80)", "critical difference 1.10"} <= texts

@@ -9,11 +9,11 @@ from research.report.figures import style
 
 def one(name="figure", label="x $a_b$ <i>", tmp_path=None):
     with style.applied():
-        figure, axes = style.new(2.0)
+        figure, axes = style.new_figure(2.0)
         axes.plot([0, 1], [0, 1], label=label)
         axes.set_xlabel(label)
         style.legend_below(figure, axes)
-        return style.save(figure, tmp_path, name)
+        return style.save_figure(figure, tmp_path, name)
 
 
 def test_a_figure_is_one_column_wide_with_embedded_truetype_fonts(tmp_path):

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from research.common.errors import UserError
-from research.report.groups import group, label, shown
-from research.report.records import read
+from research.report.grouping import group_runs
+from research.report.records import read_records
+from research.report.settings import system_name, value_text
 
 MakeRun = Callable[..., Path]
 
 
 def test_what_differs_names_the_systems_and_what_does_not_is_constant(grid: Path) -> None:
-    table = group(read([grid]))
+    table = group_runs(read_records([grid]))
     assert table.by == ["optim.lr"]
     assert table.systems == [{"optim.lr": 3e-5}, {"optim.lr": 1e-4}]
     assert sorted(table.data_sets) == ["news", "reviews", "wiki"]
@@ -30,7 +31,7 @@ def test_settings_of_a_data_set_do_not_part_systems(make_run: MakeRun, tmp_path:
     for data_set, epochs in (("news", 3.0), ("wiki", 5.0)):
         for rate in (1e-5, 2e-5):
             make_run(None, data_set=data_set, config={"optim.lr": rate, "optim.epochs": epochs})
-    table = group(read([tmp_path]))
+    table = group_runs(read_records([tmp_path]))
     assert table.by == ["optim.lr"]
     assert table.by_data_set == {"news": {"optim.epochs": 3.0}, "wiki": {"optim.epochs": 5.0}}
 
@@ -38,7 +39,7 @@ def test_settings_of_a_data_set_do_not_part_systems(make_run: MakeRun, tmp_path:
 def test_place_layout_and_logging_are_no_difference(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", config={"trainer.devices": 1, "wandb.project": "x"})
     make_run("b", seed=1, config={"trainer.devices": 8, "wandb.project": "y"})
-    table = group(read([tmp_path]))
+    table = group_runs(read_records([tmp_path]))
     assert table.by == ["model.name"] and len(table.groups) == 1
 
 
@@ -50,7 +51,7 @@ def test_a_group_that_differs_in_more_than_the_seed_is_refused(make_run: MakeRun
         r"optim.lr: 3e-5 \| 1e-4. Group by"
     )
     with pytest.raises(UserError, match=message):
-        group(read([tmp_path]), by=["model.name"])
+        group_runs(read_records([tmp_path]), by=["model.name"])
 
 
 def test_a_group_on_other_training_data_or_weights_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_a_group_on_other_training_data_or_weights_is_refused(make_run: MakeRun,
     with pytest.raises(
         UserError, match=r"the train examples: .* \(600\) \| ffffffffffff… \(600\); the pretrained weights"
     ):
-        group(read([tmp_path]))
+        group_runs(read_records([tmp_path]))
 
 
 def test_the_same_seed_twice_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
@@ -69,14 +70,14 @@ def test_the_same_seed_twice_is_refused(make_run: MakeRun, tmp_path: Path) -> No
     with pytest.raises(
         UserError, match=r"a and .*b are the same run twice \(seed 1, encoder-a on reviews\); leave one"
     ):
-        group(read([tmp_path]))
+        group_runs(read_records([tmp_path]))
 
 
 def test_split_seeds_make_different_runs(make_run: MakeRun, tmp_path: Path) -> None:
     for init in (0, 1):
         for order in (0, 1):
             make_run(f"{init}{order}", config={"seed_init": init, "seed_order": order})
-    table = group(read([tmp_path]))
+    table = group_runs(read_records([tmp_path]))
     assert [len(g.runs) for g in table.groups] == [4]
 
 
@@ -86,7 +87,7 @@ def test_failed_pruned_unfinished_and_missing_runs_are_kept_in_view(make_run: Ma
             state = {(2e-5, 1): "failed", (2e-5, 2): "pruned"}.get((rate, seed), "finished")
             if (rate, seed) != (2e-5, 3):
                 make_run(None, seed=seed, status=state, config={"optim.lr": rate})
-    small, large = group(read([tmp_path])).groups
+    small, large = group_runs(read_records([tmp_path])).groups
     assert (len(small.runs), small.others, small.missing) == (4, [], [])
     assert [run.seed for run in large.runs] == [0]
     assert [run.status for run in large.others] == ["failed", "pruned"]
@@ -97,37 +98,37 @@ def test_different_test_sets_of_one_name_are_refused(make_run: MakeRun, tmp_path
     make_run("a", config={"optim.lr": 1e-5})
     edit(make_run("b", config={"optim.lr": 2e-5}), "provenance.json", ("data", "test", "sha256"), "d" * 64)
     with pytest.raises(UserError, match=r"were scored on different test examples of 'reviews' \(60 and 60 examples"):
-        group(read([tmp_path]))
+        group_runs(read_records([tmp_path]))
 
 
 def test_different_tasks_on_one_data_set_are_refused(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", task="sentiment", config={"optim.lr": 1e-5})
     make_run("b", task="ner", config={"optim.lr": 2e-5})
     with pytest.raises(UserError, match=r"is a run of task sentiment and .* one of task ner, both on 'reviews'"):
-        group(read([tmp_path]))
+        group_runs(read_records([tmp_path]))
 
 
 def test_one_system_with_and_one_without_test_data_are_refused(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", config={"optim.lr": 1e-5})
     make_run("b", splits=("validation",), config={"optim.lr": 2e-5})
     with pytest.raises(UserError, match=r"a was scored on its test data and .*b on its validation data"):
-        group(read([tmp_path]))
+        group_runs(read_records([tmp_path]))
 
 
 def test_no_finished_run_is_told_with_what_there_is(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", status="unfinished")
     make_run("b", seed=1, status="failed")
     with pytest.raises(UserError, match=r"None of the runs is finished \(1 unfinished, 1 failed\)"):
-        group(read([tmp_path]))
+        group_runs(read_records([tmp_path]))
 
 
 def test_an_unknown_key_names_the_nearest(grid: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be grouped by 'optim.rl'.*Did you mean optim.lr\?"):
-        group(read([grid]), by=["optim.rl"])
+        group_runs(read_records([grid]), by=["optim.rl"])
 
 
 def test_a_metric_that_a_run_lacks_is_told_with_those_it_has(grid: Path) -> None:
-    table = group(read([grid]), metric="exact_match")
+    table = group_runs(read_records([grid]), metric="exact_match")
     reviews = next(g for g in table.groups if g.data_set == "reviews")
     with pytest.raises(UserError, match=r"has no test score 'exact_match'; it has accuracy, f1, precision"):
         reviews.scores("test")
@@ -139,10 +140,10 @@ def test_trials_stand_beside_the_table_unless_alone(make_run: MakeRun, tmp_path:
             where = f"sweeps/lr/trials/{number:04d}/seed{seed}"
             make_run(where, seed=seed, quality=quality, config={"optim.lr": 1e-5 * (number + 1)})
     (tmp_path / "runs" / "sweeps" / "lr" / "sweep.yaml").write_text("sampler: random\n")
-    best = group(read([tmp_path]))
+    best = group_runs(read_records([tmp_path]))
     assert [run.path.parent.name for g in best.groups for run in g.runs] == ["0001", "0001"]
     make_run("final", config={"optim.lr": 2e-5})
-    assert [run.path.name for g in group(read([tmp_path])).groups for run in g.runs] == ["final"]
+    assert [run.path.name for g in group_runs(read_records([tmp_path])).groups for run in g.runs] == ["final"]
 
 
 def test_the_best_trial_of_a_minimised_score_has_the_smallest(make_run: MakeRun, tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_the_best_trial_of_a_minimised_score_has_the_smallest(make_run: MakeRun,
         result["metrics"]["validation"]["calibration_error"] = error
         (path / "result.json").write_text(json.dumps(result))
     (tmp_path / "runs" / "sweeps" / "lr" / "sweep.yaml").write_text("sampler: random\n")
-    best = group(read([tmp_path]))
+    best = group_runs(read_records([tmp_path]))
     assert [run.path.parent.name for g in best.groups for run in g.runs] == ["0001"]
     assert best.groups[0].metric == "accuracy"  # of the table
 
@@ -173,11 +174,11 @@ def test_the_best_trial_of_a_minimised_score_has_the_smallest(make_run: MakeRun,
     ],
 )
 def test_values_read_as_written(value: Any, text: str) -> None:
-    assert shown(value) == text
+    assert value_text(value) == text
 
 
 def test_labels_are_short() -> None:
-    assert label({"model.name": "/m/bert", "optim.warmup_ratio": 0.1}) == "bert, warmup ratio 0.1"
+    assert system_name({"model.name": "/m/bert", "optim.warmup_ratio": 0.1}) == "bert, warmup ratio 0.1"
 
 
 def edit(path: Path, name: str, keys: tuple[str, ...], value: Any) -> None:

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.report.groups import deciding, shown
 from research.report.records import Record
-from research.report.tables import cells as content
-from research.report.tables.cells import cell, table
+from research.report.settings import deciding_settings, value_text
+from research.report.tables.cells import Table, cell, make_table
 
 STATES = ("finished", "unfinished", "pruned", "failed")
 COSTS = ("device_hours", "wall_seconds", "flops", "energy_joules")
@@ -36,7 +35,7 @@ def lacking(records: Iterable[Record], name: str) -> int:
     return sum(name not in cost(record) for record in records)
 
 
-def costs(records: Sequence[Record]) -> content.Table:
+def costs(records: Sequence[Record]) -> Table:
     """Cost by how runs ended, and of all."""
     rows = []
     for state in (*STATES, "all"):
@@ -48,7 +47,7 @@ def costs(records: Sequence[Record]) -> content.Table:
             known = lacking(runs, "energy_joules") < len(runs)
             rows.append([state, len(runs), *(cell(x, paths, decimals=3) for x in sums), energy if known else ""])
     columns = ("ended", "runs", "device hours", "wall hours", "PFLOP", "energy (kWh)")
-    return table("Cost of all runs", columns, rows, _not_recorded(records))
+    return make_table("Cost of all runs", columns, rows, _not_recorded(records))
 
 
 def _not_recorded(records: Sequence[Record]) -> str:
@@ -86,16 +85,16 @@ def parameters(records: Iterable[Record]) -> dict[str, set[int]]:
     for record in records:
         count = record.provenance.get("parameters") or (record.result or {}).get("parameters")
         if count:
-            found.setdefault(shown(record.config["model"]["name"]), set()).add(int(count))
+            found.setdefault(value_text(record.config["model"]["name"]), set()).add(int(count))
     return found
 
 
-def models(records: Sequence[Record]) -> content.Table:
+def models(records: Sequence[Record]) -> Table:
     """Parameters and mean cost of a finished run, by model and data set."""
     cells: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         if record.status == "finished":
-            cells.setdefault((shown(record.config["model"]["name"]), record.data_set), []).append(record)
+            cells.setdefault((value_text(record.config["model"]["name"]), record.data_set), []).append(record)
     rows = []
     for (model, data_set), runs in cells.items():
         paths, counts = [run.path for run in runs], parameters(runs).get(model, set())
@@ -103,10 +102,10 @@ def models(records: Sequence[Record]) -> content.Table:
         shown_means = (cell(x / len(runs), paths, decimals=3) for x in means)
         rows.append([model, data_set, " | ".join(f"{count:,}" for count in sorted(counts)), len(runs), *shown_means])
     columns = ("model", "data set", "parameters", "finished runs", "minutes a run", "device hours a run", "PFLOP a run")
-    return table("Models", columns, rows)
+    return make_table("Models", columns, rows)
 
 
-def splits(records: Sequence[Record]) -> content.Table:
+def splits(records: Sequence[Record]) -> Table:
     """Every split of every data set, with the labels of those that were scored."""
     found: dict[tuple[str, str, str, int], list[Record]] = {}
     for record in records:
@@ -119,7 +118,7 @@ def splits(records: Sequence[Record]) -> content.Table:
         rows.append([data_set, split, cell(examples, [run.path for run in runs]), told.get("tokens"), labels,
                      origin(told["origin"]), digest[:12]])  # fmt: skip
     columns = ("data set", "split", "examples", "tokens", "labels", "origin", "sha256")
-    return table("Data", columns, rows)
+    return make_table("Data", columns, rows)
 
 
 def origin(told: str) -> str:
@@ -133,20 +132,22 @@ def label_counts(record: Record, split: str) -> str:
     return ", ".join(f"{label} {count:.0f}" for label, count in counts.items())
 
 
-def hyperparameters(records: Sequence[Record]) -> content.Table:
+def hyperparameters(records: Sequence[Record]) -> Table:
     """Every key that decides a score: its value, or the values it took, by data set where they differ."""
     values: dict[str, dict[str, list[str]]] = {}
     for record in records:
-        for key, value in deciding(record.config).items():
+        for key, value in deciding_settings(record.config).items():
             taken = values.setdefault(key, {}).setdefault(record.data_set, [])
-            if shown(value) not in taken:
-                taken.append(shown(value))
+            if value_text(value) not in taken:
+                taken.append(value_text(value))
     rows = []
     for key, by_data_set in values.items():
         texts = {data_set: " | ".join(taken) for data_set, taken in by_data_set.items()}
         same = len(set(texts.values())) == 1 and len(texts) > 0
         rows.append([key, next(iter(texts.values())) if same else "; ".join(f"{d}: {t}" for d, t in texts.items())])
-    return table("Settings", ("key", "values"), rows, "Of all runs; | parts values that were compared or searched.")
+    return make_table(
+        "Settings", ("key", "values"), rows, "Of all runs; | parts values that were compared or searched."
+    )
 
 
 def seeds(records: Iterable[Record]) -> list[int]:

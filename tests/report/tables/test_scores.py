@@ -8,18 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from research.report.groups import Grid, group
-from research.report.records import read
+from research.report.grouping import group_runs
+from research.report.groups import Grid
+from research.report.records import read_records
 from research.report.render import latex
+from research.report.render import scores as render
 from research.report.statistics.summary import Summary, pools, summarise
 from research.report.tables import scores as tables
-from tests.report.test_latex import compile_tex, needs_latex
+from tests.report.render.test_latex import compile_tex, needs_latex
 
 MakeRun = Callable[..., Path]
 
 
 def made(path: Path) -> tuple[Grid, list[Summary]]:
-    grid = group(read([path]))
+    grid = group_runs(read_records([path]))
     return grid, summarise(grid, pools(grid)[0])
 
 
@@ -77,7 +79,7 @@ def test_a_single_run_is_called_one(make_run: MakeRun, tmp_path: Path) -> None:
 
 def test_csv_has_full_numbers_and_counts(grid: Path, tmp_path: Path) -> None:
     parts = made(grid)
-    tables.write(*parts, tmp_path / "out")
+    render.write_scores(*parts, tmp_path / "out")
     with open(tmp_path / "out" / "scores.csv", newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 12
@@ -89,7 +91,7 @@ def test_csv_has_full_numbers_and_counts(grid: Path, tmp_path: Path) -> None:
 
 
 def test_markdown_marks_the_best(grid: Path) -> None:
-    text = tables.markdown(tables.main_table(*made(grid)))
+    text = render.scores_markdown(tables.main_table(*made(grid)))
     rows = text.splitlines()
     assert rows[1] == "| --- " * 8 + "|"
     assert sum("**" in row for row in rows[2:4]) >= 1
@@ -101,19 +103,21 @@ def test_hostile_names_are_escaped_everywhere(make_run: MakeRun, tmp_path: Path)
     make_run("b", config={"model.name": "plain"}, labels=("<i>", "消极"))
     parts = made(tmp_path)
     table = tables.main_table(*parts)
-    assert "<b>" not in tables.html_table(table) and "&lt;b&gt;_中文|$%&amp;" in tables.html_table(table)
+    assert "<b>" not in render.html_table(table) and "&lt;b&gt;_中文|$%&amp;" in render.html_table(table)
     parser = HTMLParser()
-    parser.feed(tables.html_table(table))
-    assert "&lt;b&gt;\\_中文\\|" in tables.markdown(table) or "&lt;b&gt;_中文\\|" in tables.markdown(table)
-    tex = latex.table(table, tables.heads(*parts), "t")
+    parser.feed(render.html_table(table))
+    assert "&lt;b&gt;\\_中文\\|" in render.scores_markdown(table) or "&lt;b&gt;_中文\\|" in render.scores_markdown(
+        table
+    )
+    tex = latex.latex_table(table, render.heads(*parts), "t")
     assert r"\textless{}b\textgreater{}\_\begin{CJK}{UTF8}{gbsn}中文\end{CJK}\textbar{}\$\%\&" in tex
 
 
 def test_the_table_compiles(grid: Path, tmp_path: Path) -> None:
     needs_latex("booktabs.sty")
-    tables.write(*made(grid), tmp_path / "out")
+    render.write_scores(*made(grid), tmp_path / "out")
     text = (tmp_path / "out" / "scores.tex").read_text(encoding="utf-8")
-    (tmp_path / "out" / "page.tex").write_text(latex.document([text]), encoding="utf-8")
+    (tmp_path / "out" / "page.tex").write_text(latex.latex_document([text]), encoding="utf-8")
     log = compile_tex(tmp_path / "out", "page.tex")
     assert "Output written on page.pdf (1 page" in log.replace("\n", "")
 

@@ -7,11 +7,10 @@ import pytest
 
 from research.report.checklist import items as checklist
 from research.report.error_analysis import tables as errors
-from research.report.groups import group
-from research.report.records import read
+from research.report.grouping import group_runs
+from research.report.records import read_records
 from research.report.render import html as page
-from research.report.tables import cells as content
-from research.report.tables.cells import Cell, Table
+from research.report.tables.cells import Cell, Table, make_table
 
 VOID = {"meta", "link", "input", "img", "br"}
 
@@ -42,17 +41,18 @@ class Parsed(HTMLParser):
 
 
 def whole_page(records, folder, **others):
-    grid = group(records)
-    shown = page.Content(
+    grid = group_runs(records)
+    shown = page.Page(
         title="a study", command=["research", "report", "runs"], records=records,
-        errors=errors.analyse(grid, folder / "errors"), checklist=checklist.answer(records, grid, folder), **others,
+        errors=errors.analyse_errors(grid, folder / "errors"),
+        checklist=checklist.write_checklist(records, grid, folder), **others,
     )  # fmt: skip
-    return page.write(folder, shown).read_text(encoding="utf-8")
+    return page.write_page(folder, shown).read_text(encoding="utf-8")
 
 
 def test_a_number_leads_to_its_runs_and_a_run_to_its_folder(make_run, tmp_path):
     runs = [make_run(seed=seed) for seed in range(3)]
-    records = read(runs)
+    records = read_records(runs)
     scores = Table("Scores", ("system", "F1"), [[Cell("x"), Cell("90.1", 0.901, (runs[0], runs[2]), "best")]])
     (tmp_path / "paper").mkdir()
     parsed = Parsed(whole_page(records, tmp_path / "paper", scores=[scores]))
@@ -65,7 +65,7 @@ def test_a_number_leads_to_its_runs_and_a_run_to_its_folder(make_run, tmp_path):
 
 
 def test_every_link_inside_the_page_has_its_target(grid, tmp_path):
-    parsed = Parsed(whole_page(read([grid]), tmp_path))
+    parsed = Parsed(whole_page(read_records([grid]), tmp_path))
     ids = [a["id"] for _, a in parsed.elements if "id" in a]
     assert len(ids) == len(set(ids))
     targets = {a["href"][1:] for a in parsed.all("a") if a["href"].startswith("#")}
@@ -76,7 +76,7 @@ def test_texts_and_names_are_escaped(make_run, tmp_path):
     evil = "</script><script>window.pwned=1</script>"
     make_run(data_set="<img src=x onerror=alert(1)>", labels=("好 & <b>", evil))
     table = Table(evil, (evil,), [[Cell(evil)]])
-    text = whole_page(read([tmp_path / "runs"]), tmp_path, notes=[evil], significance=[table])
+    text = whole_page(read_records([tmp_path / "runs"]), tmp_path, notes=[evil], significance=[table])
     parsed = Parsed(text)
     assert len(parsed.all("script")) == 1 and parsed.all("b") == [] and parsed.all("img") == []
     shown = "".join(parsed.text)
@@ -84,7 +84,7 @@ def test_texts_and_names_are_escaped(make_run, tmp_path):
 
 
 def test_nothing_is_loaded_from_elsewhere(grid, tmp_path):
-    text = whole_page(read([grid]), tmp_path)
+    text = whole_page(read_records([grid]), tmp_path)
     parsed = Parsed(text)
     sources = [a[name] for _, a in parsed.elements for name in ("src", "href") if name in a]
     assert not [source for source in sources if re.match(r"(https?:)?//", source)]
@@ -98,7 +98,9 @@ def test_figures_stand_inside_the_page(make_run, tmp_path):
     folder.mkdir()
     (folder / "a b.pdf").write_bytes(b"%PDF")
     (folder / "a b.png").write_bytes(b"\x89PNG")
-    parsed = Parsed(whole_page(read([tmp_path / "runs"]), tmp_path, figures={folder / "a b.pdf": "What <it> shows"}))
+    parsed = Parsed(
+        whole_page(read_records([tmp_path / "runs"]), tmp_path, figures={folder / "a b.pdf": "What <it> shows"})
+    )
     (image,) = parsed.all("img")
     assert image == {"src": "data:image/png;base64,iVBORw==", "alt": "What <it> shows"}
     assert "figures/a%20b.pdf" in [a["href"] for a in parsed.all("a")]
@@ -107,7 +109,7 @@ def test_figures_stand_inside_the_page(make_run, tmp_path):
 def test_long_texts_are_folded_and_whole(make_run, tmp_path):
     make_run()
     text = "word " * 100
-    parsed = Parsed(whole_page(read([tmp_path / "runs"]), tmp_path, scores=[content.table("T", ("a",), [[text]])]))
+    parsed = Parsed(whole_page(read_records([tmp_path / "runs"]), tmp_path, scores=[make_table("T", ("a",), [[text]])]))
     assert {"class": "long"} in parsed.all("details")
     assert text.strip() in "".join(parsed.text)
 
@@ -115,15 +117,15 @@ def test_long_texts_are_folded_and_whole(make_run, tmp_path):
 def test_failed_and_pruned_runs_are_counted_and_listed(make_run, tmp_path):
     for status in ("finished", "pruned", "failed", "unfinished"):
         make_run(status=status)
-    parsed = Parsed(whole_page(read([tmp_path / "runs"]), tmp_path))
+    parsed = Parsed(whole_page(read_records([tmp_path / "runs"]), tmp_path))
     shown = " ".join("".join(parsed.text).split())
     assert "4 runs: 1 finished, 1 unfinished, 1 pruned, 1 failed." in shown
     assert len([a for a in parsed.all("tr") if "id" in a]) == 4
 
 
 def test_a_page_without_figures_errors_and_checklist_is_whole(make_run, tmp_path):
-    records = read([make_run()])
-    text = page.write(tmp_path, page.Content("t", ["research"], records)).read_text(encoding="utf-8")
+    records = read_records([make_run()])
+    text = page.write_page(tmp_path, page.Page(records, "t", ["research"])).read_text(encoding="utf-8")
     assert next(a["href"] for a in Parsed(text).all("a")) == "#runs"
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from research.report.checklist import items as checklist
 from research.report.checklist.items import ARR, OLDER
-from research.report.groups import group
-from research.report.records import read
-from research.report.tables import study
+from research.report.grouping import group_runs
+from research.report.records import read_records
+from research.report.tables import provenance
 from tests.report.sweeps import write_sweep
 from tests.report.synthetic import COST
 
@@ -22,8 +22,8 @@ def answered(make_run, tmp_path):
     make_run(seed=4, status="failed")
     make_run(seed=5, status="unfinished")
     make_run(task="ner", data_set="news", seed=0)
-    records = read([tmp_path / "runs"])
-    lists = checklist.answer(records, group(records), tmp_path)["lists"]
+    records = read_records([tmp_path / "runs"])
+    lists = checklist.write_checklist(records, group_runs(records), tmp_path).lists
     return {item.number: item for items in lists.values() for item in items}
 
 
@@ -71,14 +71,14 @@ def test_gpu_hours_and_energy(make_run, tmp_path):
     result = json.loads((path / "result.json").read_text())
     result["cost"] = COST | {"device_hours": 8.0, "energy_joules": 7.2e6, "devices": 4}
     (path / "result.json").write_text(json.dumps(result))
-    provenance = json.loads((path / "provenance.json").read_text())
-    provenance["attempts"][0]["hardware"]["gpus"] = ["NVIDIA A100"] * 4
-    (path / "provenance.json").write_text(json.dumps(provenance))
-    records = read([path])
-    sentence = {i.number: i for i in checklist.arr(records, group(records), [])}["C1"].sentence
+    recorded = json.loads((path / "provenance.json").read_text())
+    recorded["attempts"][0]["hardware"]["gpus"] = ["NVIDIA A100"] * 4
+    (path / "provenance.json").write_text(json.dumps(recorded))
+    records = read_records([path])
+    sentence = {i.number: i for i in checklist.arr(records, group_runs(records), [])}["C1"].sentence
     assert "took 8.00 GPU hours on 4 × NVIDIA A100." in sentence
     assert "The devices of 1 run used 2.00 kWh." in sentence
-    assert study.costs(records).rows[-1][-1].text == "2.000"
+    assert provenance.costs(records).rows[-1][-1].text == "2.000"
 
 
 def test_statistics_say_mean_or_single_run(answered, make_run):
@@ -87,8 +87,8 @@ def test_statistics_say_mean_or_single_run(answered, make_run):
     spread = {tuple(row[:3]): row for row in rows(answered["C3"].tables[0])}
     assert spread["reviews", "encoder-a", "test"][4] == "3"
     assert spread["news", "encoder-a", "test"][6] == "single run"
-    lone = read([make_run("alone", data_set="other")])
-    assert "Every score is that of a single run" in checklist.arr(lone, group(lone), [])[3].sentence
+    lone = read_records([make_run("alone", data_set="other")])
+    assert "Every score is that of a single run" in checklist.arr(lone, group_runs(lone), [])[3].sentence
 
 
 def test_without_a_search_the_author_is_asked(answered):
@@ -98,8 +98,8 @@ def test_without_a_search_the_author_is_asked(answered):
 
 def test_a_search_is_told_with_bounds_method_trials_and_best(tmp_path):
     trials = [(1e-5, 0.0, 0.6, "finished"), (3e-5, 0.1, 0.9, "finished"), (1e-4, 0.2, 0.5, "pruned")]
-    records = read([write_sweep(tmp_path / "sweeps" / "lr", trials)])
-    lists = checklist.answer(records, group(records), tmp_path)["lists"]
+    records = read_records([write_sweep(tmp_path / "sweeps" / "lr", trials)])
+    lists = checklist.write_checklist(records, group_runs(records), tmp_path).lists
     item = {i.number: i for i in lists[ARR]}["C2"]
     assert (
         "We searched optim.lr (1e-5 to 1e-4, log scale) and optim.warmup_ratio (0 to 0.2) by random sampling with "
@@ -118,11 +118,11 @@ def test_packages_of_one_version_and_of_two(answered, make_run, tmp_path):
     assert answered["C4"].sentence.startswith("We use PyTorch 2.13.0, Transformers 5.23.0 and NumPy 2.4.6. Scores are")
     assert "conlleval" in answered["C4"].sentence
     path = make_run(seed=9)
-    provenance = json.loads((path / "provenance.json").read_text())
-    provenance["packages"]["torch"] = "2.14.0"
-    (path / "provenance.json").write_text(json.dumps(provenance))
-    records = read([tmp_path / "runs"])
-    item = checklist.arr(records, group(records), [])[4]
+    recorded = json.loads((path / "provenance.json").read_text())
+    recorded["packages"]["torch"] = "2.14.0"
+    (path / "provenance.json").write_text(json.dumps(recorded))
+    records = read_records([tmp_path / "runs"])
+    item = checklist.arr(records, group_runs(records), [])[4]
     assert "PyTorch 2.13.0 and 2.14.0" in item.sentence
     assert any("version of torch" in question for question in item.questions)
     assert ["torch", "2.13.0 (7 runs), 2.14.0 (1 run)"] in rows(item.tables[0])
@@ -130,11 +130,11 @@ def test_packages_of_one_version_and_of_two(answered, make_run, tmp_path):
 
 def test_uncommitted_changes_are_asked_about(make_run):
     path = make_run()
-    provenance = json.loads((path / "provenance.json").read_text())
-    provenance["attempts"][0]["code"]["uncommitted_diff"] = "--- a\n+++ b\n"
-    (path / "provenance.json").write_text(json.dumps(provenance))
-    records = read([path])
-    item = {i.number: i for i in checklist.older(records, group(records), [])}["R2"]
+    recorded = json.loads((path / "provenance.json").read_text())
+    recorded["attempts"][0]["code"]["uncommitted_diff"] = "--- a\n+++ b\n"
+    (path / "provenance.json").write_text(json.dumps(recorded))
+    records = read_records([path])
+    item = {i.number: i for i in checklist.older(records, group_runs(records), [])}["R2"]
     assert "commit 4e08262418+" in item.sentence
     assert any("uncommitted" in question for question in item.questions)
 
@@ -144,13 +144,17 @@ def test_runs_from_before_costs_were_recorded_count_their_training(make_run):
     result = json.loads((path / "result.json").read_text())
     del result["cost"]
     (path / "result.json").write_text(json.dumps(result))
-    assert study.cost(read([path])[0]) == {"device_hours": 600 / 3600, "wall_seconds": 600.0, "flops": 1e13}
+    assert provenance.cost(read_records([path])[0]) == {
+        "device_hours": 600 / 3600,
+        "wall_seconds": 600.0,
+        "flops": 1e13,
+    }
 
 
 def test_markdown_has_each_table_once_and_is_escaped(make_run, tmp_path):
     make_run(data_set="<i>a|b")
-    records = read([tmp_path / "runs"])
-    checklist.answer(records, group(records), tmp_path)
+    records = read_records([tmp_path / "runs"])
+    checklist.write_checklist(records, group_runs(records), tmp_path)
     text = (tmp_path / "checklist.md").read_text(encoding="utf-8")
     assert text.count("\n**Data.**") == 1 and "Table “Data” above." in text
     assert "<i>" not in text and "&lt;i&gt;a\\|b" in text
@@ -162,6 +166,6 @@ def test_runs_that_recorded_nothing_leave_questions_not_errors(make_run, tmp_pat
     killed = make_run(seed=1, status="unfinished")
     for name in ("provenance.json", "metrics.jsonl"):
         (killed / name).unlink()
-    records = read([tmp_path / "runs"])
-    item = checklist.arr(records, group(records), [])[0]
+    records = read_records([tmp_path / "runs"])
+    item = checklist.arr(records, group_runs(records), [])[0]
     assert any("1 run ended before its data was recorded" in question for question in item.questions)

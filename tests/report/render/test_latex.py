@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from research.report.render.latex import document, escape, table
+from research.report.render.latex import escape, latex_document, latex_table
 from research.report.tables.cells import Cell, Table
 
 
@@ -40,7 +40,7 @@ def small_table(names: tuple[str, ...] = ("lr 3e-5", "lr 1e-4")) -> Table:
 
 
 def test_a_table_has_rules_spans_and_marks() -> None:
-    lines = table(small_table(), [("", 2), ("news F1", 2)], "tab:x").splitlines()
+    lines = latex_table(small_table(), [("", 2), ("news F1", 2)], "tab:x").splitlines()
     assert r"\begin{tabular}{@{}lrrl@{}}" in lines
     assert r"& & \multicolumn{2}{c}{news F1} \\" in lines
     assert r"\cmidrule(lr){3-4}" in lines
@@ -77,7 +77,7 @@ def test_every_special_character_compiles(tmp_path: Path) -> None:
     needs_latex("booktabs.sty")
     hostile = (r"\_{}$&#%~^<>|\"'`-- [x] * ± † × ÷ ≥ ≤ → – — … ‘’ “” é ł ﬁ α µ 🙂", "[first cell]")
     (tmp_path / "page.tex").write_text(
-        document([table(small_table(hostile), [("", 2), ("a_b", 2)], "t")]), encoding="utf-8"
+        latex_document([latex_table(small_table(hostile), [("", 2), ("a_b", 2)], "t")]), encoding="utf-8"
     )
     compile_tex(tmp_path, "page.tex")
 
@@ -85,7 +85,9 @@ def test_every_special_character_compiles(tmp_path: Path) -> None:
 def test_every_printable_latin_character_compiles(tmp_path: Path) -> None:
     needs_latex("booktabs.sty")
     names = ("".join(map(chr, range(32, 127))), "".join(map(chr, range(0xA0, 0x250))))
-    (tmp_path / "page.tex").write_text(document([table(small_table(names), [("", 4)], "t")]), encoding="utf-8")
+    (tmp_path / "page.tex").write_text(
+        latex_document([latex_table(small_table(names), [("", 4)], "t")]), encoding="utf-8"
+    )
     compile_tex(tmp_path, "page.tex")
 
 
@@ -93,7 +95,7 @@ def test_chinese_compiles(tmp_path: Path) -> None:
     needs_latex("booktabs.sty", "CJKutf8.sty", "c70gbsn.fd")
     shown = small_table(("中文模型", "情感分析 100%"))
     shown = Table(shown.title, shown.columns, shown.rows, "所有结果。 Scores.")
-    text = document([table(shown, [("", 2), ("新闻", 2)], "t")])
+    text = latex_document([latex_table(shown, [("", 2), ("新闻", 2)], "t")])
     assert r"\usepackage{CJKutf8}" in text
     (tmp_path / "page.tex").write_text(text, encoding="utf-8")
     compile_tex(tmp_path, "page.tex")

@@ -4,7 +4,7 @@ import pytest
 
 from research.report.error_analysis.cartography import of_evaluations, of_run
 from research.report.examples import read
-from research.report.records import read_one
+from research.report.records import read_record
 from tests.report import handmade
 
 
@@ -24,12 +24,12 @@ def test_means_deviations_and_correctness():
 
 
 def test_a_run_that_kept_no_evaluations_has_no_map(make_run):
-    assert of_run(read_one(make_run())) is None
+    assert of_run(read_record(make_run())) is None
 
 
 @pytest.mark.parametrize("task", ["sentiment", "ner", "qa"])
 def test_a_run_that_kept_them_has_one_over_all_evaluations(make_run, task):
-    record = read_one(make_run(task=task, keep_predictions=True, examples=30))
+    record = read_record(make_run(task=task, keep_predictions=True, examples=30))
     found = of_run(record)
     assert len(found.ids) == 30 and found.ids[0] == "validation-0"
     thirds = {round(float(share) * 3, 6) for share in found.correctness}

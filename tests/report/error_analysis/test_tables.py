@@ -11,13 +11,13 @@ from research.common.errors import UserError
 from research.report import figures
 from research.report.error_analysis import tables as errors
 from research.report.examples import read as read_examples
-from research.report.groups import group
-from research.report.records import read
+from research.report.grouping import group_runs
+from research.report.records import read_records
 from research.tracking import predictions
 
 
 def tables_of(analysed):
-    return {table.title: table for tables in analysed["sections"].values() for table in tables}
+    return {table.title: table for tables in analysed.sections.values() for table in tables}
 
 
 def rows(table):
@@ -26,7 +26,7 @@ def rows(table):
 
 @pytest.fixture
 def analysed(grid, tmp_path):
-    return tables_of(errors.analyse(group(read([grid])), tmp_path / "errors"))
+    return tables_of(errors.analyse_errors(group_runs(read_records([grid])), tmp_path / "errors"))
 
 
 def test_every_section_has_its_tables(analysed, tmp_path):
@@ -46,7 +46,7 @@ def test_slices_stand_side_by_side_with_the_runs_behind_them(analysed, grid):
     ]  # fmt: skip
     assert len(labels[0][5].runs) == 5
     # the accuracy on a label is its recall, which the runs recorded
-    recorded = [record.scores("test")["recall/negative"] for record in read(labels[0][5].runs)]
+    recorded = [record.scores("test")["recall/negative"] for record in read_records(labels[0][5].runs)]
     assert labels[0][5].value == pytest.approx(np.mean(recorded))
 
 
@@ -70,7 +70,7 @@ def test_the_worst_and_the_most_confident_mistakes(analysed, grid):
     wrong = analysed["Most confidently wrong on reviews"].rows
     sure = [row[1].value for row in wrong]
     assert sure == sorted(sure, reverse=True)
-    runs = [read_examples(record.predictions("test")) for record in read(wrong[0][1].runs)]
+    runs = [read_examples(record.predictions("test")) for record in read_records(wrong[0][1].runs)]
     for row in wrong:
         i = runs[0].ids.index(row[0].text)
         assert np.mean([not run.right[i] for run in runs]) > 0.5
@@ -94,7 +94,9 @@ def test_csv_has_the_whole_numbers(analysed, tmp_path):
 
 def test_kept_evaluations_give_a_data_map(make_run, tmp_path):
     make_run(keep_predictions=True)
-    table = tables_of(errors.analyse(group(read([tmp_path / "runs"])), tmp_path / "errors"))["Data map of reviews"]
+    table = tables_of(errors.analyse_errors(group_runs(read_records([tmp_path / "runs"])), tmp_path / "errors"))[
+        "Data map of reviews"
+    ]
     assert [row[0].text for row in table.rows] == ["easy"] * 5 + ["ambiguous"] * 5 + ["hard"] * 5
     easy, hard = table.rows[0], table.rows[10]
     assert easy[2].value > 0.8 > 0.2 > hard[2].value
@@ -104,22 +106,22 @@ def test_unseen_entities_where_the_training_split_was_evaluated(make_run, tmp_pa
     path = make_run(task="ner", data_set="news", examples=80)
     folder = path / "predictions"
     predictions.write(predictions.read(folder / "test.parquet").slice(0, 10), folder / "train.parquet")
-    table = tables_of(errors.analyse(group(read([path])), tmp_path / "errors"))["Slices of news"]
+    table = tables_of(errors.analyse_errors(group_runs(read_records([path])), tmp_path / "errors"))["Slices of news"]
     assert {row[1].text for row in table.rows if row[0].text == "entity in training"} == {"seen", "unseen"}
 
 
 def test_a_single_system_has_nobody_to_agree_with(make_run, tmp_path):
     make_run()
-    found = errors.analyse(group(read([tmp_path / "runs"])), tmp_path / "errors")
-    assert "Agreement" not in found["sections"] and found["notes"] == []
+    found = errors.analyse_errors(group_runs(read_records([tmp_path / "runs"])), tmp_path / "errors")
+    assert "Agreement" not in found.sections and found.notes == []
 
 
 def test_runs_without_predictions_are_told(make_run, tmp_path):
     path = make_run()
     for file in (path / "predictions").glob("*.parquet"):
         file.unlink()
-    found = errors.analyse(group(read([path])), tmp_path / "errors")
-    assert found == {"sections": {}, "notes": ["reviews: the runs have no predictions to analyse."]}
+    found = errors.analyse_errors(group_runs(read_records([path])), tmp_path / "errors")
+    assert found == errors.ErrorAnalysis({}, ["reviews: the runs have no predictions to analyse."])
 
 
 def test_predictions_of_an_unknown_form_are_left_alone(make_run, tmp_path):
@@ -129,9 +131,9 @@ def test_predictions_of_an_unknown_form_are_left_alone(make_run, tmp_path):
         told = json.dumps({"scorer": "labels", "labels": []}).encode()
         columns = {name: table.column(name) for name in table.column_names} | {"gold": [["a", "b"]] * len(table)}
         predictions.write(pa.table(columns).replace_schema_metadata({predictions.KEY: told}), file)
-    records = read([path])
-    assert errors.analyse(group(records), tmp_path / "errors")["sections"] == {}
-    names = [path.stem for path in figures.draw(group(records), records, tmp_path / "figures")]
+    records = read_records([path])
+    assert errors.analyse_errors(group_runs(records), tmp_path / "errors").sections == {}
+    names = [path.stem for path in figures.draw_figures(group_runs(records), records, tmp_path / "figures")]
     assert names == ["learning-reviews"]
 
 
@@ -140,12 +142,12 @@ def test_edited_predictions_are_refused(make_run, tmp_path):
     table = predictions.read(path / "predictions" / "test.parquet")
     predictions.write(table.slice(1), path / "predictions" / "test.parquet")
     with pytest.raises(UserError, match=r"test\.parquet is not the file the run wrote"):
-        errors.analyse(group(read([path])), tmp_path / "errors")
+        errors.analyse_errors(group_runs(read_records([path])), tmp_path / "errors")
 
 
 def test_the_best_of_many_systems_are_analysed_and_the_others_told(make_run, tmp_path):
     for i in range(errors.MOST_SYSTEMS + 2):
         make_run(quality=0.5 + 0.05 * i, config={"optim.lr": 1e-5 * (i + 1)})
-    found = errors.analyse(group(read([tmp_path / "runs"])), tmp_path / "errors")
-    assert found["notes"] == ["Errors of reviews: The 6 best of 8 systems by validation score."]
+    found = errors.analyse_errors(group_runs(read_records([tmp_path / "runs"])), tmp_path / "errors")
+    assert found.notes == ["Errors of reviews: The 6 best of 8 systems by validation score."]
     assert len(tables_of(found)["Agreement on reviews"].rows) == errors.MOST_SYSTEMS - 1

@@ -8,8 +8,8 @@ import pytest
 from research.report import figures
 from research.report.checklist import items as checklist
 from research.report.error_analysis import tables as errors
-from research.report.groups import group
-from research.report.records import read
+from research.report.grouping import group_runs
+from research.report.records import read_records
 from research.report.render import html as page
 from research.report.tables.cells import Cell, Table
 from tests.report.synthetic import write_run
@@ -44,8 +44,8 @@ def address(tmp_path_factory):
         settings = {"quality": 0.9 - 0.2 * (i % 2), "config": {"optim.lr": (3e-5, 1e-4)[i % 2]}, "seed": i // 2}
         write_run(root / "runs" / str(i), task=task, data_set=data_set, **settings)
     write_run(root / "runs" / "8", seed=9, status="failed", config={"optim.lr": 3e-5})
-    records = read([root / "runs"])
-    grid = group(records)
+    records = read_records([root / "runs"])
+    grid = group_runs(records)
     runs = [record.path for record in records]
     rows = [
         [Cell("b 10"), Cell("90.1 ± 0.2", 0.901, (runs[0], runs[3]), "best"), Cell("")],
@@ -54,13 +54,14 @@ def address(tmp_path_factory):
     ]
     folder = root / "paper"
     folder.mkdir()
-    shown = page.Content(
+    shown = page.Page(
         title="A study of learning rates", command=["research", "report", "runs", "--output", "paper"], records=records,
         scores=[Table("Scores", ("system", "F1", "other"), rows, "Per cent.")], notes=["A note " + EVIL],
-        figures=figures.draw(grid, records, folder / "figures"), errors=errors.analyse(grid, folder / "errors"),
-        checklist=checklist.answer(records, grid, folder),
+        figures=figures.draw_figures(grid, records, folder / "figures"),
+        errors=errors.analyse_errors(grid, folder / "errors"),
+        checklist=checklist.write_checklist(records, grid, folder),
     )  # fmt: skip
-    return page.write(folder, shown).as_uri()
+    return page.write_page(folder, shown).as_uri()
 
 
 @pytest.fixture

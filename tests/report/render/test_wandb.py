@@ -9,8 +9,8 @@ import yaml
 
 from research.cli import main
 from research.common.errors import UserError
-from research.report.groups import group
-from research.report.records import read
+from research.report.grouping import group_runs
+from research.report.records import read_records
 from research.report.render import wandb as wandb_report
 from tests.report.sweeps import write_sweep
 from tests.wandb_server import WandbServer
@@ -33,8 +33,8 @@ def study(make_run, tmp_path):
     trials = write_sweep(tmp_path / "lr", TRIALS) / "trials"
     on_wandb([*runs, trials / "0000" / "seed0", trials / "0001" / "seed0"])
     make_run("other", seed=2, config={"optim.lr": 1e-5})
-    records = read([tmp_path / "runs", tmp_path / "lr"])
-    return records, group(records)
+    records = read_records([tmp_path / "runs", tmp_path / "lr"])
+    return records, group_runs(records)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def panels_of(view):
 
 
 def test_the_recipe_has_the_systems_their_runs_and_the_searches(study, tmp_path):
-    path = wandb_report.write(*study, SCORES, tmp_path)
+    path = wandb_report.write_recipe(*study, SCORES, tmp_path, tmp_path.name)
     assert path == tmp_path / "wandb_report.yaml"
     recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert (recipe["project"], recipe["entity"], recipe["scores"]) == ("research", None, SCORES)
@@ -72,7 +72,7 @@ def test_the_recipe_has_the_systems_their_runs_and_the_searches(study, tmp_path)
 
 @pytest.mark.slow
 def test_a_draft_with_the_same_content_is_saved(study, server, tmp_path):
-    address = wandb_report.publish(wandb_report.write(*study, SCORES, tmp_path))
+    address = wandb_report.publish(wandb_report.write_recipe(*study, SCORES, tmp_path, tmp_path.name))
     (view,) = server.views
     assert view["type"] == "runs/draft" and view["entityName"] == "someone" and view["projectName"] == "research"
     assert view["displayName"] == tmp_path.name and address.endswith(f"reports/{tmp_path.name}--view1")
@@ -100,7 +100,7 @@ def test_a_draft_with_the_same_content_is_saved(study, server, tmp_path):
 
 @pytest.mark.slow
 def test_the_recipe_alone_builds_it_again(study, server, tmp_path):
-    path = wandb_report.write(*study, SCORES, tmp_path)
+    path = wandb_report.write_recipe(*study, SCORES, tmp_path, tmp_path.name)
     path.write_text(path.read_text(encoding="utf-8").replace("title: ", "title: Again, "), encoding="utf-8")
     command = [sys.executable, "-m", "research.report.render.wandb", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -113,7 +113,7 @@ def test_the_recipe_alone_builds_it_again(study, server, tmp_path):
 @pytest.mark.parametrize("mode", ["forbidden", "broken", "nonsense"])
 def test_a_server_that_does_not_take_it_is_told_and_the_recipe_kept(study, server, tmp_path, mode):
     server.mode = mode
-    path = wandb_report.write(*study, SCORES, tmp_path)
+    path = wandb_report.write_recipe(*study, SCORES, tmp_path, tmp_path.name)
     with pytest.raises(UserError, match=r"W&B did not take the report.*wandb_report\.yaml"):
         wandb_report.publish(path)
     assert path.is_file() and server.views == []
@@ -131,9 +131,9 @@ def test_the_command_saves_a_draft_after_everything_else(study, server, tmp_path
 
 
 def test_runs_that_were_not_recorded_for_wandb_are_refused(make_run, tmp_path):
-    records = read([make_run()])
+    records = read_records([make_run()])
     with pytest.raises(UserError, match="None of the runs was recorded for W&B"):
-        wandb_report.write(records, group(records), SCORES, tmp_path)
+        wandb_report.write_recipe(records, group_runs(records), SCORES, tmp_path, tmp_path.name)
     assert not (tmp_path / "wandb_report.yaml").exists()
 
 
@@ -141,8 +141,8 @@ def test_runs_of_another_project_are_listed_but_not_drawn(make_run, tmp_path):
     here = [make_run(seed=seed) for seed in range(2)]
     there = make_run(seed=2, config={"wandb.project": "elsewhere"})
     on_wandb([*here, there])
-    records = read([tmp_path / "runs"])
-    recipe = wandb_report.recipe(records, group(records), SCORES, "t")
+    records = read_records([tmp_path / "runs"])
+    recipe = wandb_report.recipe(records, group_runs(records), SCORES, "t")
     assert recipe["project"] == "research"
     assert recipe["data_sets"][0]["systems"] == {"encoder-a": ["r0", "r1"]}
     assert [run["elsewhere"] for run in recipe["runs"]] == [False, False, True]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research.report.groups import group
-from research.report.records import read
+from research.report.grouping import group_runs
+from research.report.records import read_records
 from research.report.statistics.summary import Summary, pools, summarise
 from research.tracking import predictions
 
@@ -16,7 +16,7 @@ MakeRun = Callable[..., Path]
 
 
 def summaries_of(path: Path) -> tuple[list[Summary], list[str]]:
-    grid = group(read([path]))
+    grid = group_runs(read_records([path]))
     pooled, notes = pools(grid)
     return summarise(grid, pooled), notes
 

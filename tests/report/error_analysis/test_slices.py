@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from research.report.error_analysis.slices import analyse, cuts, quarters, question_word, wilson
+from research.report.error_analysis.slices import cuts, quarters, question_word, score_slices, wilson
 from tests.report import handmade, synthetic
 
 
@@ -24,7 +24,7 @@ def class_table(rights, **columns):
 def test_each_label_has_its_accuracy_and_wilsons_interval():
     first = class_table([True, True, True, False, True, False, True, True, True, False, True, True])
     second = class_table([True] * 12)
-    slices = found(analyse([first, second]), "gold label")
+    slices = found(score_slices([first, second]), "gold label")
     # label yes: examples 1, 3, 5, ... of which the first run gets 3, 5 and 9 wrong
     assert slices["yes"].size == 6 and slices["yes"].score == pytest.approx((3 / 6 + 1) / 2)
     low, high = proportion_confint(0.75 * 6, 6, method="wilson")  # six examples, though twelve predictions
@@ -38,7 +38,7 @@ def test_wilson_has_the_published_value():
 
 
 def test_slices_of_few_examples_are_left_out():
-    slices = analyse([class_table([True] * 12, domain=["a"] * 8 + ["b"] * 4)])
+    slices = score_slices([class_table([True] * 12, domain=["a"] * 8 + ["b"] * 4)])
     assert set(found(slices, "domain")) == {"a"}
 
 
@@ -84,7 +84,7 @@ def test_question_words(question, word):
 
 def test_f1_of_entity_types_and_recall_of_rare_entities():
     rows = [("Oslo is", "B-LOC O", "B-LOC O")] * 6 + [("Oslo Acme", "B-LOC B-ORG", "O B-ORG")] * 6
-    slices = analyse([handmade.entities(rows)])
+    slices = score_slices([handmade.entities(rows)])
     kinds = found(slices, "entity type")
     assert kinds["LOC"].size == 12 and kinds["LOC"].score == pytest.approx(2 * 1 * 0.5 / 1.5)
     assert kinds["ORG"].score == 1 and (kinds["ORG"].low, kinds["ORG"].high) == (1, 1)
@@ -97,13 +97,13 @@ def test_f1_of_entity_types_and_recall_of_rare_entities():
 def test_entities_are_seen_or_unseen_in_training():
     rows = [("OSLO is", "B-LOC O", "B-LOC O")] * 5 + [("Bergen is", "B-LOC O", "O O")] * 5
     train = handmade.entities([("oslo", "B-LOC", "B-LOC")])
-    slices = found(analyse([handmade.entities(rows)], train), "entity in training")
+    slices = found(score_slices([handmade.entities(rows)], train), "entity in training")
     assert {value: each.score for value, each in slices.items()} == {"seen": 1.0, "unseen": 0.0}
 
 
 def test_bootstrap_intervals_of_questions_hold_the_score_and_narrow_with_the_slice():
     table = synthetic.make_table("qa", "wiki", "test", 400, 0.7, (), {"seed": 1})
-    slices = analyse([table])
+    slices = score_slices([table])
     whole = [each for each in slices if each.by == "answer"]
     assert not whole  # every question has an answer: nothing to cut
     words = [each for each in slices if each.by == "question word"]
@@ -116,5 +116,5 @@ def test_bootstrap_intervals_of_questions_hold_the_score_and_narrow_with_the_sli
 def test_runs_in_another_order_are_lined_up():
     table = class_table([True] * 6 + [False] * 6)
     shuffled = table.take(pa.array([11, 0, 10, 1, 9, 2, 8, 3, 7, 4, 6, 5]))
-    one, two = analyse([table]), analyse([table, shuffled])
+    one, two = score_slices([table]), score_slices([table, shuffled])
     assert [each.score for each in one] == [each.score for each in two]

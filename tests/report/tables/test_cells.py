@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from research.report.tables.cells import Cell, cell, file_name, markdown, table, write_csv
+from research.report.tables.cells import Cell, cell, file_name, make_table, table_markdown, write_table_csv
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ def test_values_are_shown_rounded_and_kept_whole(value, text, number):
 
 
 def test_markdown_escapes_what_would_break_the_table():
-    shown = table("T", ("name", "n"), [["<b>a|b</b>\nc", 3]])
-    assert markdown(shown) == "| name | n |\n| --- | --- |\n| &lt;b&gt;a\\|b&lt;/b&gt; c | 3 |\n"
+    shown = make_table("T", ("name", "n"), [["<b>a|b</b>\nc", 3]])
+    assert table_markdown(shown) == "| name | n |\n| --- | --- |\n| &lt;b&gt;a\\|b&lt;/b&gt; c | 3 |\n"
 
 
 def test_csv_has_the_numbers_in_full(tmp_path):
-    write_csv(table("T", ("text", "share", "count"), [["a,b\n“中文”", 1 / 3, 12345]]), tmp_path / "t.csv")
+    write_table_csv(make_table("T", ("text", "share", "count"), [["a,b\n“中文”", 1 / 3, 12345]]), tmp_path / "t.csv")
     with open(tmp_path / "t.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert rows[1] == ["a,b\n“中文”", repr(1 / 3), "12345"]

@@ -1,0 +1,93 @@
+"""The settings of a run: the config keys that decide its numbers, flat, compared and written as people write them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from research.config.schema import all_keys, result_keys
+from research.report.records import Record
+
+SEEDS = ("seed", "seed_init", "seed_order")
+DATA_KEYS = (
+    "task",
+    *(
+        f"data.{key}"
+        for key in ["name", "config", "revision", "train", "validation", "test", "columns", "labels", "scorer"]
+    ),
+)
+_LEAVES = frozenset(all_keys())
+
+
+def deciding_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a config that decide the numbers, dotted, but the seeds."""
+    return {key: value for key, value in flat(result_keys(dict(config))).items() if key not in SEEDS}
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys dotted; a mapping that is itself a value (`data.columns`) stays whole."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and prefix + key not in _LEAVES:
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = value
+    return leaves
+
+
+def differing_keys(records: Sequence[Record]) -> list[str]:
+    """The keys in which runs on one data set differ, other than the seeds, in the order of the config."""
+    first: dict[str, dict[str, Any]] = {}
+    found: set[str] = set()
+    order: dict[str, None] = {}
+    for record in records:
+        settings = deciding_settings(record.config)
+        order |= dict.fromkeys(settings)
+        other = first.setdefault(record.data_set, settings)
+        found |= {key for key in {*settings, *other} if settings.get(key) != other.get(key)}
+    return [key for key in order if key in found]
+
+
+def system_name(settings: Mapping[str, Any]) -> str:
+    """Short name of a system: `lr 3e-5, dropout 0.1`; a model goes by its name alone."""
+    return ", ".join(
+        value_text(value) if key == "model.name" else f"{key.split('.')[-1].replace('_', ' ')} {value_text(value)}"
+        for key, value in settings.items()
+    )
+
+
+def value_text(value: Any) -> str:
+    """A config value as a reader writes it: 3e-5, not 3e-05; a folder by its own name."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        if value == 0 or 1e-3 <= abs(value) < 1e6:
+            return f"{value:g}"
+        return re.sub(r"\.?0*e\+?(-?)0?(\d+)", r"e\1\2", f"{value:.6e}")
+    if isinstance(value, str):
+        return Path(value).name if "/" in value else value
+    return str(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False)
+
+
+def sort_key(value: Any) -> tuple[int, float, str]:
+    """Numbers by size, then texts by their letters; nothing first."""
+    if value is None:
+        return (0, 0.0, "")
+    if isinstance(value, int | float):
+        return (1, float(value), "")
+    return (2, 0.0, str(value))
+
+
+def canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=False, ensure_ascii=False)
+
+
+def seeds_of(run: Record) -> tuple[int, ...]:
+    """seed, and the seeds of initialisation and order that it stands for."""
+    seed = run.seed
+    return (seed, *(seed if run.config[key] is None else int(run.config[key]) for key in SEEDS[1:]))

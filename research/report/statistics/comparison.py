@@ -1,0 +1,97 @@
+"""Two groups of runs compared: the difference with its intervals, the tests, their correction, and power."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from research.report.groups import Group
+from research.report.statistics import significance
+from research.report.statistics.counts import PairedCounts
+from research.report.statistics.intervals import Interval, contrast, over_both, over_examples
+from research.report.statistics.paired_runs import Pool
+from research.report.statistics.power import examples_needed, seeds_needed
+from research.report.statistics.significance import Correction, Test, corrected
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One system against another on one data set."""
+
+    first: Group
+    second: Group
+    split: str
+    examples: int  # paired by id
+    scores: np.ndarray  # one per run, fractions
+    other_scores: np.ndarray
+    interval: Interval  # of the difference of means, over seeds and examples where both have several runs
+    interval_over_examples: Interval
+    tests: list[Test]
+    corrected: list[float | None]  # p-values of the tests, corrected over all comparisons made together
+    seeds_needed: int | None  # runs of each system that would find a difference of this size
+    examples_needed: int | None
+
+    @property
+    def difference(self) -> float:
+        """Mean score of the first system less that of the second."""
+        runs = (len(self.scores), len(self.other_scores))
+        return float(contrast(np.concatenate([self.scores, self.other_scores]), runs))
+
+
+def compare_groups(a: Group, b: Group, split: str, pooled: Pool, seed: int = 0) -> Comparison:
+    """All that two groups of a pool allow to say of each other, not yet corrected."""
+    scores, other_scores = a.scores(split), b.scores(split)
+    counts, runs, replicates = pooled.of(a, b)
+    draws = over_both(counts, runs, replicates, seed)
+    tests = list(applicable_tests(counts, runs, replicates, seed))
+    if min(runs) > 1:
+        tests.insert(0, significance.over_seeds_and_examples(draws))
+        tests.append(significance.almost_stochastic_order(scores, other_scores, seed=seed))
+    difference, error = float(contrast(counts.metrics, runs)), float(contrast(replicates, runs).std())
+    return Comparison(
+        first=a,
+        second=b,
+        split=split,
+        examples=len(counts.ids),
+        scores=scores,
+        other_scores=other_scores,
+        interval=draws.interval(),
+        interval_over_examples=over_examples(counts, runs, replicates),
+        tests=tests,
+        corrected=[test.p_value for test in tests],
+        seeds_needed=seeds_needed(scores, other_scores),
+        examples_needed=examples_needed(difference, error, len(counts.ids)),
+    )
+
+
+def applicable_tests(counts: PairedCounts, runs: tuple[int, ...], replicates: np.ndarray, seed: int) -> Iterator[Test]:
+    """The tests over examples: randomisation takes equally many runs, McNemar's one each and right or wrong answers."""
+    yield significance.paired_bootstrap(counts, runs, replicates)
+    if runs[0] == runs[1]:
+        yield significance.randomisation(counts, len(replicates), seed)
+    right = counts.values[..., 0]
+    answers = counts.values.shape[-1] == 2 and (counts.values[..., 1] == 1).all() and np.isin(right, (0, 1)).all()
+    if runs == (1, 1) and answers:
+        yield significance.mcnemar(right[0], right[1])
+
+
+def with_corrections(comparisons: Sequence[Comparison], correction: Correction) -> list[Comparison]:
+    """The comparisons with the p-values of each test corrected over all of them."""
+    families: dict[str, list[tuple[int, int, float]]] = {}
+    for i, comparison in enumerate(comparisons):
+        for j, test in enumerate(comparison.tests):
+            if test.p_value is not None:
+                families.setdefault(test.name.split(" (")[0], []).append((i, j, test.p_value))
+    told: list[list[float | None]] = [[None] * len(comparison.tests) for comparison in comparisons]
+    for members in families.values():
+        values = corrected([p for _, _, p in members], correction)
+        for (i, j, _), value in zip(members, values, strict=True):
+            told[i][j] = value
+    return [replace(comparison, corrected=values) for comparison, values in zip(comparisons, told, strict=True)]
+
+
+def p_text(p: float) -> str:
+    """Three decimals; smaller values as a power of ten."""
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
