@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from research.common.errors import UserError
-from research.data.formats import Format, Reading, Row
+from research.data.formats import BY_NAME, Format, Reading, Row
 
 PLACE = "__line__"  # our column: a row's 1-based line, item or question number in its file
 BATCH_ROWS = 5_000
 DEEPEST = 20  # levels of nested values that get column types
 
 
-def load_file(path: str, sha256: str, format: Format, reading: Reading = Reading()) -> datasets.Dataset:
+def load_file(path: str, sha256: str, format: Format, reading: Reading = BY_NAME) -> datasets.Dataset:
     """The rows of a local file; text formats get the column `__line__`, Parquet does not.
 
     A column of the file that is named `__line__` itself becomes `data_line`.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from research.common.errors import UserError
-from research.data.lines import Reading, read_lines
+from research.data.lines import BY_NAME, Reading, read_lines
 
 Word = tuple[int, list[str]]  # line number, columns
 CONLLU = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
@@ -27,7 +27,7 @@ class Layout:
     numbered: bool  # the first column numbers the words of a sentence
 
 
-def read_conll(path: str, reading: Reading = Reading()) -> Iterator[tuple[int, dict[str, list[str]]]]:
+def read_conll(path: str, reading: Reading = BY_NAME) -> Iterator[tuple[int, dict[str, list[str]]]]:
     """Sentences as {"tokens": [...], "tags": [...]}, their place the first word's line; a single column has no tags.
 
     The words stand in the first column and the tags in the last; where the first column numbers the words, in the

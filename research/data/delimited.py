@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from research.common.errors import UserError
-from research.data.lines import Reading, read_lines
+from research.data.lines import BY_NAME, Reading, read_lines
 
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a TAB", "|": "a bar"}
 _QUOTING: dict[str, dict[str, Any]] = {
@@ -23,7 +23,7 @@ _KNOWN_VALUES = 1000  # of a column, remembered to recognise swallowed rows
 _EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
-def read_csv(path: str, reading: Reading = Reading()) -> Iterator[tuple[int, dict[str, str]]]:
+def read_csv(path: str, reading: Reading = BY_NAME) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of text under a header row; a row's place is its first line.
 
     A `.csv` file is separated by what its first line is (comma, semicolon, TAB, bar), a `.tsv` file by TABs. A

@@ -57,9 +57,11 @@ def spans(entities: Any, text: str, row_id: Any = None) -> Iterator[Span]:
             found = [next((entity[name] for name in names if name in entity), None) for names in _NAMES]
         else:
             found = list(entity) if isinstance(entity, list) else []
-        if len(found) != 3 or not all(isinstance(place, int) for place in found[:2]) or not isinstance(found[2], str):
-            raise UserError(_another_shape(row_id, entity))
-        yield found[0], found[1], found[2]
+        match found:
+            case [int(first), int(end), str(label)]:
+                yield first, end, label
+            case _:
+                raise UserError(_another_shape(row_id, entity))
 
 
 def _pairs(places: Any, row_id: Any) -> Iterator[tuple[int, int]]:

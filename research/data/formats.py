@@ -17,10 +17,10 @@ from research.config.schema import FORMATS
 from research.data.conll import read_conll
 from research.data.delimited import read_csv
 from research.data.json_files import Row, Rows, kind_name, read_json, read_jsonl, shape_of
-from research.data.lines import Reading, read_lines
+from research.data.lines import BY_NAME, Reading, read_lines
 from research.data.squad_files import read_squad
 
-__all__ = ["FORMATS", "SUFFIXES", "Format", "Reading", "Row", "format_of", "has_known_suffix", "kind_name"]
+__all__ = ["BY_NAME", "FORMATS", "SUFFIXES", "Format", "Reading", "Row", "format_of", "has_known_suffix", "kind_name"]
 
 _TABLES_AND_JSON = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 CONLL_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix not in _TABLES_AND_JSON)
@@ -35,7 +35,7 @@ class Format:
     read: Callable[..., Rows] | None  # None: Parquet, which is read as it is
 
 
-def format_of(path: str, reading: Reading = Reading()) -> Format:
+def format_of(path: str, reading: Reading = BY_NAME) -> Format:
     """The format of a file: `reading.format`, else by its suffix; a `.json` file by its first characters."""
     suffix = Path(path).suffix.lower()
     name = reading.format or ("conll" if suffix in CONLL_SUFFIXES else suffix.removeprefix("."))
@@ -52,7 +52,7 @@ def format_of(path: str, reading: Reading = Reading()) -> Format:
     return Format(name, "line", readers[name])
 
 
-def read_text(path: str, reading: Reading = Reading()) -> Rows:
+def read_text(path: str, reading: Reading = BY_NAME) -> Rows:
     """A text a line, as {"text": line}; blank lines are skipped."""
     for number, line in read_lines(path, reading.encoding):
         if line.strip():

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from research.common.errors import UserError
-from research.data.lines import Reading, read_lines
+from research.data.lines import BY_NAME, Reading, read_lines
 
 _HEAD_CHARACTERS = 1 << 16
 _PARAGRAPHS = re.compile(r'"paragraphs"\s*:')
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 Rows = Iterator[tuple[int, Row]]
 
 
-def read_jsonl(path: str, reading: Reading = Reading()) -> Rows:
+def read_jsonl(path: str, reading: Reading = BY_NAME) -> Rows:
     """One JSON object a line, blank lines skipped; or objects over several lines, one after the other.
 
     A row's place is the line its object begins in.
@@ -42,7 +42,7 @@ def read_jsonl(path: str, reading: Reading = Reading()) -> Rows:
         yield number, json_row(value, f"{path}, line {number}", line)
 
 
-def read_json(path: str, reading: Reading = Reading()) -> Rows:
+def read_json(path: str, reading: Reading = BY_NAME) -> Rows:
     """Rows of a `.json` file: an array of objects, {"data": [rows]}, or objects one after the other.
 
     A row's place is its number in the array, or the line its object begins in.
@@ -59,7 +59,7 @@ def read_json(path: str, reading: Reading = Reading()) -> Rows:
         yield number, json_row(value, f"{path}, item {number}")
 
 
-def shape_of(path: str, reading: Reading = Reading()) -> str:
+def shape_of(path: str, reading: Reading = BY_NAME) -> str:
     """What a JSON file's beginning shows: "squad", an "array" of rows (or {"data": rows}), or "objects"."""
     head = ""
     for _, line in read_lines(path, reading.encoding):
@@ -74,7 +74,7 @@ def shape_of(path: str, reading: Reading = Reading()) -> str:
     return "squad" if _PARAGRAPHS.search(head) or _SQUAD_KEY.match(head) else "objects"
 
 
-def load_json(path: str, reading: Reading = Reading()) -> Any:
+def load_json(path: str, reading: Reading = BY_NAME) -> Any:
     """The one value of a JSON file; an empty list for a file of blanks."""
     text = _text(path, reading)
     if not text.strip():

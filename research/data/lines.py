@@ -32,6 +32,9 @@ class Reading:
     tags: str | None = None
 
 
+BY_NAME = Reading()  # by the file's name and content alone
+
+
 def read_lines(path: str, encoding: str | None = None) -> Iterator[tuple[int, str]]:
     """(1-based number, line with its end). Lines end in LF or CR LF, or in CR alone in a file without LF.
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from research.common.errors import UserError
-from research.data.formats import SUFFIXES, Reading, format_of, has_known_suffix, kind_name, refuse_unknown
+from research.data.formats import BY_NAME, SUFFIXES, Reading, format_of, has_known_suffix, kind_name, refuse_unknown
 
 if TYPE_CHECKING:
     import datasets
@@ -61,7 +61,7 @@ def open_split(
     fields: Mapping[str, str],
     optional: Collection[str] = (),
     limit: int | None = None,
-    reading: Reading = Reading(),
+    reading: Reading = BY_NAME,
     free: Collection[str] = (),
 ) -> Split:
     """Open `value`: a local file, or a split expression (`train[:90%]`) of the data set `hub_name`.

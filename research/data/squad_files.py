@@ -7,10 +7,10 @@ from typing import Any
 
 from research.common.errors import UserError
 from research.data.json_files import Row, Rows, load_json
-from research.data.lines import Reading
+from research.data.lines import BY_NAME, Reading
 
 
-def read_squad(path: str, reading: Reading = Reading()) -> Rows:
+def read_squad(path: str, reading: Reading = BY_NAME) -> Rows:
     """Questions in file order, numbered from 1.
 
     Rows hold id, title, context, question, answers {"text": [...], "answer_start": [...]} and is_impossible; a

@@ -49,7 +49,8 @@ def sentences():
 def conll(sentences, line, before=""):
     """Each word by `line` of (number, word, tag), sentences apart."""
     blocks = (
-        before.format(k) + "".join(line.format(i, *wt) + "\n" for i, wt in enumerate(zip(w.split(), t.split()), 1))
+        before.format(k)
+        + "".join(line.format(i, *wt) + "\n" for i, wt in enumerate(zip(w.split(), t.split(), strict=True), 1))
         for k, (w, t) in enumerate(sentences)
     )
     return "\n".join(blocks)
@@ -71,7 +72,7 @@ def test_columns_by_number_and_name(file, sentences):
     nested = conll(sentences, "{0}\t{1}\t{2}\tB-X")
     path = file("a.conll", nested)
     refuses(read_conll, path, "columns 3 and 4 hold tags", "`data.columns.tags: 3`")
-    assert read(path, tags="3") == [(w, tags.split()) for w, (_, tags) in zip(words, sentences)]
+    assert read(path, tags="3") == [(w, tags.split()) for w, (_, tags) in zip(words, sentences, strict=True)]
     assert read(path, tags="4") == [(w, ["B-X"] * len(w)) for w in words]
     assert [tokens for tokens, _ in read(path, tokens="3", tags="4")] == [tags.split() for _, tags in sentences]
     named = file("b.conll", "# global.columns = ID FORM NE DEPTH\n" + nested)

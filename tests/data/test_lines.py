@@ -5,11 +5,11 @@ import pytest
 from research.data.conll import read_conll
 from research.data.delimited import read_csv
 from research.data.json_files import read_jsonl
-from research.data.lines import Reading, likely_encoding, read_lines
+from research.data.lines import BY_NAME, Reading, likely_encoding, read_lines
 from tests.data.opening import refuses
 
 
-def lines(path, reading=Reading()):
+def lines(path, reading=BY_NAME):
     return read_lines(path, reading.encoding)
 
 
