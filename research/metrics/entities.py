@@ -1,140 +1,163 @@
-"""Entity-level scores of whole sentences, and the tag schemes that entities are written in.
+"""Entity-level scores of whole sentences, by the rules of conlleval and of strict IOB2.
 
-Two readings of a tag sequence, which agree on well-formed IOB2:
+See research.metrics.tags for the two readings of a tag sequence.
 
-- lenient: the rules of conlleval (Tjong Kim Sang 2004). An I- that nothing opened opens an entity.
-- strict: IOB2 to the letter. Only B-X and the I-X that follow it make an entity.
-
-On B-, I- and O tags the lenient reading is also that of seqeval's default mode. With E- and S- tags they
-differ in two places, and here conlleval is followed:
-
-- conlleval knows no S- tag. To it a run of S-X joins a chunk of type X beside it, and seqeval begins and ends
-  an entity at each S-X.
-- conlleval lets B-X after E-X of the same type go on with the chunk; seqeval begins a new one.
-
-So tags in IOBES or BILOU are converted first (`to_iob2`), after which every scorer agrees. conlleval's
-bracket notation is left out. An entity is (type, start, end) in words, `end` exclusive; a tag without a type,
-a bare B or I, has the type `_`, as in seqeval.
+Legend: N sentences, R runs, K counts, W words.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from itertools import chain
-from typing import Any, Literal
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-Entity = tuple[str, int, int]
-Scheme = Literal["IOB1", "IOB2", "IOBES", "BILOU"]
+from research.metrics import base, entity_errors
+from research.metrics.base import Blocks, Formula, Score, precision_recall_f1, ratio
+from research.metrics.entity_slices import classes_of_entities, recall_counts
+from research.metrics.examples import NOTHING, Floats
+from research.metrics.slicing import Part
+from research.metrics.tags import Entity, lenient_entities, strict_entities
 
-SCORES = ("precision", "recall", "f1", "strict_precision", "strict_recall", "strict_f1", "accuracy")  # some by type
-_PREFIXES = frozenset("BIOESLUM")
-# The pairs of neighbouring prefixes at which conlleval ends and starts a chunk; a change of type always does.
-_CHUNK_ENDS = {"BB", "BO", "IB", "IO", "EE", "EI", "EO"}
-_CHUNK_STARTS = {"BB", "IB", "OB", "OI", "EE", "EI", "OE"}
+PARTS = ("precision", "recall", "f1")
+OUTSIDE = "O"
 
 
-def detect_scheme(sentences: Iterable[Sequence[str]]) -> Scheme:
-    """Recognise the tag scheme of a corpus; look at all splits at once, since a short one shows too little.
+class Metric(base.Metric):
+    """Entities found, micro-averaged over all sentences; the columns gold and prediction hold a tag per word.
 
-    BMES, with M for I, counts as IOBES. Corpora have faults, so IOB1 and IOB2 are told apart by which has
-    more breaches: of IOB2, an I- that opens an entity; of IOB1, a B- that does not stand right behind an
-    entity of its own type. Raises ValueError for a tag of no scheme, and for E-, S- or M- beside L- or U-.
+    `precision`, `recall` and `f1` are of the lenient reading (conlleval; seqeval's default mode), `strict_*` of strict
+    IOB2 (seqeval's mode="strict"), `accuracy` is the share of words whose tags are equal. By type, lenient:
+    `f1/<TYPE>` and so on. Ratios with denominator 0 are 0.
     """
-    prefixes: set[str] = set()
-    iob1_breaches = iob2_breaches = 0
-    for tags in sentences:
-        previous = ""
-        for prefix, kind in map(_split, tags):
-            prefixes.add(prefix)
-            iob1_breaches += prefix == "B" and kind != previous
-            iob2_breaches += prefix == "I" and kind != previous
-            previous = kind
-    iobes, bilou = prefixes & set("ESM"), prefixes & set("LU")
-    if iobes and bilou:
-        raise ValueError(f"tags begin with both {sorted(iobes)} (IOBES) and {sorted(bilou)} (BILOU)")
-    if iobes or bilou:
-        return "IOBES" if iobes else "BILOU"
-    return "IOB1" if iob2_breaches > iob1_breaches else "IOB2"
+
+    scores = (
+        Score("f1", "micro F1"),
+        Score("precision", "micro precision"),
+        Score("recall", "micro recall"),
+        Score("strict_precision", "strict micro precision"),
+        Score("strict_recall", "strict micro recall"),
+        Score("strict_f1", "strict micro F1"),
+        Score("accuracy", "word accuracy"),
+    )
+    texts = lengths = ("tokens",)
+    columns = ("tags", "confidence", "text", "entities")
+    unit = "words"
+    signature = "entities|average:micro|reading:conlleval, strict IOB2"
+    sentence = "entity-level micro F1 over whole sentences by the rules of conlleval, and of strict IOB2 beside it"
+    confused = "entities, “none” standing for no entity that shares a word,"
+    error_legend = entity_errors.LEGEND
+
+    @property
+    def types(self) -> list[str]:
+        """The entity types that the declared tags have."""
+        return sorted({tag[2:] or "_" for tag in self.settings.get("labels", ()) if tag != OUTSIDE})
+
+    def widths(self) -> dict[str, int]:
+        return {"entities": 3, "strict": 3, "words": 2, **{f"type/{kind}": 3 for kind in self.types}}
+
+    def counts(self, table: pa.Table) -> dict[str, Floats]:
+        """True positives, predicted and gold entities, also strict and by type; equal tags and all.
+
+        Raises ValueError when the numbers of tags differ and for a tag of no scheme.
+        """
+        gold, prediction = tags_of(table)
+        blocks: dict[str, Floats] = defaultdict(lambda: np.zeros((len(gold), 3)))  # zeros for a type not in the table
+        blocks["strict"] = entity_counts(gold, prediction, strict=True).astype(np.float64)
+        blocks["words"] = np.array([equal_words(*row) for row in zip(gold, prediction, strict=True)], dtype=np.float64)
+        entities = blocks["entities"]
+        for i, (tags, other_tags) in enumerate(zip(gold, prediction, strict=True)):
+            expected, found = set(lenient_entities(tags)), set(lenient_entities(other_tags))
+            for column, chosen in enumerate((expected & found, found, expected)):
+                entities[i, column] = len(chosen)
+                for kind, _, _ in chosen:
+                    blocks[f"type/{kind}"][i, column] += 1
+        return blocks
+
+    def formula(self, name: str) -> Formula | None:
+        part, _, kind = name.removeprefix("strict_").partition("/")
+        strict = name.startswith("strict_")
+        if name == "accuracy":
+            return Formula(("words",), ratio)
+        if kind and part == "support":
+            return Formula((f"type/{kind}",), lambda sums: sums[..., 2])
+        if part not in PARTS or (kind and strict):
+            return None
+        index = PARTS.index(part)
+        block = f"type/{kind}" if kind else "strict" if strict else "entities"
+        return Formula((block,), lambda sums: precision_recall_f1(sums)[..., index])
+
+    def reported(self, sums: Blocks) -> list[str]:
+        names = [f"{strict}{part}" for strict in ("", "strict_") for part in PARTS] + ["accuracy"]
+        types = sorted(block.removeprefix("type/") for block in sums if block.startswith("type/") and sums[block].any())
+        return names + [f"{part}/{kind}" for kind in types for part in (*PARTS, "support")]
+
+    def example_scores(self, table: pa.Table) -> Floats:
+        """F1 of each sentence; 1 where there is nothing to find and nothing found."""
+        counts = entity_counts(*tags_of(table))  # (N, 3)
+        scores: Floats = np.where(counts[:, 1:].sum(1) > 0, precision_recall_f1(counts)[:, 2], 1.0)
+        return scores
+
+    def confidence(self, table: pa.Table) -> Floats:
+        rows = zip(*(table.column(name).to_pylist() for name in ("gold", "prediction", "confidence")), strict=True)
+        return np.array([sentence_confidence(*row) for row in rows])
+
+    def text(self, table: pa.Table) -> list[str]:
+        return [" ".join(words) for words in table.column("tokens").to_pylist()]
+
+    def shown(self, table: pa.Table) -> tuple[list[str], list[str]]:
+        tokens = table.column("tokens").to_pylist()
+        gold, prediction = (
+            [entity_list(words, lenient_entities(tags)) for words, tags in zip(tokens, column, strict=True)]
+            for column in tags_of(table)
+        )
+        return gold, prediction
+
+    def claims(self, table: pa.Table) -> tuple[Floats, Floats]:
+        """Of each word."""
+        flat = {name: table.column(name).combine_chunks().flatten() for name in ("gold", "prediction", "confidence")}
+        values = {name: array.to_numpy(zero_copy_only=False) for name, array in flat.items()}
+        right = values["gold"] == values["prediction"]
+        return values["confidence"].astype(np.float64), right.astype(np.float64)
+
+    def confusion(self, table: pa.Table) -> Counter[tuple[str, str]]:
+        return entity_errors.confusion(entity_errors.all_pairs(*tags_of(table)))
+
+    def error_kinds(self, table: pa.Table) -> dict[str, Counter[str]]:
+        return entity_errors.counts(entity_errors.all_pairs(*tags_of(table)))
+
+    def parts(self, tables: Sequence[pa.Table], train: pa.Table | None = None) -> Iterator[Part]:
+        """Besides slices of sentences: F1 of each entity type; recall of long, rare and unseen entities."""
+        yield from super().parts(tables, train)
+        counts = [self.counts(table) for table in tables]
+        expected = [lenient_entities(tags) for tags in tags_of(tables[0])[0]]
+        sizes = Counter(entity[0] for row in expected for entity in row)
+        for kind, size in sorted(sizes.items()):
+            values = np.stack([each[f"type/{kind}"] for each in counts])  # (R, N, 3)
+            mask = np.any(values > 0, axis=(0, 2))
+            formula = self._formula(f"f1/{kind}")
+            yield Part("entity type", kind, size, "f1", False, values[:, mask], formula.of)
+        found = [[set(lenient_entities(tags)) for tags in tags_of(table)[1]] for table in tables]
+        for by, classes in classes_of_entities(tables[0].column("tokens").to_pylist(), expected, train):
+            for value in sorted({each for row in classes for each in row}):
+                values = np.stack([recall_counts(value, classes, expected, run) for run in found])  # (R, N, 2)
+                mask = values[0, :, 1] > 0
+                yield Part(by, value, int(values[0, :, 1].sum()), "recall", False, values[:, mask], ratio)
 
 
-def convert(tags: Sequence[str], scheme: Scheme) -> list[str]:
-    """Rewrite the tags of one sentence from `scheme` to IOB2.
-
-    IOB2 passes unchanged, faults included, so that gold data stays what was published.
-    """
-    if scheme == "IOB2":
-        return list(tags)
-    converted = []
-    previous_prefix, previous_kind = "O", ""
-    for prefix, kind in map(_split, tags):
-        begins = prefix in "BSU" or kind != previous_kind or previous_prefix in "ESLU"
-        if prefix == "O":
-            converted.append("O")
-        else:
-            converted.append(f"{'B' if begins else 'I'}-{kind}")
-        previous_prefix, previous_kind = prefix, kind
-    return converted
-
-
-def to_iob2(sentences: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Recognise the scheme of a whole corpus and rewrite every sentence to IOB2."""
-    scheme = detect_scheme(sentences)
-    return [convert(tags, scheme) for tags in sentences]
-
-
-def lenient_entities(tags: Sequence[str]) -> list[Entity]:
-    """Entities of one sentence as conlleval reads them, in order; see the head of this file."""
-    entities = []
-    start = 0
-    previous, previous_kind = "O", ""
-    for position, (prefix, kind) in enumerate([*map(_split, tags), ("O", "")]):
-        pair, changes = previous + prefix, kind != previous_kind
-        if pair in _CHUNK_ENDS or (changes and previous != "O"):
-            entities.append((previous_kind, start, position))
-        if pair in _CHUNK_STARTS or (changes and prefix != "O"):
-            start = position
-        previous, previous_kind = prefix, kind
-    return entities
-
-
-def strict_entities(tags: Sequence[str]) -> list[Entity]:
-    """Entities of one sentence by strict IOB2, in order; I- without its B-, and E- or S-, belong to none."""
-    entities = []
-    open_kind, start = "", 0
-    for position, (prefix, kind) in enumerate([*map(_split, tags), ("O", "")]):
-        if open_kind and not (prefix == "I" and kind == open_kind):
-            entities.append((open_kind, start, position))
-            open_kind = ""
-        if prefix == "B":
-            open_kind, start = kind, position
-    return entities
+def tags_of(table: pa.Table) -> tuple[list[list[str]], list[list[str]]]:
+    """Gold and predicted tags of each sentence."""
+    return table.column("gold").to_pylist(), table.column("prediction").to_pylist()
 
 
 def entity_scores(gold: Sequence[Sequence[str]], prediction: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Score the predicted tags of N whole sentences; every score but `support/` is a fraction.
-
-    `precision`, `recall`, `f1` are micro averages of the lenient reading (conlleval; seqeval's default mode);
-    `strict_precision`, `strict_recall`, `strict_f1` those of strict IOB2 (seqeval's mode="strict");
-    `accuracy` is the share of words whose tags are equal. For every type in gold or prediction, lenient:
-    `precision/<TYPE>`, `recall/<TYPE>`, `f1/<TYPE>` and `support/<TYPE>` (gold entities). Ratios with
-    denominator 0 are 0.
+    """The scores of the predicted tags of N whole sentences.
 
     Raises ValueError when the numbers of sentences or of words differ.
     """
-    strict = entity_counts(gold, prediction, strict=True).sum(axis=0)
-    by_type = _counts_by_type(gold, prediction)
-    words = zip(chain.from_iterable(gold), chain.from_iterable(prediction), strict=True)
-    equal = [tag == other_tag for tag, other_tag in words]
-    scores = _named("", sum(by_type.values(), np.zeros(3, dtype=np.int64)), "")
-    scores |= _named("strict_", strict, "")
-    scores["accuracy"] = sum(equal) / len(equal) if equal else 0.0
-    for kind, counts in by_type.items():
-        scores |= _named("", counts, f"/{kind}")
-        scores[f"support/{kind}"] = float(counts[2])
-    return scores
+    metric = Metric({})
+    return metric.score(metric.table(list(map(list, prediction)), list(map(list, gold))))
 
 
 def entity_counts(
@@ -142,7 +165,6 @@ def entity_counts(
 ) -> np.ndarray:
     """Per sentence the number of true positives, predicted entities and gold entities, (N, 3).
 
-    The scores of any subset or resample of sentences follow from the summed rows by `precision_recall_f1`.
     Raises ValueError when the numbers of sentences or of words differ.
     """
     _check_lengths(gold, prediction)
@@ -154,31 +176,20 @@ def entity_counts(
     return counts
 
 
-def precision_recall_f1(counts: np.ndarray) -> np.ndarray:
-    """Precision, recall and F1 (..., 3) from true positives, predicted and gold entities (..., 3)."""
-    true_positives, predicted, gold = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
-    # A count of 0 in a denominator has a numerator of 0: dividing by 1 instead gives the 0 that is meant.
-    precision = true_positives / np.maximum(predicted, 1)
-    recall = true_positives / np.maximum(gold, 1)
-    total = precision + recall
-    f1 = 2 * precision * recall / np.where(total > 0, total, 1)
-    return np.stack([precision, recall, f1], axis=-1)
+def equal_words(gold: Sequence[str], prediction: Sequence[str]) -> tuple[int, int]:
+    """How many words of a sentence have equal tags, and how many there are."""
+    return sum(map(str.__eq__, gold, prediction)), len(gold)
 
 
-def _named(before: str, counts: np.ndarray, after: str) -> dict[str, float]:
-    names = (f"{before}{name}{after}" for name in ("precision", "recall", "f1"))
-    return dict(zip(names, precision_recall_f1(counts).tolist(), strict=True))
+def sentence_confidence(gold: Sequence[str], prediction: Sequence[str], confidence: Sequence[float]) -> float:
+    """The surest wrong tag; of a sentence without one, the least sure tag."""
+    wrong = [c for g, p, c in zip(gold, prediction, confidence, strict=True) if g != p]
+    return max(wrong) if wrong else min(confidence, default=1.0)
 
 
-def _counts_by_type(gold: Sequence[Sequence[str]], prediction: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
-    """Lenient (3,) counts of every type, sorted by its name."""
-    counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3, dtype=np.int64))
-    for tags, other_tags in zip(gold, prediction, strict=True):
-        expected, found = set(lenient_entities(tags)), set(lenient_entities(other_tags))
-        for column, entities in enumerate((expected & found, found, expected)):
-            for kind, _, _ in entities:
-                counts[kind][column] += 1
-    return dict(sorted(counts.items()))
+def entity_list(tokens: Sequence[str], entities: Sequence[Entity]) -> str:
+    """`Oslo [LOC], Acme Ltd [ORG]`."""
+    return ", ".join(f"{' '.join(tokens[start:end])} [{kind}]" for kind, start, end in entities) or NOTHING
 
 
 def _check_lengths(gold: Sequence[Sequence[str]], prediction: Sequence[Sequence[str]]) -> None:
@@ -187,17 +198,3 @@ def _check_lengths(gold: Sequence[Sequence[str]], prediction: Sequence[Sequence[
     for number, (tags, other_tags) in enumerate(zip(gold, prediction, strict=True)):
         if len(tags) != len(other_tags):
             raise ValueError(f"sentence {number} has {len(tags)} gold tags but {len(other_tags)} predicted")
-
-
-@lru_cache(maxsize=4096)
-def _split(tag: str) -> tuple[str, str]:
-    """Prefix and type of a tag: B-PER is B, PER; a type may hold hyphens."""
-    prefix, _, kind = tag.partition("-")
-    if prefix not in _PREFIXES or (prefix == "O" and kind):
-        raise ValueError(f"{tag!r} is not a tag: expected O, or B, I, E, S, L, U or M, a hyphen and a type")
-    return (prefix, "") if prefix == "O" else (prefix, kind or "_")
-
-
-def score(table: pa.Table, settings: Mapping[str, Any]) -> dict[str, float]:
-    """Score a predictions table whose columns gold and prediction hold a tag per word."""
-    return entity_scores(table.column("gold").to_pylist(), table.column("prediction").to_pylist())

@@ -1,57 +1,144 @@
-"""Scores of extractive question answering, by the rules of the official scorers.
+"""Scores of extractive question answering over whole data sets: SQuAD v1.1, SQuAD v2.0, CMRC 2018.
 
-- SQuAD v1.1 (Rajpurkar et al. 2016, evaluate-v1.1.py): `exact_match`, `token_f1`, `squad_scores`.
-- SQuAD v2.0 (Rajpurkar et al. 2018, evaluate-v2.0.py): `squad_v2_scores`. Beside the threshold it differs in
-  empty texts: a question without an answer has the empty gold answer, which an empty prediction meets with
-  F1 1; v1.1 gives F1 0 to two empty texts.
-- CMRC 2018 (Cui et al. 2019, cmrc2018_evaluate.py): `cmrc_exact_match`, `cmrc_f1`, `cmrc_scores`.
+See research.metrics.squad_rules for the rules of one question. `predictions` maps the id of a question to its predicted
+answer, `answers` to the texts of its gold answers (none if it has no answer). All scores are fractions.
 
-`predictions` maps the id of a question to its predicted answer, `answers` to the texts of its gold answers
-(none if it has no answer). The best match among the gold answers counts. All scores are fractions.
+Legend: N questions, K counts.
 """
 
-import re
-import string
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import Any, Literal
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from research.metrics.treebank import treebank_words
+from research.metrics import base
+from research.metrics.base import Blocks, Formula, Score, ratio
+from research.metrics.examples import NOTHING, Floats, words
+from research.metrics.slicing import Cut, quarters, value_cuts
+from research.metrics.squad_rules import Rules, question_scores
 
-Rules = Literal["squad", "squad_v2", "cmrc"]
-SCORES = ("exact_match", "f1", "best_exact_match", "best_f1")  # the best: of squad_v2, which reports more beside
-
-_ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-# The scorer's list also has "……", which never equals the single character it is compared with.
-_CMRC_PUNCTUATION = "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』"
-_CMRC_WITHOUT_PUNCTUATION = str.maketrans("", "", _CMRC_PUNCTUATION)
-_CMRC_ALONE = rf"\u4e00-\u9fa5{re.escape(_CMRC_PUNCTUATION)}"
-_CMRC_SEGMENT = re.compile(f"([{_CMRC_ALONE}])|([^{_CMRC_ALONE}]+)")
-
-
-# One question asks for the same few texts again and again: the cache need not outlast it.
-@lru_cache(maxsize=256)
-def normalize_answer(text: str) -> str:
-    """Lower-case, drop ASCII punctuation and the articles a, an, the, and make all white space one blank."""
-    text = text.lower().translate(_ASCII_PUNCTUATION)
-    return " ".join(_ARTICLES.sub(" ", text).split())
+GROUPS = ("has_answer_", "no_answer_")
+QUESTION_WORDS = ("who", "whose", "whom", "what", "which", "when", "where", "why", "how")
+CHINESE_QUESTION_WORDS = ("为什么", "什么时候", "什么", "多少", "怎么", "如何", "哪", "谁", "何", "几")
+NAMES = {
+    "squad": "the official scorer of SQuAD v1.1",
+    "squad_v2": "the official scorer of SQuAD v2.0, with the no-answer threshold that was best on validation",
+    "cmrc": "the official scorer of CMRC 2018",
+}
 
 
-def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """1 if the normalised prediction equals a normalised answer, else 0 (SQuAD v1.1)."""
-    normalized = normalize_answer(prediction)
-    return float(any(normalize_answer(answer) == normalized for answer in answers))
+class Metric(base.Metric):
+    """Exact match and F1 of answers, means over questions; `settings`: "rules" and, for "squad_v2", "threshold".
 
+    The columns are gold (lists of answers), answer and, for squad_v2, no_answer_score: a question counts as predicted
+    to have no answer when its score exceeds the threshold. `best_*` are what the best threshold on the scored data
+    would reach, and `no_answer_threshold` is the one to carry to other data.
+    """
 
-def token_f1(prediction: str, answers: Sequence[str]) -> float:
-    """F1 of the bags of normalised words, with the best of the answers (SQuAD v1.1)."""
-    predicted = normalize_answer(prediction).split()
-    return max(_bag_f1(predicted, normalize_answer(answer).split()) for answer in answers)
+    scores = (
+        Score("f1", "token F1"),
+        Score("exact_match", "EM", is_proportion=True),
+        Score("has_answer_f1", "token F1 with an answer"),
+        Score("has_answer_exact_match", "EM with an answer"),
+        Score("no_answer_f1", "token F1 without an answer"),
+        Score("no_answer_exact_match", "EM without an answer"),
+        Score("best_f1", "token F1 at the best threshold"),
+        Score("best_exact_match", "EM at the best threshold"),
+    )
+    texts = lengths = ("question", "context")
+    columns = ("answer", "answers", "no_answer_score", "n_best")
+
+    @property
+    def rules(self) -> Rules:
+        rules: Rules = self.settings.get("rules", "squad")
+        return rules
+
+    @property
+    def signature(self) -> str:
+        return f"squad|average:questions|rules:{self.rules}"
+
+    @property
+    def sentence(self) -> str:
+        return f"exact match and token-level F1, means over questions, by the rules of {NAMES[self.rules]}"
+
+    def widths(self) -> dict[str, int]:
+        groups = ("", *GROUPS) if self.rules == "squad_v2" else ("",)
+        return {f"{group}{name}": 2 for group in groups for name in ("exact_match", "f1")}
+
+    def counts(self, table: pa.Table) -> dict[str, Floats]:
+        """For each score its value on the example, and 1; both 0 where the example is not of the score's group.
+
+        Raises ValueError for "squad" and "cmrc" if a question has no gold answer.
+        """
+        gold = table.column("gold").to_pylist()
+        values = question_values(table.column("answer").to_pylist(), gold, table.column("id").to_pylist(), self.rules)
+        answerable = np.array([len(texts) > 0 for texts in gold])
+        members = {"": np.ones(len(gold), dtype=bool)}
+        if self.rules == "squad_v2":
+            members |= {"has_answer_": answerable, "no_answer_": ~answerable}
+            if "no_answer_score" in table.column_names:
+                withheld = table.column("no_answer_score").to_numpy() > self.settings.get("threshold", 0.0)
+                values = np.where(withheld[:, None], ~answerable[:, None], values)
+        return {
+            f"{group}{name}": np.column_stack([values[:, i] * mask, mask]).astype(np.float64)
+            for group, mask in members.items()
+            for i, name in enumerate(("exact_match", "f1"))
+        }
+
+    def formula(self, name: str) -> Formula | None:
+        return Formula((name,), ratio) if name in self.widths() else None
+
+    def reported(self, sums: Blocks) -> list[str]:
+        return [name for name in self.widths() if sums[name][1]]
+
+    def beside(self, table: pa.Table) -> dict[str, float]:
+        """The best that a threshold could reach, and that threshold, for SQuAD v2.0."""
+        if self.rules != "squad_v2" or "no_answer_score" not in table.column_names:
+            return {}
+        names = ("answer", "gold", "no_answer_score")
+        ids = table.column("id").to_pylist()
+        texts, gold, doubts = (dict(zip(ids, table.column(name).to_pylist(), strict=True)) for name in names)
+        return best_thresholds(texts, gold, doubts)
+
+    def table(self, predictions: Sequence[Any], golds: Sequence[Any], **columns: Any) -> pa.Table:
+        table = super().table(predictions, golds, **columns)
+        return table.append_column("answer", pa.array(list(predictions), pa.string()))
+
+    def example_scores(self, table: pa.Table) -> Floats:
+        predictions, gold, ids = (table.column(name).to_pylist() for name in ("prediction", "gold", "id"))
+        values: Floats = question_values(predictions, gold, ids, self.rules)[:, 1]
+        return values
+
+    def confidence(self, table: pa.Table) -> Floats:
+        """Softmax over the n best answers, and over no answer where there may be none: the share of what was given."""
+        shares = []
+        columns = (table.column(name).to_pylist() for name in ("prediction", "n_best", "no_answer_score"))
+        may_withhold = self.rules == "squad_v2"
+        for answer, n_best, doubt in zip(*columns, strict=True):
+            scores = np.array([each["score"] for each in n_best], dtype=np.float64)
+            if not len(scores):
+                shares.append(np.nan)
+                continue
+            weights = np.exp(scores - scores[0])
+            withheld = float(np.exp(min(doubt, 50.0))) if may_withhold else 0.0
+            shares.append((withheld if may_withhold and not answer else 1.0) / (weights.sum() + withheld))
+        return np.array(shares)
+
+    def shown(self, table: pa.Table) -> tuple[list[str], list[str]]:
+        gold, prediction = (table.column(name).to_pylist() for name in ("gold", "prediction"))
+        return [" | ".join(texts) or NOTHING for texts in gold], [text or NOTHING for text in prediction]
+
+    def own_cuts(self, table: pa.Table) -> Iterator[Cut]:
+        gold = table.column("gold").to_pylist()
+        if "question" in table.column_names:
+            questions = table.column("question").to_pylist()
+            yield from value_cuts("question word", [question_word(text) for text in questions])
+        yield from value_cuts("answer", ["with an answer" if texts else "without an answer" for texts in gold])
+        lengths = np.array([words(texts[0]) if texts else np.nan for texts in gold], dtype=np.float64)
+        yield from quarters("length of answer (words)", lengths)
 
 
 def squad_scores(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
@@ -60,14 +147,12 @@ def squad_scores(predictions: Mapping[str, str], answers: Mapping[str, Sequence[
     As in the official scorer a question without a prediction scores 0, and a prediction for an unknown
     question is ignored. Raises ValueError if a question has no answer: those belong to v2.0.
     """
-    exact, f1 = per_question(predictions, answers, "squad")
-    return {"exact_match": _mean(exact), "f1": _mean(f1)}
+    return _scores(predictions, answers, {"rules": "squad"})
 
 
 def cmrc_scores(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """CMRC 2018: `exact_match` and `f1` (`cmrc_exact_match`, `cmrc_f1`); missing predictions score 0."""
-    exact, f1 = per_question(predictions, answers, "cmrc")
-    return {"exact_match": _mean(exact), "f1": _mean(f1)}
+    """CMRC 2018: `exact_match` and `f1`; missing predictions score 0."""
+    return _scores(predictions, answers, {"rules": "cmrc"})
 
 
 def squad_v2_scores(
@@ -78,127 +163,77 @@ def squad_v2_scores(
 ) -> dict[str, float]:
     """SQuAD v2.0: a question counts as predicted to have no answer when its probability exceeds `threshold`.
 
-    Returns `exact_match` and `f1`; the same over the questions with and over those without an answer, where
-    there are any (`has_answer_exact_match`, `has_answer_f1`, `no_answer_exact_match`, `no_answer_f1`); and
-    with `no_answer_probabilities` (any score that rises with the belief in no answer will do) the best that
-    a threshold could reach, and that threshold: `best_exact_match`, `best_exact_match_threshold`, `best_f1`,
-    `best_f1_threshold`. A threshold chosen on the data it is scored on flatters: carry it from validation.
-
-    Raises ValueError if a question has no prediction or no probability.
+    Returns `exact_match` and `f1`; the same over the questions with and over those without an answer, where there are
+    any (`has_answer_f1`, `no_answer_f1`, ...); and with `no_answer_probabilities` (any score that rises with the belief
+    in no answer will do) the official ones of `best_thresholds`. Raises ValueError if a question has no prediction or
+    no probability.
     """
-    exact, f1 = per_question(predictions, answers, "squad_v2")
-    answerable = np.array([len(texts) > 0 for texts in answers.values()])
-    withheld = np.zeros(len(answers), dtype=bool)
-    if no_answer_probabilities is not None:
-        _require(no_answer_probabilities, answers, "no-answer probability")
-        withheld = np.array([no_answer_probabilities[question] > threshold for question in answers])
+    _require(predictions, answers, "prediction")
+    settings = {"rules": "squad_v2", "threshold": threshold}
+    if no_answer_probabilities is None:
+        return _scores(predictions, answers, settings)
+    _require(no_answer_probabilities, answers, "no-answer probability")
+    doubts = [no_answer_probabilities[question] for question in answers]
+    scores = _scores(predictions, answers, settings, no_answer_score=doubts)
+    best = best_thresholds(predictions, answers, no_answer_probabilities)
+    return scores | {name: value for name, value in best.items() if name.startswith("best_")}
+
+
+def best_thresholds(
+    predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]], no_answer_probabilities: Mapping[str, float]
+) -> dict[str, float]:
+    """The best that a no-answer threshold could reach on this data, and the threshold to carry to other data.
+
+    By the official scorer: `best_f1`, `best_f1_threshold`, `best_exact_match`, `best_exact_match_threshold`. Where
+    answering nothing is best, its threshold is 0.0, which is right for probabilities alone: `no_answer_threshold` then
+    lies below every score. A threshold chosen on the data it is scored on flatters.
+    """
+    values = question_values([predictions[q] for q in answers], list(answers.values()), list(answers), "squad_v2")
     scores = {}
-    for name, raw in (("exact_match", exact), ("f1", f1)):
-        final = np.where(withheld, ~answerable, raw)
-        scores[name] = _mean(final)
-        for group, members in (("has_answer", answerable), ("no_answer", ~answerable)):
-            if members.any():
-                scores[f"{group}_{name}"] = _mean(final[members])
-        if no_answer_probabilities is not None:
-            best, best_threshold = _best_threshold(raw, predictions, answers, no_answer_probabilities)
-            scores[f"best_{name}"] = best
-            scores[f"best_{name}_threshold"] = best_threshold
-    return scores
+    for i, name in enumerate(("exact_match", "f1")):
+        best, threshold = _best_threshold(values[:, i], predictions, answers, no_answer_probabilities)
+        scores[f"best_{name}"] = best
+        scores[f"best_{name}_threshold"] = 0.0 if threshold is None else threshold
+    lowest = min(no_answer_probabilities[question] for question in answers)
+    return {**scores, "no_answer_threshold": lowest - 1.0 if threshold is None else threshold}
 
 
-def per_question(
-    predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]], rules: Rules = "squad"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Exact match (N,) and F1 (N,) of every question, in the order of `answers`, by one scorer's rules.
+def question_values(
+    predictions: Sequence[str | None], answers: Sequence[Sequence[str]], ids: Sequence[str], rules: Rules
+) -> Floats:
+    """Exact match and F1 (N, 2) of every question, without a threshold; a prediction None scores 0.
 
-    With "squad_v2" the predictions are taken as they are, without a threshold: an empty one means no answer.
-    Raises ValueError if there is no question, for "squad" and "cmrc" if a question has no answer, for
-    "squad_v2" if one has no prediction.
+    Raises ValueError if there is no question, and for "squad" and "cmrc" if one has no answer.
     """
+    if not len(answers):
+        raise ValueError("there are no questions to score")
+    if rules != "squad_v2":
+        unanswerable = next((question for question, texts in zip(ids, answers, strict=True) if not len(texts)), None)
+        if unanswerable is not None:
+            raise ValueError(f"question {unanswerable!r} has no gold answer: score by SQuAD v2.0 instead")
+    rows = zip(predictions, answers, strict=True)
+    return np.array([(0.0, 0.0) if text is None else question_scores(text, golds, rules) for text, golds in rows])
+
+
+def question_word(question: str) -> str:
+    """`how many`, `who`, ...: the first question word, `other` where there is none."""
+    tokens = [token.strip("?,.;:!\"'()“”‘’«»¿").lower() for token in question.split()]
+    for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
+        if token == "how" and following in ("many", "much", "long", "old", "far"):
+            return f"how {following}"
+        if token in QUESTION_WORDS:
+            return token
+    return next((word for word in CHINESE_QUESTION_WORDS if word in question), "other")
+
+
+def _scores(
+    predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]], settings: dict[str, Any], **columns: Any
+) -> dict[str, float]:
     if not answers:
         raise ValueError("there are no questions to score")
-    if rules == "squad_v2":
-        _require(predictions, answers, "prediction")
-    else:
-        unanswerable = [question for question, texts in answers.items() if len(texts) == 0]
-        if unanswerable:
-            raise ValueError(f"question {unanswerable[0]!r} has no gold answer: score by SQuAD v2.0 instead")
-    score_exact, score_f1 = (cmrc_exact_match, cmrc_f1) if rules == "cmrc" else (exact_match, token_f1)
-    exact, f1 = np.zeros(len(answers)), np.zeros(len(answers))
-    for row, (question, texts) in enumerate(answers.items()):
-        if question not in predictions:
-            continue
-        prediction = predictions[question]
-        if rules == "squad_v2":
-            texts = [text for text in texts if normalize_answer(text)] or [""]
-        exact[row] = score_exact(prediction, texts)
-        # In v2.0 two empty texts agree. Where only one is empty, both scorers give 0.
-        both_empty = rules == "squad_v2" and texts == [""]
-        f1[row] = exact[row] if both_empty else score_f1(prediction, texts)
-    return exact, f1
-
-
-def remove_punctuation(text: str) -> str:
-    """Lower-case, strip, and drop the punctuation of CMRC's list, which leaves ASCII .,;!?'\"() in place."""
-    return text.lower().strip().translate(_CMRC_WITHOUT_PUNCTUATION)
-
-
-def mixed_segmentation(text: str, drop_punctuation: bool = False) -> list[str]:
-    """Segment as CMRC does: every Chinese character and listed mark alone, the rest as English words.
-
-    A dropped mark does not part what it stood between: "a-b" is the one word "ab".
-    """
-    text = remove_punctuation(text) if drop_punctuation else text.lower().strip()
-    segments: list[str] = []
-    for alone, run in _CMRC_SEGMENT.findall(text):
-        segments.extend([alone] if alone else treebank_words(run))
-    return segments
-
-
-def find_lcs(first: Sequence[str], second: Sequence[str]) -> int:
-    """Length of the longest run of neighbouring segments that both contain."""
-    places: dict[str, list[int]] = {}
-    for place, segment in enumerate(second):
-        places.setdefault(segment, []).append(place)
-    longest = 0
-    lengths: dict[int, int] = {}  # place in `second` -> length of the common run that ends there
-    for segment in first:
-        lengths = {place: lengths.get(place - 1, 0) + 1 for place in places.get(segment, ())}
-        longest = max(longest, *lengths.values()) if lengths else longest
-    return longest
-
-
-def cmrc_exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """1 if prediction and an answer are equal without case and listed punctuation, else 0 (CMRC 2018)."""
-    plain = remove_punctuation(prediction)
-    return float(any(remove_punctuation(answer) == plain for answer in answers))
-
-
-def cmrc_f1(prediction: str, answers: Sequence[str]) -> float:
-    """F1 of the longest common run of segments, with the best of the answers (CMRC 2018)."""
-    predicted = mixed_segmentation(prediction, drop_punctuation=True)
-    scores = []
-    for answer in answers:
-        expected = mixed_segmentation(answer, drop_punctuation=True)
-        scores.append(_f1(find_lcs(expected, predicted), len(predicted), len(expected)))
-    return max(scores)
-
-
-def _bag_f1(predicted: list[str], expected: list[str]) -> float:
-    common = Counter(predicted) & Counter(expected)
-    return _f1(sum(common.values()), len(predicted), len(expected))
-
-
-def _f1(common: int, predicted: int, expected: int) -> float:
-    if common == 0:
-        return 0.0
-    precision, recall = common / predicted, common / expected
-    return 2 * precision * recall / (precision + recall)
-
-
-def _mean(scores: np.ndarray) -> float:
-    # Summed one by one, as the official scorers do: numpy's pairwise sum differs in the last digit.
-    return sum(scores.tolist()) / len(scores)
+    metric = Metric(settings)
+    table = metric.table([predictions.get(q) for q in answers], list(map(list, answers.values())), **columns)
+    return metric.scores_of(metric.sums(table.set_column(0, "id", pa.array(list(answers)))))
 
 
 def _best_threshold(
@@ -206,8 +241,8 @@ def _best_threshold(
     predictions: Mapping[str, str],
     answers: Mapping[str, Sequence[str]],
     no_answer_probabilities: Mapping[str, float],
-) -> tuple[float, float]:
-    """The best mean score (and its threshold) of answering only questions up to a no-answer probability.
+) -> tuple[float, float | None]:
+    """The best mean score of answering only questions up to a no-answer probability; None: by answering none.
 
     It starts from answering none, admits questions from the lowest probability up, and keeps the first
     maximum. As in the official scorer, questions of equal probability are admitted one after another in the
@@ -222,7 +257,7 @@ def _best_threshold(
     unanswerable = sum(len(texts) == 0 for texts in answers.values())
     totals = np.cumsum([unanswerable, *(gains[question] for question in order)])
     best = int(totals.argmax())
-    threshold = float(no_answer_probabilities[order[best - 1]]) if best else 0.0
+    threshold = float(no_answer_probabilities[order[best - 1]]) if best else None
     return float(totals[best]) / len(answers), threshold
 
 
@@ -230,17 +265,3 @@ def _require(given: Mapping[str, object], answers: Mapping[str, Sequence[str]], 
     missing = [question for question in answers if question not in given]
     if missing:
         raise ValueError(f"{len(missing)} questions have no {what}, the first is {missing[0]!r}")
-
-
-def score(table: pa.Table, settings: Mapping[str, Any]) -> dict[str, float]:
-    """Score a predictions table with the columns id, gold (lists of answers), answer and no_answer_score.
-
-    `settings` has the rules ("squad", "squad_v2" or "cmrc") and the threshold of "squad_v2".
-    """
-    ids = table.column("id").to_pylist()
-    answers = dict(zip(ids, table.column("gold").to_pylist(), strict=True))
-    predictions = dict(zip(ids, table.column("answer").to_pylist(), strict=True))
-    if settings["rules"] == "squad_v2":
-        doubts = dict(zip(ids, table.column("no_answer_score").to_pylist(), strict=True))
-        return squad_v2_scores(predictions, answers, doubts, settings["threshold"])
-    return cmrc_scores(predictions, answers) if settings["rules"] == "cmrc" else squad_scores(predictions, answers)

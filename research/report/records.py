@@ -17,7 +17,7 @@ import yaml
 
 from research.common.errors import UserError
 from research.config.schema import Config, ModelConfig
-from research.metrics import SMALLER_IS_BETTER
+from research.metrics import smaller_is_better
 from research.tracking.run import Run
 
 Status = Literal["finished", "unfinished", "pruned", "failed"]
@@ -74,7 +74,7 @@ class Record:
         """The score that chose the checkpoint; where that was one to minimise, the task's first score."""
         scores = self.scores("validation") or self.scores("test")
         monitor = (self.result or {}).get("monitor")
-        if monitor in scores and monitor not in SMALLER_IS_BETTER:
+        if monitor in scores and not smaller_is_better(monitor):
             return str(monitor)
         return next((name for name in ("accuracy", "f1") if name in scores), "f1")
 

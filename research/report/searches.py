@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from research.common.errors import UserError
-from research.metrics import SMALLER_IS_BETTER
+from research.metrics import smaller_is_better
 from research.report.records import Record
 from research.report.settings import flat, value_text
 
@@ -50,7 +50,7 @@ class Search:
 
     @property
     def maximises(self) -> bool:
-        return self.metric not in SMALLER_IS_BETTER
+        return not smaller_is_better(self.metric)
 
     @property
     def sampler(self) -> str:

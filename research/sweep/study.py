@@ -24,7 +24,7 @@ from research.common.console import console
 from research.common.errors import UserError
 from research.common.files import written_whole
 from research.config.schema import Config, differences, result_keys, to_dict
-from research.metrics import SMALLER_IS_BETTER
+from research.metrics import smaller_is_better
 from research.sweep.claims import Claim, Claims
 from research.sweep.samplers import enqueued, make_sampler, trials_asked
 from research.sweep.space import as_dict, grew
@@ -56,7 +56,7 @@ def identity(sweep: SweepConfig, base: Config, metric: str) -> dict[str, Any]:
 
 
 def direction(metric: str) -> Literal["minimize", "maximize"]:
-    return "minimize" if metric in SMALLER_IS_BETTER else "maximize"
+    return "minimize" if smaller_is_better(metric) else "maximize"
 
 
 class Search:

@@ -16,7 +16,7 @@ from research.cluster.signals import STOPPED, Interrupted, StopFlag
 from research.common.console import console
 from research.common.errors import Diverged, UserError
 from research.config.schema import Config, from_dict
-from research.metrics import SMALLER_IS_BETTER
+from research.metrics import smaller_is_better
 from research.sweep import figures
 from research.sweep import trials_table as results
 from research.sweep.cache import Workshop
@@ -63,7 +63,7 @@ def settled_base(sweep: SweepConfig) -> Config:
     if sweep.direction not in (None, direction(str(base.trainer.monitor))):
         raise UserError(
             f"direction={sweep.direction} does not go with metric={base.trainer.monitor}: "
-            f"{' and '.join(SMALLER_IS_BETTER)} are minimized, every other score is maximized."
+            f"{'a smaller' if smaller_is_better(str(base.trainer.monitor)) else 'a larger'} value is better."
         )
     return base
 

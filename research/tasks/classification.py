@@ -24,7 +24,7 @@ class Data(TaskData):
     optional = ("text_pair",)
     texts = ("text", "text_pair")
     window_columns = ("label",)
-    scorer = "classification"
+    metric = "classification"
 
     def collect(self, splits: Sequence[Split]) -> list[str]:
         return collect_labels(splits, "label", self.config.data.labels)

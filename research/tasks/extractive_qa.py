@@ -37,7 +37,7 @@ class Data(TaskData):
     texts = ("question", "context")
     token_columns = ("input_ids", "token_type_ids", "char_start", "char_end")
     window_columns = ("start", "end")
-    scorer = "squad"
+    metric = "squad"
     learned_names = ("may_have_no_answer",)
     may_have_no_answer = False
     threshold = 0.0  # no answer where its score is above the best span's by more than this
@@ -53,7 +53,8 @@ class Data(TaskData):
 
     def settle(self, validation: Mapping[str, float]) -> None:
         """The no-answer threshold that is best on the validation questions."""
-        self.threshold = validation.get("best_f1_threshold", 0.0)
+        official = validation.get("best_f1_threshold", 0.0)  # all that older runs have
+        self.threshold = validation.get("no_answer_threshold", official)
 
     def score_settings(self) -> dict[str, Any]:
         rules = "squad_v2" if self.may_have_no_answer else self.config.data.scorer

@@ -24,7 +24,7 @@ from research.training.module import TaskModule
 class Data(TaskData):
     fields = {"text": "text", "choices": "choices", "label": "label"}  # label: the number of the right choice, from 0
     window_columns = ("right",)
-    scorer = "classification"
+    metric = "classification"
 
     @property
     def head(self) -> Sequence[str]:

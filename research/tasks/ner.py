@@ -27,7 +27,7 @@ from research.config.schema import Config, DataConfig
 from research.data.entity_spans import OUTSIDE, with_characters
 from research.data.labels import collect_labels
 from research.data.source import Split, set_aside
-from research.metrics.entities import Scheme, convert, detect_scheme
+from research.metrics.tags import Scheme, convert, detect_scheme
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
 
@@ -39,7 +39,7 @@ class Data(TaskData):
     gold = ("tags",)
     text_lists = ("tokens", "tags")
     token_columns = ("input_ids", "token_type_ids", "word", "label")
-    scorer = "entities"
+    metric = "entities"
     learned_names = ("labels", "scheme")
     scheme: Any = "IOB2"  # of the data; it is converted to IOB2
 

@@ -1,13 +1,11 @@
 """The predictions file: one row per example with its id, the gold answer, the prediction and the data's own columns.
 
-Scores are computed from these rows alone, by the module of `research.metrics` that the file names. Nothing here
-needs torch.
+Scores are computed from these rows alone, by the metric that the file names. Nothing here needs torch.
 """
 
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +13,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from research.common.files import written_whole
+from research.metrics import metric_names, metric_of
 
 if TYPE_CHECKING:
     from research.data.source import Split
+    from research.metrics.base import Metric
 
 KEY = b"research"
 
 
-def make_table(split: Split, columns: dict[str, list[Any]], scorer: str, settings: dict[str, Any]) -> pa.Table:
+def make_table(split: Split, columns: dict[str, list[Any]], metric: str, settings: dict[str, Any]) -> pa.Table:
     """`id`, the task's columns, then those of the data; how to score them stands in the table's metadata."""
     names = [name for name in split.rows.column_names if name not in ("id", "__line__", *columns)]
     data = split.rows.select_columns(["id", *names]).with_format("arrow")[:]
     table = pa.table({"id": data.column("id"), **columns, **{name: data.column(name) for name in names}})
-    return table.replace_schema_metadata({KEY: json.dumps({"scorer": scorer, **settings}).encode()})
+    return table.replace_schema_metadata({KEY: json.dumps({"scorer": metric, **settings}).encode()})
 
 
 def write(table: pa.Table, path: Path) -> None:
@@ -40,14 +40,21 @@ def read(path: Path) -> pa.Table:
 
 
 def settings(table: pa.Table) -> dict[str, Any]:
-    """The scorer's name and what it needs beside the rows."""
+    """The metric's name (`scorer`) and what it needs beside the rows."""
     content: dict[str, Any] = json.loads(table.schema.metadata[KEY])
     return content
 
 
+def metric(table: pa.Table) -> Metric:
+    """The metric that the table names. Raises UserError where there is no such metric here."""
+    return metric_of(settings(table))
+
+
+def known_metric(table: pa.Table) -> Metric | None:
+    """The metric that the table names; None where there is no such metric here."""
+    return metric(table) if settings(table)["scorer"] in metric_names() else None
+
+
 def score(table: pa.Table) -> dict[str, float]:
-    """The scores of a predictions table, fractions between 0 and 1."""
-    how = settings(table)
-    module = import_module(f"research.metrics.{how['scorer']}")
-    scores: dict[str, float] = module.score(table, how)
-    return scores
+    """The scores of a predictions table."""
+    return metric(table).score(table)

@@ -13,6 +13,8 @@ from transformers import PreTrainedModel
 from research.cluster.group import Group
 from research.common.errors import UserError
 from research.config.schema import Config
+from research.metrics import metric_class
+from research.metrics.base import LOSS
 from research.models.backbone import Backbone
 from research.models.load import load_config, load_model, load_tokenizer
 from research.training.datamodule import TaskData
@@ -60,7 +62,8 @@ def open_data(config: Config, group: Group | None = None) -> TaskData:
 
 def refuse_unknown_monitor(config: Config, data: TaskData) -> None:
     """Raise UserError unless the task reports the score that `trainer.monitor` names."""
-    names, monitor = (*import_module(f"research.metrics.{data.scorer}").SCORES, "loss"), config.trainer.monitor
+    names = [score.name for score in (*metric_class(data.metric).scores, LOSS)]
+    monitor = config.trainer.monitor
     if monitor is not None and monitor.split("/")[0] not in names:
         raise UserError(
             f"trainer.monitor={monitor} is not a score of task {config.task}; it reports {', '.join(names)}."

@@ -41,7 +41,7 @@ class TaskData(L.LightningDataModule):
     text_lists: ClassVar[tuple[str, ...]] = ()  # fields that hold lists of text
     token_columns: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids")
     window_columns: ClassVar[tuple[str, ...]] = ()
-    scorer: ClassVar[str]  # module of research.metrics that scores the predictions
+    metric: ClassVar[str]  # the file of research.metrics that scores the predictions
     learned_names: ClassVar[tuple[str, ...]] = ("labels",)  # attributes that `collect` learns
 
     allow_zero_length_dataloader_with_multiple_devices = True
@@ -75,7 +75,7 @@ class TaskData(L.LightningDataModule):
         return self.labels
 
     def score_settings(self) -> dict[str, Any]:
-        """What the scorer needs beside the rows; stands in the predictions file."""
+        """What the metric needs beside the rows; stands in the predictions file."""
         return {"labels": self.labels}
 
     def settle(self, validation: Mapping[str, float]) -> None:

@@ -261,7 +261,7 @@ class TaskModule(L.LightningModule):
         """The predictions table of the split just evaluated, and its scores with the loss; the same on every rank."""
         gathered, loss = self.gathered_predictions()
         split, data = self.data.splits[self.split], self.data
-        table = predictions.make_table(split, data.table(split, gathered), data.scorer, data.score_settings())
+        table = predictions.make_table(split, data.table(split, gathered), data.metric, data.score_settings())
         return table, {**predictions.score(table), "loss": loss}
 
     def gathered_predictions(self) -> tuple[dict[int, dict[str, Any]], float]:

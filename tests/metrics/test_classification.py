@@ -106,7 +106,7 @@ def test_calibration_error_agrees_with_torchmetrics_on_bin_edges() -> None:
     ("gold", "prediction", "probabilities", "message"),
     [
         ([], [], None, "no examples"),
-        (["a"], ["a", "b"], None, "1 gold labels but 2 predictions"),
+        (["a"], ["a", "b"], None, "1 gold answers but 2 predictions"),
         (["a"], ["z"], None, r"labels \['z'\] are not among the declared \['a', 'b'\]"),
         (["a"], ["a"], np.ones((1, 3)), r"shape \(1, 3\), expected \(1, 2\)"),
         (["a"], ["a"], np.array([[3.0, -1.0]]), "between 0 and 1"),

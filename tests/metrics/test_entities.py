@@ -14,17 +14,9 @@ from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_sc
 from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
 from seqeval.scheme import IOB2
 
-from research.metrics.entities import (
-    Scheme,
-    convert,
-    detect_scheme,
-    entity_counts,
-    entity_scores,
-    lenient_entities,
-    precision_recall_f1,
-    strict_entities,
-    to_iob2,
-)
+from research.metrics.base import precision_recall_f1
+from research.metrics.entities import entity_counts, entity_scores
+from research.metrics.tags import Scheme, convert, detect_scheme, lenient_entities, strict_entities, to_iob2
 
 Corpus = list[list[str]]
 
@@ -210,7 +202,7 @@ def test_counts_give_the_score_of_any_resample() -> None:
 
 
 def test_refuses_other_lengths_and_unknown_tags() -> None:
-    with pytest.raises(ValueError, match="2 gold sentences but 1 predictions"):
+    with pytest.raises(ValueError, match="2 gold answers but 1 predictions"):
         entity_scores([["O"], ["O"]], [["O"]])
     with pytest.raises(ValueError, match="sentence 1 has 2 gold tags but 1 predicted"):
         entity_scores([["O"], ["O", "O"]], [["O"], ["O"]])

@@ -6,27 +6,32 @@ import string
 import time
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.metrics.squad import (
+from research.metrics.squad import Metric, cmrc_scores, question_values, squad_scores, squad_v2_scores
+from research.metrics.squad_rules import (
+    Rules,
     cmrc_exact_match,
     cmrc_f1,
-    cmrc_scores,
     exact_match,
     find_lcs,
     mixed_segmentation,
     normalize_answer,
-    per_question,
     remove_punctuation,
-    squad_scores,
-    squad_v2_scores,
     token_f1,
 )
 from research.metrics.treebank import treebank_words
 
 Answers = dict[str, list[str]]
+
+
+def per_question(predictions: dict[str, str], answers: Answers, rules: Rules) -> tuple[np.ndarray, np.ndarray]:
+    """Exact match and F1 of every question, in the order of the answers."""
+    values = question_values([predictions.get(q) for q in answers], list(answers.values()), list(answers), rules)
+    return values[:, 0], values[:, 1]
 
 
 # SQuAD: evaluate-v1.1.py and evaluate-v2.0.py.
@@ -317,3 +322,26 @@ def test_scoring_10_000_questions_takes_under_a_second() -> None:
         scores = score(predictions, answers)
         assert time.process_time() - started < 1, score.__name__
         assert 0.45 < scores["f1"] < 0.6
+
+
+def test_where_answering_nothing_is_best_the_carried_threshold_lies_below_every_score() -> None:
+    """Scores are differences of logits, most of them below 0: the official threshold would answer most questions."""
+    gold = [["Oslo"], ["Rome"], *[[]] * 5]
+    given = ["Bergen", "Paris", *["Oslo"] * 5]
+    doubts = [-3.0, -9.0, -2.0, -1.5, 0.5, -4.0, -7.0]
+    scores = Metric({"rules": "squad_v2", "threshold": 0.0})
+    table = scores.table(given, gold, no_answer_score=doubts)
+    validation = scores.score(table)
+    assert validation["best_f1"] == pytest.approx(5 / 7)  # 0.71
+    assert validation["best_f1_threshold"] == 0.0  # the official scorer's
+    assert validation["no_answer_threshold"] < min(doubts)
+    assert validation["f1"] == pytest.approx(1 / 7)
+    applied = Metric({"rules": "squad_v2", "threshold": validation["no_answer_threshold"]}).score(table)
+    assert applied["f1"] == validation["best_f1"]
+
+
+def test_the_carried_threshold_is_the_official_one_where_some_questions_are_answered() -> None:
+    metric = Metric({"rules": "squad_v2"})
+    scores = metric.score(metric.table(["Oslo", "Rome"], [["Oslo"], []], no_answer_score=[-3.0, 1.0]))
+    assert scores["no_answer_threshold"] == scores["best_f1_threshold"] == -3.0
+    assert scores["best_f1"] == 1.0

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from research.metrics.examples import Examples
 from research.tracking import predictions
 
 
@@ -38,6 +39,11 @@ def questions(rows: Sequence[dict[str, Any]], rules: str = "squad", threshold: f
     filled = [{"answer": row["prediction"], "no_answer_score": -9.0, "n_best": [], **row} for row in rows]
     columns = {name: [row[name] for row in filled] for name in filled[0]}
     return _table(columns, {"scorer": "squad", "rules": rules, "threshold": threshold})
+
+
+def examples(table: pa.Table) -> Examples:
+    """What the table's metric says of its examples."""
+    return predictions.metric(table).examples(table)
 
 
 def _table(columns: dict[str, Any], settings: dict[str, Any]) -> pa.Table:

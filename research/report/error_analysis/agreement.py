@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from research.report.examples import Examples, Floats
+from research.metrics.examples import Examples, Floats
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def agreement(first: Sequence[Examples], second: Sequence[Examples]) -> Agreemen
     """Compare the runs of two systems; all hold the same examples in the same order."""
     a, b = (np.mean([run.right for run in runs], axis=0) for runs in (first, second))  # (N,)
     pairs = [(np.array(x.prediction), np.array(y.prediction)) for x in first for y in second]
-    labels = first[0].metric == "accuracy"
+    labels = first[0].has_labels
     return Agreement(
         both_right=float((a * b).mean()),
         only_first=float((a * (1 - b)).mean()),

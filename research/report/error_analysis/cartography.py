@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from research.report.examples import Examples, Floats, is_known, read
+from research.metrics.examples import Examples, Floats
 from research.report.records import Record
+from research.tracking.predictions import known_metric
 
 REGION_SHARE = 1 / 3  # of the examples, as in the paper's figures
 LEAST_EVALUATIONS = 2
@@ -49,7 +50,8 @@ def of_run(record: Record) -> Map | None:
     if len(splits) < LEAST_EVALUATIONS:
         return None
     tables = [record.predictions(name) for name in splits]
-    return of_evaluations([read(table) for table in tables]) if is_known(tables[0]) else None
+    metric = known_metric(tables[0])
+    return None if metric is None else of_evaluations([metric.examples(table) for table in tables])
 
 
 def of_evaluations(evaluations: list[Examples]) -> Map:

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from research.report.error_analysis import entities as entity_errors
+from research.metrics.base import Metric
+from research.metrics.examples import Examples, Floats
 from research.report.error_analysis import slices
 from research.report.error_analysis.agreement import agreement
 from research.report.error_analysis.cartography import of_run
-from research.report.examples import Examples, Floats, is_known, read
 from research.report.groups import Grid, Group, best_group, leading_groups, left_out_note, runs_with_predictions
 from research.report.records import Record
-from research.report.statistics.counts import in_order
+from research.report.statistics.pairing import in_order
 from research.report.tables.cells import Cell, Table, cell, file_name, make_table, write_table_csv
+from research.tracking.predictions import known_metric
 
 MOST_SYSTEMS = 6  # of a data set
 MOST_EXAMPLES = 15
@@ -33,6 +34,7 @@ class System:
     """A group's runs with their predictions, all in the order of the first one's examples."""
 
     group: Group
+    metric: Metric
     runs: list[Record]
     tables: list[pa.Table]
     examples: list[Examples]
@@ -76,9 +78,9 @@ def analyse_errors(grid: Grid, folder: Path) -> ErrorAnalysis:
         chosen = best_group(grid, data_set)
         first = next((system for system in systems if system.group is chosen), systems[0])
         sections.setdefault("Slices", []).append(slice_table(data_set, systems))
-        if first.group.task == "ner":
-            sections.setdefault("Entity errors", []).append(entity_table(data_set, systems))
-        if first.examples[0].metric != "accuracy":  # of labels, the worst are those most confidently wrong
+        if kinds := error_table(data_set, systems):
+            sections.setdefault("Kinds of error", []).append(kinds)
+        if not first.metric.has_labels:  # of labels, the worst are those most confidently wrong
             sections.setdefault("Examples", []).append(worst(data_set, first))
         sections.setdefault("Examples", []).append(confidently_wrong(data_set, first))
         sections.setdefault("Cartography", []).extend(cartography(data_set, first))
@@ -95,11 +97,12 @@ def load_system(group: Group) -> System | None:
     """A group with its predictions; None where it has none of a known form."""
     runs = runs_with_predictions(group)
     tables = [run.predictions(group.split) for run in runs]
-    if not runs or not is_known(tables[0]):
+    metric = known_metric(tables[0]) if runs else None
+    if metric is None:
         return None
     ids = tables[0].column("id").to_pylist()
     tables = [in_order(each, ids, str(run.path), str(runs[0].path)) for each, run in zip(tables, runs, strict=True)]
-    return System(group, runs, tables, [read(each) for each in tables])
+    return System(group, metric, runs, tables, [metric.examples(each) for each in tables])
 
 
 def slice_table(data_set: str, systems: Sequence[System]) -> Table:
@@ -121,26 +124,21 @@ def slice_table(data_set: str, systems: Sequence[System]) -> Table:
     return make_table(f"Slices of {data_set}", columns, rows, caption)
 
 
-def entity_table(data_set: str, systems: Sequence[System]) -> Table:
-    """How many entities of each type went wrong in which way, per run."""
-    rows = []
+def error_table(data_set: str, systems: Sequence[System]) -> Table | None:
+    """How many of each class went wrong in which way, per run; None for a metric whose errors have no kinds."""
+    rows, kinds = [], []
     for system in systems:
-        R = len(system.runs)
-        sentences = [pair for each in system.tables for pair in _entity_pairs(each)]
-        counted = entity_errors.counts(sentences)
-        for kind in ["all", *sorted({kind for counts in counted.values() for kind in counts})]:
-            numbers = [sum(c.values()) if kind == "all" else c[kind] for c in counted.values()]
-            rows.append([system.name, kind, *(cell(number / R, system.paths, decimals=1) for number in numbers)])
-    caption = (
-        "Entities per run. Boundary: shared words, right type; type: same words, other type; both: shared words, "
-        "other type; missed: gold without a partner; spurious: predicted without one (counted under its own type)."
-    )
-    return make_table(f"Entity errors on {data_set}", ("system", "type", *entity_errors.KINDS), rows, caption)
-
-
-def _entity_pairs(each: pa.Table) -> list[list[entity_errors.Pair]]:
-    gold, prediction = (each.column(name).to_pylist() for name in ("gold", "prediction"))
-    return entity_errors.all_pairs(gold, prediction)
+        counted = [system.metric.error_kinds(each) for each in system.tables]
+        kinds = list(counted[0])
+        totals = {kind: sum((each[kind] for each in counted), Counter()) for kind in kinds}
+        for name in ["all", *sorted({name for counts in totals.values() for name in counts})]:
+            numbers = [sum(c.values()) if name == "all" else c[name] for c in totals.values()]
+            shown = [cell(number / len(system.runs), system.paths, decimals=1) for number in numbers]
+            rows.append([system.name, name, *shown])
+    if not kinds:
+        return None
+    caption = f"Per run. {systems[0].metric.error_legend}"
+    return make_table(f"Kinds of error on {data_set}", ("system", "class", *kinds), rows, caption)
 
 
 def worst(data_set: str, system: System) -> Table:
@@ -251,4 +249,4 @@ def _aligned(system: System, reference: System) -> list[Examples]:
     if system.examples[0].ids == ids:
         return system.examples
     names = (str(system.paths[0]), str(reference.paths[0]))
-    return [read(in_order(each, ids, *names)) for each in system.tables]
+    return [system.metric.examples(in_order(each, ids, *names)) for each in system.tables]

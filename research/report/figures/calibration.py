@@ -1,6 +1,6 @@
 """Reliability diagrams (DeGroot & Fienberg 1983; Guo et al. 2017): is a prediction as often right as it is sure?
 
-Legend: P predictions (examples, or words for NER), M bins.
+Legend: P predictions (examples, or what else has a confidence of its own), M bins.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
-from research.report.examples import is_known, read
+from research.metrics.classification import CALIBRATION_BINS as BINS
+from research.metrics.classification import bins_of
 from research.report.figures import style
 from research.report.groups import MOST_RUNS, Grid, leading_groups, left_out_note, runs_with_predictions
 from research.report.records import Record
 from research.report.tables.cells import file_name
+from research.tracking.predictions import known_metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLACE = 70  # on the page
-BINS = 15  # as in the score `calibration_error`
 MOST_SYSTEMS = 4
 
 
@@ -46,38 +46,27 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         tables = {
             group.system: [run.predictions(group.split) for run in runs_with_predictions(group)] for group in groups
         }
-        claims = {name: [claims_of(each) for each in runs if is_known(each)] for name, runs in tables.items()}
+        metrics = [known_metric(runs[0]) for runs in tables.values() if runs]
+        metric = metrics[0] if metrics else None
+        if metric is None:
+            continue
+        claims = {name: [metric.claims(each) for each in runs] for name, runs in tables.items()}
         claims = {name: runs for name, runs in claims.items() if any(np.isfinite(sure).any() for sure, _ in runs)}
         if claims:
-            unit = "words" if groups[0].task == "ner" else "predictions"
             caption = (
-                f"Reliability on {data_set} ({groups[0].split}): share of right {unit} against mean confidence in "
-                f"{BINS} bins of equal width, up to {MOST_RUNS} runs of a system pooled; the grey line is perfect. "
-                "Below, how the confidences spread. In brackets the expected calibration error, mean over runs."
-                + left_out_note(len(groups), grid, data_set)
+                f"Reliability on {data_set} ({groups[0].split}): share of right {metric.unit} against mean "
+                f"confidence in {BINS} bins of equal width, up to {MOST_RUNS} runs of a system pooled; the grey line "
+                "is perfect. Below, how the confidences spread. In brackets the expected calibration error, mean over "
+                "runs." + left_out_note(len(groups), grid, data_set)
             )
             yield f"calibration-{file_name(data_set)}", caption, draw(claims)
-
-
-def claims_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence (P,) and whether it was right (P,), of each word for NER and of each example else."""
-    if "tokens" in table.column_names:
-        gold, prediction = (_flat(table, name) for name in ("gold", "prediction"))
-        return np.asarray(_flat(table, "confidence"), dtype=float), np.asarray(gold) == np.asarray(prediction)
-    examples = read(table)
-    return examples.confidence, examples.right
-
-
-def _flat(table: pa.Table, name: str) -> np.ndarray:
-    values: np.ndarray = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return values
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray) -> Reliability:
     """Predictions in bins of equal width, a bin holding its lower edge; those without a confidence are left out."""
     known = np.isfinite(confidence)
     confidence, right = confidence[known], right[known]
-    bins = np.searchsorted(np.linspace(0, 1, BINS + 1), confidence, side="right")
+    bins = bins_of(confidence)
     size = np.bincount(bins)
     filled = size > 0
     sums = [np.bincount(bins, weights=values)[filled] for values in (confidence, right.astype(float))]

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from research.report.error_analysis.entities import all_pairs
-from research.report.error_analysis.entities import confusion as entity_confusion
+from research.metrics.base import Metric
 from research.report.figures import style
 from research.report.groups import Grid, best_group, runs_with_predictions
 from research.report.records import Record
 from research.report.tables.cells import file_name
-from research.tracking import predictions
+from research.tracking.predictions import known_metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,15 +34,14 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         runs = runs_with_predictions(group) if group is not None else []
         if group is None or not runs:
             continue
-        counted = [confusion(run.predictions(group.split)) for run in runs]
-        counts: Counts = sum((each for each in counted if each is not None), Counter())
-        if not counts:
+        tables = [run.predictions(group.split) for run in runs]
+        metric = known_metric(tables[0])
+        if metric is None or not (counts := pooled_confusion(metric, tables)):
             continue
         labels, matrix = matrix_of(counts)
-        what = "entities, “none” standing for no entity that shares a word," if group.task == "ner" else "examples"
         caption = (
-            f"What the {what} of each gold class of {data_set} ({group.split}) are predicted to be, in per cent of "
-            f"the class: {group.system}, {_runs(len(runs))}."
+            f"What the {metric.confused} of each gold class of {data_set} ({group.split}) are predicted to be, in per "
+            f"cent of the class: {group.system}, {_runs(len(runs))}."
             + (f" The {len(labels) - 1} classes with the most mistakes." if OTHERS in labels else "")
         )
         yield f"confusion-{file_name(data_set)}", caption, draw(labels, matrix)
@@ -53,15 +51,9 @@ def _runs(count: int) -> str:
     return "one run" if count == 1 else f"{count} runs pooled"
 
 
-def confusion(table: pa.Table) -> Counts | None:
-    """(gold, predicted) -> count; None for a task without classes."""
-    scorer = predictions.settings(table)["scorer"]
-    if scorer not in ("classification", "entities"):
-        return None
-    gold, prediction = (table.column(name).to_pylist() for name in ("gold", "prediction"))
-    if scorer == "entities":
-        return entity_confusion(all_pairs(gold, prediction))
-    return Counter(zip(gold, prediction, strict=True))
+def pooled_confusion(metric: Metric, tables: Sequence[pa.Table]) -> Counts:
+    """(gold, predicted) -> count over all runs; empty for a task without classes."""
+    return sum((metric.confusion(table) or Counter() for table in tables), Counter())
 
 
 def matrix_of(counts: Counts) -> tuple[list[str], np.ndarray]:

@@ -9,9 +9,9 @@ import numpy as np
 
 from research.report.groups import Group
 from research.report.statistics import significance
-from research.report.statistics.counts import PairedCounts
 from research.report.statistics.intervals import Interval, contrast, over_both, over_examples
 from research.report.statistics.paired_runs import Pool
+from research.report.statistics.pairing import PairedCounts
 from research.report.statistics.power import examples_needed, seeds_needed
 from research.report.statistics.significance import Correction, Test, corrected
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from research.common.errors import UserError
 from research.report.groups import Group
 from research.report.records import Record
-from research.report.statistics.counts import PairedCounts, paired
+from research.report.statistics.pairing import PairedCounts, paired
 from research.report.statistics.resampling import bootstrap
 
 

@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from research.report.statistics.counts import PairedCounts
 from research.report.statistics.intervals import Draws, contrast
+from research.report.statistics.pairing import PairedCounts
 from research.report.statistics.resampling import swapped
 
 Correction = Literal["holm", "bh", "none"]

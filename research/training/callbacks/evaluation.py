@@ -9,7 +9,7 @@ import lightning as L
 import pyarrow as pa
 
 from research.common.errors import UserError
-from research.metrics import SMALLER_IS_BETTER
+from research.metrics import smaller_is_better
 from research.tracking import predictions
 from research.training.attempt import Attempt
 from research.training.module import TaskModule
@@ -65,7 +65,7 @@ class Evaluation(L.Callback):
             )
         if self.attempt.writes and config.trainer.keep_predictions:
             predictions.write(table, folder / f"validation-{p.step:08d}.parquet")
-        value = -scores[monitor] if monitor in SMALLER_IS_BETTER else scores[monitor]
+        value = -scores[monitor] if smaller_is_better(monitor, module.data.metric) else scores[monitor]
         if p.best_score is not None and not value > p.best_score:
             p.evaluations_since_best += 1
             return

@@ -7,12 +7,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from research.report.error_analysis.agreement import agreement, cohen_kappa
-from research.report.examples import read
 from tests.report import handmade
 
 
 def run(prediction, gold=("yes", "yes", "no", "no")):
-    return read(handmade.classes(list(gold), list(prediction), [[0.5, 0.5]] * len(gold)))
+    return handmade.examples(handmade.classes(list(gold), list(prediction), [[0.5, 0.5]] * len(gold)))
 
 
 def test_one_run_each():
@@ -40,7 +39,7 @@ def test_equal_systems_agree_wholly():
 
 
 def test_tasks_without_labels_have_no_kappa():
-    one = read(handmade.entities([("Oslo", "B-LOC", "O")]))
+    one = handmade.examples(handmade.entities([("Oslo", "B-LOC", "O")]))
     assert agreement([one], [one]).kappa is None
 
 

@@ -3,7 +3,6 @@
 import pytest
 
 from research.report.error_analysis.cartography import of_evaluations, of_run
-from research.report.examples import read
 from research.report.records import read_record
 from tests.report import handmade
 
@@ -11,7 +10,7 @@ from tests.report import handmade
 def evaluation(beliefs):
     """All gold labels are yes; `beliefs`: the probability of it."""
     prediction = ["yes" if p > 0.5 else "no" for p in beliefs]
-    return read(handmade.classes(["yes"] * len(beliefs), prediction, [[1 - p, p] for p in beliefs]))
+    return handmade.examples(handmade.classes(["yes"] * len(beliefs), prediction, [[1 - p, p] for p in beliefs]))
 
 
 def test_means_deviations_and_correctness():

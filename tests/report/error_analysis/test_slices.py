@@ -5,7 +5,10 @@ import pyarrow as pa
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from research.report.error_analysis.slices import cuts, quarters, question_word, score_slices, wilson
+from research.metrics.slicing import quarters
+from research.metrics.squad import question_word
+from research.report.error_analysis.slices import score_slices, wilson
+from research.tracking import predictions
 from tests.report import handmade, synthetic
 
 
@@ -48,7 +51,7 @@ def test_any_column_cuts_by_value_or_by_quarters():
         constant=[1] * 40, nested=[[1]] * 40,
     )  # fmt: skip
     by = {}
-    for name, value, mask in cuts(table):
+    for name, value, mask in predictions.metric(table).cuts(table):
         by.setdefault(name, {})[value] = int(mask.sum())
     assert by["domain"] == {"news": 20, "web": 20}
     assert by["year"] == {"0 to 9": 10, "10 to 19": 10, "20 to 29": 10, "30 to 39": 10}

@@ -10,10 +10,10 @@ import pytest
 from research.common.errors import UserError
 from research.report import figures
 from research.report.error_analysis import tables as errors
-from research.report.examples import read as read_examples
 from research.report.grouping import group_runs
 from research.report.records import read_records
 from research.tracking import predictions
+from tests.report import handmade
 
 
 def tables_of(analysed):
@@ -33,7 +33,7 @@ def test_every_section_has_its_tables(analysed, tmp_path):
     assert set(analysed) == {
         *(f"{kind} {name}" for name in ("reviews", "news", "wiki")
           for kind in ("Slices of", "Most confidently wrong on", "Agreement on", "Where the two best differ on")),
-        "Entity errors on news", "Worst examples of news", "Worst examples of wiki",
+        "Kinds of error on news", "Worst examples of news", "Worst examples of wiki",
     }  # fmt: skip
     assert len(list((tmp_path / "errors").glob("*.csv"))) == len(analysed)
 
@@ -51,7 +51,7 @@ def test_slices_stand_side_by_side_with_the_runs_behind_them(analysed, grid):
 
 
 def test_entity_errors_are_counted_per_run(analysed):
-    table = analysed["Entity errors on news"]
+    table = analysed["Kinds of error on news"]
     total = next(row for row in rows(table) if row[:2] == ["lr 3e-5", "all"])
     correct, kind, boundary, both, missed, spurious = map(float, total[2:])
     gold = correct + kind + boundary + both + missed
@@ -70,7 +70,7 @@ def test_the_worst_and_the_most_confident_mistakes(analysed, grid):
     wrong = analysed["Most confidently wrong on reviews"].rows
     sure = [row[1].value for row in wrong]
     assert sure == sorted(sure, reverse=True)
-    runs = [read_examples(record.predictions("test")) for record in read_records(wrong[0][1].runs)]
+    runs = [handmade.examples(record.predictions("test")) for record in read_records(wrong[0][1].runs)]
     for row in wrong:
         i = runs[0].ids.index(row[0].text)
         assert np.mean([not run.right[i] for run in runs]) > 0.5

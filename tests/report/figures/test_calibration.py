@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 
 from research.metrics.classification import calibration_error
-from research.report.figures.calibration import BINS, claims_of, reliability
+from research.report.figures.calibration import BINS, reliability
+from research.tracking import predictions
 from tests.report import handmade, synthetic
+
+
+def claims_of(table):
+    return predictions.metric(table).claims(table)
 
 
 def test_bins_hold_their_lower_edge_and_their_means():
@@ -31,7 +36,7 @@ def test_words_are_the_claims_of_ner():
     table = handmade.entities(rows, [[0.9, 0.8, 0.6], [0.7]])
     confidence, right = claims_of(table)
     assert confidence.tolist() == [0.9, 0.8, 0.6, 0.7]
-    assert right.tolist() == [True, True, False, True]
+    assert right.tolist() == [1, 1, 0, 1]
 
 
 def test_predictions_without_a_confidence_are_left_out():

@@ -2,9 +2,14 @@
 
 from collections import Counter
 
-from research.report.figures.confusion import MOST_CLASSES, OTHERS, confusion, draw, matrix_of
+from research.report.figures.confusion import MOST_CLASSES, OTHERS, draw, matrix_of
 from research.report.figures.style import applied
+from research.tracking import predictions
 from tests.report import handmade
+
+
+def confusion(table):
+    return predictions.metric(table).confusion(table)
 
 
 def test_classes():

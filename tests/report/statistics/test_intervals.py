@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.report.statistics.counts import PairedCounts
 from research.report.statistics.intervals import Draws, bca, contrast, over_both, over_examples, over_seeds
+from research.report.statistics.pairing import PairedCounts
 from research.report.statistics.resampling import bootstrap
 from tests.report.statistics.test_resampling import answers, mean, span_counts
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
-from research.report.statistics.counts import PairedCounts
+from research.report.statistics.pairing import PairedCounts
 from research.report.statistics.resampling import bootstrap
 from research.report.statistics.significance import (
     almost_stochastic_order,

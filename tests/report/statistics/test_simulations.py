@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.report.statistics.counts import PairedCounts
 from research.report.statistics.expected import expected_validation
 from research.report.statistics.intervals import over_both, over_examples, over_seeds
+from research.report.statistics.pairing import PairedCounts
 from research.report.statistics.resampling import bootstrap
 from research.report.statistics.significance import epsilon_bound, mcnemar, paired_bootstrap, randomisation
 from tests.report.statistics.test_resampling import mean, span_f1

@@ -5,14 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from research.report.examples import NOTHING, entity_list, read, words
+from research.metrics.entities import entity_list
+from research.metrics.examples import NOTHING, words
 from tests.report import handmade
 
 
 def test_classification():
     table = handmade.classes(["yes", "no", "yes"], ["yes", "yes", "no"], [[0.2, 0.8], [0.4, 0.6], [0.9, 0.1]])
-    examples = read(table)
-    assert examples.metric == "accuracy"
+    examples = handmade.examples(table)
+    assert examples.has_labels
     assert examples.score.tolist() == [1, 0, 0]
     assert examples.confidence.tolist() == [0.8, 0.6, 0.9]
     assert examples.belief.tolist() == [0.8, 0.4, 0.1]  # probability of the gold label
@@ -21,7 +22,7 @@ def test_classification():
 
 def test_pairs_of_texts_and_choices_are_shown_side_by_side():
     table = handmade.classes(["no"], ["no"], [[1.0, 0.0]], text=["a"], text_pair=["b"], choices=[["c", "d"]])
-    assert read(table).text == ["a ‖ b ‖ c / d"]
+    assert handmade.examples(table).text == ["a ‖ b ‖ c / d"]
 
 
 def test_entities():
@@ -31,7 +32,7 @@ def test_entities():
         ("in Acme Ltd", "O B-ORG I-ORG", "B-LOC B-ORG O"),
     ]
     sure = [[0.9, 0.8, 0.6], [0.7, 0.95], [0.55, 0.99, 0.75]]
-    examples = read(handmade.entities(rows, sure))
+    examples = handmade.examples(handmade.entities(rows, sure))
     assert examples.score == pytest.approx([2 / 3, 1.0, 0.0])  # nothing to find and nothing found is right
     assert examples.confidence.tolist() == [0.6, 0.7, 0.75]  # the surest wrong tag, else the least sure one
     assert examples.gold == ["Anna [PER], Oslo [LOC]", NOTHING, "Acme Ltd [ORG]"]
@@ -46,7 +47,7 @@ def test_questions():
         {"gold": ["x"], "prediction": "", "n_best": []},
     ]
     rows = [{**row, "question": "where ?", "context": "c"} for row in rows]
-    examples = read(handmade.questions(rows))
+    examples = handmade.examples(handmade.questions(rows))
     assert examples.score == pytest.approx([1.0, 0.5, 0.0])  # 'the' is dropped: red book against red film
     assert examples.confidence[:2] == pytest.approx([math.e / (math.e + 1), 1.0])
     assert np.isnan(examples.confidence[2])
@@ -61,7 +62,7 @@ def test_a_question_without_an_answer_is_right_when_none_is_given():
         {**base, "gold": [], "prediction": "", "no_answer_score": 2.0},
         {**base, "gold": [], "prediction": "Oslo", "no_answer_score": -1.0},
     ]
-    examples = read(handmade.questions(rows, "squad_v2"))
+    examples = handmade.examples(handmade.questions(rows, "squad_v2"))
     assert examples.score.tolist() == [1.0, 0.0]
     e = math.exp
     assert examples.confidence == pytest.approx([e(2) / (1 + e(2)), 1 / (1 + e(-1))])

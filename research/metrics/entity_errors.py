@@ -19,8 +19,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from research.metrics.entities import Entity, lenient_entities
+from research.metrics.tags import Entity, lenient_entities
 
+LEGEND = (
+    "Boundary: shared words, right type; type: same words, other type; both: shared words, other type; missed: gold "
+    "without a partner; spurious: predicted without one (counted under its own type)."
+)
 KINDS = ("correct", "type", "boundary", "both", "missed", "spurious")
 
 

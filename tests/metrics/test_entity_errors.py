@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from research.report.error_analysis.entities import KINDS, all_pairs, confusion, counts, pairs
+from research.metrics.entity_errors import KINDS, all_pairs, confusion, counts, pairs
 
 
 def kinds(gold, predicted):
