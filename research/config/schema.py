@@ -49,6 +49,7 @@ class DataConfig:
     quoting: Literal["auto", "double", "none", "backslash"] = "auto"  # auto: double in CSV, none in TSV
     header: bool = True  # false: CSV columns are named by their numbers from 1
     labels: list[str] | None = None  # null: collected over all splits
+    title: str | None = None  # what tables call the data set; null: its hub name, or the folder of its file
     max_length: int = 128  # tokens of one window
     stride: int = 128  # tokens two windows of one long example share
     max_answer_tokens: int = 30
@@ -186,6 +187,7 @@ RULES: list[tuple[str, Callable[[Any], bool], str]] = [
     ("data.encoding", _or_null(is_codec), "is no text encoding Python knows; names are utf-8, cp1252, gb18030, ..."),
     ("data.separator", _or_null(lambda v: len(v) == 1 and v not in '"\r\n'), "must be one character"),
     ("data.stride", lambda v: v >= 0, "must be 0 or more tokens"),
+    ("data.title", _or_null(lambda v: v.isprintable() and v.strip()), "must be a name on one line"),
     ("data.labels", _or_null(lambda v: len(set(v)) == len(v)), "has a label twice"),
     ("data.max_answer_tokens trainer.log_every_steps trainer.keep", lambda v: v >= 1, "must be at least 1"),
     ("data.num_workers", lambda v: v >= 0, "must be 0 or more"),
@@ -235,7 +237,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 def result_keys(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config that decides the numbers; the rest is layout, place and logging."""
     kept = {key: value for key, value in config.items() if key not in ("run_dir", "wandb", "trainer")}
-    kept["data"] = {k: v for k, v in config["data"].items() if k != "num_workers"}
+    kept["data"] = {k: v for k, v in config["data"].items() if k not in ("num_workers", "title")}
     deciding = ("precision", "evaluate_every_steps", "monitor", "sparse_embedding")
     kept["trainer"] = {k: v for k, v in config["trainer"].items() if k in deciding}
     return kept

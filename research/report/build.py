@@ -22,7 +22,7 @@ from research.report.error_analysis.tables import ErrorAnalysis, analyse_errors
 from research.report.grouping import group_runs
 from research.report.groups import Grid
 from research.report.output import written_report
-from research.report.records import Record, read_records, status_counts
+from research.report.records import ChangedRun, Record, read_records, status_counts
 from research.report.render import html, latex, scores, wandb
 from research.report.statistics.summary import Summary, pools, summarise
 from research.report.tables.cells import file_name, write_table_csv
@@ -112,12 +112,14 @@ def check(folder: Path) -> int:
     changed = manifest.changed_runs(written, folder)
     faults = [fault for found in changed for fault in found] + manifest.changed_files(written, folder)
     there = [path for path in manifest.run_paths(written, folder) if (path / "config.yaml").is_file()]
-    now: dict[str, float] = {}
-    if there:
-        try:
-            now = numbers_now(there, written.options)
-        except UserError as error:
-            faults.append(f"the numbers cannot be computed again: {error}")
+    now: dict[str, float] | None = {}
+    try:
+        now = numbers_now(there, written.options) if there else {}
+    except ChangedRun as error:
+        now = None
+        faults.append(str(error))
+    except UserError as error:
+        faults.append(f"the numbers cannot be computed again: {error}")
     faults += manifest.wrong_numbers(written, now, changed)
     for fault in faults:
         print(fault)

@@ -139,16 +139,23 @@ def changed_files(manifest: Manifest, folder: Path) -> list[str]:
     ]
 
 
-def wrong_numbers(manifest: Manifest, now: Mapping[str, float], changed: Sequence[Sequence[str]]) -> list[str]:
-    """The manifest's numbers that `now` lacks or has with another value, and those whose runs were changed."""
+def wrong_numbers(manifest: Manifest, now: Mapping[str, float] | None, changed: Sequence[Sequence[str]]) -> list[str]:
+    """The numbers that `now` lacks or has with another value, and those whose runs were changed.
+
+    `now` is None where runs were changed so that nothing was computed again.
+    """
     faults = []
     for number in manifest.numbers:
-        said, value = f"{number['what']} = {number['value']:.6g}", now.get(number["what"])
+        said, is_changed = f"{number['what']} = {number['value']:.6g}", any(changed[run] for run in number["runs"])
+        if now is None:
+            faults += [f"{said} rests on runs that were changed"] if is_changed else []
+            continue
+        value = now.get(number["what"])
         if value is None:
             faults.append(f"{said} can no longer be computed")
         elif not math.isclose(value, number["value"], rel_tol=1e-9, abs_tol=1e-9):
             faults.append(f"{said} no longer follows: its runs give {value:.6g} now")
-        elif any(changed[run] for run in number["runs"]):
+        elif is_changed:
             faults.append(f"{said} still comes out, but of runs that were changed")
     return faults
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from research.common.errors import UserError
+from research.common.errors import UserError, as_os_error
 
 SCRATCH = ".report.tmp"
 
@@ -27,8 +27,11 @@ def written_report(folder: Path, earlier: Mapping[str, str]) -> Iterator[Path]:
         scratch.mkdir(parents=True)
         yield scratch
         _take_places(scratch, folder, earlier)
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, UserError) as error:
+        cause = as_os_error(error)
+        if cause is None:
+            raise
+        reason = cause.strerror or str(cause)
         raise UserError(f"--output {folder} cannot be written: {reason}. Nothing in it was changed.") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,12 @@ from research.tracking.run import Run
 Status = Literal["finished", "unfinished", "pruned", "failed"]
 
 _DEFAULTS = asdict(Config(task="", model=ModelConfig(name="")))
+MOST_NAME_PARTS = 8  # of a path in the name of a data set
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class ChangedRun(UserError):
+    """A run whose files were changed after it ended: none of its numbers is reported."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Record:
     result: dict[str, Any] | None  # result.json, None unless the run is finished
     provenance: dict[str, Any]
     outcome: dict[str, Any] | None  # outcome.json of a run that was pruned or failed
+    name_parts: int = 1  # of its place that the name of the data set takes: more where two would share a name
 
     @property
     def status(self) -> Status:
@@ -52,11 +58,18 @@ class Record:
 
     @cached_property
     def data_set(self) -> str:
-        """What tables call the data: the hub's name, else the folder the evaluated file stands in."""
+        """What tables call the data: `data.title`, the hub's name, or the folder the evaluated file stands in."""
         data = self.config["data"]
+        if data["title"]:
+            return str(data["title"])
+        file = str(data["test"] or data["validation"] or data["train"])
         if data["name"]:
-            return "/".join(filter(None, (str(data["name"]).rsplit("/")[-1], data["config"])))
-        return Path(data["test"] or data["validation"] or data["train"]).absolute().parent.name
+            name = str(data["name"]) if self.name_parts > 1 else str(data["name"]).rsplit("/")[-1]
+            return "/".join(filter(None, (name, data["config"], file if self.name_parts > 2 else "")))
+        path = Path(file).absolute()
+        if self.name_parts == 1:
+            return path.parent.name
+        return "/".join((*path.parts[-self.name_parts : -1], path.stem))
 
     @cached_property
     def sweep(self) -> Path | None:
@@ -87,6 +100,13 @@ class Record:
         data = (self.provenance.get("data") or {}).get(split)
         return None if data is None else (data["sha256"], data["examples"])
 
+    @property
+    def evaluated_examples(self) -> tuple[str, str] | None:
+        """Split and sha256 of the examples that the reported scores are of; None where the run recorded none."""
+        split = "test" if self.config["data"]["test"] else "validation"
+        fingerprint = self.fingerprint(split)
+        return None if fingerprint is None else (split, fingerprint[0])
+
     @cached_property
     def files(self) -> dict[str, str]:
         """Relative path -> sha256 of each predictions file, as the result tells them; empty for an older run."""
@@ -112,14 +132,14 @@ class Record:
             )
         content = path.read_bytes()
         if name in self.files and hashlib.sha256(content).hexdigest() != self.files[name]:
-            raise UserError(
+            raise ChangedRun(
                 f"{path} is not the file the run wrote: its sha256 differs from the one in result.json. "
                 "Restore it, or take the run out of the report."
             )
         try:
             return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)  # of small files the fastest
         except pa.ArrowInvalid as error:
-            raise UserError(f"{path} is not a whole Parquet file: {error}.") from None
+            raise ChangedRun(f"{path} is not a whole Parquet file: {error}.") from None
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl: `step` and named scalars."""
@@ -143,12 +163,39 @@ def read_records(paths: Sequence[str | Path]) -> list[Record]:
                 found[folder.resolve()] = read_record(folder)
     if not found:
         raise UserError("No runs were given; name run folders, or folders that hold them.")
-    return list(found.values())
+    return with_distinct_names(list(found.values()))
+
+
+def with_distinct_names(records: Sequence[Record]) -> list[Record]:
+    """The records, with names of data sets that differ where the evaluated examples do.
+
+    Two test files in one folder would share the folder's name; they are called `folder/file`. Names that no part of the
+    path tells apart, and names given by `data.title`, stay as they are.
+    """
+    named = list(records)
+    for name in {record.data_set for record in records}:
+        places = [i for i, record in enumerate(records) if record.data_set == name]
+        examples = {records[i].evaluated_examples for i in places} - {None}
+        splits = [split for split, _ in filter(None, examples)]
+        for parts in range(2, MOST_NAME_PARTS) if len(set(splits)) < len(splits) else ():
+            longer = [replace(records[i], name_parts=parts) for i in places]
+            named_examples = {(each.data_set, each.evaluated_examples) for each in longer if each.evaluated_examples}
+            if len(named_examples) == len({data_set for data_set, _ in named_examples}):
+                for i, each in zip(places, longer, strict=True):
+                    named[i] = each
+                break
+    return named
 
 
 def run_folders(folder: Path) -> Iterator[Path]:
-    """Run folders in and below a folder, sorted; what lies inside a run is not searched."""
+    """Run folders in and below a folder, sorted; what lies inside a run is not searched, a real path only once."""
+    seen: set[str] = set()
     for where, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(where)
+        if real in seen:  # a link to a folder above would never end
+            folders.clear()
+            continue
+        seen.add(real)
         if "config.yaml" in files:
             folders.clear()
             yield Path(where)

@@ -85,7 +85,7 @@ def test_a_changed_result_is_found_with_its_numbers(
     assert check(paper) == 1
     said = capsys.readouterr().out
     assert "result.json differs from what the report read" in said
-    assert "lr 3e-5 on news, test f1, mean = " in said and "no longer follows: its runs give" in said
+    assert "lr 3e-5 on news, test f1, mean = " in said and "rests on runs that were changed" in said
     assert "lr 1e-4 on news, validation f1, mean" not in said
 
 
@@ -138,16 +138,27 @@ def test_an_output_that_cannot_be_written_is_told(
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_edited_predictions_leave_a_report_that_says_so(
-    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_edited_predictions_are_refused(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in range(2):
         path = make_run(None, seed=seed)
     table = predictions.read(path / "predictions" / "test.parquet")
     predictions.write(table.slice(1), path / "predictions" / "test.parquet")
-    assert main(["report", str(tmp_path / "runs"), "--output", str(tmp_path / "paper")]) == 0
-    assert "is not the file the run wrote: its sha256 differs" in capsys.readouterr().out
-    assert "its sha256 differs" in (tmp_path / "paper" / "index.html").read_text(encoding="utf-8")
+    assert main(["report", str(tmp_path / "runs"), "--output", str(tmp_path / "paper")]) == 2
+    assert "is not the file the run wrote: its sha256 differs" in capsys.readouterr().err
+    assert list((tmp_path / "paper").iterdir()) == []
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_an_edited_score_is_refused(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str
+) -> None:
+    path = make_run("a")
+    content = json.loads((path / "result.json").read_text())
+    content["metrics"][split]["accuracy"] = 0.999
+    (path / "result.json").write_text(json.dumps(content))
+    assert main(["report", str(path), "--output", str(tmp_path / "paper")]) == 2
+    said = capsys.readouterr().err
+    assert f"give a {split} accuracy of 0." in said and "its result.json says 0.999" in said
 
 
 def test_hostile_names_reach_the_page_escaped(make_run: MakeRun, tmp_path: Path) -> None:

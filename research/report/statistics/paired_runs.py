@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from research.common.errors import UserError
 from research.report.groups import Group
-from research.report.records import Record
+from research.report.records import ChangedRun, Record
 from research.report.statistics.pairing import PairedCounts, paired
 from research.report.statistics.resampling import bootstrap
+
+SCORE_TOLERANCE = 1e-9  # scorers may sum in another order
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,28 @@ def pool_runs(groups: Sequence[Group], split: str, resamples: int, seed: int = 0
         group.scores(split)  # tells which run lacks the metric
     counts = paired(_tables(runs, split), metric)
     for run, value in zip(runs, counts.metrics, strict=True):
-        recorded = run.scores(split)[metric]
-        if abs(recorded - value) > 1e-9:
-            raise UserError(
-                f"The predictions of {run.path} give a {split} {metric} of {value:.6f}, its result.json says "
-                f"{recorded:.6f}: one of them was changed after the run."
-            )
+        refuse_changed_score(run, split, metric, float(value))
     return Pool(list(groups), counts, bootstrap(counts, resamples, seed))
+
+
+def refuse_changed_score(run: Record, split: str, metric: str, value: float) -> None:
+    """Raise ChangedRun unless the recorded score is the one that the predictions give."""
+    recorded = run.scores(split)[metric]
+    if not isinstance(recorded, int | float) or abs(recorded - value) > SCORE_TOLERANCE:
+        raise ChangedRun(
+            f"The predictions of {run.path} give a {split} {metric} of {value:.6f}, its result.json says {recorded}: "
+            "one of them was changed after the run. Restore it, or take the run out of the report."
+        )
+
+
+def refuse_changed_validation(groups: Sequence[Group]) -> None:
+    """Raise ChangedRun where a validation score is not the one that the run's predictions give."""
+    for group in groups:
+        for run in group.runs:
+            if "validation" in run.splits and group.metric in run.scores("validation"):
+                table = (str(run.path), run.predictions("validation"))
+                value = float(paired([table], group.metric).metrics[0])
+                refuse_changed_score(run, "validation", group.metric, value)
 
 
 def _tables(runs: Sequence[Record], split: str) -> Iterator[tuple[str, pa.Table]]:

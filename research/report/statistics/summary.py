@@ -10,8 +10,9 @@ import numpy as np
 
 from research.common.errors import UserError
 from research.report.groups import Grid, Group
+from research.report.records import ChangedRun
 from research.report.statistics.intervals import Interval, over_both
-from research.report.statistics.paired_runs import Pool, pool_runs
+from research.report.statistics.paired_runs import Pool, pool_runs, refuse_changed_validation
 from research.report.statistics.significance import corrected
 
 ALPHA = 0.05
@@ -40,7 +41,10 @@ class Summary:
 
 
 def pools(grid: Grid) -> tuple[dict[str, Pool], list[str]]:
-    """The pool of each data set, and for those whose predictions do not serve a note that says why."""
+    """The pool of each data set, and for those whose predictions do not serve a note that says why.
+
+    Raises ChangedRun where predictions or scores were changed after their run.
+    """
     found, notes = {}, []
     for data_set in grid.data_sets:
         groups = [group for group in grid.groups if group.data_set == data_set and group.runs]
@@ -48,6 +52,9 @@ def pools(grid: Grid) -> tuple[dict[str, Pool], list[str]]:
             continue
         try:
             found[data_set] = pool_runs(groups, groups[0].split, RESAMPLES)
+            refuse_changed_validation(groups if groups[0].split != "validation" else [])
+        except ChangedRun:
+            raise
         except UserError as error:
             notes.append(f"{data_set}: no intervals and no tests. {error}")
     return found, notes

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from research.report.grouping import group_runs
-from research.report.records import read_records
+from research.report.records import ChangedRun, read_records
 from research.report.statistics.summary import Summary, pools, summarise
 from research.tracking import predictions
 
@@ -57,30 +57,35 @@ def test_identical_systems_tie_with_p_one(make_run: MakeRun, tmp_path: Path) -> 
     for seed in range(2):
         first = make_run(None, seed=seed, hashed=False, config={"optim.lr": 1e-5})
         second = make_run(None, seed=seed, hashed=False, config={"optim.lr": 2e-5})
-        for name in ("predictions/test.parquet", "result.json"):
+        for name in ("predictions/test.parquet", "predictions/validation.parquet", "result.json"):
             (second / name).write_bytes((first / name).read_bytes())
     best, other = [s for s in summaries_of(tmp_path)[0] if s.split == "test"]
     assert (best.mark, other.mark, other.p_value) == ("best", "tied", 1.0)
 
 
-def test_predictions_that_do_not_give_the_score_leave_the_table_and_say_so(make_run: MakeRun, tmp_path: Path) -> None:
+def test_predictions_that_do_not_give_the_score_are_refused(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", config={"optim.lr": 1e-5})
     path = make_run("b", hashed=False, config={"optim.lr": 2e-5})
     table = predictions.read(path / "predictions" / "test.parquet")
     flipped = table.set_column(2, "prediction", table.column("gold"))
     predictions.write(flipped, path / "predictions" / "test.parquet")
-    summaries, notes = summaries_of(tmp_path)
-    assert len(notes) == 1 and "reviews: no intervals and no tests." in notes[0]
-    assert "test accuracy of 1.000000, its result.json says 0." in notes[0]
-    assert [s.mark for s in summaries if s.split == "test"].count("best") == 1
-    assert all(s.interval is None and s.p_value is None for s in summaries)
+    with pytest.raises(ChangedRun, match=r"test accuracy of 1.000000, its result.json says 0\."):
+        summaries_of(tmp_path)
 
 
-def test_edited_predictions_are_said(make_run: MakeRun, tmp_path: Path) -> None:
+def test_edited_predictions_are_refused(make_run: MakeRun, tmp_path: Path) -> None:
     path = make_run("a")
     (path / "predictions" / "test.parquet").write_bytes(b"edited")
-    _, notes = summaries_of(tmp_path)
-    assert "is not the file the run wrote: its sha256 differs" in notes[0]
+    with pytest.raises(ChangedRun, match="is not the file the run wrote: its sha256 differs"):
+        summaries_of(tmp_path)
+
+
+def test_runs_without_predictions_leave_the_table_and_a_note(make_run: MakeRun, tmp_path: Path) -> None:
+    path = make_run("a", hashed=False)
+    (path / "predictions" / "test.parquet").unlink()
+    summaries, notes = summaries_of(tmp_path)
+    assert len(notes) == 1 and "reviews: no intervals and no tests." in notes[0]
+    assert all(s.interval is None and s.p_value is None for s in summaries)
 
 
 def test_a_group_without_a_finished_run_has_no_number(make_run: MakeRun, tmp_path: Path) -> None:
