@@ -205,7 +205,7 @@ def v2_run(build: Build, tmp_path: Path) -> Run:
 def test_the_threshold_is_found_on_validation_and_used_on_test(v2_run: Run, tmp_path: Path) -> None:
     result = v2_run.result
     assert result is not None
-    threshold = result["metrics"]["validation"]["best_f1_threshold"]
+    threshold = result["metrics"]["validation"]["no_answer_threshold"]
     assert threshold != 0 and "f1" in result["metrics"]["test"]
 
     tables = {name: predictions.read(v2_run.predictions / f"{name}.parquet") for name in ("validation", "test")}
@@ -234,7 +234,7 @@ def test_evaluate_and_predict_go_by_the_threshold(v2_run: Run, tmp_path: Path) -
     source, target = write_jsonl(tmp_path / "new.jsonl", unlabelled), tmp_path / "out.jsonl"
     for threshold in (None, -1e9, 1e9):  # what validation found, withhold all, withhold none
         if threshold is not None:
-            result["metrics"]["validation"]["best_f1_threshold"] = threshold
+            result["metrics"]["validation"]["no_answer_threshold"] = threshold
             (v2_run.path / "result.json").write_text(json.dumps(result))
         assert main(["predict", str(v2_run.path), "--input", str(source), "--output", str(target)]) == 0
         predicted = [json.loads(line)["prediction"] for line in target.read_text().splitlines()]
