@@ -20,11 +20,19 @@ WORDS = [
 ]  # fmt: skip
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+MARKER_OF_FIXTURE = {
+    "forkserver": "process", "slurm": "service", "postgres": "service", "browser": "service", "server": "service",
+}  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups, and pytest the -m option
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side, a process takes whole files, which share what they prepare; one takes all of the cluster."""
+    """Mark tests by the fixtures they use. With several workers, one takes whole files and one all of the cluster."""
     for item in items:
-        group = "slurm" if "slurm" in getattr(item, "fixturenames", ()) else str(item.path)
+        fixtures = set(getattr(item, "fixturenames", ()))
+        for name in fixtures & MARKER_OF_FIXTURE.keys():
+            item.add_marker(MARKER_OF_FIXTURE[name])
+        group = "slurm" if "slurm" in fixtures else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
 
 

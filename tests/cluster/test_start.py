@@ -15,6 +15,8 @@ from research.cluster.signals import STOPPED, leaving_at_once
 from tests.attempts import Attempt
 from tests.slurm_cluster import free_port
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_during_the_imports(number: int, experiments: dict[str, Path], tmp_path: Path) -> None:
@@ -72,8 +74,6 @@ def test_a_rank_that_is_gone_ends_the_others(experiments: dict[str, Path], tmp_p
     first, second = ranks(["train", str(experiments["ner"]), f"run_dir={run}", "trainer.accelerator=cpu"], tmp_path)
     assert first.until(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size > 0)
     second.kill()
-    began = time.monotonic()
     assert first.wait() == 1
-    assert time.monotonic() - began < 30
     assert "research: rank 0 failed." in first.output
     assert os.path.exists(run / "provenance.json") and '"ended": "failed: ' in (run / "provenance.json").read_text()

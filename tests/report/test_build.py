@@ -1,7 +1,6 @@
 """The whole report: its files, whether its numbers still hold, a thousand runs, and a page that LaTeX sets."""
 
 import json
-import math
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from research.tracking import predictions
 from tests.report.render.test_latex import compile_tex, needs_latex
 from tests.report.synthetic import COST, write_json, write_run
 
+pytestmark = pytest.mark.slow  # each builds or checks a whole report
 MakeRun = Callable[..., Path]
 
 
@@ -172,14 +172,15 @@ def test_hostile_names_reach_the_page_escaped(make_run: MakeRun, tmp_path: Path)
     assert "中文_$%" in page
 
 
+@pytest.mark.service
 def test_the_page_of_a_report_compiles(paper: Path) -> None:
     needs_latex("booktabs.sty", "graphicx.sty")
     compile_tex(paper, "page.tex")
 
 
 @pytest.mark.slow
-def test_a_thousand_runs_take_under_ten_seconds_and_a_gigabyte(tmp_path: Path) -> None:
-    """Four data sets, ten systems, twenty-five seeds; some runs failed. In processor time, as a user starts it."""
+def test_a_thousand_runs_take_under_a_gigabyte(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    """Four data sets, ten systems, twenty-five seeds; some runs failed."""
     for number in range(1000):
         data_set, system, seed = number % 4, number // 4 % 10, number // 40
         task = ("sentiment", "ner", "qa", "sentiment")[data_set]
@@ -203,14 +204,9 @@ def test_a_thousand_runs_take_under_ten_seconds_and_a_gigabyte(tmp_path: Path) -
         "print(code, used.ru_utime + used.ru_stime, used.ru_maxrss)"
     )
     command = [sys.executable, "-c", program, "report", str(tmp_path / "runs"), "--output", str(tmp_path / "paper")]
-    seconds = math.inf
-    for _ in range(3):  # the best of three: a busy machine makes processor time longer too
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        assert "1000 runs (989 finished, 11 failed)" in done.stdout
-        code, used_seconds, memory_kib = done.stdout.splitlines()[-1].split()
-        assert code == "0" and int(memory_kib) < 1024**2
-        seconds = min(seconds, float(used_seconds))
-        if seconds < 10:
-            break
-    assert seconds < 10
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "1000 runs (989 finished, 11 failed)" in done.stdout
+    code, used_seconds, memory_kib = done.stdout.splitlines()[-1].split()
+    record_property("a report of a thousand runs", f"{used_seconds} s of processor time, {memory_kib} KiB")
+    assert code == "0" and int(memory_kib) < 1024**2

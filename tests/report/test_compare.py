@@ -175,6 +175,7 @@ def test_too_few_resamples_are_refused(grid: Path, capsys: pytest.CaptureFixture
     assert "--resamples 10 is too few for a test; take at least 100." in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_nothing_of_torch_is_imported(grid: Path, tmp_path: Path) -> None:
     """In a process of its own, since this one may have it already."""
     import subprocess

@@ -120,7 +120,7 @@ def test_on_another_machine_silence_decides(tmp_path: Path, monkeypatch: pytest.
     claim.end()  # and falls silent without being given back, as when its machine dies
     began = time.monotonic()
     while (taken := far.take(0)) is None:
-        assert time.monotonic() < began + 5
+        assert time.monotonic() < began + 60
         time.sleep(0.02)
     assert time.monotonic() - began >= 0.4 and taken.path.name == "claim-2"
     taken.end()
@@ -135,7 +135,7 @@ def test_who_was_taken_for_dead_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     time.sleep(0.2)
     taken = far.take(0)
     assert taken is not None and slow.is_superseded() and newest(tmp_path / "0000") == taken.path
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 60
     while not lost and time.monotonic() < deadline:
         time.sleep(0.02)
     assert lost == [slow]
@@ -152,7 +152,7 @@ def test_a_process_that_was_taken_for_dead_ends_before_it_writes(
     while (taken := far.take(0)) is None:
         time.sleep(0.05)
     os.kill(process.pid or 0, signal.SIGCONT)
-    process.join(10)
+    process.join(60)
     assert process.exitcode == 75
     taken.end()
 
@@ -169,7 +169,7 @@ def test_without_locks_heartbeats_decide(tmp_path: Path, monkeypatch: pytest.Mon
     claim.end()
     began = time.monotonic()
     while (taken := other.take(0)) is None:
-        assert time.monotonic() < began + 5
+        assert time.monotonic() < began + 60
         time.sleep(0.02)
     assert time.monotonic() - began >= 0.2
     taken.end()

@@ -98,6 +98,7 @@ def sorted_items(point: dict[str, Any]) -> str:
     return repr(sorted(point.items()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "cma-es"])
 def test_adaptive_samplers_learn_and_each_trial_has_a_seed_of_its_own(sampler: str) -> None:
     space = {key: SPACE[key] for key in ("optim.lr", "optim.warmup_ratio")}

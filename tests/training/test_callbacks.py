@@ -27,6 +27,7 @@ from research.training.callbacks.checkpointing import Checkpointing
 from research.training.callbacks.evaluation import Evaluation
 from research.training.module import TaskModule
 
+pytestmark = pytest.mark.slow
 STEPS_PER_EPOCH, STEPS = 10, 30
 Train = Callable[..., tuple[int, Run]]
 

@@ -151,6 +151,12 @@ def corrected(p_values: Sequence[float], method: Correction) -> list[float]:
     """p-values of a family of tests, corrected: "holm" bounds any false claim, "bh" the share of false claims."""
     if method == "none" or not p_values:
         return list(p_values)
-    from statsmodels.stats.multitest import multipletests
-
-    return [float(p) for p in multipletests(p_values, method={"holm": "holm", "bh": "fdr_bh"}[method])[1]]
+    order, count = np.argsort(p_values), len(p_values)
+    rising = np.asarray(p_values, dtype=float)[order]
+    if method == "holm":  # Holm 1979
+        values = np.maximum.accumulate(rising * np.arange(count, 0, -1))
+    else:  # Benjamini and Hochberg 1995
+        values = np.minimum.accumulate((rising / (np.arange(1, count + 1) / count))[::-1])[::-1]
+    found = np.empty(count)
+    found[order] = np.minimum(values, 1.0)
+    return [float(p) for p in found]

@@ -12,6 +12,8 @@ from research.report.searches import find_searches
 from research.report.statistics.expected import expected_validation
 from tests.report.sweeps import SPACE, write_sweep
 
+pytestmark = pytest.mark.slow  # matplotlib draws for seconds
+
 
 def drawn_by(kind, records, folder):
     """What one kind of figure draws of the records: name -> (path, caption)."""

@@ -73,6 +73,7 @@ def compile_tex(folder: Path, name: str) -> str:
     return done.stdout
 
 
+@pytest.mark.service
 def test_every_special_character_compiles(tmp_path: Path) -> None:
     needs_latex("booktabs.sty")
     hostile = (r"\_{}$&#%~^<>|\"'`-- [x] * ± † × ÷ ≥ ≤ → – — … ‘’ “” é ł ﬁ α µ 🙂", "[first cell]")
@@ -82,6 +83,7 @@ def test_every_special_character_compiles(tmp_path: Path) -> None:
     compile_tex(tmp_path, "page.tex")
 
 
+@pytest.mark.service
 def test_every_printable_latin_character_compiles(tmp_path: Path) -> None:
     needs_latex("booktabs.sty")
     names = ("".join(map(chr, range(32, 127))), "".join(map(chr, range(0xA0, 0x250))))
@@ -91,6 +93,7 @@ def test_every_printable_latin_character_compiles(tmp_path: Path) -> None:
     compile_tex(tmp_path, "page.tex")
 
 
+@pytest.mark.service
 def test_chinese_compiles(tmp_path: Path) -> None:
     needs_latex("booktabs.sty", "CJKutf8.sty", "c70gbsn.fd")
     shown = small_table(("中文模型", "情感分析 100%"))

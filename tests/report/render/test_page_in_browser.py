@@ -14,6 +14,8 @@ from research.report.render import html as page
 from research.report.tables.cells import Cell, Table
 from tests.report.synthetic import write_run
 
+pytestmark = pytest.mark.service
+
 EVIL = "<script>window.pwned = 1</script>"
 
 

@@ -15,6 +15,8 @@ from research.report.render import wandb as wandb_report
 from tests.report.sweeps import write_sweep
 from tests.wandb_server import WandbServer
 
+pytestmark = pytest.mark.service
+
 SCORES = "| system | F1 |\n| --- | --- |\n| a &lt;b&gt; | 90.1 |\n"
 TRIALS = [(1e-5, 0.0, 0.6, "finished"), (3e-5, 0.1, 0.9, "finished")]
 
