@@ -10,6 +10,7 @@ It proves what the client sends, not what W&B's own server makes of it.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from base64 import b64decode
 from dataclasses import dataclass, field
@@ -51,10 +52,12 @@ def config_of(run: ServedRun) -> str:
 
 class WandbServer:
     """Modes: "good", "nonsense" (every answer is an empty JSON object), "forbidden" (every key is wrong),
-    "broken" (it knows the user and nothing else)."""
+    "broken" (it knows the user and nothing else), "silent" (it answers no request that matches `hangs_on`),
+    "failing" (it answers those with 500)."""
 
-    def __init__(self, mode: str = "good") -> None:
-        self.mode = mode
+    def __init__(self, mode: str = "good", hangs_on: str = ".*") -> None:
+        self.mode, self.hangs_on = mode, re.compile(hangs_on)
+        self.closed = threading.Event()
         self.runs: dict[str, ServedRun] = {}
         self.views: list[dict[str, Any]] = []  # reports, as they were saved
         self.operations: list[str] = []
@@ -68,6 +71,7 @@ class WandbServer:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.closed.set()
         self.http.shutdown()
         self.http.server_close()
 
@@ -206,13 +210,25 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reply({"data": {}})
         if self.served.mode == "forbidden" or not authorised:
             return self._reply({"errors": [{"message": "invalid key"}]}, 401)
+        if self._hangs(re.sub(r"\s*(query|mutation)\s*", "", content.get("query", self.path))):
+            return self._reply({"errors": [{"message": "internal"}]}, 500)
         if self.path == "/graphql":
             data = self.served.answer(content["query"], content.get("variables") or {})
             return self._reply({"data": data} if data else {"data": None, "errors": [{"message": "unknown"}]})
         self.served.stream(self.path.split("/")[4], content)  # /files/<entity>/<project>/<run>/file_stream
         return self._reply({"limits": {}})
 
+    def _hangs(self, request: str) -> bool:
+        """Whether this request is to be answered with an error; of a silent server, when it is closed."""
+        if self.served.mode not in ("silent", "failing") or not self.served.hangs_on.match(request):
+            return False
+        if self.served.mode == "silent":
+            self.served.closed.wait()
+        return True
+
     def do_PUT(self) -> None:
+        if self._hangs(f"PUT {self.path}"):
+            return self._reply({}, 500)
         _, _, run, name = self.path.split("/", 3)
         if run in self.served.runs:
             self.served.runs[run].files[name.split("?")[0]] = self._body()

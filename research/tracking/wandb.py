@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from research.common.files import write_json
 from research.common.text import one_line
 from research.config.schema import Config, to_dict
 from research.tracking.run import Run
-from research.tracking.wandb_files import FAILURES, OPEN, end_session, environment, logs_of, read_log, run_id
+from research.tracking.wandb_files import FAILURES, OPEN, end_session, environment, logs_of, read_log, run_id, within
 
 log = logging.getLogger("research")
 FLUSH_SECONDS = 1.0  # what a `kill -9` may lose; W&B's own default is 15
@@ -31,6 +31,7 @@ class Tracker:
     def __init__(self, run: Run, config: Config) -> None:
         self.run, self.options = run, config.wandb
         self.first_step, self.last_step = 0, -1  # of the rows that this attempt has given to W&B
+        self.went_offline = False  # asked for W&B's server, and recorded here alone
         self._wandb: Any = None
         self._tensorboard: Any = None
         if self.options.mode != "disabled":
@@ -66,17 +67,21 @@ class Tracker:
     def finish(
         self, summary: Mapping[str, Any], provenance: Mapping[str, Any], predictions: Path | None, exit_code: int = 0
     ) -> None:
-        """Add the final record and close; waits at most FINISH_SECONDS for the network."""
+        """Add the final record and close; waits at most FINISH_SECONDS for the network, then ends wandb's service."""
         wandb_run = self._wandb
+
+        def close() -> None:
+            with self._harmless("has no predictions table"):
+                if predictions is not None:
+                    table = {f"predictions/{predictions.stem}": read_table(predictions)}
+                    wandb_run.log(table, step=max(self.first_step, self.last_step))
+            with self._harmless("has no final record"):
+                self._record(wandb_run, summary, provenance)
+            wandb_run.finish(exit_code=exit_code)
+
         if wandb_run is not None:
             with self._harmless("was not closed in order"), environment(self.run.path, offline=wandb_run.offline):
-                with self._harmless("has no predictions table"):
-                    if predictions is not None:
-                        table = {f"predictions/{predictions.stem}": read_table(predictions)}
-                        wandb_run.log(table, step=max(self.first_step, self.last_step))
-                with self._harmless("has no final record"):
-                    self._record(wandb_run, summary, provenance)
-                self._close(wandb_run, exit_code)
+                self._close(wandb_run, close)
         if self._tensorboard is not None:
             with self._harmless("was not closed in order", "TensorBoard"):
                 self._tensorboard.finalize("success")
@@ -91,6 +96,7 @@ class Tracker:
                 said = f"W&B does not answer as it should ({one_line(error)}); this run is recorded offline"
                 log.warning("%s. Send it when it is finished: research sync %s", said, self.run.path)
                 end_session()
+                self.went_offline = True
         with environment(self.run.path, offline=True):
             return self._init(config, "offline")
 
@@ -115,7 +121,7 @@ class Tracker:
             reinit="create_new",  # several trials of one process are several runs
             settings=wandb.Settings(
                 init_timeout=INIT_SECONDS,
-                finish_timeout=FINISH_SECONDS,
+                finish_timeout=0.8 * FINISH_SECONDS,  # its own end is more orderly than ours
                 finish_timeout_raises=True,
                 x_transaction_log_flush_interval=FLUSH_SECONDS,
                 console="off",
@@ -137,10 +143,10 @@ class Tracker:
         write_json(Path(wandb_run.dir) / "provenance.json", provenance)
         wandb_run.save(f"{wandb_run.dir}/provenance.json", base_path=wandb_run.dir, policy="now")
 
-    def _close(self, wandb_run: Any, exit_code: int) -> None:
+    def _close(self, wandb_run: Any, close: Callable[[], None]) -> None:
         file, offline = Path(wandb_run.dir).parent / f"run-{wandb_run.id}.wandb", wandb_run.offline
         try:
-            wandb_run.finish(exit_code=exit_code)
+            within(FINISH_SECONDS, close)
         finally:
             OPEN.discard(wandb_run.id)
             end_session()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 from research.common.files import written_whole
 
 FAILURES = (Exception, SystemExit)  # wandb calls sys.exit when its service process has died
+TEARDOWN_SECONDS, KILLED_SECONDS = 30.0, 2.0  # wandb's teardown, and what it does when its service is gone
 OPEN: set[str] = set()  # ids of the W&B runs of this process
 
 
@@ -22,7 +25,40 @@ def end_session() -> None:
     """Stop wandb's service process, which keeps the ids, folders and address it started with, unless a run is open."""
     if "wandb" in sys.modules and not OPEN:
         with suppress(*FAILURES):
-            sys.modules["wandb"].teardown()
+            within(TEARDOWN_SECONDS, sys.modules["wandb"].teardown)
+
+
+def within(seconds: float, act: Callable[[], object]) -> None:
+    """Do something of wandb's in a thread. Raises what it raises, or TimeoutError, having killed wandb's service.
+
+    Not all that wandb waits for has a limit of its own. Without its service nothing of it waits any longer.
+    """
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            act()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="wandb", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        kill_service()
+        thread.join(KILLED_SECONDS)
+        raise TimeoutError(f"not done after {seconds:g} s")
+    if failed:
+        raise failed[0]
+
+
+def kill_service() -> None:
+    """Kill wandb's service, a child of this process; the records that it has written to disk stay."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError, IndexError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and "wandb-core" in (folder / "cmdline").read_text():
+                os.kill(int(folder.name), signal.SIGKILL)
 
 
 @contextmanager
