@@ -7,7 +7,6 @@ what is allowed and the nearest name. Nothing here imports torch: a typo is told
 
 from __future__ import annotations
 
-import codecs
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -17,6 +16,7 @@ from typing import Any, Literal, get_type_hints
 
 from omegaconf import MISSING, OmegaConf
 
+from research.common import compat
 from research.common.errors import UserError
 
 DATA_SUFFIXES = (
@@ -167,7 +167,7 @@ def check(config: Config, origin: str) -> None:
 def is_codec(name: str) -> bool:
     """Whether Python can decode text by this name."""
     try:
-        return codecs.lookup(name)._is_text_encoding
+        return compat.is_text_encoding(name)
     except LookupError:
         return False
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from research.common import compat
 from research.common.errors import UserError
 from research.data.source import Split
 
@@ -119,7 +120,7 @@ def _unlabelled(split: Split, row: int, is_impossible: bool | None) -> str:
 
 def _with_answers(split: Split, read: list[Answers | None]) -> Split:
     names = split.rows.column_names
-    fingerprint = hashlib.sha256(f"{split.rows._fingerprint} answers".encode()).hexdigest()
+    fingerprint = hashlib.sha256(f"{compat.dataset_fingerprint(split.rows)} answers".encode()).hexdigest()
     column = pa.chunked_array([pa.array(read, _TYPE)])
     rows = split.rows.remove_columns("answers").add_column("answers", column, new_fingerprint=fingerprint)
     return dataclasses.replace(split, rows=rows.select_columns(names))

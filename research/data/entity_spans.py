@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from research.common import compat
 from research.common.errors import UserError
 from research.data.source import Split
 
@@ -98,6 +99,6 @@ def with_characters(split: Split) -> Split:
     columns = {"tokens": tokens, "tags": tags} if "entities" in names else {"tokens": tokens}
     changed = split.rows
     for name, chunks in columns.items():
-        fingerprint = hashlib.sha256(f"{changed._fingerprint} {name} of characters".encode()).hexdigest()
+        fingerprint = hashlib.sha256(f"{compat.dataset_fingerprint(changed)} {name} of characters".encode()).hexdigest()
         changed = changed.add_column(name, pa.chunked_array(chunks), new_fingerprint=fingerprint)
     return dataclasses.replace(split, rows=changed)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from research.common import compat
 from research.common.errors import UserError
 from research.data.formats import BY_NAME, SUFFIXES, Reading, format_of, has_known_suffix, kind_name, refuse_unknown
 
@@ -80,7 +81,7 @@ def open_split(
         from research.data.hub import load_hub
 
         rows = load_hub(hub_name, hub_config, value, hub_revision)
-        key = "\n".join(map(str, (hub_name, hub_config, hub_revision, value, rows._fingerprint)))
+        key = "\n".join(map(str, (hub_name, hub_config, hub_revision, value, compat.dataset_fingerprint(rows))))
         sha256 = hashlib.sha256(key.encode()).hexdigest()
         split = Split(name=name, rows=rows, origin=f"{hub_name} ({value})", lines=False, fingerprint=sha256)
     if len(split.rows) == 0:
@@ -217,7 +218,7 @@ def _with_fields(split: Split, fields: Mapping[str, str]) -> Split:
         if values is None and list(sources.values()).count(column) > 1:
             values = split.column(column)
         if values is not None:
-            step = json.dumps([rows._fingerprint, split.name, field, column])
+            step = json.dumps([compat.dataset_fingerprint(rows), split.name, field, column])
             sources[field] = f"__{field}__"
             fingerprint = hashlib.sha256(step.encode()).hexdigest()
             rows = rows.add_column(sources[field], values, new_fingerprint=fingerprint)

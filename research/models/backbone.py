@@ -15,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from research.batching.layout import make_layout
 from research.batching.pack import MicroBatch
+from research.common import compat
 from research.common.errors import UserError
 from research.models.attention import PACKED
 from research.models.load import without_advice
@@ -47,7 +48,7 @@ class Backbone(nn.Module):
                     "leave it at auto to train it with padded micro-batches."
                 )
         if not self.packed:
-            model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+            model.set_attn_implementation(compat.native_attention(model))
         base = model.base_model
         if self.packed and base is not model:
             base.register_forward_hook(self._restore_sequences, with_kwargs=True)

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from transformers import logging as transformers_logging
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from research.common import compat
 from research.common.errors import UserError
 from research.data.hub import hub_answers
 from research.models.dropout import swap_dropout
@@ -161,7 +162,7 @@ def _has_only_pickle(name: str) -> bool:
 
 
 def _no_tokenizer(name: str, error: Exception | None) -> str:
-    if error is not None and "trust_remote_code" in str(error):
+    if error is not None and compat.needs_remote_code(error):
         return _not_found(name, error)
     detail = f" ({str(error).splitlines()[0]})" if error and str(error) else ""
     return (
@@ -171,7 +172,7 @@ def _no_tokenizer(name: str, error: Exception | None) -> str:
 
 
 def _not_found(name: str, error: Exception) -> str:
-    if "trust_remote_code" in str(error):
+    if compat.needs_remote_code(error):
         return (
             f"{name} brings Python code of its own, which runs only when this command asks for it: read it, then give "
             "model.trust_remote_code=true to train, --trust-remote-code to evaluate and predict."

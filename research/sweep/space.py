@@ -23,6 +23,7 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial
 
+from research.common import compat
 from research.common.errors import UserError
 from research.config.schema import Config
 from research.sweep.sweepfile import Parameter, SweepConfig, base_config, load_sweep, with_values
@@ -219,7 +220,7 @@ def _check_point(sweep: SweepConfig, base: Config, number: int, point: Mapping[s
             raise UserError(f"enqueue[{number}]: {key} is not in the space ({', '.join(sweep.space)}).")
         d = distribution(key, sweep.space[key])
         try:
-            contained = d._contains(d.to_internal_repr(value))
+            contained = compat.distribution_contains(d, value)
         except (ValueError, TypeError):
             contained = False
         if not contained:

@@ -20,6 +20,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from research.cluster.signals import Interrupted, StopFlag
+from research.common import compat
 from research.common.console import console
 from research.common.errors import UserError
 from research.common.files import written_whole
@@ -119,7 +120,7 @@ class Search:
 
     def _attached(self, claim: Claim) -> Trial | None:
         """The claimed trial, added to the study where it is new; None, and the claim ended, where it is finished."""
-        number, storage = claim.number, self.study._storage
+        number, storage = claim.number, compat.study_storage(self.study)
         try:
             self.patience(lambda: self._add(number))
             frozen = self.trials()[number]
@@ -127,9 +128,9 @@ class Search:
                 claim.end()
                 return None
             if frozen.state == TrialState.WAITING:
-                self.patience(lambda: storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING))
+                self.patience(lambda: storage.set_trial_state_values(compat.trial_id(frozen), TrialState.RUNNING))
             self.study.sampler = make_sampler(self.sweep, number)
-            return self.patience(lambda: Trial(self.study, frozen._trial_id))
+            return self.patience(lambda: Trial(self.study, compat.trial_id(frozen)))
         except BaseException:
             claim.give_back()
             raise
@@ -155,8 +156,8 @@ class Search:
     def give_back(self, trial: Trial, claim: Claim) -> None:
         """Let the next worker continue the trial."""
         with suppress(StorageLost, Interrupted):  # it then stays marked as running, but its claim is free
-            state = TrialState.WAITING
-            self.patience(lambda: self.study._storage.set_trial_state_values(trial._trial_id, state))
+            storage, state = compat.study_storage(self.study), TrialState.WAITING
+            self.patience(lambda: storage.set_trial_state_values(compat.trial_id(trial), state))
         claim.give_back()
 
     def finish(

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from research.common import compat
 from research.common.files import written_whole
 
 FAILURES = (Exception, SystemExit)  # wandb calls sys.exit when its service process has died
@@ -118,10 +119,9 @@ def logs_of(run_dir: Path) -> list[Log]:
 
 def read_log(file: Path) -> Log | None:
     """One log. None: there is no run to be read in it."""
-    from wandb.util import get_core_path  # the reader itself; `wandb leet` starts it 20 times slower
-
+    # The program itself: `wandb leet` starts it 20 times slower.
     options = ["--no-observability", "--summary", "--json", "--run-file", str(file)]
-    command = [get_core_path(), "leet", "inspect", *options, str(file.parent.parent)]
+    command = [compat.wandb_core(), "leet", "inspect", *options, str(file.parent.parent)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         found = json.loads(done.stdout)

@@ -37,6 +37,7 @@ class Attempt:
     stopped: bool = False  # by a signal to any rank
     stopped_early: bool = False  # out of patience
     pruned: str | None = None  # why
+    restores_predictions: bool = False  # evaluates the best weights again, for its file was damaged
 
     @property
     def ended(self) -> bool:

@@ -82,6 +82,21 @@ def newest(folder: Path) -> Checkpoint | None:
     return None
 
 
+def resumable(folder: Path) -> Checkpoint | None:
+    """The newest intact checkpoint whose best evaluation can still be returned to at the end of training."""
+    for path in files(folder):
+        if not is_whole(path):
+            log.warning("The checkpoint %s is damaged (its checksum differs from its name): it is passed over.", path)
+            continue
+        saved = load(path)
+        best = saved.state.get("progress", {}).get("best_step")
+        if best is None or best == saved.step or at_step(folder, best) is not None:
+            return saved
+        log.warning("The best checkpoint (step %s) is missing from %s or damaged: training goes back before it, "
+                    "instead of on from step %s.", best, folder, saved.step)  # fmt: skip
+    return None
+
+
 def at_step(folder: Path, step: int) -> Checkpoint | None:
     """The whole checkpoint of this step, if there is one."""
     return next((load(path) for path in files(folder) if step_of(path) == step and is_whole(path)), None)

@@ -1,4 +1,4 @@
-"""What a run comes to: the best model tested and exported with `result.json`, or `outcome.json` and why."""
+"""Finish a run: test and export the best model, write `result.json`, or `outcome.json` and why there is none."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import lightning as L
 import torch
 
 from research.cluster.group import Group
+from research.common import compat
 from research.common.console import console, print_scores
 from research.common.errors import UserError
 from research.common.files import replace_folder, short_path, write_json
@@ -29,6 +30,9 @@ def finish(trainer: L.Trainer, attempt: Attempt, group: Group) -> None:
     """Return to the best checkpoint, test it, export it, and write the result; nothing more where a signal comes."""
     module = attempt.module
     return_to_best(attempt, group)
+    restore_predictions(trainer, attempt, group)
+    if attempt.stopped:
+        return
     module.data.settle(module.progress.best_scores)
     if "test" in module.data.stores:
         trainer.test(module, datamodule=module.data, verbose=False)
@@ -55,9 +59,23 @@ def return_to_best(attempt: Attempt, group: Group) -> None:
     if best is None:
         raise UserError(
             f"The best checkpoint (step {best_step}) is missing from {folder} or damaged; "
-            "remove that folder, and the same command trains again."
+            "the same command goes back before it."
         )
     load_weights(module, best)
+
+
+def restore_predictions(trainer: L.Trainer, attempt: Attempt, group: Group) -> None:
+    """Evaluate the best weights again where `predictions/validation.parquet` is not the file of that evaluation."""
+    path, recorded = attempt.run.predictions / "validation.parquet", attempt.module.progress.best_predictions
+
+    def is_damaged() -> bool:
+        return recorded is not None and not (path.is_file() and file_sha256(path) == recorded)
+
+    if group.agree(is_damaged):
+        if attempt.writes:
+            console.print(f"{path} is missing or damaged: the best checkpoint is evaluated again.")
+        attempt.restores_predictions = True
+        trainer.validate(attempt.module, datamodule=attempt.module.data, verbose=False)
 
 
 def export(module: TaskModule, run: Run, weights: dict[str, torch.Tensor] | None = None) -> None:
@@ -65,7 +83,7 @@ def export(module: TaskModule, run: Run, weights: dict[str, torch.Tensor] | None
 
     def fill(folder: Path) -> None:
         model = module.backbone.model
-        model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+        model.set_attn_implementation(compat.native_attention(model))
         with module.rows.up_to_date() if module.rows is not None else nullcontext():
             model.save_pretrained(folder, state_dict=weights)
         restore_limits(module.data.tokenizer, module.data.tokenizer_as_loaded)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from research.common import compat
 from research.models.embedding import RowEmbedding
 from research.models.sharding import local
 
@@ -75,12 +76,12 @@ def use_row_embedding(model: nn.Module, optim: OptimConfig) -> RowEmbedding | No
 @torch.no_grad()
 def clip(gradients: Sequence[Tensor], max_norm: float | None) -> Tensor:
     """Scale the gradients to a global norm of at most `max_norm`; returns the norm before."""
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))
+    norm = torch.linalg.vector_norm(torch.stack(compat.foreach_norm(gradients)))
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
     if max_norm is None:
         return norm
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     if scale.is_cuda or scale < 1:  # on a CPU, looking is free and a pass over the gradients is not
-        torch._foreach_mul_([local(gradient) for gradient in gradients], scale)
+        compat.foreach_scale([local(gradient) for gradient in gradients], scale)
     return norm

@@ -13,6 +13,7 @@ class Progress:
     best_step: int | None = None
     best_score: float | None = None  # negated where smaller is better
     best_scores: dict[str, float] = field(default_factory=dict)  # all scores of that evaluation
+    best_predictions: str | None = None  # sha256 of the file with that evaluation's predictions
     evaluations_since_best: int = 0
     train_seconds: float = 0.0
     tokens: int = 0  # of all global batches so far

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
+
+import xxhash
+from huggingface_hub import try_to_load_from_cache
 
 from research.common.console import console
 from research.common.errors import UserError
@@ -28,8 +33,28 @@ def identity_of(module: TaskModule) -> dict[str, Any]:
         "model": type(module.backbone.model).__name__,
         "data": {name: split.fingerprint for name, split in module.data.splits.items()},
         "labels": module.data.labels,
+        "tokenizer": hashlib.sha256(module.data.tokenizer_as_loaded.encode()).hexdigest(),
+        "pretrained": pretrained_fingerprint(module),
         "frozen": frozen_fingerprint(module),
     }
+
+
+def pretrained_fingerprint(module: TaskModule) -> str | None:
+    """Of config and weights that training began with: the files of a folder, or the revision of a hub model."""
+    folder = Path(module.config.model.name)
+    if not folder.is_dir():
+        return hub_commit(module.config.model.name, module.config.model.revision)
+    whole = xxhash.xxh3_64()
+    for path in sorted([folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
+        with open(path, "rb") as file:
+            whole.update(f"{path.name} {checkpoint.checksum(file)}\n".encode())
+    return whole.hexdigest()
+
+
+def hub_commit(name: str, revision: str | None) -> str | None:
+    """The commit of the hub that a cached model is of, None where the cache does not say."""
+    found = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def frozen_fingerprint(module: TaskModule) -> str | None:
@@ -41,7 +66,8 @@ def frozen_fingerprint(module: TaskModule) -> str | None:
 def refuse_other_identity(saved: checkpoint.Checkpoint, identity: dict[str, Any]) -> None:
     """Raise UserError when a checkpoint belongs to another task, model or data."""
     theirs = saved.state["identity"]
-    wrong = [f"{key}: {theirs.get(key)} -> {mine}" for key, mine in identity.items() if theirs.get(key) != mine]
+    known = [key for key in identity if key in theirs]  # an earlier version recorded less
+    wrong = [f"{key}: {theirs[key]} -> {identity[key]}" for key in known if theirs[key] != identity[key]]
     if wrong:
         raise UserError(
             f"The checkpoint {saved.path} cannot be resumed here, it is of another experiment: {'; '.join(wrong)} "

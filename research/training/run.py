@@ -79,7 +79,7 @@ def _train(
     data, world = module.data, group.world
     writes = world.rank == 0
     tracker = Tracker(run, config) if writes else None
-    newest = checkpoint.agreed(group, lambda: checkpoint.newest(run.checkpoints))
+    newest = checkpoint.agreed(group, lambda: checkpoint.resumable(run.checkpoints))
     if newest is not None:
         resume(module, newest)
     if writes:

@@ -9,6 +9,7 @@ import lightning as L
 import pyarrow as pa
 
 from research.common.errors import UserError
+from research.data.source import file_sha256
 from research.metrics import smaller_is_better
 from research.tracking import predictions
 from research.training.attempt import Attempt
@@ -34,6 +35,9 @@ class Evaluation(L.Callback):
         if self._is_left(trainer):
             return
         table, scores = module.scored()
+        if self.attempt.restores_predictions:
+            self._write_best(module, table)
+            return
         if not math.isfinite(scores["loss"]):
             raise self.attempt.diverged(f"validation loss is {scores['loss']} after step {module.step}")
         self.attempt.scores = scores
@@ -70,5 +74,10 @@ class Evaluation(L.Callback):
             p.evaluations_since_best += 1
             return
         p.best_score, p.best_step, p.best_scores, p.evaluations_since_best = value, p.step, scores, 0
+        self._write_best(module, table)
+
+    def _write_best(self, module: TaskModule, table: pa.Table) -> None:
         if self.attempt.writes:
-            predictions.write(table, folder / "validation.parquet")
+            path = self.attempt.run.predictions / "validation.parquet"
+            predictions.write(table, path)
+            module.progress.best_predictions = file_sha256(path)

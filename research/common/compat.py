@@ -1,0 +1,66 @@
+"""Private and undocumented names of other libraries, each in one place; tests/common/test_compat.py holds every one.
+
+No library is imported before a function that needs it is called.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+from typing import Any
+
+
+def is_text_encoding(name: str) -> bool:
+    """Python: whether a codec decodes bytes to text (`hex` and `zip` do not). Raises LookupError for no codec."""
+    return bool(codecs.lookup(name)._is_text_encoding)
+
+
+def native_attention(model: Any) -> str:
+    """transformers: the attention that a model class runs when nothing is asked for."""
+    return "sdpa" if model._supports_sdpa else "eager"
+
+
+def dataset_fingerprint(dataset: Any) -> str:
+    """datasets: the hash of how a data set was made, which names its files in the cache."""
+    return str(dataset._fingerprint)
+
+
+def foreach_norm(tensors: Sequence[Any]) -> list[Any]:
+    """torch: the norm of each tensor, in few kernels."""
+    import torch
+
+    return list(torch._foreach_norm(list(tensors)))
+
+
+def foreach_scale(tensors: Sequence[Any], scale: Any) -> None:
+    """torch: multiply each tensor in place, in few kernels."""
+    import torch
+
+    torch._foreach_mul_(list(tensors), scale)
+
+
+def study_storage(study: Any) -> Any:
+    """Optuna: where a study is kept."""
+    return study._storage
+
+
+def trial_id(trial: Any) -> int:
+    """Optuna: the id of a trial in its storage, which is not its number."""
+    return int(trial._trial_id)
+
+
+def distribution_contains(distribution: Any, value: Any) -> bool:
+    """Optuna: whether a value lies in a distribution. Raises ValueError or TypeError for one it cannot represent."""
+    return bool(distribution._contains(distribution.to_internal_repr(value)))
+
+
+def wandb_core() -> str:
+    """W&B: the path of its service's program."""
+    from wandb.util import get_core_path
+
+    return str(get_core_path())
+
+
+def needs_remote_code(error: BaseException) -> bool:
+    """transformers: whether a model was refused for bringing Python code of its own."""
+    return "trust_remote_code" in str(error)
