@@ -84,7 +84,7 @@ class Metric(base.Metric):
         gold, prediction = self.labels.indices(table)  # each (N,)
         relations = np.array([relation_of(label) for label in labels])
         expected, found, right = relations[gold], relations[prediction], gold == prediction  # each (N,)
-        counts = {name: blocks[name] for name in ("examples", "bins") if name in blocks}
+        counts: dict[str, Floats] = {name: blocks[name] for name in ("examples", "bins") if name in blocks}
         for relation in self.relations:
             of_gold, of_prediction = expected == relation, found == relation
             columns = [of_gold & right, of_prediction, of_gold]
