@@ -18,6 +18,12 @@ class InUse(UserError):
     """Another process holds the run folder."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Has memory run out, of a device or of the machine?"""
+    names = {kind.__name__ for kind in type(error).__mro__}  # torch's own error, without importing torch
+    return bool(names & {"OutOfMemoryError", "MemoryError"}) or "DefaultCPUAllocator" in str(error)
+
+
 def is_outside_fault(error: BaseException) -> bool:
     """Was it caused by something other than the run itself (a full disk, a lost file system, another process)?
 

@@ -11,13 +11,12 @@ import gc
 import statistics
 from typing import Any
 
-import torch
 from optuna.trial import Trial, TrialState
 
 from research.cluster.group import has_lost_the_others
 from research.cluster.signals import STOPPED
 from research.common.console import console
-from research.common.errors import Diverged, UserError, is_outside_fault
+from research.common.errors import Diverged, UserError, is_out_of_memory, is_outside_fault
 from research.common.text import one_line
 from research.config.schema import Config, to_dict
 from research.sweep.claims import Claim
@@ -118,8 +117,7 @@ def failure_kind(error: Exception) -> str:
     """What failures have in common."""
     if isinstance(error, Diverged):
         return "diverged"
-    memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
-    return "out of memory" if memory else type(error).__name__
+    return "out of memory" if is_out_of_memory(error) else type(error).__name__
 
 
 def progress(search: Search, number: int) -> str:

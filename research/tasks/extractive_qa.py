@@ -155,6 +155,9 @@ class Module(TaskModule):
         losses = [window_loss(x, target, smoothing) for x, target in zip((start, end), targets, strict=True)]
         return torch.stack(losses).sum() / 2, (start, end)
 
+    def target_logits(self, micro: MicroBatch, outputs: tuple[Tensor, Tensor]) -> list[Tensor]:
+        return list(outputs)
+
     def decode(self, micro: MicroBatch, outputs: tuple[Tensor, Tensor]) -> dict[int, dict[str, Any]]:
         start, end = (x.float().cpu() for x in outputs)
         starts = micro.pad(micro.tokens["char_start"], -1).cpu()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification
 
 from research.batching.pack import MicroBatch
@@ -71,6 +72,9 @@ class Module(TaskModule):
     def loss(self, micro: MicroBatch) -> tuple[Tensor, list[Tensor]]:
         outputs = self.outputs(micro)
         return -(torch.cat(outputs) * micro.sequences["right"]).sum(), outputs
+
+    def target_logits(self, micro: MicroBatch, outputs: list[Tensor]) -> list[Tensor]:
+        return [pad_sequence(outputs, batch_first=True, padding_value=-torch.inf)]
 
     def decode(self, micro: MicroBatch, outputs: list[Tensor]) -> dict[int, dict[str, Any]]:
         examples = dict.fromkeys(micro.examples.tolist())

@@ -206,6 +206,9 @@ class Module(TaskModule):
         logits = self.outputs(micro)
         return self.cross_entropy(logits, micro.tokens["label"]), logits
 
+    def target_logits(self, micro: MicroBatch, outputs: Tensor) -> list[Tensor]:
+        return [outputs[micro.tokens["label"] != NO_TARGET]]
+
     def decode(self, micro: MicroBatch, outputs: Tensor) -> dict[int, dict[str, Any]]:
         words = micro.tokens["word"]
         probability, label = torch.softmax(outputs, -1).max(-1)

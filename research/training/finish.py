@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 
 from research.cluster.group import Group
 from research.common import compat
@@ -22,7 +22,6 @@ from research.tracking import cost
 from research.tracking.run import Run
 from research.training import checkpoint
 from research.training.attempt import Attempt
-from research.training.module import TaskModule
 from research.training.state import load_weights
 
 
@@ -38,12 +37,10 @@ def finish(trainer: L.Trainer, attempt: Attempt, group: Group) -> None:
         trainer.test(module, datamodule=module.data, verbose=False)
     if attempt.stopped:
         return
-    model, run = module.backbone.model, attempt.run
-    weights = sharding.gathered(model, attempt.writes) if sharding.is_sharded(model) else None
+    export(attempt)
     if not attempt.writes:
         return
-    run.refuse_if_taken_over()
-    export(module, run, weights)
+    run = attempt.run
     result = result_of(attempt)
     write_json(run.path / "result.json", result)
     report(result, run)
@@ -78,18 +75,31 @@ def restore_predictions(trainer: L.Trainer, attempt: Attempt, group: Group) -> N
         trainer.validate(attempt.module, datamodule=attempt.module.data, verbose=False)
 
 
-def export(module: TaskModule, run: Run, weights: dict[str, torch.Tensor] | None = None) -> None:
-    """The best weights, tokenizer and config as `from_pretrained` reads them; a sharded model's `weights` gathered."""
+def export(attempt: Attempt) -> None:
+    """Write the scored weights, tokenizer and config as `from_pretrained` reads them, and what an adapter alone is.
 
-    def fill(folder: Path) -> None:
-        model = module.backbone.model
-        model.set_attn_implementation(compat.native_attention(model))
-        with module.rows.up_to_date() if module.rows is not None else nullcontext():
-            model.save_pretrained(folder, state_dict=weights)
-        restore_limits(module.data.tokenizer, module.data.tokenizer_as_loaded)
-        module.data.tokenizer.save_pretrained(folder)
+    All ranks take part where they share one model out; rank zero writes.
+    """
+    module, run = attempt.module, attempt.run
+    model, adapter, tokenizer = module.backbone.model, module.adapter, module.data.tokenizer
+    with module.evaluating(), module.rows.up_to_date() if module.rows is not None else nullcontext():
+        sharded = sharding.is_sharded(model)
+        state = sharding.gathered(model, attempt.writes) if sharded else model.state_dict()
+        if not attempt.writes:
+            return
+        run.refuse_if_taken_over()
+        plain = adapter.plain_state(model, state)
 
-    replace_folder(run.model, fill)
+        def fill(folder: Path) -> None:
+            model.set_attn_implementation(compat.native_attention(model))
+            model.save_pretrained(folder, state_dict=plain if sharded or plain is not state else None)
+            restore_limits(tokenizer, module.data.tokenizer_as_loaded)
+            tokenizer.save_pretrained(folder)
+
+        replace_folder(run.model, fill)
+        if adapter.has_own_file:
+            source = module.config.model
+            replace_folder(run.path / "adapter", partial(adapter.export, model, state, source.name, source.revision))
 
 
 def result_of(attempt: Attempt) -> dict[str, Any]:
@@ -118,7 +128,7 @@ def result_of(attempt: Attempt) -> dict[str, Any]:
         "batching": module.backbone.packing_note,
         "files": {
             f"{folder.name}/{path.relative_to(folder)}": file_sha256(path)
-            for folder in (run.predictions, run.model)
+            for folder in (run.predictions, run.model, run.path / "adapter")
             for path in sorted(folder.rglob("*"))
             if path.is_file() and not path.name.startswith(".")
         },

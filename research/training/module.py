@@ -6,8 +6,9 @@ is encoded, what the head is, the summed loss of a micro-batch, and how outputs 
 
 from __future__ import annotations
 
-import contextlib
+import math
 from abc import abstractmethod
+from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import lightning as L
@@ -18,14 +19,17 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from research.batching.pack import MicroBatch, StepItem, pack
-from research.batching.plan import Indices, micro_batches
+from research.adapters.hooks import AdapterHooks
+from research.batching.pack import MicroBatch, StepItem
+from research.batching.plan import Indices
 from research.common.errors import UserError
 from research.config.schema import Config
+from research.methods.hooks import Loss, MethodHooks, chained
 from research.models import sharding
 from research.models.backbone import Backbone
 from research.models.parameters import flops_per_token
 from research.tracking import predictions
+from research.training import backward
 from research.training.datamodule import TaskData
 from research.training.optimizer import clip, evaluation_steps, learning_rate, make_optimizer, use_row_embedding
 from research.training.progress import Progress
@@ -46,6 +50,11 @@ class TaskModule(L.LightningModule):
         self.sharded = config.trainer.strategy == "fsdp"
         sparse = config.trainer.sparse_embedding is not False and config.trainer.precision != "fp16"
         self.rows = use_row_embedding(backbone.model, config.optim) if sparse and not self.sharded else None
+        self.adapter = AdapterHooks(None)
+        self.methods: dict[str, MethodHooks] = {}
+        self.training_loss: Loss = self.loss  # with the methods in it
+        self.rows_factor = 1.0  # the learning rate of the embedding's rows, in that of the schedule
+        self.copies = 1  # of a micro-batch that the methods compute at a time
         self.progress = Progress()
         self.last_loss = self.last_norm = torch.zeros(())  # sum over this rank's targets / global targets
         self._global_loss: Tensor | None = None
@@ -60,6 +69,47 @@ class TaskModule(L.LightningModule):
     @abstractmethod
     def decode(self, micro: MicroBatch, outputs: Any) -> dict[int, dict[str, Any]]:
         """Outputs -> {example: what `TaskData.table` needs of its prediction}."""
+
+    def target_logits(self, micro: MicroBatch, outputs: Any) -> list[Tensor]:
+        """Logits of each target, (targets, classes) and minus infinity where it has no such class; one tensor for each
+        of its distributions. For methods that compare distributions."""
+        raise UserError(f"task '{self.config.task}' has no target_logits, which a method asks for.")
+
+    def embed(self, micro: MicroBatch) -> dict[str, tuple[Tensor, Indices]]:
+        """For a loss that needs the whole step: vectors by kind, each (n, ...), and the n examples they are of."""
+        raise NotImplementedError
+
+    def step_loss(self, vectors: dict[str, Tensor], examples: dict[str, Indices]) -> Tensor:
+        """The loss summed over the targets of the whole step, from the vectors that `embed` makes of all its
+        micro-batches on all ranks; sorted by example. A task that defines it trains by it; `loss` is for evaluation."""
+        raise NotImplementedError
+
+    @property
+    def needs_whole_step(self) -> bool:
+        return type(self).step_loss is not TaskModule.step_loss
+
+    def use(self, adapter: AdapterHooks, methods: dict[str, MethodHooks]) -> None:
+        """Train with an adapter, which the model has already, and methods. Raises UserError where they do not suit."""
+        self.adapter, self.methods = adapter, {name: m for name, m in methods.items() if not m.is_off}
+        for name, method in self.methods.items():
+            if self.needs_whole_step and type(method).loss is not MethodHooks.loss:
+                raise UserError(
+                    f"methods.{name} does not go with task '{self.config.task}', whose loss is of whole steps."
+                )
+            method.on_model(self)
+        if self.rows is not None:
+            table = self.rows.weight
+            self.rows_factor = next(self.rate_factor(name) for name, p in self.named_parameters() if p is table)
+        self.training_loss = chained(list(self.methods.values()), self, self.loss)
+        self.copies = math.prod(method.copies for method in self.methods.values())
+        self.budget_tokens = max(1, self.budget_tokens // self.copies)
+
+    def evaluating(self) -> ExitStack:
+        """Surrounds evaluation and export: the weights are those that are scored."""
+        stack = ExitStack()
+        for method in self.methods.values():
+            stack.enter_context(method.at_evaluation(self))
+        return stack
 
     def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Summed over the targets; label smoothing and class weights apply in training alone. Target -100: none."""
@@ -86,14 +136,24 @@ class TaskModule(L.LightningModule):
     @property
     def flops_per_token(self) -> float:
         """Useful operations of training on a token; none below the lowest trained weight but the forward pass."""
-        return flops_per_token(self.backbone.model)
+        return flops_per_token(self.backbone.model) * self.passes
+
+    @property
+    def passes(self) -> float:
+        """Forward and backward passes of a step, in plain ones."""
+        return math.prod(method.passes for method in self.methods.values())
+
+    def rate_factor(self, name: str) -> float:
+        """The learning rate of a weight of the module, in that of the schedule."""
+        name = name.removeprefix("backbone.model.")
+        return math.prod(method.learning_rate(self, name) for method in self.methods.values())
 
     def configure_model(self) -> None:
         if self.device_mesh is not None and not sharding.is_sharded(self.backbone.model):
             sharding.shard(self.backbone.model, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return make_optimizer(self, self.config.optim)
+        return make_optimizer(self, self.config.optim, self.rate_factor)
 
     @property
     def evaluations(self) -> list[int]:
@@ -132,19 +192,23 @@ class TaskModule(L.LightningModule):
         torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
         lr = learning_rate(self.config.optim, item.step, self.total_steps)
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["factor"]
         optimizer.zero_grad(set_to_none=True)
         leaf = self.rows.begin(item.vocabulary) if self.rows and item.vocabulary is not None else None
-        self.last_loss = self._backward(item)
+        self.last_loss = backward.backward(self, item)
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         if leaf is not None:
             gradients.append(self._share(leaf))
         if self.scaler is not None:
             self.scaler.unscale_(optimizer.optimizer)
+        for method in self.methods.values():
+            method.after_backward(self)
         self.last_norm = clip(gradients, self.config.optim.max_grad_norm)
         optimizer.step()
         if self.rows is not None:
-            self.rows.step(lr)
+            self.rows.step(lr * self.rows_factor)
+        for method in self.methods.values():
+            method.after_step(self)
         self._global_loss = None
         self.progress.step = item.step + 1
         self.progress.tokens += item.tokens
@@ -158,64 +222,6 @@ class TaskModule(L.LightningModule):
                 dist.all_reduce(self._global_loss)
         return self._global_loss
 
-    def _backward(self, item: StepItem) -> Tensor:
-        """Gradients of the summed loss over the global batch's targets. Returns this rank's share of that loss."""
-        ranks, total = self.trainer.world_size, torch.zeros((), device=self.device)
-        queue = list(zip(item.micro, item.rows, strict=True))
-        if item.budget_tokens > self.budget_tokens and ranks == 1:  # planned before memory ran out
-            queue = self._cut(item)
-        while queue:
-            micro, share = queue.pop(0)
-            try:
-                with self._exchange(last=not queue):
-                    loss = self.loss(micro)[0] * (0.0 if micro.idle else 1.0 / (item.targets or 1.0))
-                    self.manual_backward(loss * ranks)
-                total += loss.detach()
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not self._halve(share, error):
-                    raise
-                queue, total = self._cut(item), torch.zeros((), device=self.device)
-        return total
-
-    def _exchange(self, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Gradients stay on this rank until the last micro-batch."""
-        if sharding.is_sharded(self.backbone.model):
-            sharding.exchange(self.backbone.model, last)
-        no_sync = getattr(self.trainer.strategy.model, "no_sync", None)
-        return contextlib.nullcontext() if last or no_sync is None else no_sync()
-
-    def _halve(self, share: Indices, error: Exception) -> bool:
-        """After running out of memory: halve the token budget and forget the step so far. False: to no avail."""
-        out_of_memory = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-        if not out_of_memory or len(share) <= 1:
-            return False
-        store = self.data.stores["train"]
-        used = int(store.tokens[share].sum())
-        self.budget_tokens = max(1, min(self.budget_tokens, used) // 2)
-        if self.trainer.world_size > 1:  # the others wait for this rank in the middle of the step
-            raise UserError(
-                f"Rank {self.global_rank} ran out of memory with a micro-batch of {used} tokens. Give the same command "
-                f"with trainer.tokens_per_microbatch={self.budget_tokens}: it goes on from the last checkpoint, with "
-                "the same result."
-            )
-        self.print(
-            f"Out of memory with a micro-batch of {used} tokens: trying the step again with at most "
-            f"{self.budget_tokens} (the result is the same; set trainer.tokens_per_microbatch={self.budget_tokens})."
-        )
-        for p in self.parameters():
-            p.grad = None
-        if self.rows is not None and self.rows.rows is not None:
-            self.rows.rows.grad = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return True
-
-    def _cut(self, item: StepItem) -> list[tuple[MicroBatch, Indices]]:
-        """The micro-batches of a step under the present token budget, and their examples."""
-        store, batch = self.data.stores["train"], np.concatenate(item.rows)
-        parts = micro_batches(batch, store.tokens[batch], self.budget_tokens, not self.backbone.packed)
-        return [(pack(store, part, self.backbone.packed).to(self.device), part) for part in parts]
-
     def _share(self, leaf: Tensor) -> Tensor:
         """The gradient of the embedding rows, averaged over the ranks as DDP does for the rest."""
         if leaf.grad is None:
@@ -227,8 +233,13 @@ class TaskModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.predictions, self.eval_loss = {}, [0.0, 0.0]
+        self.entered = self.evaluating()
+
+    def on_validation_epoch_end(self) -> None:
+        self.entered.close()
 
     on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
 
     def validation_step(self, micro: MicroBatch, batch_idx: int) -> None:
         if self.leaving:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,12 +50,20 @@ def learning_rate(optim: OptimConfig, step: int, total: int) -> float:
     return optim.lr
 
 
-def make_optimizer(module: nn.Module, optim: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; biases and the parameters of norms (one axis) do not decay."""
-    trainable = [p for p in module.parameters() if p.requires_grad]
+def make_optimizer(
+    module: nn.Module, optim: OptimConfig, factor: Callable[[str], float] = lambda name: 1.0
+) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters; biases and the parameters of norms (one axis) do not decay.
+
+    `factor` of a parameter's name is its learning rate in that of the schedule.
+    """
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    factors = {name: factor(name) for name in trained}
     groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": optim.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": found, "weight_decay": decay, "factor": value}
+        for value in dict.fromkeys(factors.values())
+        for axes, decay in ((True, optim.weight_decay), (False, 0.0))
+        if (found := [p for name, p in trained.items() if factors[name] == value and (p.ndim > 1) is axes])
     ]
     return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps, fused=True)
 

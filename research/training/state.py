@@ -35,6 +35,8 @@ def training_tensors(module: TaskModule) -> dict[str, Tensor]:
             tensors[f"optimizer.{names[parameter]}.{key}"] = value
     if module.rows is not None:
         tensors |= {f"rows.{name}": tensor for name, tensor in module.rows.optimizer_state().items()}
+    for name, method in module.methods.items():
+        tensors |= {f"method.{name}.{key}": tensor for key, tensor in method.state().items()}
     return tensors
 
 
@@ -68,6 +70,8 @@ def load_weights(module: TaskModule, saved: Checkpoint) -> None:
     sharding.load(module.backbone.model, weights)
     if module.rows is not None:
         module.rows.load_optimizer_state(below("rows.", tensors))
+    for name, method in module.methods.items():
+        method.load_state(below(f"method.{name}.", tensors))
 
 
 def load_optimizer(module: TaskModule, saved: Checkpoint) -> None:

@@ -22,7 +22,7 @@ from research.cli import main
 from research.cluster.signals import STOPPED
 from research.tracking import provenance
 from research.tracking.run import Run
-from research.training import checkpoint
+from research.training import backward, checkpoint
 from research.training.callbacks.checkpointing import Checkpointing
 from research.training.callbacks.evaluation import Evaluation
 from research.training.module import TaskModule
@@ -92,7 +92,9 @@ def test_result_has_what_a_table_needs(train: Train) -> None:
     assert 0 < result["mfu"] < 1 and result["peak_memory_mib"] > 0
     for name, sha256 in result["files"].items():
         assert hashlib.sha256((run.path / name).read_bytes()).hexdigest() == sha256
-    assert list(result["files"]) == ["predictions/test.parquet", "predictions/validation.parquet"]
+    recorded = [name for name in result["files"] if name.startswith("predictions/")]
+    assert recorded == ["predictions/test.parquet", "predictions/validation.parquet"]
+    assert "model/model.safetensors" in result["files"]
     assert trained(run) == list(range(1, 31)) and evaluated(run) == [10, 20, 30]
     assert {path.name for path in run.path.iterdir()} >= {
         "config.yaml", "provenance.json", "metrics.jsonl", "result.json", "model", "checkpoints", "predictions",
@@ -328,7 +330,7 @@ def test_second_ctrl_c_does_not_wait_for_the_step(
 ) -> None:
     with monkeypatch.context() as patched:
         signal_at(patched, TaskModule, "cross_entropy", 5, signal.SIGINT)
-        signal_at(patched, TaskModule, "_backward", 5, signal.SIGINT)
+        signal_at(patched, backward, "backward", 5, signal.SIGINT)
         code, run = train("sentiment", "trainer.checkpoint_every_steps=2", "optim.max_steps=8")
     assert code == STOPPED and trained(run) == [1, 2, 3, 4]
     assert "goes on from the last checkpoint" in capsys.readouterr().err

@@ -1,0 +1,95 @@
+"""What a method of training may do: few hooks, called by the module at fixed places of a step.
+
+Each method keeps what the step plan promises: the same result for any micro-batches and ranks, and bit-equal resume.
+So whatever it adds to the loss is a sum over targets, divided by the targets of the global batch; what it adds to
+gradients it adds once a step; what it draws is drawn from torch's generator, which is seeded by (seed, step, rank), or
+from (seed, step, what) where all ranks need the same; and all that it remembers stands in its `state`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from research.batching.pack import MicroBatch
+    from research.config.schema import Config
+    from research.models.backbone import Backbone
+    from research.models.embedding import RowEmbedding
+
+# The summed loss of a micro-batch in training, and the outputs it was made from.
+Loss = Callable[["MicroBatch"], tuple[Tensor, Any]]
+
+
+class Trained(Protocol):
+    """What a method sees of the module that is trained."""
+
+    config: Config
+    backbone: Backbone
+    rows: RowEmbedding | None
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done."""
+
+    def target_logits(self, micro: MicroBatch, outputs: Any) -> list[Tensor]:
+        """Logits of each target: (targets, classes), minus infinity where a target has no such class; for a task with
+        several distributions a target, one tensor each, whose losses are averaged."""
+
+
+class MethodHooks:
+    """A method of training. By default each hook does nothing."""
+
+    passes = 1.0  # forward and backward passes of a step, in plain ones
+    copies = 1  # of a micro-batch that are computed at a time: its token budget is divided by them
+
+    def __init__(self, keys: Any) -> None:
+        """`keys` are the method's section of the config."""
+        self.keys = keys
+
+    @property
+    def is_off(self) -> bool:
+        """At strength 0: the run is to the bit one without the method."""
+        return False
+
+    def on_model(self, module: Trained) -> None:
+        """Once, before training: change or remember weights. Raises UserError for a model or task it does not suit."""
+
+    def loss(self, module: Trained, micro: MicroBatch, plain: Loss) -> tuple[Tensor, Any]:
+        """The summed loss of a micro-batch in training; `plain` computes it without this method."""
+        return plain(micro)
+
+    def learning_rate(self, module: Trained, name: str) -> float:
+        """The factor of a weight's learning rate; weights of one factor are updated together."""
+        return 1.0
+
+    def after_backward(self, module: Trained) -> None:
+        """Once a step, after the ranks exchanged gradients, before clipping: change each `p.grad` in place."""
+
+    def after_step(self, module: Trained) -> None:
+        """Once a step, when the weights have been updated."""
+
+    def at_evaluation(self, module: Trained) -> AbstractContextManager[None]:
+        """Surrounds evaluation and export: other weights may stand in the model within it."""
+        return nullcontext()
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold of the method."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+
+
+def chained(methods: list[MethodHooks], module: Trained, plain: Loss) -> Loss:
+    """The loss with all methods in it, the first one outermost."""
+    for method in reversed(methods):
+        plain = _with(method, module, plain)
+    return plain
+
+
+def _with(method: MethodHooks, module: Trained, plain: Loss) -> Loss:
+    return lambda micro: method.loss(module, micro, plain)
