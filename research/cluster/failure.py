@@ -8,6 +8,7 @@ import time
 import traceback
 
 from research.cluster.ranks import World, started
+from research.common import extras
 from research.common.errors import UserError
 
 HOLD_BACK_SECONDS = 3.0  # a launcher ends the others within one
@@ -20,6 +21,8 @@ def fail(error: Exception) -> int:
     Of several ranks it does not return. Rank 0 speaks at once; the others, and a rank that has merely lost another,
     give the launcher time to end them, for what they would say has been said.
     """
+    if isinstance(error, ModuleNotFoundError) and (advice := extras.advice(error)):
+        error = UserError(advice)
     world = started()
     code = 2 if isinstance(error, UserError) else 1
     if world.size == 1 and code == 1:

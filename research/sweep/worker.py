@@ -13,17 +13,17 @@ from importlib import import_module
 
 from research.cluster.group import Group
 from research.cluster.signals import STOPPED, Interrupted, StopFlag
+from research.common import extras
 from research.common.console import console
 from research.common.errors import Diverged, UserError
 from research.config.schema import Config, from_dict
 from research.metrics import smaller_is_better
-from research.sweep import figures
 from research.sweep import trials_table as results
 from research.sweep.cache import Workshop
 from research.sweep.context import Bench
 from research.sweep.samplers import first_verdict, make_pruner
 from research.sweep.schedule import evaluations, horizon
-from research.sweep.study import direction, open_search
+from research.sweep.study import Search, direction, open_search
 from research.sweep.sweepfile import SweepConfig, base_config
 from research.sweep.trial import HandedBack, progress, run_trial
 from research.training.build import refuse_unknown_monitor
@@ -94,8 +94,18 @@ def _lead(sweep: SweepConfig, base: Config, group: Group, flag: StopFlag, resume
     with flag.held():
         results.refresh(search, base)
         if search.is_over():
-            figures.draw(search)
+            _draw(search)
         results.report(search)
+
+
+def _draw(search: Search) -> None:
+    """Draw the figures of a finished search, or say which extra they need."""
+    try:
+        from research.sweep import figures
+    except ModuleNotFoundError as error:
+        print(f"No figures of the search were drawn: {extras.advice(error) or error}")
+    else:
+        figures.draw(search)
 
 
 def _follow(base: Config, group: Group, flag: StopFlag) -> None:
