@@ -1,7 +1,11 @@
-"""The label set of a task: declared in the experiment, or collected over all splits."""
+"""The label set of a task: declared in the experiment, or collected over all splits, and what is odd about it."""
+
+from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,22 +13,29 @@ import pyarrow.compute as pc
 from research.common.errors import UserError
 from research.data.source import Split
 
+log = logging.getLogger(__name__)
+
+_MOST_NAMED = 10  # labels that a warning names
+
 
 def collect_labels(splits: Sequence[Split], field: str, declared: Sequence[str] | None) -> list[str]:
     """The labels of `field`, or all its tags where it holds lists: as `declared`, else collected and sorted.
 
     Splits without the field and null labels are passed over. Labels that are all whole numbers are sorted
-    as numbers. Raises UserError at the first row with an undeclared or empty label, or without any label.
+    as numbers. Labels that differ only in blanks, case or a final `.0`, and those without a training example, are
+    logged. Raises UserError at the first row with an undeclared or empty label, or without any label.
     """
-    found: set[str] = set()
+    counts: dict[str, Counter[str]] = {}
     for split in splits:
         if field in split.rows.column_names:
             values = _label_texts(split, field)
-            labels = set(pc.unique(_flat(values)).drop_null().to_pylist())
-            _refuse(split, field, values, labels, declared)
-            found |= labels
+            counts[split.name] = _counted(values)
+            _refuse(split, field, values, set(counts[split.name]), declared)
+    for sentence in oddities(counts, declared or ()):
+        log.warning("%s", sentence)
     if declared is not None:
         return list(declared)
+    found = set[str]().union(*counts.values())
     if not found:
         raise UserError(f"no split has a value in '{field}'; check the column or declare the labels")
     whole_numbers = all(label.removeprefix("-").isdecimal() for label in found)
@@ -34,6 +45,46 @@ def collect_labels(splits: Sequence[Split], field: str, declared: Sequence[str] 
 def label_text(value: str | int | bool) -> str:
     """A label as text: 3 is "3", true is "true"."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def oddities(counts: Mapping[str, Mapping[str, int]], declared: Sequence[str] = ()) -> list[str]:
+    """Sentences on labels that are probably one class written in several ways, and on those training never shows.
+
+    `counts`: split -> label -> examples.
+    """
+    total: Counter[str] = Counter()
+    for counted in counts.values():
+        total.update(counted)
+    sentences = []
+    alike: dict[str, list[str]] = {}
+    for label in sorted(total):
+        alike.setdefault(_written_plainly(label), []).append(label)
+    for labels in alike.values():
+        if len(labels) > 1:
+            named = ", ".join(f"'{label}' ({total[label]:,})" for label in labels)
+            sentences.append(f"the labels {named} differ only in blanks, case or '.0' and are classes of their own")
+    blank = [label for labels in alike.values() if len(labels) == 1 for label in labels if label != label.strip()]
+    if blank:
+        sentences.append(f"labels begin or end with blanks: {_named(blank)}")
+    if "train" in counts:
+        never = [label for label in dict.fromkeys([*declared, *sorted(total)]) if not counts["train"].get(label)]
+        if never:
+            sentences.append(f"no training example has the label {_named(never)}")
+    return sentences
+
+
+def _written_plainly(label: str) -> str:
+    return " ".join(label.split()).casefold().removesuffix(".0")
+
+
+def _named(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - _MOST_NAMED} more" if len(labels) > _MOST_NAMED else ""
+    return ", ".join(f"'{label}'" for label in labels[:_MOST_NAMED]) + more
+
+
+def _counted(values: pa.ChunkedArray) -> Counter[str]:
+    counted = pc.value_counts(_flat(values).drop_null()).to_pylist()
+    return Counter({cell["values"]: cell["counts"] for cell in counted})
 
 
 def _label_texts(split: Split, field: str) -> pa.ChunkedArray:
@@ -67,7 +118,7 @@ def _refuse(
     shown = ", ".join(declared[:20]) + (", ..." if len(declared) > 20 else "")
     raise UserError(
         f"{split.where(row)}: the label '{label}' of '{field}' is not declared{guess}; "
-        f"declared are {shown}: mend the row or declare the label"
+        f"declared are {shown}: correct the row or declare the label"
     )
 
 

@@ -6,13 +6,16 @@ Shapes: N sequences, C classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from research.batching.pack import MicroBatch
+from research.data.cutting import beginning
 from research.data.labels import collect_labels, label_text
 from research.data.source import Split
 from research.training.datamodule import Columns, TaskData
@@ -31,11 +34,11 @@ class Data(TaskData):
 
     def encode(self, rows: Columns) -> Columns:
         ids = {label: i for i, label in enumerate(self.labels)}
+        limit = self.config.data.max_length
+        short = partial(beginning, self.tokenizer, tokens=limit)
         pairs = zip(rows["text"], rows.get("text_pair", [None] * len(rows["text"])), strict=True)
-        texts = [(text, pair) if pair else text for text, pair in pairs]
-        tokens = self.tokenizer(
-            texts, truncation=True, max_length=self.config.data.max_length, return_attention_mask=False
-        )
+        texts = [(short(text), short(pair)) if pair else short(text) for text, pair in pairs]
+        tokens = self.tokenizer(texts, truncation=True, max_length=limit, return_attention_mask=False)
         kept = {name: tokens[name] for name in self.token_columns if name in tokens}
         return {
             **kept,
@@ -46,12 +49,11 @@ class Data(TaskData):
 
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
         gold = split.rows["label"] if "label" in split.rows.column_names else [None] * len(split.rows)
-        probabilities = [predictions[i]["probabilities"] for i in range(len(split.rows))]
-        best = [max(range(len(p)), key=p.__getitem__) for p in probabilities]
+        probabilities = np.stack([predictions[i]["probabilities"] for i in range(len(split.rows))])
         return {
             "gold": [None if label is None else label_text(label) for label in gold],
-            "prediction": [self.labels[i] for i in best],
-            "probabilities": probabilities,
+            "prediction": [self.labels[i] for i in probabilities.argmax(1)],
+            "probabilities": list(probabilities.astype(np.float64)),
         }
 
 
@@ -71,5 +73,5 @@ class Module(TaskModule):
         return [outputs]
 
     def decode(self, micro: MicroBatch, outputs: Tensor) -> dict[int, dict[str, Any]]:
-        probabilities = torch.softmax(outputs, -1).tolist()
+        probabilities = torch.softmax(outputs, -1).float().cpu().numpy()
         return {row: {"probabilities": p} for row, p in zip(micro.examples.tolist(), probabilities, strict=True)}

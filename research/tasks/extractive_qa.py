@@ -21,6 +21,7 @@ from transformers import AutoModelForQuestionAnswering
 from research.batching.pack import MicroBatch
 from research.config.schema import DataConfig
 from research.data.answers import NOWHERE, read_answers
+from research.data.cutting import beginning
 from research.data.source import Split
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
@@ -38,6 +39,7 @@ class Data(TaskData):
     token_columns = ("input_ids", "token_type_ids", "char_start", "char_end")
     window_columns = ("start", "end")
     metric = "squad"
+    class_column = None
     learned_names = ("may_have_no_answer",)
     may_have_no_answer = False
     threshold = 0.0  # no answer where its score is above the best span's by more than this
@@ -63,7 +65,8 @@ class Data(TaskData):
     def encode(self, rows: Columns) -> Columns:
         limit = self.config.data.max_length
         question_limit = min(LONGEST_QUESTION_TOKENS, limit // 3)
-        questions = [self._shortened(text.strip(), question_limit) for text in rows["question"]]
+        texts = [beginning(self.tokenizer, text.strip(), question_limit) for text in rows["question"]]
+        questions = [self._shortened(text, question_limit) for text in texts]
         room = limit - question_limit - self.tokenizer.num_special_tokens_to_add(pair=True)
         tokens = self.tokenizer(
             questions,

@@ -17,6 +17,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification
 
 from research.batching.pack import MicroBatch
+from research.common.errors import UserError
+from research.config.schema import DataConfig
+from research.data.cutting import beginning
 from research.data.source import Split
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
@@ -24,12 +27,19 @@ from research.training.module import TaskModule
 
 class Data(TaskData):
     fields = {"text": "text", "choices": "choices", "label": "label"}  # label: the number of the right choice, from 0
+    text_lists = ("choices",)
     window_columns = ("right",)
     metric = "classification"
+    class_column = None  # a choice's number is no class
 
     @property
     def head(self) -> Sequence[str]:
         return ["score"]  # of a choice
+
+    def _open(self, data: DataConfig, name: str, value: str, limit: int | None) -> Split:
+        split = super()._open(data, name, value, limit)
+        refuse_wrong_choices(split, labelled=name != "input")
+        return split
 
     def collect(self, splits: Sequence[Split]) -> list[str]:
         most = max(len(choices) for split in splits for choices in split.rows["choices"])
@@ -38,7 +48,9 @@ class Data(TaskData):
     def encode(self, rows: Columns) -> Columns:
         columns: Columns = defaultdict(list)
         limit = self.config.data.max_length
-        for text, choices, label in zip(*(rows[name] for name in self.fields), strict=True):
+        labels = rows.get("label", [None] * len(rows["text"]))
+        for text, choices, label in zip(rows["text"], rows["choices"], labels, strict=True):
+            text, *choices = (beginning(self.tokenizer, part, limit) for part in (text, *choices))
             pairs = self.tokenizer(
                 [text] * len(choices), choices, truncation=True, max_length=limit, return_attention_mask=False
             )
@@ -51,12 +63,29 @@ class Data(TaskData):
         return columns
 
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
+        labels = split.rows["label"] if "label" in split.rows.column_names else [None] * len(split.rows)
         probabilities = [predictions[i]["probabilities"] for i in range(len(split.rows))]
+        most = max(len(self.labels), *map(len, probabilities))
         return {
-            "gold": [str(label) for label in split.rows["label"]],
+            "gold": [None if label is None else str(label) for label in labels],
             "prediction": [str(int(np.argmax(p))) for p in probabilities],
-            "probabilities": [p + [0.0] * (len(self.labels) - len(p)) for p in probabilities],
+            "probabilities": [
+                np.pad(p.astype(np.float64), (0, max(0, len(self.labels) - len(p)))) for p in probabilities
+            ],
         }
+
+
+def refuse_wrong_choices(split: Split, labelled: bool) -> None:
+    """Raise UserError at the first row without choices or, where `labelled`, whose label is the number of none."""
+    labels = split.rows["label"] if labelled else [None] * len(split.rows)
+    for row, (choices, label) in enumerate(zip(split.rows["choices"], labels, strict=True)):
+        if not choices:
+            raise UserError(f"{split.where(row)}: 'choices' is empty; give the answers to choose from")
+        if labelled and str(label) not in map(str, range(len(choices))):
+            raise UserError(
+                f"{split.where(row)}: the label {label!r} is not the number of one of the {len(choices)} choices; "
+                f"write 0 for the first to {len(choices) - 1} for the last"
+            )
 
 
 class Module(TaskModule):
@@ -70,12 +99,18 @@ class Module(TaskModule):
         return [torch.log_softmax(part, 0) for part in scores.split(counts.tolist())]
 
     def loss(self, micro: MicroBatch) -> tuple[Tensor, list[Tensor]]:
+        """Cross entropy; label smoothing spreads over an example's own choices, in training alone."""
         outputs = self.outputs(micro)
-        return -(torch.cat(outputs) * micro.sequences["right"]).sum(), outputs
+        loss = -(torch.cat(outputs) * micro.sequences["right"]).sum()
+        smoothing = self.config.optim.label_smoothing if self.training else 0.0
+        if smoothing:
+            uniform = torch.stack([log_p.mean() for log_p in outputs]).sum()
+            loss = (1 - smoothing) * loss - smoothing * uniform
+        return loss, outputs
 
     def target_logits(self, micro: MicroBatch, outputs: list[Tensor]) -> list[Tensor]:
         return [pad_sequence(outputs, batch_first=True, padding_value=-torch.inf)]
 
     def decode(self, micro: MicroBatch, outputs: list[Tensor]) -> dict[int, dict[str, Any]]:
         examples = dict.fromkeys(micro.examples.tolist())
-        return {row: {"probabilities": p.exp().tolist()} for row, p in zip(examples, outputs, strict=True)}
+        return {row: {"probabilities": p.exp().float().cpu().numpy()} for row, p in zip(examples, outputs, strict=True)}

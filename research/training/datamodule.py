@@ -42,6 +42,7 @@ class TaskData(L.LightningDataModule):
     token_columns: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids")
     window_columns: ClassVar[tuple[str, ...]] = ()
     metric: ClassVar[str]  # the file of research.metrics that scores the predictions
+    class_column: ClassVar[str | None] = "label"  # of the store: the classes that weights are for; None: no classes
     learned_names: ClassVar[tuple[str, ...]] = ("labels",)  # attributes that `collect` learns
 
     allow_zero_length_dataloader_with_multiple_devices = True
@@ -92,6 +93,7 @@ class TaskData(L.LightningDataModule):
 
     def open(self, learned: Mapping[str, Any] | None = None) -> None:
         """Open and encode every split the experiment names."""
+        self._refuse_keys_of_classes()
         data = self.config.data
         limits = {"train": data.max_train_examples}
         for name in ("train", "validation", "test"):
@@ -104,13 +106,23 @@ class TaskData(L.LightningDataModule):
         for name, split in self.splits.items():
             self.stores[name] = self.make_store(split)
         self.class_weights = self._class_weights()
-        if self.class_weights is not None:
-            self.stores["train"].weigh("label", self.class_weights)
+        if self.class_weights is not None and self.class_column:
+            self.stores["train"].weigh(self.class_column, self.class_weights)
+
+    def _refuse_keys_of_classes(self) -> None:
+        """Raise UserError for keys on classes where the task has none."""
+        optim = self.config.optim
+        keys = {"data.labels": self.config.data.labels, "optim.class_weights": optim.class_weights,
+                "optim.balance_classes": optim.balance_classes}  # fmt: skip
+        named = [key for key, value in keys.items() if value]
+        if named and self.class_column is None:
+            raise UserError(f"task '{self.config.task}' has no classes for {' and '.join(named)}; remove the key.")
 
     def _class_weights(self) -> NDArray[np.float64] | None:
         """A weight for each label in the training loss, or None: all alike. Raises UserError for an unknown label."""
         optim = self.config.optim
-        if not self.labels or not (optim.class_weights or optim.balance_classes) or "train" not in self.stores:
+        weighed = optim.class_weights or optim.balance_classes
+        if not self.labels or not weighed or "train" not in self.stores or self.class_column is None:
             return None
         unknown = sorted(set(optim.class_weights) - set(self.labels))
         if unknown:
@@ -119,7 +131,7 @@ class TaskData(L.LightningDataModule):
             )
         if optim.class_weights:
             return np.array([optim.class_weights.get(label, 1.0) for label in self.labels])
-        counts = self.stores["train"].count("label", len(self.labels))
+        counts = self.stores["train"].count(self.class_column, len(self.labels))
         return counts.sum() / (len(counts) * np.maximum(counts, 1))
 
     def open_input(self, path: str, learned: Mapping[str, Any]) -> None:

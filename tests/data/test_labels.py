@@ -61,3 +61,31 @@ def test_labels_of_a_million_rows():
     rows = datasets.Dataset(pa.table({"label": pa.array([f"class {i % 7}" for i in range(1_000_000)])}))
     split = Split(name="train", rows=rows, origin="somewhere", lines=False, fingerprint="")
     assert len(collect_labels([split], "label", None)) == 7
+
+
+@pytest.mark.parametrize(
+    "labels, said",
+    [
+        (["pos", "pos ", "neg"], ["'pos' (1), 'pos ' (1) differ only in blanks, case or '.0'"]),
+        (["True", "true", "FALSE"], ["'True' (1), 'true' (1) differ only"]),
+        (["1.0", "1", "2"], ["'1' (1), '1.0' (1) differ only"]),
+        ([" pos", " neg"], ["begin or end with blanks: ' neg', ' pos'"]),
+        (["pos", "neg", "1", "10"], []),
+    ],
+)
+def test_labels_that_are_probably_one_class(file, caplog, labels, said):
+    split = opened(file("a.jsonl", [{"text": "a", "label": label} for label in labels]), LABELLED)
+    assert collect_labels([split], "label", None) == sorted(labels)
+    assert len(caplog.messages) == len(said)
+    assert all(fragment in message for fragment, message in zip(said, caplog.messages, strict=True))
+
+
+def test_labels_without_a_training_example(file, caplog):
+    rows = [{"text": "a", "label": "x"}, {"text": "a", "label": "y"}]
+    train = opened(file("a.jsonl", rows[:1]), LABELLED)
+    test = opened(file("b.jsonl", rows), LABELLED, name="test")
+    collect_labels([train, test], "label", None)
+    assert caplog.messages == ["no training example has the label 'y'"]
+    caplog.clear()
+    collect_labels([train], "label", ["x", "z"])
+    assert caplog.messages == ["no training example has the label 'z'"]

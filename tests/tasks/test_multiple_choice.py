@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ import torch
 from research.batching.pack import pack
 from research.batching.plan import evaluation_share
 from research.cli import main
+from research.common.errors import UserError
 from research.tracking.run import Run
+from tests.conftest import write_jsonl
 from tests.tasks.conftest import Build
 
 ROWS = [
@@ -51,3 +55,51 @@ def test_trains_and_scores(build: Build, tmp_path: Path) -> None:
     assert result is not None
     assert 0 <= result["metrics"]["validation"]["accuracy"] <= 1
     assert result["examples"] == 12
+
+
+@pytest.mark.parametrize(
+    ("change", "fragment"),
+    [
+        ({"label": 2}, r"rows\.jsonl, line 3: the label 2 is not the number of one of the 2 choices; write 0 for the"),
+        ({"label": -1}, "line 3: the label -1 is not the number"),
+        ({"choices": []}, "line 3: 'choices' is empty"),
+        ({"choices": "ab"}, "line 3: 'choices' holds a text but an array in"),
+        ({"choices": [1, 2]}, "'choices' holds"),
+    ],
+)
+def test_a_row_that_cannot_be_chosen_from_names_its_line(build: Build, change: dict[str, Any], fragment: str) -> None:
+    with pytest.raises(UserError, match=fragment):
+        build([*ROWS[:2], {**ROWS[2], **change}, *ROWS[3:]])
+
+
+def test_text_where_choices_belong(build: Build) -> None:
+    with pytest.raises(UserError, match="'choices' holds string; write lists of text"):
+        build([{**row, "choices": "ab"} for row in ROWS])
+
+
+@pytest.mark.parametrize("key", ["optim.balance_classes=true", "optim.class_weights={'0': 2}", "data.labels=['0','1']"])
+def test_keys_of_classes_are_refused(build: Build, key: str) -> None:
+    with pytest.raises(UserError, match="task 'choice' has no classes for"):
+        build(ROWS, key)
+
+
+def test_label_smoothing_spreads_over_the_choices(build: Build) -> None:
+    module = build(ROWS, "optim.label_smoothing=0.2", "model.dropout=0")
+    store = module.data.stores["train"]
+    micro = pack(store, evaluation_share(store.tokens, 0, 1, 10_000)[0])
+    plain, log_p = module.eval().loss(micro)
+    smooth, _ = module.train().loss(micro)
+    assert smooth.item() == pytest.approx(0.8 * plain.item() - 0.2 * sum(p.mean().item() for p in log_p), rel=1e-5)
+
+
+@pytest.mark.parametrize("label", [None, 7, "unknown"])
+def test_predict_needs_no_label(build: Build, tmp_path: Path, label: Any) -> None:
+    build(ROWS)
+    assert main(["train", str(tmp_path / "choice.yaml")]) == 0
+    new = {"text": "where is Acme", "choices": ["a city", "good", "bad", "a river"]}
+    rows = [new if label is None else {**new, "label": label}]
+    source, target = write_jsonl(tmp_path / "new.jsonl", rows), tmp_path / "out.jsonl"
+    assert main(["predict", str(tmp_path / "run"), "--input", str(source), "--output", str(target)]) == 0
+    (row,) = [json.loads(line) for line in target.read_text().splitlines()]
+    assert row["prediction"] in "0123" and len(row["probabilities"]) == 4
+    assert row.get("gold") == (None if label is None else str(label))
