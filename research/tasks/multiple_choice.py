@@ -65,7 +65,7 @@ class Data(TaskData):
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
         labels = split.rows["label"] if "label" in split.rows.column_names else [None] * len(split.rows)
         probabilities = [predictions[i]["probabilities"] for i in range(len(split.rows))]
-        most = max(len(self.labels), *map(len, probabilities))
+        max(len(self.labels), *map(len, probabilities))
         return {
             "gold": [None if label is None else str(label) for label in labels],
             "prediction": [str(int(np.argmax(p))) for p in probabilities],
