@@ -5,20 +5,25 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Sequence
-from dataclasses import is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from research.common.errors import UserError
-from research.config.schema import (
-    DATA_SUFFIXES,
-    Config,
-    all_keys,
-    check,
-)
+from research.config import component
+from research.config.aliases import with_new_names
+from research.config.schema import DATA_SUFFIXES, ONE_OF, SOME_OF, Config, all_keys, check, schema_of, sections, to_dict
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one file or argument says of an experiment."""
+
+    origin: str
+    content: dict[str, Any]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -27,29 +32,105 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises UserError that lists every mistake found, each with the file or argument it stands in.
     """
     path = Path(path)
-    layers = [(str(path), read_yaml(path))]
-    parent = layers[0][1].pop("extends", None)
+    own = read_yaml(path)
+    parent = own.pop("extends", None)
+    layers = [Layer(str(path), in_long_form(own, str(path), path.parent))]
     if parent is not None:
         base = (path.parent / str(parent)).resolve()
         content = read_yaml(base, named_in=path)
         if "extends" in content:
             raise UserError(f"{base} itself extends another file; `extends` goes one level deep, so merge the two.")
-        layers.insert(0, (os.path.relpath(base), content))
-    merged = OmegaConf.structured(Config)
-    for origin, content in layers:
-        refuse_unknown_keys(content, origin)
-        merged = merge(merged, content, origin)
+        layers.insert(0, Layer(os.path.relpath(base), in_long_form(content, str(base), base.parent)))
     for argument in overrides:
-        content = parse_override(argument)
-        refuse_unknown_keys(content, f"argument '{argument}'")
-        merged = merge(merged, content, f"argument '{argument}'")
-    missing = sorted(OmegaConf.missing_keys(merged))
-    if missing:
-        raise UserError(f"{path} does not say {' and '.join(missing)}; add {'them' if len(missing) > 1 else 'it'}.")
-    config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
+        origin = f"argument '{argument}'"
+        layers.append(Layer(origin, in_long_form(parse_override(argument), origin, path.parent)))
+    config = combined(layers, str(path))
     settle_paths(config, path)
     check(config, str(path))
     return config
+
+
+def combined(layers: Sequence[Layer], what: str, stored: bool = False) -> Config:
+    """The layers, later ones first, over the defaults and over the own keys of the components they choose.
+
+    `stored`: of a run folder, where keys of earlier versions that had no effect are passed over.
+    """
+    schema, contents = schema_of([layer.content for layer in layers])
+    merged = OmegaConf.structured(schema)
+    for layer, content in zip(layers, contents, strict=True):
+        content = with_new_names(content, schema.task, layer.origin, stored)
+        refuse_unknown_keys(content, layer.origin, schema)
+        merged = merge(merged, content, layer.origin)
+    missing = sorted(key.removesuffix(".name") if key == "task.name" else key for key in OmegaConf.missing_keys(merged))
+    if missing:
+        raise UserError(f"{what} does not say {' and '.join(missing)}; add {'them' if len(missing) > 1 else 'it'}.")
+    config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    return config
+
+
+def from_dict(content: dict[str, Any], origin: str = "the stored config") -> Config:
+    """Rebuild a config from a run folder's `config.yaml`."""
+    refuse_interpolations(content, origin)
+    return combined([Layer(origin, in_long_form(content, origin, Path.cwd()))], origin, stored=True)
+
+
+def completed(content: dict[str, Any], origin: str) -> dict[str, Any]:
+    """A stored config as plain values under today's names, with the defaults of the keys it lacks; nothing is checked.
+
+    A user's component whose file is gone keeps the keys that were stored.
+    """
+    content = in_long_form(content, origin, Path.cwd())
+    try:
+        schema = schema_of([content])[0]
+    except UserError:
+        schema = Config()
+    content = with_new_names(content, schema.task, origin, stored=True)
+    return _over(to_dict(schema), content)
+
+
+def _over(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    full = {**defaults, **given}
+    for key, value in defaults.items():
+        if isinstance(value, dict) and value and isinstance(full[key], dict):
+            full[key] = _over(value, full[key])
+    return full
+
+
+def in_long_form(content: dict[str, Any], origin: str, folder: Path) -> dict[str, Any]:
+    """The content with each component as a section: `task: ner` -> `task: {name: ner}`, `methods: {r_drop: true}` ->
+    `methods: {r_drop: {}}`; false switches one off. A file is looked up from here, then from `folder`."""
+    content = dict(content)
+    for section, kind in ONE_OF.items():
+        given = content.get(section, MISSING)
+        if given == MISSING:
+            content.pop(section, None)
+        elif not isinstance(given, str | dict):
+            raise UserError(f"{origin}: {section} must be the name of a {kind} or hold its keys, not {given!r}.")
+        else:
+            content[section] = _located({"name": given} if isinstance(given, str) else given, folder)
+    for section, kind in SOME_OF.items():
+        several = content.get(section, {})
+        if not isinstance(several, dict):
+            raise UserError(f"{origin}: {section} must hold names and their keys, as in {section}: {{name: {{}}}}.")
+        long: dict[str, Any] = {}
+        for name, own in several.items():
+            if not isinstance(own, dict | bool):
+                raise UserError(f"{origin}: {section}.{name} holds the keys of a {kind}; write {{}} for its defaults.")
+            by_path = component.is_path(str(name))
+            keys = {**({"name": name} if by_path else {}), **(own if isinstance(own, dict) else {})}
+            long[Path(name).stem if by_path else str(name)] = own is not False and _located(keys, folder)
+        if section in content:
+            content[section] = long
+    return content
+
+
+def _located(own: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The keys of a component with the path of a user's file made absolute."""
+    name = own.get("name")
+    if not isinstance(name, str) or not component.is_path(name):
+        return own
+    found = next((base / name for base in (Path.cwd(), folder) if (base / name).is_file()), Path.cwd() / name)
+    return {**own, "name": str(found.resolve())}
 
 
 def read_yaml(path: Path, named_in: Path | None = None, what: str = "experiment") -> dict[str, Any]:
@@ -94,22 +175,24 @@ def refuse_interpolations(content: Any, origin: str, key: str = "") -> None:
         raise UserError(f"{origin}: {key} is '{content}', but ${{...}} is not filled in here; write the value itself.")
 
 
-def refuse_unknown_keys(content: dict[str, Any], origin: str, schema: type = Config, prefix: str = "") -> None:
-    """Raise UserError for the first key the schema does not have, naming the nearest one."""
-    hints = get_type_hints(schema)
+def refuse_unknown_keys(
+    content: dict[str, Any], origin: str, schema: Any, prefix: str = "", whole: Any = None
+) -> None:
+    """Raise UserError for the first key the schema, a part of the `whole` one, does not have, naming the nearest."""
+    whole = schema if whole is None else whole
+    known = schema if isinstance(schema, dict) else sections(schema)
     for key, value in content.items():
-        if key not in hints:
-            elsewhere = [full for full in all_keys() if full.split(".")[-1] == str(key)]
-            near = difflib.get_close_matches(str(key), hints, 1) or elsewhere
-            prefixed = [n if "." in n else prefix + n for n in near[:1]]
-            hint = f" Did you mean {prefixed[0]}?" if prefixed else ""
+        if key not in known:
+            near = [full for full in all_keys(whole) if full.split(".")[-1] == str(key)]
+            near += [prefix + name for name in difflib.get_close_matches(str(key), known, 1)]
+            hint = f" Did you mean {near[0]}?" if near else ""
             place = f"'{prefix.rstrip('.')}'" if prefix else "the top level"
-            raise UserError(f"{origin}: unknown key '{prefix}{key}'.{hint} Keys at {place}: {', '.join(hints)}.")
-        if is_dataclass(hints[key]):
+            raise UserError(f"{origin}: unknown key '{prefix}{key}'.{hint} Keys at {place}: {', '.join(known)}.")
+        if known[key] is not None:
             if not isinstance(value, dict):
-                names = ", ".join(get_type_hints(hints[key]))
-                raise UserError(f"{origin}: '{prefix}{key}' holds keys ({names}), not the value {value!r}.")
-            refuse_unknown_keys(value, origin, hints[key], f"{prefix}{key}.")  # type: ignore[arg-type]
+                inner = ", ".join(known[key] if isinstance(known[key], dict) else sections(known[key]))
+                raise UserError(f"{origin}: '{prefix}{key}' holds keys ({inner}), not the value {value!r}.")
+            refuse_unknown_keys(value, origin, known[key], f"{prefix}{key}.", whole)
 
 
 def merge(base: Any, content: dict[str, Any], origin: str) -> Any:

@@ -2,27 +2,34 @@
 
 One experiment = the defaults below <- the file it `extends` <- its own YAML <- `key=value` of the
 command line. Unknown keys, wrong types and impossible values are refused with the key, the file,
-what is allowed and the nearest name. Nothing here imports torch: a typo is told within a second.
+what is allowed and the nearest name. Nothing here imports torch: a typo is reported within a second.
+
+Tasks, adapters, methods and callbacks are chosen by name and bring keys of their own (`research/config/component.py`):
+`schema_of` makes the schema of an experiment, an instance of `Config` with its components' keys in place.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, is_dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from operator import attrgetter
-from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING
 
 from research.common import compat
 from research.common.errors import UserError
+from research.config import component
+from research.config.component import Named
+from research.config.key import broken_rules
 
 DATA_SUFFIXES = (
     ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll", ".conllu", ".bio", ".iob", ".iob2", ".txt"
 )  # fmt: skip
 FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "conll", "squad", "text")  # of data.format
+ONE_OF = {"task": "task", "adapter": "adapter"}  # section that names one component -> its kind
+SOME_OF = {"methods": "method", "callbacks": "callback"}  # section that names any number of them -> their kind
 
 
 @dataclass
@@ -51,9 +58,6 @@ class DataConfig:
     labels: list[str] | None = None  # null: collected over all splits
     title: str | None = None  # what tables call the data set; null: its hub name, or the folder of its file
     max_length: int = 128  # tokens of one window
-    stride: int = 128  # tokens two windows of one long example share
-    max_answer_tokens: int = 30
-    scorer: Literal["squad", "cmrc"] = "squad"
     max_train_examples: int | None = None
     max_eval_examples: int | None = None
     num_workers: int = 1  # threads that prepare batches ahead; 0: each when it is needed
@@ -112,7 +116,7 @@ class WandbConfig:
 
 @dataclass
 class Config:
-    task: str = MISSING
+    task: Named = field(default_factory=Named)
     seed: int = 0
     seed_init: int | None = None  # null: seed
     seed_order: int | None = None  # null: seed
@@ -122,6 +126,9 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+    adapter: Named = field(default_factory=lambda: component.choose("adapter", "full"))
+    methods: dict[str, Named] = field(default_factory=dict)
+    callbacks: dict[str, Named] = field(default_factory=dict)
 
     @property
     def init_seed(self) -> int:
@@ -132,19 +139,61 @@ class Config:
         return self.seed if self.seed_order is None else self.seed_order
 
 
-def task_names() -> list[str]:
-    """Every file of research/tasks is a task, found by its name."""
-    folder = Path(__file__).parent.parent / "tasks"
-    return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base"))
+def schema_of(contents: Sequence[dict[str, Any]]) -> tuple[Config, list[dict[str, Any]]]:
+    """The schema with the own keys of the components that the contents choose by name; a later content overrides.
+
+    Also the contents, without the own keys of a component that a later content replaces or switches off.
+    """
+    schema, contents = Config(), [dict(content) for content in contents]
+    for section, kind in ONE_OF.items():
+        name = _chosen(contents, section) or getattr(schema, section).name
+        if name != MISSING:
+            setattr(schema, section, component.choose(kind, name))
+    for section, kind in SOME_OF.items():
+        given: dict[str, Any] = {}  # name -> own keys or False; the last content's
+        for content in contents:
+            given |= content.get(section) or {}
+        for content in contents:
+            if section in content:
+                content[section] = {n: own for n, own in content[section].items() if given[n] is not False and own}
+        for name in (name for name, own in given.items() if own is not False):
+            chosen = _chosen([content.get(section, {}) for content in contents], name) or name
+            getattr(schema, section)[name] = component.choose(kind, chosen)
+    return schema, contents
 
 
-def all_keys(schema: type = Config, prefix: str = "") -> Iterator[str]:
-    """Every key of the schema, dotted."""
-    for name, hint in get_type_hints(schema).items():
-        if is_dataclass(hint):
-            yield from all_keys(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
-        else:
+def _chosen(contents: list[dict[str, Any]], section: str) -> str | None:
+    """The name that a section has in the last content to name one; own keys given before it was renamed are dropped."""
+    chosen = None
+    for i, content in enumerate(contents):
+        name = (content.get(section) or {}).get("name", MISSING)
+        if name == MISSING:
+            continue
+        if chosen not in (None, name):
+            for earlier in contents[:i]:
+                earlier.pop(section, None)
+        chosen = name
+    return chosen
+
+
+def sections(schema: Any) -> dict[str, Any]:
+    """The keys of a schema, an instance: those that hold keys of their own with their schema, the others with None."""
+    found: dict[str, Any] = {}
+    for f in fields(schema):
+        value = getattr(schema, f.name)
+        is_section = is_dataclass(value) or (isinstance(schema, Config) and f.name in SOME_OF)
+        found[f.name] = value if is_section else None
+    return found
+
+
+def all_keys(schema: Any, prefix: str = "") -> Iterator[str]:
+    """Every key of a schema, dotted."""
+    inner = schema if isinstance(schema, dict) else sections(schema)
+    for name, section in inner.items():
+        if section is None:
             yield prefix + name
+        else:
+            yield from all_keys(section, f"{prefix}{name}.")
 
 
 def check(config: Config, origin: str) -> None:
@@ -155,6 +204,7 @@ def check(config: Config, origin: str) -> None:
         for key in keys.split()
         if not holds(value := attrgetter(key)(config))
     ]
+    wrong += broken_keys(config)
     o, t = config.optim, config.trainer
     if o.class_weights and o.balance_classes:
         wrong.append(f"optim.balance_classes={o.balance_classes} does not go with class_weights: drop one")
@@ -172,13 +222,27 @@ def is_codec(name: str) -> bool:
         return False
 
 
+def broken_keys(section: Any, prefix: str = "") -> list[str]:
+    """Every value of a section, and of those inside it, that breaks a rule of its key."""
+    if isinstance(section, dict):
+        return [line for name, inner in section.items() for line in broken_keys(inner, f"{prefix}{name}.")]
+    wrong: list[str] = []
+    inner = sections(section)
+    for f in fields(section):
+        if inner[f.name] is not None:
+            wrong += broken_keys(inner[f.name], f"{prefix}{f.name}.")
+        else:
+            value = getattr(section, f.name)
+            wrong += [f"{prefix}{f.name}={value} {text}" for text in broken_rules(f, value)]
+    return wrong
+
+
 def _or_null(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or holds(value)
 
 
 # keys, what their values must fulfil, and how to say it
 RULES: list[tuple[str, Callable[[Any], bool], str]] = [
-    ("task", lambda v: v in task_names(), f"must be one of {', '.join(task_names())}"),
     ("seed seed_init seed_order", _or_null(lambda v: 0 <= v < 2**32), "must be a whole number from 0 below 2**32"),
     ("model.dropout", _or_null(lambda v: 0 <= v < 1), "must be null or in [0, 1)"),
     ("data.train", lambda v: v is not None, "must name a file, or a split of data.name"),
@@ -186,10 +250,9 @@ RULES: list[tuple[str, Callable[[Any], bool], str]] = [
     ("data.format", _or_null(lambda v: v in FORMATS), f"must be one of {', '.join(FORMATS)}"),
     ("data.encoding", _or_null(is_codec), "is no text encoding Python knows; names are utf-8, cp1252, gb18030, ..."),
     ("data.separator", _or_null(lambda v: len(v) == 1 and v not in '"\r\n'), "must be one character"),
-    ("data.stride", lambda v: v >= 0, "must be 0 or more tokens"),
     ("data.title", _or_null(lambda v: v.isprintable() and v.strip()), "must be a name on one line"),
     ("data.labels", _or_null(lambda v: len(set(v)) == len(v)), "has a label twice"),
-    ("data.max_answer_tokens trainer.log_every_steps trainer.keep", lambda v: v >= 1, "must be at least 1"),
+    ("trainer.log_every_steps trainer.keep", lambda v: v >= 1, "must be at least 1"),
     ("data.num_workers", lambda v: v >= 0, "must be 0 or more"),
     ("optim.lr", lambda v: math.isfinite(v) and v > 0, "must be a number above 0, such as 5e-5"),
     ("optim.warmup_ratio", lambda v: 0 <= v <= 1, "must be in [0, 1]"),
@@ -214,12 +277,6 @@ RULES: list[tuple[str, Callable[[Any], bool], str]] = [
 def to_dict(config: Config) -> dict[str, Any]:
     """The resolved config as plain, JSON-ready values."""
     return asdict(config)
-
-
-def from_dict(content: dict[str, Any]) -> Config:
-    """Rebuild a config from a run folder's `config.yaml`."""
-    merged = OmegaConf.merge(OmegaConf.structured(Config), content)
-    return OmegaConf.to_object(merged)  # type: ignore[return-value]
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -6,13 +6,13 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 import lightning as L
 import pyarrow as pa
 
 from research.common.errors import UserError
+from research.config import component
 from research.config.schema import Config
 from research.data.source import file_sha256
 from research.models.load import load_tokenizer
@@ -136,7 +136,7 @@ def finished_result(run: Run) -> dict[str, Any]:
 
 def task_data(run: Run, config: Config) -> TaskData:
     """The task's data, not opened yet, with what the run's validation settled."""
-    task = import_module(f"research.tasks.{config.task}")
+    task = component.load("task", config.task.name)
     data: TaskData = task.Data(config, load_tokenizer(config))
     data.settle(finished_result(run)["metrics"]["validation"])
     return data

@@ -42,8 +42,8 @@ def load_config(config: Config, labels: Sequence[str] = ()) -> PretrainedConfig:
     if kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES or own.is_encoder_decoder:
         family = "a decoder" if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else "not an encoder"
         raise UserError(
-            f"{name} is a '{kind}' model, {family}; task '{config.task}' fine-tunes encoders such as bert, roberta, "
-            "xlm-roberta, distilbert, electra, albert, deberta-v2 or modernbert."
+            f"{name} is a '{kind}' model, {family}; task '{config.task.name}' fine-tunes encoders such as bert, "
+            "roberta, xlm-roberta, distilbert, electra, albert, deberta-v2 or modernbert."
         )
     positions = getattr(own, "max_position_embeddings", None)
     if positions:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,13 +16,12 @@ import pyarrow.parquet as pq
 import yaml
 
 from research.common.errors import UserError
-from research.config.schema import Config, ModelConfig
+from research.config.load import completed
 from research.metrics import smaller_is_better
 from research.tracking.run import Run
 
 Status = Literal["finished", "unfinished", "pruned", "failed"]
 
-_DEFAULTS = asdict(Config(task="", model=ModelConfig(name="")))
 MOST_NAME_PARTS = 8  # of a path in the name of a data set
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -50,7 +49,7 @@ class Record:
 
     @property
     def task(self) -> str:
-        return str(self.config["task"])
+        return str(self.config["task"]["name"])
 
     @property
     def seed(self) -> int:
@@ -212,7 +211,7 @@ def read_record(folder: Path) -> Record:
     if not isinstance(config, dict) or "task" not in config:
         raise UserError(f"{path} is not the config of a run: it names no task.")
     result, provenance, outcome = (_json(folder / f"{name}.json") for name in ("result", "provenance", "outcome"))
-    return Record(folder, _completed(config, _DEFAULTS), result, provenance or {}, outcome)
+    return Record(folder, completed(config, str(path)), result, provenance or {}, outcome)
 
 
 def status_counts(records: Iterable[Record]) -> dict[str, int]:
@@ -229,12 +228,3 @@ def _json(path: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}.") from None
     return content
-
-
-def _completed(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """`given`, with the defaults of the keys it lacks."""
-    full = {**defaults, **given}
-    for key, value in defaults.items():
-        if isinstance(value, dict) and value and isinstance(full[key], dict):
-            full[key] = _completed(full[key], value)
-    return full

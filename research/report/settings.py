@@ -8,23 +8,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.config.schema import all_keys, result_keys
+from research.config.schema import Config, all_keys, result_keys
 from research.report.records import Record
 
 SEEDS = ("seed", "seed_init", "seed_order")
 DATA_KEYS = (
-    "task",
+    "task.name",
+    "task.rules",
     *(
         f"data.{key}"
-        for key in ["name", "config", "revision", "train", "validation", "test", "columns", "labels", "scorer"]
+        for key in ["name", "config", "revision", "train", "validation", "test", "columns", "labels"]
     ),
 )
-_LEAVES = frozenset(all_keys())
+_LEAVES = frozenset(all_keys(Config()))
 
 
 def deciding_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a config that decide the numbers, dotted, but the seeds."""
-    return {key: value for key, value in flat(result_keys(dict(config))).items() if key not in SEEDS}
+    return {
+        key: value
+        for key, value in flat(result_keys(dict(config))).items()
+        if key not in SEEDS and not (key.endswith(".name") and key.split(".")[-2] == value)  # methods.r_drop.name
+    }
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -54,9 +59,14 @@ def differing_keys(records: Sequence[Record]) -> list[str]:
 def system_name(settings: Mapping[str, Any]) -> str:
     """Short name of a system: `lr 3e-5, dropout 0.1`; a model goes by its name alone."""
     return ", ".join(
-        value_text(value) if key == "model.name" else f"{key.split('.')[-1].replace('_', ' ')} {value_text(value)}"
+        value_text(value) if key == "model.name" else f"{key_text(key)} {value_text(value)}"
         for key, value in settings.items()
     )
+
+
+def key_text(key: str) -> str:
+    """The last part of a key in words, as in `weight decay`; `adapter` for `adapter.name`."""
+    return key.removesuffix(".name").split(".")[-1].replace("_", " ")
 
 
 def value_text(value: Any) -> str:

@@ -39,7 +39,7 @@ class Workshop:
         """The run's own view of data that are opened once."""
         shared = {"model": config.model.name, "revision": config.model.revision, **asdict(config.data)}
         weights = (config.optim.class_weights, config.optim.balance_classes)
-        key = json.dumps([config.task, {**shared, "num_workers": 0}, weights])
+        key = json.dumps([asdict(config.task), {**shared, "num_workers": 0}, weights])
         if key not in self._data:
             _keep(self._data, key, open_data(config, group))
         own = copy.copy(self._data[key])

@@ -25,13 +25,16 @@ from optuna.trial import Trial
 
 from research.common import compat
 from research.common.errors import UserError
-from research.config.schema import Config
-from research.sweep.sweepfile import Parameter, SweepConfig, base_config, load_sweep, with_values
+from research.config.load import refuse_unknown_keys
+from research.config.schema import Config, schema_of, to_dict
+from research.sweep.sweepfile import CHOSEN, Parameter, SweepConfig, base_config, load_sweep, nested, with_values
 
 Space = Mapping[str, Parameter]
 ABSENT = object()
+_COMMON = Config()  # the keys that every experiment has
 NOT_SEARCHED = {
     "task": "a sweep is of one task",
+    "task.name": "a sweep is of one task",
     "seed": "`seeds` names the seeds of each trial",
     "run_dir": "each trial has its folder in the sweep's",
     "trainer.monitor": "`metric` names what is searched for",
@@ -42,13 +45,21 @@ NOT_SEARCHED = {
 }
 
 
-def kind_of(key: str) -> type | None:
+def kind_of(key: str, schema: Any = _COMMON) -> type | None:
     """`int` or `float` for a key that takes numbers, by the experiment's schema; None for any other."""
-    schema: Any = Config
-    for name in key.split("."):
-        schema = get_type_hints(schema)[name]
-    options = get_args(schema) if get_origin(schema) in (Union, UnionType) else (schema,)
+    *sections, name = key.split(".")
+    for section in sections:
+        schema = schema[section] if isinstance(schema, dict) else getattr(schema, section)
+    hint = get_type_hints(type(schema))[name]
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return next((kind for kind in (float, int) if kind in options), None)
+
+
+def is_whole(key: str, parameter: Parameter) -> bool:
+    """Does the key take whole numbers? For a component's own key, `read_sweep` has said so in the parameter."""
+    if parameter.whole is not None or key.split(".")[0] in CHOSEN:
+        return bool(parameter.whole)
+    return kind_of(key) is int
 
 
 def distribution(key: str, parameter: Parameter) -> BaseDistribution:
@@ -57,7 +68,7 @@ def distribution(key: str, parameter: Parameter) -> BaseDistribution:
         return CategoricalDistribution(parameter.choices)
     assert parameter.low is not None and parameter.high is not None
     low, high, step = parameter.low, parameter.high, parameter.step
-    if kind_of(key) is int:
+    if is_whole(key, parameter):
         return IntDistribution(int(low), int(high), log=parameter.log, step=int(step or 1))
     return FloatDistribution(low, high, log=parameter.log, step=step)
 
@@ -147,14 +158,14 @@ def extremes(parameter: Parameter) -> list[Any]:
 def corners(space: Space, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Every combination of extremes of those of `keys` that are searched; conditional ones may also be absent."""
     searched = [key for key in keys if key in space]
-    options = [[_whole(key, value) for value in extremes(space[key])] for key in searched]
+    options = [[_whole(key, space[key], value) for value in extremes(space[key])] for key in searched]
     options = [values + [ABSENT] * bool(space[key].when) for key, values in zip(searched, options, strict=True)]
     for combination in itertools.product(*options):
         yield {key: value for key, value in zip(searched, combination, strict=True) if value is not ABSENT}
 
 
-def _whole(key: str, value: Any) -> Any:
-    return int(value) if kind_of(key) is int and isinstance(value, float) else value
+def _whole(key: str, parameter: Parameter, value: Any) -> Any:
+    return int(value) if isinstance(value, float) and is_whole(key, parameter) else value
 
 
 def read_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -169,13 +180,16 @@ def check_space(sweep: SweepConfig, base: Config) -> None:
     for key, parameter in sweep.space.items():
         if key in NOT_SEARCHED or key.startswith("wandb."):
             raise UserError(f"space.{key} cannot be searched: {NOT_SEARCHED.get(key, 'it changes no result')}.")
-        wrong = _wrong(key, parameter, sweep.sampler.name)
+        kind = kind_of(key, _schema_with(base, key, parameter))
+        if key.split(".")[0] in CHOSEN:
+            parameter.whole = kind is int if parameter.whole is None else parameter.whole
+        wrong = _wrong(parameter, kind, sweep.sampler.name)
         if wrong:
             raise UserError(f"space.{key}: {wrong}.")
     for key in ordered(sweep.space):
         parents = {name: _options(value)[0] for name, value in sweep.space[key].when.items()}
         for value in extremes(sweep.space[key]):
-            with_values(base, {**parents, key: _whole(key, value)}, f"space.{key}")
+            with_values(base, {**parents, key: _whole(key, sweep.space[key], value)}, f"space.{key}")
     for number, point in enumerate(sweep.enqueue):
         _check_point(sweep, base, number, point)
     numeric = [key for key, p in sweep.space.items() if p.choices is None and not p.when]
@@ -183,9 +197,18 @@ def check_space(sweep: SweepConfig, base: Config) -> None:
         raise UserError("sampler.name=cma-es needs two ranges without `when` or more; tpe takes any space.")
 
 
-def _wrong(key: str, p: Parameter, sampler: str) -> str | None:
-    """What is wrong with a parameter by itself."""
-    number, low, high = kind_of(key), p.low, p.high
+def _schema_with(base: Config, key: str, parameter: Parameter) -> Config:
+    """The schema that has a searched key, be it of a component that the search alone chooses. Raises UserError."""
+    parents = {name: _options(value)[0] for name, value in parameter.when.items() if name.split(".")[0] in CHOSEN}
+    searched = nested({key: None})
+    schema = schema_of([to_dict(base), nested(parents), searched])[0]
+    refuse_unknown_keys(searched, "space", schema)
+    return schema
+
+
+def _wrong(p: Parameter, number: type | None, sampler: str) -> str | None:
+    """What is wrong with a parameter by itself; `number` is the type of its key, None where that is no number."""
+    low, high = p.low, p.high
     if p.choices is not None:
         unfit = [c for c in p.choices if not (c is None or isinstance(c, bool | int | float | str))]
         rules = [
@@ -230,7 +253,7 @@ def _check_point(sweep: SweepConfig, base: Config, number: int, point: Mapping[s
 
 def as_dict(space: Space) -> dict[str, dict[str, Any]]:
     """The space as plain values, what a study remembers of it."""
-    return {key: asdict(space[key]) for key in sorted(space)}
+    return {key: {k: v for k, v in asdict(space[key]).items() if k != "whole"} for key in sorted(space)}
 
 
 def grew(old: Mapping[str, dict[str, Any]], new: Mapping[str, dict[str, Any]]) -> bool:

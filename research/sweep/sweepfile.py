@@ -10,17 +10,27 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 from omegaconf import MISSING, OmegaConf
 
 from research.common.errors import UserError
-from research.config.load import load_config, merge, parse_override, read_yaml, refuse_unknown_keys
-from research.config.schema import Config, all_keys, check, to_dict
+from research.config.load import (
+    Layer,
+    combined,
+    in_long_form,
+    load_config,
+    merge,
+    parse_override,
+    read_yaml,
+    refuse_unknown_keys,
+)
+from research.config.schema import ONE_OF, SOME_OF, Config, check, sections, to_dict
 
-SECTIONS = {name for name, hint in get_type_hints(Config).items() if is_dataclass(hint)}
+SECTIONS = {name for name, section in sections(Config()).items() if section is not None}
+CHOSEN = (*ONE_OF, *SOME_OF)  # sections whose keys are those of the components that the experiment chooses
 
 
 @dataclass
@@ -33,6 +43,7 @@ class Parameter:
     log: bool = False
     choices: list[Any] | None = None
     when: dict[str, Any] = field(default_factory=dict)  # other key of the space: the value or values it must have
+    whole: bool | None = None  # takes whole numbers; null: as the key's type says
 
 
 @dataclass
@@ -117,7 +128,7 @@ def is_sweep(path: str | Path) -> bool:
 
 def _flattened(content: dict[str, Any], origin: str) -> dict[str, Any]:
     """The content with dotted keys of the experiment in space, settings and enqueue, each of them known."""
-    refuse_unknown_keys(content, origin, SweepConfig)
+    refuse_unknown_keys(content, origin, SweepConfig())
     flat = dict(content)
     for name in ("space", "settings"):
         if name in content:
@@ -128,7 +139,7 @@ def _flattened(content: dict[str, Any], origin: str) -> dict[str, Any]:
         if not isinstance(parameter, dict):
             forms = "{low: ..., high: ...} or {choices: [...]}"
             raise UserError(f"{origin}: space.{key} is {parameter!r}; write {forms}.")
-        refuse_unknown_keys(parameter, origin, Parameter, f"space.{key}.")
+        refuse_unknown_keys(parameter, origin, Parameter(), f"space.{key}.")
         if "when" in parameter:
             parameter["when"] = _experiment_keys(parameter["when"], origin, f"space.{key}.when")
     return flat
@@ -138,22 +149,30 @@ def _experiment_keys(content: Any, origin: str, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{origin}: '{where}' holds keys of the experiment, not {content!r}.")
     flat = dict(_flat(content))
-    nested: dict[str, Any] = {}
     for key in flat:
-        if key not in set(all_keys()):
-            *sections, name = key.split(".")
-            nested = {name: None}
-            for section in reversed(sections):
-                nested = {section: nested}
-            refuse_unknown_keys(nested, f"{origin}, {where}")
+        if key.split(".")[0] not in CHOSEN:  # those are checked with the experiment
+            refuse_unknown_keys(nested({key: {} if key in SECTIONS else None}), f"{origin}, {where}", Config())
     return flat
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """{"optim.lr": 1} -> {"optim": {"lr": 1}}."""
+    content: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        place = content
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return content
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """{"optim": {"lr": 1}} and {"optim.lr": 1} -> ("optim.lr", 1)."""
     for key, value in content.items():
         full = f"{prefix}{key}"
-        if full in SECTIONS and isinstance(value, Mapping):
+        is_component = full.split(".")[0] in SOME_OF and full.count(".") == 1  # methods.r_drop
+        if (full in SECTIONS or is_component) and isinstance(value, Mapping):
             yield from _flat(value, f"{full}.")
         else:
             yield full, value
@@ -226,14 +245,8 @@ def base_config(sweep: SweepConfig) -> Config:
 
 def with_values(base: Config, values: Mapping[str, Any], origin: str) -> Config:
     """The config with other values of some dotted keys, checked whole."""
-    content = to_dict(base)
-    for key, value in values.items():
-        *sections, name = key.split(".")
-        place = content
-        for section in sections:
-            place = place[section]
-        place[name] = value
-    config: Config = OmegaConf.to_object(merge(OmegaConf.structured(Config), content, origin))  # type: ignore[assignment]
+    other = in_long_form(nested(values), origin, Path.cwd())
+    config = combined([Layer(origin, to_dict(base)), Layer(origin, other)], origin)
     check(config, origin)
     return config
 

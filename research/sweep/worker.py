@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import gc
 import signal
-from importlib import import_module
 
 from research.cluster.group import Group
 from research.cluster.signals import STOPPED, Interrupted, StopFlag
 from research.common import extras
 from research.common.console import console
 from research.common.errors import Diverged, UserError
-from research.config.schema import Config, from_dict
+from research.config import component
+from research.config.load import from_dict
+from research.config.schema import Config
 from research.metrics import smaller_is_better
 from research.sweep import trials_table as results
 from research.sweep.cache import Workshop
@@ -58,7 +59,7 @@ def settled_base(sweep: SweepConfig) -> Config:
     Raises UserError for a direction that does not go with the metric.
     """
     base = base_config(sweep)
-    own = import_module(f"research.tasks.{base.task}").Module.monitor
+    own = component.load("task", base.task.name).Module.monitor
     base.trainer.monitor = sweep.metric or base.trainer.monitor or own
     if sweep.direction not in (None, direction(str(base.trainer.monitor))):
         raise UserError(

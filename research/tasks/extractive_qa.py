@@ -9,8 +9,9 @@ Shapes: T tokens, N windows, L longest window, K candidates.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from transformers import AutoModelForQuestionAnswering
 
 from research.batching.pack import MicroBatch
+from research.config.component import at_least, key
 from research.config.schema import DataConfig
 from research.data.answers import NOWHERE, read_answers
 from research.data.cutting import beginning
@@ -28,6 +30,13 @@ from research.training.module import TaskModule
 
 LONGEST_QUESTION_TOKENS = 64
 CANDIDATES = 20  # best starts and ends of a window that are combined
+
+
+@dataclass
+class Keys:
+    stride: int = key(128, "tokens that two windows of one long context share", at_least(0, "tokens"))
+    max_answer_tokens: int = key(30, "longest predicted answer, in tokens", at_least(1))
+    rules: Literal["squad", "cmrc"] = key("squad", "squad (v1.1; v2.0 where a question has no answer) or cmrc")
 
 
 class Data(TaskData):
@@ -59,7 +68,7 @@ class Data(TaskData):
         self.threshold = validation.get("no_answer_threshold", official)
 
     def score_settings(self) -> dict[str, Any]:
-        rules = "squad_v2" if self.may_have_no_answer else self.config.data.scorer
+        rules = "squad_v2" if self.may_have_no_answer else self.config.task.rules
         return {"rules": rules, "threshold": self.threshold}
 
     def encode(self, rows: Columns) -> Columns:
@@ -73,7 +82,7 @@ class Data(TaskData):
             rows["context"],
             truncation="only_second",
             max_length=limit,
-            stride=min(self.config.data.stride, room // 2),
+            stride=min(self.config.task.stride, room // 2),
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
             return_attention_mask=False,
@@ -165,7 +174,7 @@ class Module(TaskModule):
         start, end = (x.float().cpu() for x in outputs)
         starts = micro.pad(micro.tokens["char_start"], -1).cpu()
         ends = micro.pad(micro.tokens["char_end"], -1).cpu()
-        scores, firsts, lasts = best_spans(start, end, starts >= 0, self.config.data.max_answer_tokens)  # each (N, K)
+        scores, firsts, lasts = best_spans(start, end, starts >= 0, self.config.task.max_answer_tokens)  # each (N, K)
         first_chars, last_chars = starts.gather(1, firsts), ends.gather(1, lasts)
         no_answer = (start[:, 0] + end[:, 0]).tolist()
         decoded: dict[int, dict[str, Any]] = {}

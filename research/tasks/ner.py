@@ -13,6 +13,7 @@ Shapes: T tokens, C tags.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -23,6 +24,7 @@ from transformers import AutoModelForTokenClassification
 
 from research.batching.pack import MicroBatch
 from research.common.errors import UserError
+from research.config.component import at_least, key
 from research.config.schema import Config, DataConfig
 from research.data.entity_spans import OUTSIDE, with_characters
 from research.data.labels import collect_labels
@@ -32,6 +34,11 @@ from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
 
 NO_TARGET = -100
+
+
+@dataclass
+class Keys:
+    stride: int = key(128, "tokens that two windows of one long sentence share", at_least(0, "tokens"))
 
 
 class Data(TaskData):
@@ -85,7 +92,7 @@ class Data(TaskData):
 
     def encode(self, rows: Columns) -> Columns:
         limit = self.config.data.max_length
-        overlap = min(self.config.data.stride, (limit - self.tokenizer.num_special_tokens_to_add()) // 2)
+        overlap = min(self.config.task.stride, (limit - self.tokenizer.num_special_tokens_to_add()) // 2)
         tokens = self.tokenizer(
             rows["tokens"],
             is_split_into_words=True,

@@ -25,7 +25,8 @@ from yaml import YAMLError
 from research.cluster import slurm
 from research.common.errors import InUse, UserError
 from research.common.files import read_json, remove_temporaries, set_aside, written_whole
-from research.config.schema import Config, differences, from_dict, result_keys, to_dict
+from research.config.load import from_dict
+from research.config.schema import Config, differences, result_keys, to_dict
 
 log = logging.getLogger("research")
 LOOKS, LOOK_SECONDS = 30, 0.5  # a file server may show a new file late
@@ -95,7 +96,7 @@ class Run:
             content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
             if not isinstance(content, dict) or not content.get("task"):
                 raise UserError(f"{path} is damaged: it names no task.")
-            return from_dict(content)  # type: ignore[arg-type]
+            return from_dict(content, str(path))  # type: ignore[arg-type]
         except (OmegaConfBaseException, YAMLError, OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path} is damaged: {' '.join(str(error).split())[:300]}") from None
 

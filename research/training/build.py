@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import lightning as L
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel
 
 from research.cluster.group import Group
 from research.common.errors import UserError
+from research.config import component
 from research.config.schema import Config
 from research.metrics import metric_class
 from research.metrics.base import LOSS
@@ -29,7 +29,7 @@ def build(
     load: Callable[..., PreTrainedModel] = load_model,
 ) -> TaskModule:
     """The task's module on its data: the same weights and the same head for the same seed."""
-    task = import_module(f"research.tasks.{config.task}")
+    task = component.load("task", config.task.name)
     if config.trainer.precision == "fp16" and not torch.cuda.is_available():
         raise UserError("trainer.precision=fp16 needs a GPU; set bf16 or fp32 here.")
     if data is None:
@@ -54,7 +54,7 @@ def build(
 def open_data(config: Config, group: Group | None = None) -> TaskData:
     """The task's data, opened and tokenised, by one rank of each node first."""
     load_config(config)  # a model that cannot serve is told before the data is tokenised
-    data: TaskData = import_module(f"research.tasks.{config.task}").Data(config, load_tokenizer(config))
+    data: TaskData = component.load("task", config.task.name).Data(config, load_tokenizer(config))
     with (group or Group()).one_of_each_node_first():
         data.open()
     return data
@@ -66,5 +66,5 @@ def refuse_unknown_monitor(config: Config, data: TaskData) -> None:
     monitor = config.trainer.monitor
     if monitor is not None and monitor.split("/")[0] not in names:
         raise UserError(
-            f"trainer.monitor={monitor} is not a score of task {config.task}; it reports {', '.join(names)}."
+            f"trainer.monitor={monitor} is not a score of task {config.task.name}; it reports {', '.join(names)}."
         )

@@ -10,7 +10,7 @@ import inspect
 import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 import lightning as L
@@ -146,7 +146,7 @@ class TaskData(L.LightningDataModule):
         for field in data.columns:
             if field not in (*self.fields, "id"):
                 raise UserError(
-                    f"data.columns: task '{self.config.task}' has no field '{field}'; "
+                    f"data.columns: task '{self.config.task.name}' has no field '{field}'; "
                     f"its fields are {', '.join(self.fields)} and id."
                 )
         split = open_split(
@@ -178,7 +178,7 @@ class TaskData(L.LightningDataModule):
         key = [
             split.fingerprint, len(split.rows), self.labels, getattr(self, "scheme", None),
             self.tokenizer_as_loaded,
-            self.config.data.max_length, self.config.data.stride, self.config.data.columns,
+            self.config.data.max_length, asdict(self.config.task), self.config.data.columns,
             inspect.getsource(inspect.getmodule(type(self))),  # type: ignore[arg-type]
         ]  # fmt: skip
         fingerprint = hashlib.sha256(json.dumps(key).encode()).hexdigest()

@@ -107,7 +107,7 @@ def result_of(attempt: Attempt) -> dict[str, Any]:
     module, run, p = attempt.module, attempt.run, attempt.module.progress
     seconds = max(p.train_seconds, 1e-9)
     return {
-        "task": module.config.task,
+        "task": module.config.task.name,
         "seed": module.config.seed,
         "metrics": {"validation": p.best_scores, "test": attempt.test_scores},
         "learned": module.data.learned(),

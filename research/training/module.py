@@ -73,7 +73,7 @@ class TaskModule(L.LightningModule):
     def target_logits(self, micro: MicroBatch, outputs: Any) -> list[Tensor]:
         """Logits of each target, (targets, classes) and minus infinity where it has no such class; one tensor for each
         of its distributions. For methods that compare distributions."""
-        raise UserError(f"task '{self.config.task}' has no target_logits, which a method asks for.")
+        raise UserError(f"task '{self.config.task.name}' has no target_logits, which a method asks for.")
 
     def embed(self, micro: MicroBatch) -> dict[str, tuple[Tensor, Indices]]:
         """For a loss that needs the whole step: vectors by kind, each (n, ...), and the n examples they are of."""
@@ -94,7 +94,7 @@ class TaskModule(L.LightningModule):
         for name, method in self.methods.items():
             if self.needs_whole_step and type(method).loss is not MethodHooks.loss:
                 raise UserError(
-                    f"methods.{name} does not go with task '{self.config.task}', whose loss is of whole steps."
+                    f"methods.{name} does not go with task '{self.config.task.name}', whose loss is of whole steps."
                 )
             method.on_model(self)
         if self.rows is not None:

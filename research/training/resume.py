@@ -29,7 +29,7 @@ def resume(module: TaskModule, saved: checkpoint.Checkpoint) -> None:
 def identity_of(module: TaskModule) -> dict[str, Any]:
     """What a checkpoint must share with a run to be resumed by it."""
     return {
-        "task": module.config.task,
+        "task": module.config.task.name,
         "model": type(module.backbone.model).__name__,
         "data": {name: split.fingerprint for name, split in module.data.splits.items()},
         "labels": module.data.labels,

@@ -156,7 +156,7 @@ def announce(module: TaskModule) -> None:
     train, budget = stores["train"].tokens, module.budget_tokens
     sizes = ", ".join(f"{len(store):,} {name}" for name, store in stores.items())
     steps = f"{module.total_steps} steps of {config.optim.batch_size}"
-    console.print(f"{config.task}: {sizes} examples; {steps}; {module.backbone.packing_note}")
+    console.print(f"{config.task.name}: {sizes} examples; {steps}; {module.backbone.packing_note}")
     if frozen_parameters(module.backbone.model):
         console.print(f"parameters: {parameter_note(module)}")
     if int(train.max()) > budget:

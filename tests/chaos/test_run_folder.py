@@ -10,6 +10,7 @@ import pytest
 
 from research.common.errors import UserError
 from research.common.files import replace_folder, set_aside, written_whole
+from research.config.component import choose
 from research.config.load import load_config
 from research.config.schema import Config
 from research.tracking.run import Run
@@ -85,7 +86,7 @@ def test_only_own_temporary_files_are_removed(finished: Path, experiment: Path) 
 
 @pytest.mark.parametrize("key", ["model.name", "data.train", "data.test"])
 def test_inputs_inside_the_run_folder_are_refused(key: str, tmp_path: Path, finished: Path) -> None:
-    config = Config(task="classification", run_dir=str(finished))
+    config = Config(task=choose("task", "classification"), run_dir=str(finished))
     config.model.name = config.data.train = config.data.test = str(tmp_path)
     part, _, name = key.partition(".")
     inside = finished / ("model" if part == "model" else "predictions/test.parquet")

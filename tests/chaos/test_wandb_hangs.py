@@ -17,6 +17,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import pyarrow as pa, pyarrow.parquet as pq
+from research.config.component import choose
 from research.config.schema import Config
 from research.tracking import wandb as tracking, wandb_files
 from research.tracking.run import Run
@@ -24,7 +25,7 @@ from research.tracking.run import Run
 tracking.FINISH_SECONDS, wandb_files.TEARDOWN_SECONDS = float(sys.argv[2]), 2.0
 
 def record(folder, mode):
-    config = Config(task="classification", run_dir=folder)
+    config = Config(task=choose("task", "classification"), run_dir=folder)
     config.model.name, config.wandb.mode = "tiny", mode
     run = Run.open(config)
     tracker = tracking.Tracker(run, config)

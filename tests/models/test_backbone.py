@@ -24,6 +24,7 @@ from transformers import (
 from research.batching.layout import make_layout
 from research.batching.pack import MicroBatch
 from research.common.errors import UserError
+from research.config.component import choose
 from research.config.schema import Config, OptimConfig
 from research.models.attention import packed_attention
 from research.models.backbone import Backbone
@@ -236,7 +237,7 @@ def test_the_probe_finds_the_first_position() -> None:
 
 
 def config_of(folder: Path, **model: Any) -> Config:
-    config = Config(task="sentiment")
+    config = Config(task=choose("task", "sentiment"))
     config.model.name = str(folder)
     config.data.max_length = 64
     for name, value in model.items():

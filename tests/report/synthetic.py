@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
+from research.config.component import choose
 from research.config.schema import Config, ModelConfig
 from research.tracking import predictions
 from tests.conftest import WORDS
@@ -172,7 +173,8 @@ def _answering(
 def _config(
     folder: Path, task: str, data_set: str, seed: int, splits: tuple[str, ...], changed: Mapping[str, Any]
 ) -> dict[str, Any]:
-    full = asdict(Config(task=task, seed=seed, run_dir=str(folder), model=ModelConfig(name="models/encoder-a")))
+    model = ModelConfig(name="models/encoder-a")
+    full = asdict(Config(task=choose("task", task), seed=seed, run_dir=str(folder), model=model))
     for split in ("train", *splits):
         full["data"][split] = f"/data/{data_set}/{split}.jsonl"
     for key, value in changed.items():
@@ -223,11 +225,11 @@ def _result(
     steps = EPOCHS * STEPS_PER_EPOCH
     labels = [name.removeprefix("support/") for name in validation if name.startswith("support/")]
     return {
-        "task": config["task"],
+        "task": config["task"]["name"],
         "seed": config["seed"],
         "metrics": {"validation": validation, "test": test},
         "learned": {"labels": labels},
-        "monitor": MONITORS[str(config["task"])],
+        "monitor": MONITORS[config["task"]["name"]],
         "steps": steps,
         "best_step": best_step,
         "stopped_early": False,

@@ -19,6 +19,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from research.cluster.signals import StopFlag
+from research.config.component import choose
 from research.config.schema import Config
 from research.sweep.space import suggest
 from research.sweep.study import Search, open_search
@@ -48,7 +49,7 @@ def sweep_in(folder: Path, trials: int | None = 12, url: str | None = None, **ke
 
 
 def base() -> Config:
-    config = Config(task="sentiment")
+    config = Config(task=choose("task", "sentiment"))
     config.model.name, config.data.train, config.data.validation = "a/b", "train", "validation"
     return config
 

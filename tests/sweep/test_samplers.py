@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import Trial, TrialState, create_trial
 from scipy.stats import kstest, qmc
 
+from research.config.component import choose
 from research.config.schema import Config
 from research.sweep.samplers import make_pruner, make_sampler, trials_asked
 from research.sweep.schedule import Horizon, evaluations, horizon
@@ -118,7 +119,7 @@ def test_adaptive_samplers_learn_and_each_trial_has_a_seed_of_its_own(sampler: s
 
 
 def config(**optim: Any) -> Config:
-    built = Config(task="sentiment")
+    built = Config(task=choose("task", "sentiment"))
     built.model.name, built.data.train, built.data.validation, built.run_dir = "a/b", "t", "v", "r"
     for name, value in optim.items():
         setattr(built.optim, name, value)

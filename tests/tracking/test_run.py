@@ -11,13 +11,14 @@ import pytest
 
 from research.common.errors import UserError
 from research.common.files import replace_folder, write_json, written_whole
+from research.config.component import choose
 from research.config.schema import Config
 from research.tracking import run as run_module
 from research.tracking.run import Run
 
 
 def config_of(folder: Path, **optim: float) -> Config:
-    config = Config(task="sentiment", run_dir=str(folder))
+    config = Config(task=choose("task", "sentiment"), run_dir=str(folder))
     config.model.name, config.data.train = "tiny", "train.jsonl"
     for name, value in optim.items():
         setattr(config.optim, name, value)

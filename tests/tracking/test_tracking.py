@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from research.common.files import write_json
+from research.config.component import choose
 from research.config.schema import Config
 from research.tracking import wandb as tracking
 from research.tracking.run import Run
@@ -56,7 +57,7 @@ def use(served: WandbServer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def open_run(folder: Path, mode: str) -> tuple[Run, Config]:
-    config = Config(task="sentiment", run_dir=str(folder))
+    config = Config(task=choose("task", "sentiment"), run_dir=str(folder))
     config.model.name, config.wandb.mode, config.wandb.tags = "tiny", mode, ["one", "two"]  # type: ignore[assignment]
     run = Run.open(config)
     run.close()
@@ -357,7 +358,8 @@ def test_sync_tells_folders_apart(server: WandbServer, tmp_path: Path) -> None:
     (copied.path / "wandb" / "run_id").write_text("another")
     (copied.path / "metrics.jsonl").unlink()
     (copied.path / "result.json").unlink()
-    busy = Run.open(config := Config(task="sentiment", model=config.model, run_dir=str(tmp_path / "busy")))
+    config = Config(task=choose("task", "sentiment"), model=config.model, run_dir=str(tmp_path / "busy"))
+    busy = Run.open(config)
     names = ["deleted", "foreign", "new", "torn", "copied", "busy"]
     outcomes = sync([tmp_path / name for name in names], timeout_seconds=10, attempts=1, workers=3)
     busy.close()

@@ -18,15 +18,18 @@ from torch import Tensor
 from research.batching.pack import MicroBatch, pack
 from research.batching.plan import micro_batches
 from research.cli import main
+from research.config.component import choose
 from research.config.schema import Config
 from research.training.build import build
 from research.training.module import TaskModule
 
 
 def config_of(task: str, tiny_model: Path, task_data: dict[str, dict[str, str]], **optim: Any) -> Config:
-    config = Config(task=task)
+    config = Config(task=choose("task", task))
     config.model.name, config.model.dropout = str(tiny_model), 0.0
-    config.data.train, config.data.max_length, config.data.stride = task_data[task]["train"], 48, 8
+    config.data.train, config.data.max_length = task_data[task]["train"], 48
+    if task != "sentiment":
+        config.task.stride = 8
     config.trainer.precision = "fp32"
     for name, value in optim.items():
         setattr(config.optim, name, value)
@@ -45,11 +48,11 @@ def smoothed(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
 def expected_loss(module: TaskModule, micro: MicroBatch, smoothing: float) -> Tensor:
     """torch's own weighted mean over the whole batch at once."""
     outputs: Any = module.outputs(micro)
-    if module.config.task == "qa":
+    if module.config.task.name == "qa":
         start, end = outputs
         starts, ends = micro.sequences["start"], micro.sequences["end"]
         return (smoothed(start, starts, smoothing) + smoothed(end, ends, smoothing)) / 2
-    labels = micro.sequences["label"] if module.config.task == "sentiment" else micro.tokens["label"]
+    labels = micro.sequences["label"] if module.config.task.name == "sentiment" else micro.tokens["label"]
     weights = module.data.class_weights
     weight = None if weights is None else torch.from_numpy(weights).float()
     return F.cross_entropy(outputs, labels, weight, label_smoothing=smoothing)

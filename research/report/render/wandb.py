@@ -132,7 +132,8 @@ def run_set(name: str, ids: Sequence[str], grouped: bool = False) -> wr.Runset:
     import wandb_workspaces.reports.v2 as wr
 
     # Every run has its task in the config, and all of a run set have the same.
-    return wr.Runset(name=name, filters=f"Metric('ID') in {list(ids)!r}", groupby=["config.task"] if grouped else [])
+    groupby = ["config.task.name"] if grouped else []
+    return wr.Runset(name=name, filters=f"Metric('ID') in {list(ids)!r}", groupby=groupby)
 
 
 def curves(data_set: dict[str, Any]) -> wr.PanelGrid:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from research.config.schema import Config, ModelConfig, to_dict
+from research.config.load import completed
 from research.report.groups import Grid, Group
-from research.report.settings import deciding_settings, value_text
+from research.report.settings import deciding_settings, key_text, value_text
 from research.report.statistics.summary import ALPHA, Summary
 from research.report.tables.cells import Cell, Table
 
@@ -22,7 +22,7 @@ def metric_name(metric: str) -> str:
 
 def main_table(grid: Grid, summaries: Sequence[Summary]) -> Table:
     """Rows of cells as all formats show them; `mark` says best and tied."""
-    columns = [key.split(".")[-1].replace("_", " ") for key in grid.by]
+    columns = [key_text(key) for key in grid.by]
     columns += ["runs", *(f"{head} {split}" for _, split, head in score_columns(grid, summaries))]
     rows = []
     for settings in grid.systems:
@@ -100,7 +100,7 @@ def _marks(summaries: Sequence[Summary]) -> str:
 
 def _constant(grid: Grid) -> str:
     """The settings all runs share, as far as they are away from the default or everybody asks for them."""
-    facts = [_fact(key, value) for key, value in grid.constant.items() if _worth_telling(key, value)]
+    facts = [_fact(key, value) for key, value in _away_from_default(grid).items()]
     told = f"All runs: {', '.join(facts)}." if facts else ""
     apart = [
         f"{data_set}: {', '.join(_fact(key, value) for key, value in settings.items())}"
@@ -111,14 +111,15 @@ def _constant(grid: Grid) -> str:
 
 
 def _fact(key: str, value: Any) -> str:
-    return f"{key.split('.')[-1].replace('_', ' ')} {value_text(value)}" if key != "model.name" else value_text(value)
+    return f"{key_text(key)} {value_text(value)}" if key != "model.name" else value_text(value)
 
 
-_DEFAULTS = deciding_settings(to_dict(Config(task="", model=ModelConfig(name=""))))
-
-
-def _worth_telling(key: str, value: Any) -> bool:
-    return key in ALWAYS_TOLD or value != _DEFAULTS.get(key)
+def _away_from_default(grid: Grid) -> dict[str, Any]:
+    """The settings all runs share that are not the default, and those everybody asks for."""
+    adapter = grid.constant.get("adapter.name", "full")
+    defaults = deciding_settings(completed({"task": grid.groups[0].task, "adapter": adapter}, "the report"))
+    defaults["adapter.name"] = "full"
+    return {key: v for key, v in grid.constant.items() if key in ALWAYS_TOLD or v != defaults.get(key)}
 
 
 def absent(grid: Grid) -> str:

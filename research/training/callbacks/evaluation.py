@@ -64,7 +64,7 @@ class Evaluation(L.Callback):
         monitor = module.monitored
         if monitor not in scores:
             raise UserError(
-                f"trainer.monitor={monitor} is not a score of task {config.task}; "
+                f"trainer.monitor={monitor} is not a score of task {config.task.name}; "
                 f"it reports {', '.join(name for name in scores if '/' not in name)}."
             )
         if self.attempt.writes and config.trainer.keep_predictions:

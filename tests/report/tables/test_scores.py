@@ -126,7 +126,7 @@ def test_data_sets_without_test_data_stand_beside_those_with(make_run: MakeRun, 
     make_run("a", splits=("validation",), data_set="sst2")
     make_run("b", task="ner", data_set="news")
     table = tables.main_table(*made(tmp_path))
-    assert list(table.columns) == ["name", "runs", "sst2 accuracy validation", "news F1 validation", "news F1 test"]
+    assert list(table.columns) == ["model", "runs", "sst2 accuracy validation", "news F1 validation", "news F1 test"]
     assert [cell.mark for cell in table.rows[0]] == [""] * 5  # one system alone is no best
 
 

@@ -1,0 +1,204 @@
+"""Find, describe and load a component: a task, adapter, method, metric or callback, one file each.
+
+A component is named by its file in the package's own folder (`ner`), by a path (`./my_task.py`) or by a dotted module
+(`my_package.my_task`). Its own keys are a dataclass `Keys` in that file, each field a `key(default, help, *rules)`;
+they are read from the source, of which only what `Keys` refers to is executed: the file may import torch, reading its
+keys does not.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import omegaconf
+
+from research.common.errors import UserError
+from research.config.key import above, at_least, inside, key
+
+__all__ = ["Named", "above", "at_least", "choose", "find", "inside", "key", "keys", "load", "names"]
+
+ROOMS = {  # kind -> the package that holds ours, and the classes that make a file one
+    "task": ("research.tasks", ("Data", "Module")),
+    "adapter": ("research.adapters", ("Adapter",)),
+    "method": ("research.methods", ("Method",)),
+    "metric": ("research.metrics", ("Metric",)),
+    "callback": ("research.training.callbacks", ("Callback",)),
+}
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Named:
+    """The name of a component; its own keys stand beside it in a subclass that `keys` makes."""
+
+    name: str = omegaconf.MISSING
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, own_key: str) -> Any: ...
+
+
+def names(kind: str) -> list[str]:
+    """The components of a kind that come with the package: the files of its folder that define its classes."""
+    package, classes = ROOMS[kind]
+    files = sorted(_folder(package).glob("*.py"))
+    return [file.stem for file in files if file.stem != "__init__" and set(classes) <= set(_definitions(file))]
+
+
+def find(kind: str, name: str) -> Path:
+    """The file of a component. Raises UserError, with the nearest name, where there is none."""
+    path = Path(name) if is_path(name) else _source(name) if "." in name else _folder(ROOMS[kind][0]) / f"{name}.py"
+    classes = ROOMS[kind][1]
+    if path is None or not path.is_file():
+        known = names(kind)
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserError(
+            f"{kind}={name} must be one of {', '.join(known)}, or a Python file such as ./my_{kind}.py.{hint}"
+        )
+    missing = [each for each in classes if each not in _definitions(path)]
+    if missing:
+        raise UserError(f"{kind}={name} is no {kind}: {path} does not define {' and '.join(missing)}.")
+    return path
+
+
+def is_path(name: str) -> bool:
+    return name.endswith(".py") or "/" in name
+
+
+def keys(kind: str, name: str) -> type[Named]:
+    """The dataclass of a component's `name` and own keys."""
+    path = find(kind, name)
+    return _named_keys(kind, name, path, path.stat().st_mtime_ns)
+
+
+def choose(kind: str, name: str, **own: Any) -> Named:
+    """A component's name and own keys, with their defaults."""
+    return keys(kind, name)(**own)
+
+
+def load(kind: str, name: str) -> ModuleType:
+    """Import a component. Raises UserError with file and line for a user's file that cannot be imported."""
+    path = find(kind, name)
+    if not is_path(name):
+        return import_module(name if "." in name else f"{ROOMS[kind][0]}.{name}")
+    module_name = f"research_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}_{path.stem}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        raise fault(path, error) from error
+    return module
+
+
+def fault(path: Path, error: BaseException) -> UserError:
+    """The error of a component's file as a sentence: file, line and what Python said."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    line = error.lineno if isinstance(error, SyntaxError) else next(reversed(lines), None)
+    place = f"{path}:{line}" if line else str(path)
+    said = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+    return UserError(f"{place}: {type(error).__name__}: {said}.")
+
+
+@lru_cache(maxsize=256)
+def _named_keys(kind: str, name: str, path: Path, mtime_ns: int) -> type[Named]:
+    own = _keys_class(path)
+    if own is None:
+        return make_dataclass("Keys", [("name", str, field(default=name))], bases=(Named,))
+    if not is_dataclass(own):
+        raise UserError(f"{path}: Keys must be a dataclass; write @dataclass above it.")
+    for f in fields(own):
+        if f.name == "name":
+            raise UserError(f"{path}: Keys has a field 'name', which is the {kind}'s own name; choose another.")
+        if f.default is MISSING and f.default_factory is MISSING:
+            raise UserError(f"{path}: Keys.{f.name} has no default; write {f.name}: ... = key(default, help).")
+    return make_dataclass("Keys", [("name", str, field(default=name))], bases=(own, Named))
+
+
+def _keys_class(path: Path) -> type | None:
+    """`Keys` of a file, or of the file it imports `Keys` from; None where there is none."""
+    statement = _definitions(path).get("Keys")
+    if statement is None:
+        return None
+    if isinstance(statement, ast.ImportFrom):
+        source = _source(statement.module or "")
+        if source is None:
+            raise UserError(f"{path}:{statement.lineno}: Keys is imported from {statement.module}, which is not there.")
+        return _keys_class(source)
+    namespace: dict[str, Any] = {"__name__": f"keys of {path}"}
+    code = ast.Module(list(_needed(path, statement)), type_ignores=[])
+    try:
+        exec(compile(code, str(path), "exec", dont_inherit=True), namespace)
+    except Exception as error:
+        raise fault(path, error) from error
+    found: type = namespace["Keys"]
+    return found
+
+
+def _needed(path: Path, statement: ast.stmt) -> Iterator[ast.stmt]:
+    """The statements of a file that one of them refers to, directly or through others, then itself."""
+    definitions, wanted, queue = _definitions(path), {statement.lineno: statement}, [statement]
+    while queue:
+        for node in ast.walk(queue.pop()):
+            other = definitions.get(node.id) if isinstance(node, ast.Name) else None
+            if other is not None and other.lineno not in wanted:
+                wanted[other.lineno] = other
+                queue.append(other)
+    yield from (wanted[line] for line in sorted(wanted))
+
+
+def _definitions(path: Path) -> dict[str, ast.stmt]:
+    """What the top level of a file defines or imports: name -> statement."""
+    return _parsed(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _parsed(path: Path, mtime_ns: int) -> dict[str, ast.stmt]:
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except (SyntaxError, ValueError) as error:
+        raise fault(path, error) from error
+    found: dict[str, ast.stmt] = {}
+    for statement in tree.body:
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef):
+            found[statement.name] = statement
+        elif isinstance(statement, ast.Import | ast.ImportFrom):
+            for alias in statement.names:
+                found[(alias.asname or alias.name).split(".")[0]] = statement
+        elif isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            found |= {node.id: statement for t in targets for node in ast.walk(t) if isinstance(node, ast.Name)}
+    return found
+
+
+def _folder(package: str) -> Path:
+    return ROOT.joinpath(*package.split(".")[1:])
+
+
+def _source(module: str) -> Path | None:
+    """The file of a dotted module, found without importing any part of it."""
+    parts, places = module.split("."), None
+    for i in range(len(parts)):
+        found = (f.find_spec(".".join(parts[: i + 1]), places) for f in sys.meta_path if hasattr(f, "find_spec"))
+        spec = next((s for s in found if s is not None), None)
+        if spec is None:
+            return None
+        places = spec.submodule_search_locations
+    return Path(spec.origin) if spec is not None and spec.origin else None
