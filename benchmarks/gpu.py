@@ -33,8 +33,8 @@ from transformers import BertConfig, BertForTokenClassification, Trainer, Traine
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the harness need not be installed
 from rates import layer_parameters, layer_rate, training_flops
 
-from research.batching.layout import make_layout
-from research.batching.pack import MicroBatch
+from research.batching.pack import MicroBatch, make_stream
+from research.batching.store import INPUT
 from research.models.backbone import Backbone
 from research.models.dropout import swap_dropout
 from research.training.optimizer import clip, make_optimizer, use_row_embedding
@@ -98,10 +98,7 @@ def micro_batch(examples: list[np.ndarray]) -> MicroBatch:
     examples = sorted(examples, key=len, reverse=True)
     lengths = np.array([len(e) for e in examples])
     ids = torch.from_numpy(np.concatenate(examples))
-    starts = np.cumsum(lengths) - lengths
-    positions = torch.from_numpy(np.arange(lengths.sum()) - np.repeat(starts, lengths))
-    tokens = {"input_ids": ids, "label": ids % LABELS}
-    return MicroBatch(tokens, {}, lengths, np.arange(len(lengths)), make_layout(lengths), positions)
+    return MicroBatch({INPUT: make_stream({"input_ids": ids, "label": ids % LABELS}, lengths)})
 
 
 def batches(job: Job) -> Iterator[list[np.ndarray]]:

@@ -212,12 +212,13 @@ def inside(job: Job, loop_steps: int) -> dict[str, Any]:
     import measure
     from rates import layer_parameters, training_flops
 
+    from research.batching.store import INPUT
     from research.config.load import load_config
     from research.training import run as train
 
     module = train.build(load_config(job.config(data={"test": str(job.validation)})))
     store, own = module.data.stores["train"], module.backbone.model.config
-    lengths = store.windows.rows(range(len(store)))  # type: ignore[arg-type]
+    lengths = store.streams[INPUT].windows.rows(range(len(store)))  # type: ignore[arg-type]
     flops = training_flops(
         layer_parameters(module.backbone.model), own.num_hidden_layers, own.hidden_size,
         [length for windows in lengths for length in windows],

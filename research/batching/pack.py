@@ -1,6 +1,6 @@
-"""Packing: examples become one row of tokens, end to end, with the borders of their sequences beside it.
+"""Packing: examples become rows of tokens, end to end, with the borders of their sequences beside them.
 
-Shapes: T tokens of the micro-batch, N sequences (windows) in it, L longest sequence.
+Shapes: T tokens of a stream, N sequences (windows) in it, L longest sequence.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from research.batching.layout import Layout, make_layout
+from research.batching.layout import AttentionPlan, Layout, make_layout, plan_attention
 from research.batching.plan import Indices, StepPlan, assign_to_ranks, micro_batches
-from research.batching.store import Store
+from research.batching.store import SOURCE, TARGET, Store, StreamColumns
 
 
 @dataclass
-class MicroBatch:
-    """T tokens of N sequences end to end; a padded encoder pads them itself."""
+class Stream:
+    """T tokens of N sequences end to end; a padded model pads them itself."""
 
     tokens: dict[str, Tensor]  # each (T,)
     sequences: dict[str, Tensor]  # each (N,)
@@ -27,7 +27,6 @@ class MicroBatch:
     examples: Indices  # (N,) the example each sequence belongs to; windows of one example stand together
     layout: Layout | None
     positions: Tensor  # (T,) place of each token in its sequence
-    idle: bool = False  # computed for the sake of the other ranks; counts nothing
 
     @property
     def size(self) -> int:
@@ -42,6 +41,11 @@ class MicroBatch:
         index = np.where(inside < self.lengths[:, None], starts + inside, self.size)
         return torch.from_numpy(index).to(self.positions.device)
 
+    @property
+    def mask(self) -> Tensor:
+        """(N, L) 1 at tokens and 0 at padding."""
+        return (self.padded_index < self.size).long()
+
     def pad(self, flat: Tensor, fill: float) -> Tensor:
         """(T, ...) -> (N, L, ...), with `fill` after the end of each sequence."""
         end = torch.full_like(flat[:1], fill)
@@ -51,30 +55,101 @@ class MicroBatch:
         """(N, L, ...) -> (T, ...)."""
         return grid[self.padded_index < self.size]
 
-    def to(self, device: torch.device) -> MicroBatch:
-        """The same micro-batch on `device`."""
-        if self.positions.device == device:
-            return self
+    def to(self, device: torch.device) -> Stream:
+        """The same stream on `device`."""
         tokens = {k: v.to(device, non_blocking=True) for k, v in self.tokens.items()}
         sequences = {k: v.to(device, non_blocking=True) for k, v in self.sequences.items()}
         layout = self.layout.to(device) if self.layout else None
         positions = self.positions.to(device, non_blocking=True)
-        return MicroBatch(tokens, sequences, self.lengths, self.examples, layout, positions, self.idle)
+        return Stream(tokens, sequences, self.lengths, self.examples, layout, positions)
+
+
+@dataclass
+class MicroBatch:
+    """Examples that are computed together: one stream of tokens or several (source and target, say)."""
+
+    streams: dict[str, Stream]
+    cross: AttentionPlan | None = None  # of the target's tokens to the source's
+    idle: bool = False  # computed for the sake of the other ranks; counts nothing
+
+    @property
+    def first(self) -> Stream:
+        """The only stream of most tasks: `tokens`, `sequences`, `lengths`, `examples` and `pad` are its own."""
+        return next(iter(self.streams.values()))
+
+    @property
+    def size(self) -> int:
+        """Tokens of all streams."""
+        return sum(stream.size for stream in self.streams.values())
+
+    @property
+    def tokens(self) -> dict[str, Tensor]:
+        return self.first.tokens
+
+    @property
+    def sequences(self) -> dict[str, Tensor]:
+        return self.first.sequences
+
+    @property
+    def lengths(self) -> Indices:
+        return self.first.lengths
+
+    @property
+    def examples(self) -> Indices:
+        return self.first.examples
+
+    def pad(self, flat: Tensor, fill: float) -> Tensor:
+        return self.first.pad(flat, fill)
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same micro-batch on `device`."""
+        if self.first.positions.device == device:
+            return self
+        streams = {name: stream.to(device) for name, stream in self.streams.items()}
+        return MicroBatch(streams, self.cross.to(device) if self.cross else None, self.idle)
 
 
 def pack(store: Store, rows: Indices, packed: bool = True, idle: bool = False) -> MicroBatch:
     """The micro-batch of these examples of a store."""
-    windows = store.windows.rows(rows)
+    paired = {SOURCE, TARGET} <= store.streams.keys()
+    streams = {name: _stream(columns, rows, packed, paired) for name, columns in store.streams.items()}
+    return MicroBatch(streams, cross_plan(streams), idle)
+
+
+def cross_plan(streams: dict[str, Stream]) -> AttentionPlan | None:
+    """How the target's sequences attend to the source's; None where there are none, or padded ones."""
+    source, target = streams.get(SOURCE), streams.get(TARGET)
+    if source is None or target is None or source.layout is None or target.layout is None:
+        return None
+    return plan_attention(target.layout.lengths, source.layout.lengths)
+
+
+def _stream(columns: StreamColumns, rows: Indices, packed: bool, paired: bool) -> Stream:
+    windows = columns.windows.rows(rows)
     lengths = np.concatenate(windows).astype(np.int64)
+    tokens = {name: _flat(column.rows(rows)) for name, column in columns.tokens.items()}
+    sequences = {name: _flat(column.rows(rows)) for name, column in columns.sequences.items()}
+    examples = np.repeat(rows, [len(w) for w in windows])
+    return make_stream(tokens, lengths, examples, sequences, packed, paired)
+
+
+def make_stream(
+    tokens: dict[str, Tensor],
+    lengths: Indices,
+    examples: Indices | None = None,
+    sequences: dict[str, Tensor] | None = None,
+    packed: bool = True,
+    paired: bool = False,
+) -> Stream:
+    """A stream of sequences of these lengths, by default each an example; `paired`: another stream goes with it."""
     starts = np.cumsum(lengths) - lengths
-    return MicroBatch(
-        tokens={name: _flat(column.rows(rows)) for name, column in store.token_columns.items()},
-        sequences={name: _flat(column.rows(rows)) for name, column in store.window_columns.items()},
+    return Stream(
+        tokens=tokens,
+        sequences=sequences or {},
         lengths=lengths,
-        examples=np.repeat(rows, [len(w) for w in windows]),
-        layout=make_layout(lengths) if packed else None,
+        examples=np.arange(len(lengths)) if examples is None else examples,
+        layout=make_layout(lengths, always_fill=paired) if packed else None,
         positions=torch.from_numpy(np.arange(lengths.sum()) - np.repeat(starts, lengths)),
-        idle=idle,
     )
 
 
@@ -134,4 +209,4 @@ class Planner:
         )
 
     def _cut(self, share: Indices) -> list[Indices]:
-        return micro_batches(share, self.store.tokens[share], self.budget_tokens, padded=not self.packed)
+        return micro_batches(share, self.store.stream_tokens[share], self.budget_tokens, padded=not self.packed)

@@ -59,7 +59,7 @@ def assign_to_ranks(batch: Indices, tokens: Indices, ranks: int) -> list[Indices
 
     `tokens[i]` is the length of example `batch[i]`. A rank may get nothing.
     """
-    order = np.argsort(-tokens, kind="stable")
+    order = by_length(tokens)
     if ranks == 1:
         return [batch[order]]
     load = np.zeros(ranks, dtype=np.int64)
@@ -73,19 +73,33 @@ def assign_to_ranks(batch: Indices, tokens: Indices, ranks: int) -> list[Indices
 def micro_batches(batch: Indices, tokens: Indices, budget_tokens: int, padded: bool = False) -> list[Indices]:
     """Cut a rank's share, longest example first, into micro-batches of at most `budget_tokens`.
 
-    Padded, a micro-batch costs its count times its longest. An example above the budget gets its own.
+    `tokens` are those of each example, (examples,) or (examples, streams). Padded, a micro-batch costs its count times
+    the longest of each stream. An example above the budget gets its own.
     """
-    order = np.argsort(-tokens, kind="stable")
-    cuts, start, total = [], 0, 0
-    for position, length in enumerate(tokens[order].tolist()):
-        total = (position - start + 1) * int(tokens[order[start]]) if padded else total + length
-        if total > budget_tokens and position > start:
+    order = by_length(tokens)
+    lengths = (tokens if tokens.ndim > 1 else tokens[:, None])[order]
+    cuts, start, cost, longest = [], 0, 0, [0] * lengths.shape[1]
+    for position, (length, total) in enumerate(zip(lengths.tolist(), lengths.sum(axis=1).tolist(), strict=True)):
+        longest = list(map(max, longest, length))
+        cost = (position - start + 1) * sum(longest) if padded else cost + total
+        if cost > budget_tokens and position > start:
             cuts.append(position)
-            start, total = position, length
+            start, cost, longest = position, total, length
     return [batch[part] for part in np.split(order, cuts)] if len(batch) else []
 
 
+def by_length(tokens: Indices) -> Indices:
+    """Indices of the examples, that of most tokens first; `tokens` (examples,) or (examples, streams)."""
+    total = tokens.sum(axis=1) if tokens.ndim > 1 else tokens
+    order: Indices = np.argsort(-total, kind="stable")
+    return order
+
+
 def evaluation_share(tokens: Indices, rank: int, ranks: int, budget_tokens: int, padded: bool = False) -> list[Indices]:
-    """The micro-batches of one rank in an evaluation: every example once over all ranks, sorted by length."""
-    order = np.argsort(-tokens, kind="stable")[rank::ranks]
-    return micro_batches(order, tokens[order], budget_tokens, padded)
+    """The micro-batches of one rank in an evaluation, sorted by length: every example once over all ranks.
+
+    They are cut from the data alone and given whole to the ranks in turn: a micro-batch is the same on one rank and on
+    many, and so are its outputs, to the bit. In generated text a rounding can change a word.
+    """
+    order = by_length(tokens)
+    return micro_batches(order, tokens[order], budget_tokens, padded)[rank::ranks]

@@ -1,15 +1,18 @@
 """Encoded examples of a split, memory-mapped: what the plan measures and what micro-batches are cut from.
 
-An example is one row: its windows end to end, each a sequence the encoder sees on its own. Columns are
+An example is one row: its windows end to end, each a sequence the model sees on its own. Columns are
     token columns    list of T integers: `input_ids` and whatever else a task says of each token
     `windows`        list of W integers: tokens of each window
     window columns   list of W integers: what a task says of each window
     `targets`        a number: the weight of this example's targets in the loss's denominator
+A task with several streams of tokens names each in front of its columns: `source.input_ids`, `source.windows`,
+`target.input_ids`, `target.windows`, `target.label`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,15 +47,41 @@ class Ragged:
         return [self.values[chunk][start:end] for chunk, start, end in spans]
 
 
+INPUT, SOURCE, TARGET = "input", "source", "target"  # streams: the only one; what a decoder's target attends to
+
+
+@dataclass
+class StreamColumns:
+    """The columns of one stream of a store."""
+
+    windows: Ragged
+    tokens: dict[str, Ragged] = field(default_factory=dict)
+    sequences: dict[str, Ragged] = field(default_factory=dict)
+
+
+def stream_and_name(column: str) -> tuple[str, str]:
+    """`target.label` -> ("target", "label"); `label` -> ("input", "label")."""
+    stream, _, name = column.rpartition(".")
+    return stream or INPUT, name
+
+
 class Store:
     """The encoded examples of one split."""
 
     def __init__(self, encoded: Dataset, token_columns: Sequence[str], window_columns: Sequence[str]) -> None:
         table = encoded.data.table
-        self.token_columns = {name: Ragged(table.column(name)) for name in token_columns}
-        self.window_columns = {name: Ragged(table.column(name)) for name in window_columns}
-        self.windows = Ragged(table.column("windows"))
-        self.tokens: Indices = self.token_columns["input_ids"].lengths()  # of each example
+        self.columns = {name: Ragged(table.column(name)) for name in (*token_columns, *window_columns)}
+        self.streams: dict[str, StreamColumns] = {}
+        for column, values in self.columns.items():
+            stream, name = stream_and_name(column)
+            if stream not in self.streams:
+                windows = table.column(column.removesuffix(name) + "windows")
+                self.streams[stream] = StreamColumns(Ragged(windows))
+            mine = self.streams[stream]
+            (mine.tokens if column in token_columns else mine.sequences)[name] = values
+        lengths = [stream.tokens["input_ids"].lengths() for stream in self.streams.values()]
+        self.stream_tokens: Indices = np.stack(lengths, axis=1)  # (examples, streams)
+        self.tokens: Indices = self.stream_tokens.sum(axis=1)  # of each example
         self.targets = table.column("targets").to_numpy().astype(np.float64)
 
     def __len__(self) -> int:
@@ -60,12 +89,11 @@ class Store:
 
     def vocabulary(self, rows: Indices) -> Indices:
         """The distinct token ids of these examples, sorted."""
-        ids = self.token_columns["input_ids"].rows(rows)
+        ids = [ids for stream in self.streams.values() for ids in stream.tokens["input_ids"].rows(rows)]
         return np.unique(np.concatenate(ids)).astype(np.int64)
 
     def _label_rows(self, column: str) -> list[NDArray[Any]]:
-        columns = {**self.token_columns, **self.window_columns}
-        return [labels[labels >= 0] for labels in columns[column].rows(np.arange(len(self)))]
+        return [labels[labels >= 0] for labels in self.columns[column].rows(np.arange(len(self)))]
 
     def count(self, column: str, classes: int) -> NDArray[np.float64]:
         """How often each class is a target, (C,)."""

@@ -1,47 +1,47 @@
-"""Loading an encoder with a head, and feeding it micro-batches packed or padded alike.
+"""Feed a model of `transformers` with micro-batches, packed or padded alike: encoders, decoders and encoder-decoders.
 
-Shapes: T tokens, N sequences, L longest, C classes, H width.
+Shapes: T tokens of a stream, N sequences, L longest, C classes, W width of the model, K tokens that are asked for,
+V vocabulary.
 """
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import EncoderDecoderModel, PretrainedConfig, PreTrainedModel
 
-from research.batching.layout import make_layout
-from research.batching.pack import MicroBatch
+from research.batching.pack import MicroBatch, Stream
+from research.batching.store import SOURCE, TARGET
 from research.common import compat
 from research.common.errors import UserError
-from research.models.attention import PACKED
+from research.models.attention import CROSS, DECODER, ENCODER, Plans, mark_cross_attention, role_of
 from research.models.load import without_advice
+from research.models.positions import follow_sequences, set_plans
+from research.models.probe import try_packing
 
-if TYPE_CHECKING:
-    pass
-
-log = logging.getLogger("research")
-PROBE_TOLERANCE = 1e-4  # of the largest output; a leak between sequences shows at 1e-2 and above
+ENCODER_DECODER = "encoder-decoder"
 
 
 class Backbone(nn.Module):
-    """A `transformers` model with a head, whose logits come back flat whatever the batching.
+    """A `transformers` model with a head, whose outputs come back flat whatever the batching.
 
-    `packed` says how it is fed; `first_position` is where its position ids start (2 for RoBERTa's family).
+    `family` is encoder, decoder or encoder-decoder; `packed` says how it is fed; `first_position` is where its position
+    ids start (2 for RoBERTa's family).
     """
 
     def __init__(self, model: PreTrainedModel, packing: bool | str = "auto") -> None:
         super().__init__()
         self.model = model
+        mark_cross_attention(model)
+        self.family = family_of(model)
+        self.taught = follow_sequences(model)  # modules whose positions follow the plans of a row
         self.first_position = 0
         self.packed = False
         self.packing_note = "padded: trainer.packing is false"
         if packing is not False:
             with without_advice():  # on attention that some architectures cannot be told
-                self.packed, self.packing_note = self._try_packing()
+                self.packed, self.packing_note = try_packing(self)
             if packing is True and not self.packed:
                 raise UserError(
                     f"trainer.packing is true, but {type(model).__name__} cannot be packed: {self.packing_note}; "
@@ -49,55 +49,111 @@ class Backbone(nn.Module):
                 )
         if not self.packed:
             model.set_attn_implementation(compat.native_attention(model))
-        base = model.base_model
+        if drop_no_layers(model):
+            self.packing_note += "; LayerDrop is off, whose draws would depend on the micro-batches"
+        base, head = model.base_model, output_layer(model)
         if self.packed and base is not model:
             base.register_forward_hook(self._restore_sequences, with_kwargs=True)
+        if head is not None:
+            head.register_forward_pre_hook(self._keep_asked)
+
+    _restoring: Stream | None = None  # a sequence-level head is coming
+    _asked: Tensor | None = None  # (K,) places of the flattened hidden states that are scored over the vocabulary
 
     def token_logits(self, micro: MicroBatch) -> dict[str, Tensor]:
         """Outputs of a token-level head, each (T, ...) in float32."""
-        output = self._forward(micro, restore=False)
-        flat = (lambda x: x[0, : micro.size]) if self.packed else micro.unpad
-        return {name: flat(x).float() for name, x in output.items() if "logits" in name}
+        output = self.model(**self.inputs(micro))
+        return {name: self.flat(micro.first, x).float() for name, x in output.items() if "logits" in name}
 
     def sequence_logits(self, micro: MicroBatch) -> Tensor:
         """Outputs of a sequence-level head: (N, C) in float32."""
-        logits: Tensor = self._forward(micro, restore=True)["logits"].float()
+        inputs = self.inputs(micro)
+        if self.packed:
+            self._restoring = micro.first
+            inputs["attention_mask"] = micro.first.mask
+        try:
+            logits: Tensor = self.model(**inputs)["logits"].float()
+        finally:
+            self._restoring = None
         return logits
 
-    def _forward(self, micro: MicroBatch, restore: bool) -> Any:
-        types = micro.tokens.get("token_type_ids")
-        if self.packed and micro.layout is not None:
-            row = micro.layout.fill  # a repeated first token has a row in every embedding
+    def vocabulary_logits(self, micro: MicroBatch, asked: Tensor) -> Tensor:
+        """Scores over the vocabulary at these tokens of the predicting stream, and nowhere else: (K, V) in float32.
+
+        `asked`: (K,) indices of the target's tokens in an encoder-decoder, of the only stream's elsewhere.
+        """
+        stream = self.predicting(micro)
+        self._asked = asked if self.packed else stream.mask.flatten().nonzero().squeeze(1)[asked]
+        try:
+            logits: Tensor = self.model(**self.inputs(micro))["logits"]
+        finally:
+            self._asked = None
+        return logits[0].float()
+
+    def predicting(self, micro: MicroBatch) -> Stream:
+        """The stream whose tokens the model's outputs belong to."""
+        return micro.streams[TARGET] if self.family == ENCODER_DECODER else micro.first
+
+    def flat(self, stream: Stream, x: Tensor) -> Tensor:
+        """(1, T + filler, ...) or (N, L, ...) -> (T, ...)."""
+        return x[0, : stream.size] if self.packed else stream.unpad(x)
+
+    def inputs(self, micro: MicroBatch) -> dict[str, Any]:
+        """Keyword arguments of the model's forward pass."""
+        plans = None
+        if self.family != ENCODER_DECODER:
+            inputs = self._of_stream(micro.first)
+        else:
+            inputs = self._of_stream(micro.streams[SOURCE])
+            of_target = self._of_stream(micro.streams[TARGET])
+            inputs |= {f"decoder_{name}": x for name, x in of_target.items()}
+            if self.packed and not isinstance(self.model, EncoderDecoderModel):  # their stacks take no position ids
+                del inputs["position_ids"], inputs["decoder_position_ids"]
+        if self.packed:
+            plans = self._plans(micro)
+            inputs["plans"] = plans
+            if isinstance(self.model, EncoderDecoderModel):  # two models: the decoder gets what is named so
+                inputs["decoder_plans"] = plans
+        if self.family != ENCODER:
+            inputs["use_cache"] = False
+        set_plans(self.taught, plans)
+        return inputs
+
+    def _of_stream(self, stream: Stream) -> dict[str, Any]:
+        ids, types = stream.tokens["input_ids"], stream.tokens.get("token_type_ids")
+        if self.packed and stream.layout is not None:
+            row = stream.layout.fill  # a repeated first token has a row in every embedding
             inputs: dict[str, Any] = {
-                "input_ids": row(micro.tokens["input_ids"]),
-                "position_ids": row(micro.positions) + self.first_position,
-                "layout": micro.layout,
+                "input_ids": row(ids),
+                "position_ids": row(stream.positions) + self.first_position,
             }
             if types is not None:
                 inputs["token_type_ids"] = row(types)
-            if restore:
-                self._restoring = micro
-                inputs["attention_mask"] = (micro.padded_index < micro.size).long()
-        else:
-            inputs = {
-                "input_ids": micro.pad(micro.tokens["input_ids"], self.model.config.pad_token_id or 0),
-                "attention_mask": (micro.padded_index < micro.size).long(),
-            }
-            if types is not None:
-                inputs["token_type_ids"] = micro.pad(types, 0)
-        try:
-            return self.model(**inputs)
-        finally:
-            self._restoring = None
+            return inputs
+        inputs = {"input_ids": stream.pad(ids, padding_id(self.model.config)), "attention_mask": stream.mask}
+        if types is not None:
+            inputs["token_type_ids"] = stream.pad(types, 0)
+        return inputs
 
-    _restoring: MicroBatch | None = None
+    def _plans(self, micro: MicroBatch) -> Plans:
+        """The plan of each of the model's kinds of attention."""
+        names = {ENCODER: SOURCE, DECODER: TARGET} if self.family == ENCODER_DECODER else {self.family: None}
+        plans = Plans({})
+        for role, name in names.items():
+            stream = micro.streams[name] if name else micro.first
+            if stream.layout is not None:
+                plans.by_role[role] = stream.layout.attention
+                plans.positions[role] = stream.layout.fill(stream.positions)[0]
+        if micro.cross is not None:
+            plans.by_role[CROSS] = micro.cross
+        return plans
 
     def _restore_sequences(self, base: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        """Before a sequence-level head: (1, T, H) becomes (N, L, H), and the pooler sees first tokens again."""
-        micro = self._restoring
-        if micro is None:
+        """Before a sequence-level head: (1, T, W) becomes (N, L, W), and the pooler sees first tokens again."""
+        stream = self._restoring
+        if stream is None:
             return output
-        output.last_hidden_state = micro.pad(output.last_hidden_state[0, : micro.size], 0)
+        output.last_hidden_state = stream.pad(output.last_hidden_state[0, : stream.size], 0)
         pooler = getattr(base, "pooler", None)
         if pooler is not None:
             activation = getattr(base, "pooler_activation", None)  # ALBERT's pooler is a bare linear layer
@@ -105,44 +161,34 @@ class Backbone(nn.Module):
             output.pooler_output = activation(pooler(x[:, 0])) if activation else pooler(x)
         return output
 
-    @torch.no_grad()
-    def _try_packing(self) -> tuple[bool, str]:
-        """Does this encoder give the same outputs packed as padded? A small batch decides, never the class name."""
-        base, training = self.model.base_model, self.model.training
-        lengths = _probe_lengths(self.model.config)
-        T = int(lengths.sum())
-        ids = torch.from_numpy(np.random.default_rng(0).integers(5, min(1000, self.model.config.vocab_size), T))
-        positions = torch.cat([torch.arange(n) for n in lengths.tolist()])
-        layout = make_layout(lengths)
-        micro = MicroBatch({"input_ids": ids}, {}, lengths, lengths, layout, positions)
-        pad = self.model.config.pad_token_id or 0
-        ids[ids == pad] -= 1
-        try:
-            base.eval()
-            self.model.set_attn_implementation("eager")
-            mask = (micro.padded_index < T).long()
-            expected = micro.unpad(base(input_ids=micro.pad(ids, pad), attention_mask=mask)[0])
-            self.model.set_attn_implementation(PACKED)
-            for first in (0, pad + 1):
-                try:
-                    got = base(input_ids=layout.fill(ids), position_ids=layout.fill(positions) + first, layout=layout)[
-                        0
-                    ][0, :T]
-                except Exception as error:
-                    return False, f"it does not take packed input ({str(error).splitlines()[0]})"
-                difference = float((got - expected).abs().max() / expected.abs().max())
-                if difference < PROBE_TOLERANCE:
-                    self.first_position = first
-                    return True, f"packed: equal to padded {f'within {difference:.0e}' if difference else 'to the bit'}"
-            return False, f"its sequences see each other when packed (outputs differ by {difference:.0e})"
-        except Exception as error:
-            return False, f"the probe failed ({str(error).splitlines()[0]})"
-        finally:
-            self.model.train(training)
+    def _keep_asked(self, head: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
+        """Before the layer that scores the vocabulary: (1 or N, T or L, W) becomes (1, K, W)."""
+        return None if self._asked is None else (args[0].flatten(0, 1)[self._asked][None],)
 
 
-def _probe_lengths(config: PretrainedConfig) -> np.ndarray:
-    """A few short sequences, and one longer than any sliding window of the encoder."""
-    window = getattr(config, "sliding_window", None) or getattr(config, "local_attention", None) or 0
-    longest = min(2 * window + 8 if window else 24, (getattr(config, "max_position_embeddings", None) or 512) - 4)
-    return np.array([max(longest, 8), 7, 5, 2], dtype=np.int64)
+def family_of(model: PreTrainedModel) -> str:
+    """encoder, decoder (its attention is causal) or encoder-decoder."""
+    if model.config.is_encoder_decoder:
+        return ENCODER_DECODER
+    return DECODER if any(role_of(module) == DECODER for module in model.modules()) else ENCODER
+
+
+def output_layer(model: PreTrainedModel) -> nn.Module | None:
+    """The layer that scores the vocabulary, if the model has one."""
+    layer: Any = model.get_output_embeddings()
+    if layer is None and isinstance(model, EncoderDecoderModel):
+        layer = model.decoder.get_output_embeddings()
+    return layer if isinstance(layer, nn.Module) else None
+
+
+def padding_id(config: PretrainedConfig) -> int:
+    """A token for padding, which nothing reads; 0 where the model names none."""
+    return getattr(config, "pad_token_id", None) or 0
+
+
+def drop_no_layers(model: nn.Module) -> bool:
+    """Switch LayerDrop off, which draws once per forward pass. Was it on?"""
+    dropping = [module for module in model.modules() if getattr(module, "layerdrop", 0)]
+    for module in dropping:
+        module.layerdrop = 0.0  # type: ignore[assignment]
+    return bool(dropping)

@@ -196,5 +196,5 @@ def halve_budget(module: TaskModule, share: Indices) -> None:
 def cut(module: TaskModule, item: StepItem) -> Queue:
     """The micro-batches of a step under the present token budget, and their examples."""
     store, batch, packed = module.data.stores["train"], np.concatenate(item.rows), module.backbone.packed
-    parts = micro_batches(batch, store.tokens[batch], module.budget_tokens, not packed)
+    parts = micro_batches(batch, store.stream_tokens[batch], module.budget_tokens, not packed)
     return [(pack(store, part, packed).to(module.device), part) for part in parts]

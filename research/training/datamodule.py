@@ -218,7 +218,7 @@ class TaskData(L.LightningDataModule):
         module, store = self.module, self.stores[split]
         rank, ranks, packed = module.global_rank, module.trainer.world_size, module.backbone.packed
         shares = [
-            evaluation_share(store.tokens, other, ranks, module.budget_tokens, not packed)
+            evaluation_share(store.stream_tokens, other, ranks, module.budget_tokens, not packed)
             for other in (range(ranks) if module.sharded else [rank])
         ]
         rows = shares[rank if module.sharded else 0]

@@ -39,13 +39,13 @@ def test_pack_lays_examples_end_to_end() -> None:
     assert micro.lengths.tolist() == [5, 2, 4, 3]  # the two windows of example 1 stand together
     assert micro.examples.tolist() == [3, 1, 1, 0]
     assert micro.sequences["start"].tolist() == [30, 10, 11, 0]
-    assert micro.positions.tolist() == [0, 1, 2, 3, 4, 0, 1, 0, 1, 2, 3, 0, 1, 2]
-    assert micro.size == 14
-    assert micro.layout is not None
+    assert micro.first.positions.tolist() == [0, 1, 2, 3, 4, 0, 1, 0, 1, 2, 3, 0, 1, 2]
+    assert micro.first.size == 14
+    assert micro.first.layout is not None
 
 
 def test_padded_micro_batches_have_no_layout() -> None:
-    assert pack(make_store(), np.array([0]), packed=False).layout is None
+    assert pack(make_store(), np.array([0]), packed=False).first.layout is None
 
 
 def test_pad_and_unpad_are_inverse() -> None:
@@ -58,16 +58,16 @@ def test_pad_and_unpad_are_inverse() -> None:
         [100, 101, -1, -1],
         [102, 103, 104, 105],
     ]
-    assert torch.equal(micro.unpad(grid), micro.tokens["input_ids"])
-    wide = torch.randn(micro.size, 3, 2)
-    assert torch.equal(micro.unpad(micro.pad(wide, 0)), wide)
+    assert torch.equal(micro.first.unpad(grid), micro.tokens["input_ids"])
+    wide = torch.randn(micro.first.size, 3, 2)
+    assert torch.equal(micro.first.unpad(micro.pad(wide, 0)), wide)
 
 
 def test_pad_passes_gradients_to_real_tokens_only() -> None:
     micro = pack(make_store(), np.array([4, 1]))
-    flat = torch.ones(micro.size, requires_grad=True)
+    flat = torch.ones(micro.first.size, requires_grad=True)
     micro.pad(flat, 7.0).sum().backward()
-    assert flat.grad is not None and flat.grad.tolist() == [1.0] * micro.size
+    assert flat.grad is not None and flat.grad.tolist() == [1.0] * micro.first.size
 
 
 @pytest.mark.parametrize("tokens", [1, 15, 16, 17, 32])
@@ -81,7 +81,7 @@ def test_the_row_is_filled_up(tokens: int) -> None:
     assert set(row[0, tokens:].tolist()) <= {1}
     assert layout.filler == row.shape[1] - tokens
     expected = [0, tokens, layout.T] if layout.filler else [0, tokens]
-    assert layout.offsets.tolist() == expected and layout.offsets.dtype == torch.int32
+    assert layout.attention.q_offsets.tolist() == expected and layout.attention.q_offsets.dtype == torch.int32
 
 
 def make_planner(**settings: Any) -> Planner:
@@ -113,8 +113,10 @@ def test_planner_cuts_the_global_batch(ranks: int, packed: bool, sharded: bool) 
             assert item.vocabulary is not None
             assert item.vocabulary.tolist() == sorted(100 * i + k for i in batch for k in range(sum(WINDOWS[i])))
             assert [rows_of([micro]) for micro in item.micro] == [part.tolist() for part in item.rows]
-            assert all((micro.layout is not None) == packed for micro in item.micro)
-            assert all(micro.size <= 6 or len(rows) == 1 for micro, rows in zip(item.micro, item.rows, strict=True))
+            assert all((micro.first.layout is not None) == packed for micro in item.micro)
+            assert all(
+                micro.first.size <= 6 or len(rows) == 1 for micro, rows in zip(item.micro, item.rows, strict=True)
+            )
 
 
 def test_planner_without_row_embedding_lists_no_vocabulary() -> None:

@@ -105,8 +105,20 @@ def test_evaluation_covers_every_example_once(ranks: int, examples: int) -> None
     shares = [evaluation_share(tokens, rank, ranks, 64) for rank in range(ranks)]
     seen = [row for share in shares for part in share for row in part.tolist()]
     assert sorted(seen) == list(range(examples))
-    counts = [sum(map(len, share)) for share in shares]
+    counts = [len(share) for share in shares]
     assert max(counts) - min(counts) <= 1
+    alone = evaluation_share(tokens, 0, 1, 64)  # the same micro-batches, whole, whatever the number of ranks
+    dealt = [shares[i % ranks][i // ranks] for i in range(len(alone))]
+    assert [part.tolist() for part in dealt] == [part.tolist() for part in alone]
+
+
+def test_micro_batches_of_two_streams() -> None:
+    """Both streams count; padded, each costs its own longest."""
+    batch, tokens = np.arange(4), np.array([[10, 2], [2, 10], [3, 3], [1, 1]])
+    assert [p.tolist() for p in micro_batches(batch, tokens, 24)] == [[0, 1], [2, 3]]
+    assert [p.tolist() for p in micro_batches(batch, tokens, 24, padded=True)] == [[0], [1], [2, 3]]
+    assert [p.tolist() for p in micro_batches(batch, tokens, 40, padded=True)] == [[0, 1], [2, 3]]
+    assert evaluation_share(tokens, 1, 2, 24)[0].tolist() == [2, 3]
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ def test_store_reads_a_memory_map(tmp_path: Path) -> None:
     Dataset.from_dict(rows).save_to_disk(tmp_path / "d", num_shards=3)
     store = Store(Dataset.load_from_disk(tmp_path / "d"), ["input_ids"], [])
     assert store.tokens.tolist() == [i % 7 for i in range(100)]
-    assert [x.tolist() for x in store.token_columns["input_ids"].rows(np.array([99, 5, 40]))] == [
+    assert [x.tolist() for x in store.columns["input_ids"].rows(np.array([99, 5, 40]))] == [
         lists[99],
         lists[5],
         lists[40],

@@ -22,11 +22,12 @@ from transformers import (
 )
 
 from research.batching.layout import make_layout
-from research.batching.pack import MicroBatch
+from research.batching.pack import MicroBatch, make_stream
+from research.batching.store import INPUT
 from research.common.errors import UserError
 from research.config.component import choose
 from research.config.schema import Config, OptimConfig
-from research.models.attention import packed_attention
+from research.models.attention import ENCODER, Plans, packed_attention
 from research.models.backbone import Backbone
 from research.models.dropout import FastDropout
 from research.models.load import load_config, load_model
@@ -93,8 +94,7 @@ def make_micro(lengths: list[int], vocabulary: int = 120, types: bool = False) -
     tokens = {"input_ids": torch.randint(5, vocabulary, (T,), generator=generator)}
     if types:
         tokens["token_type_ids"] = torch.randint(0, 2, (T,), generator=generator)
-    positions = torch.cat([torch.arange(n) for n in lengths])
-    return MicroBatch(tokens, {}, sizes, np.arange(len(lengths)), make_layout(sizes), positions)
+    return MicroBatch({INPUT: make_stream(tokens, sizes)})
 
 
 def outputs(backbone: Backbone, head: str, micro: MicroBatch) -> Tensor:
@@ -158,11 +158,8 @@ def test_a_sequence_does_not_feel_its_neighbours(kind: str) -> None:
     micro = make_micro([9, 40, 3])
     with torch.no_grad():
         together = backbone.sequence_logits(micro)
-        for i, (ids, places) in enumerate(
-            zip(micro.tokens["input_ids"].split([9, 40, 3]), micro.positions.split([9, 40, 3]), strict=True)
-        ):
-            size = np.array([len(ids)])
-            alone = MicroBatch({"input_ids": ids}, {}, size, np.array([0]), make_layout(size), places)
+        for i, ids in enumerate(micro.tokens["input_ids"].split([9, 40, 3])):
+            alone = MicroBatch({INPUT: make_stream({"input_ids": ids}, np.array([len(ids)]))})
             torch.testing.assert_close(backbone.sequence_logits(alone)[0], together[i], rtol=1e-5, atol=1e-6)
 
 
@@ -201,7 +198,7 @@ def test_the_probe_compares_two_things(attention_of_the_probe: Any) -> None:
     calls = []
 
     def count(*args: Any, **kwargs: Any) -> Any:
-        calls.append(kwargs["layout"].T)
+        calls.append(kwargs["plans"].by_role["encoder"].q.T)
         return packed_attention(*args, **kwargs)
 
     attention_of_the_probe(count)
@@ -215,7 +212,9 @@ def test_the_probe_compares_two_things(attention_of_the_probe: Any) -> None:
         return packed_attention(module, q * 1.2, *args, **kwargs)
 
     def shifted(*args: Any, **kwargs: Any) -> Any:
-        return packed_attention(*args, **{**kwargs, "layout": make_layout(np.array([24, 8, 4, 2]))})
+        return packed_attention(
+            *args, **{**kwargs, "plans": Plans({ENCODER: make_layout(np.array([24, 8, 4, 2])).attention})}
+        )
 
     for faulty in (leaky, imprecise, shifted):
         attention_of_the_probe(faulty)

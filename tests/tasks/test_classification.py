@@ -26,7 +26,7 @@ def encoded(module: Any, split: str = "train") -> tuple[list[list[int]], list[li
     """Token ids and label of every example."""
     store = module.data.stores[split]
     rows = np.arange(len(store))
-    ids, labels = store.token_columns["input_ids"].rows(rows), store.window_columns["label"].rows(rows)
+    ids, labels = store.columns["input_ids"].rows(rows), store.columns["label"].rows(rows)
     return [x.tolist() for x in ids], [x.tolist() for x in labels]
 
 

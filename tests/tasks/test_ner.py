@@ -93,7 +93,7 @@ def test_every_word_of_a_long_sentence_is_a_target_once(build: Build, max_length
     rows = [{"tokens": LONG, "tags": LONG_TAGS}, {"tokens": ["Anna"], "tags": ["B-PER"]}]
     data = build(rows, f"data.max_length={max_length}", f"data.stride={stride}").data
     store = data.stores["train"]
-    words, labels = (store.token_columns[name].rows(np.array([0]))[0] for name in ("word", "label"))
+    words, labels = (store.columns[name].rows(np.array([0]))[0] for name in ("word", "label"))
     assert sorted(words[words >= 0].tolist()) == list(range(len(LONG)))
     assert store.targets.tolist() == [len(LONG), 1]
     by_word = dict(zip(words[words >= 0].tolist(), labels[words >= 0].tolist(), strict=True))

@@ -79,7 +79,7 @@ def test_loss_is_torchs_mean_for_any_cut(
     with torch.no_grad():
         expected = expected_loss(module, pack(store, batch), optim.get("label_smoothing", 0.0))
         for budget in (10**6, 200, 60, 1):
-            parts = micro_batches(batch, store.tokens[batch], budget)
+            parts = micro_batches(batch, store.stream_tokens[batch], budget)
             total = sum(module.loss(pack(store, part))[0] for part in parts)
             assert float(total) / store.targets[batch].sum() == pytest.approx(float(expected), rel=2e-6)
     assert len(parts) == 25
