@@ -163,7 +163,11 @@ class Backbone(nn.Module):
 
     def _keep_asked(self, head: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
         """Before the layer that scores the vocabulary: (1 or N, T or L, W) becomes (1, K, W)."""
-        return None if self._asked is None else (args[0].flatten(0, 1)[self._asked][None],)
+        if self._asked is None:
+            return None
+        if args[0].ndim != 3:
+            raise UserError(f"{type(self.model).__name__} scores more than one next token; it cannot be trained here.")
+        return (args[0].flatten(0, 1)[self._asked][None],)
 
 
 def family_of(model: PreTrainedModel) -> str:

@@ -8,6 +8,7 @@ Shapes: T tokens of the row, L longest sequence, W width of the model, H heads.
 
 from __future__ import annotations
 
+from inspect import signature
 from types import MethodType
 from typing import Any
 
@@ -26,7 +27,8 @@ def follow_sequences(model: nn.Module) -> list[nn.Module]:
             table.role = DECODER if any(role_of(part) == DECODER for part in module.modules()) else ENCODER  # type: ignore[assignment]
             table.forward = MethodType(_table_of_sequences, table)
             taught.append(table)
-        if hasattr(module, "compute_bias") and hasattr(module, "has_relative_attention_bias"):
+        compute_bias: Any = getattr(module, "compute_bias", None)
+        if compute_bias is not None and "key_length" in signature(compute_bias).parameters:
             if role_of(module) == CROSS:
                 module.has_relative_attention_bias = True  # type: ignore[assignment]  # it is asked for its bias, which is none
             module.compute_bias = MethodType(_bias_of_longest, module)  # type: ignore[assignment]

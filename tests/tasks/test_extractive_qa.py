@@ -122,7 +122,7 @@ def test_every_window_that_shows_the_answer_whole_is_trained_on_it(build: Build,
 
 def test_targets_count_windows(build: Build) -> None:
     store = build([row("Oslo"), row("Anna", context="Anna")]).data.stores["train"]
-    windows = [len(w) for w in store.windows.rows(np.arange(2))]
+    windows = [len(w) for w in store.streams["input"].windows.rows(np.arange(2))]
     assert windows[0] > 5 and windows[1] == 1
     assert store.targets.tolist() == windows
 

@@ -98,7 +98,7 @@ def test_every_word_of_a_long_sentence_is_a_target_once(build: Build, max_length
     assert store.targets.tolist() == [len(LONG), 1]
     by_word = dict(zip(words[words >= 0].tolist(), labels[words >= 0].tolist(), strict=True))
     assert [data.labels[by_word[i]] for i in range(len(LONG))] == LONG_TAGS
-    assert store.windows.rows(np.array([0]))[0].max() <= max_length
+    assert store.streams["input"].windows.rows(np.array([0]))[0].max() <= max_length
 
 
 def test_the_score_does_not_depend_on_max_length(build: Build) -> None:
