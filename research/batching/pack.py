@@ -111,7 +111,7 @@ class MicroBatch:
 
 def pack(store: Store, rows: Indices, packed: bool = True, idle: bool = False) -> MicroBatch:
     """The micro-batch of these examples of a store."""
-    paired = {SOURCE, TARGET} <= store.streams.keys()
+    paired = len(store.streams) > 1
     streams = {name: _stream(columns, rows, packed, paired) for name, columns in store.streams.items()}
     return MicroBatch(streams, cross_plan(streams), idle)
 

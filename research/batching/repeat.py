@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 
-from research.batching.layout import make_layout
-from research.batching.pack import MicroBatch
+from research.batching.pack import MicroBatch, Stream, cross_plan, make_stream
 
 
 def twice(micro: MicroBatch) -> MicroBatch:
     """All sequences, then all of them again; the second ones are of examples of their own, -1 - example."""
-    lengths = np.tile(micro.lengths, 2)
-    return replace(
-        micro,
-        tokens={name: torch.cat([column, column]) for name, column in micro.tokens.items()},
-        sequences={name: torch.cat([column, column]) for name, column in micro.sequences.items()},
-        lengths=lengths,
-        examples=np.concatenate([micro.examples, -1 - micro.examples]),
-        layout=make_layout(lengths).to(micro.positions.device) if micro.layout is not None else None,
-        positions=torch.cat([micro.positions, micro.positions]),
+    streams = {name: _twice(stream, len(micro.streams) > 1) for name, stream in micro.streams.items()}
+    cross = cross_plan(streams)
+    return MicroBatch(streams, cross.to(micro.first.positions.device) if cross else None, micro.idle)
+
+
+def _twice(stream: Stream, paired: bool) -> Stream:
+    again = make_stream(
+        tokens={name: torch.cat([column, column]) for name, column in stream.tokens.items()},
+        lengths=np.tile(stream.lengths, 2),
+        examples=np.concatenate([stream.examples, -1 - stream.examples]),
+        sequences={name: torch.cat([column, column]) for name, column in stream.sequences.items()},
+        packed=stream.layout is not None,
+        paired=paired,
     )
+    return again.to(stream.positions.device)
