@@ -56,6 +56,7 @@ class DataConfig:
     quoting: Literal["auto", "double", "none", "backslash"] = "auto"  # auto: double in CSV, none in TSV
     header: bool = True  # false: CSV columns are named by their numbers from 1
     labels: list[str] | None = None  # null: collected over all splits
+    cluster: str | None = None  # column that says which examples belong together, for intervals and tests
     title: str | None = None  # what tables call the data set; null: its hub name, or the folder of its file
     max_length: int = 128  # tokens of one window
     max_train_examples: int | None = None
@@ -294,7 +295,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 def result_keys(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config that decides the numbers; the rest is layout, place and logging."""
     kept = {key: value for key, value in config.items() if key not in ("run_dir", "wandb", "trainer")}
-    kept["data"] = {k: v for k, v in config["data"].items() if k not in ("num_workers", "title")}
+    kept["data"] = {k: v for k, v in config["data"].items() if k not in ("num_workers", "title", "cluster")}
     deciding = ("precision", "evaluate_every_steps", "monitor", "sparse_embedding")
     kept["trainer"] = {k: v for k, v in config["trainer"].items() if k in deciding}
     return kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,7 @@ class Pool:
     def of(self, *groups: Group) -> tuple[PairedCounts, tuple[int, ...], np.ndarray]:
         """Counts, numbers of runs and replicates of some of the groups, as the statistics take them."""
         places = [place for group in groups for place in self._places(group)]
-        counts = PairedCounts(self.counts.ids, self.counts.values[places], self.counts.score)
+        counts = replace(self.counts, values=self.counts.values[places])
         return counts, tuple(len(group.runs) for group in groups), self.replicates[:, places]
 
     def _places(self, group: Group) -> range:
@@ -49,7 +49,7 @@ def pool_runs(groups: Sequence[Group], split: str, resamples: int, seed: int = 0
     metric = groups[0].metric
     for group in groups:
         group.scores(split)  # tells which run lacks the metric
-    counts = paired(_tables(runs, split), metric)
+    counts = paired(_tables(runs, split), metric, runs[0].config["data"]["cluster"])
     for run, value in zip(runs, counts.metrics, strict=True):
         refuse_changed_score(run, split, metric, float(value))
     return Pool(list(groups), counts, bootstrap(counts, resamples, seed))

@@ -1,9 +1,8 @@
 """Resamples of examples: their metrics, recomputed from summed counts, fast enough to do ten thousand of them.
 
-A resample is a weight per example, and the sums of counts are weights @ counts. Examples with equal counts are
-drawn together, since only how many of them were drawn matters.
+A resample is a weight per example, and the sums of counts are weights @ counts.
 
-Legend: N examples, K counts, R runs, B resamples, U distinct rows of counts.
+Legend: N examples, K counts, R runs, B resamples.
 """
 
 from __future__ import annotations
@@ -52,16 +51,15 @@ def swapped(counts: PairedCounts, resamples: int = RESAMPLES, seed: int = 0) -> 
 
 
 def _resampled_sums(rows: np.ndarray, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Sums (b, K) of N rows drawn with replacement from (N, K), `resamples` times in all."""
+    """Sums (b, K) of N rows drawn with replacement from (N, K), `resamples` times in all.
+
+    Which rows are drawn depends on N and the seed alone, so that two systems get the same interval and p-value in a
+    report of many systems as in a comparison of these two.
+    """
     total = len(rows)
-    distinct, sizes = np.unique(rows, axis=0, return_counts=True)  # (U, K), (U,)
-    if len(distinct) * 8 <= total:  # a binomial number for each distinct row costs less than N draws
-        for size in _chunks(resamples, len(distinct)):
-            yield rng.multinomial(total, sizes / total, size=size) @ distinct
-        return
     for size in _chunks(resamples, total):
-        drawn = rng.integers(total, size=(size, total))
-        drawn += np.arange(0, size * total, total)[:, None]
+        drawn = rng.integers(total, size=(size, total), dtype=np.int32)
+        drawn += np.arange(0, size * total, total, dtype=np.int32)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=size * total).reshape(size, total)
         yield weights.astype(np.float64) @ rows
 

@@ -13,10 +13,10 @@ from research.report.groups import Grid, Group
 from research.report.records import ChangedRun
 from research.report.statistics.intervals import Interval, over_both
 from research.report.statistics.paired_runs import Pool, pool_runs, refuse_changed_validation
+from research.report.statistics.resampling import RESAMPLES
 from research.report.statistics.significance import corrected
 
 ALPHA = 0.05
-RESAMPLES = 2_000  # `research compare` takes more
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Intervals against scipy's, and what they are made of."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import stats
 
+from research.common.errors import UserError
 from research.report.statistics.intervals import Draws, bca, contrast, over_both, over_examples, over_seeds
-from research.report.statistics.pairing import PairedCounts
+from research.report.statistics.pairing import PairedCounts, clustered
 from research.report.statistics.resampling import bootstrap
 from tests.report.statistics.test_resampling import answers, mean, span_counts
 
@@ -107,3 +109,60 @@ def test_p_value_and_interval_agree() -> None:
 def test_contrast() -> None:
     assert contrast(np.array([1.0, 2.0, 6.0]), (3,)) == 3.0
     assert contrast(np.array([[1.0, 3.0, 6.0]]), (2, 1)).tolist() == [-4.0]
+
+
+def proportion(*right: tuple[int, ...]) -> PairedCounts:
+    values = np.stack([np.array(right), np.ones((len(right), len(right[0])))], axis=-1).astype(float)
+    return PairedCounts([str(i) for i in range(values.shape[1])], values, mean, 0.0, 1.0, True)
+
+
+def test_an_accuracy_of_one_run_has_wilsons_interval() -> None:
+    """8 of 10 right: Wilson's limits with Student's t of 9 degrees, as worked out by hand."""
+    counts = proportion((1,) * 8 + (0,) * 2)
+    found = over_both(counts, (1,), bootstrap(counts, 20_000)).interval()
+    t, n, p = 2.262157, 10.0, 0.8
+    centre, half = (p + t**2 / (2 * n)) / (1 + t**2 / n), t / (1 + t**2 / n) * (p * (1 - p) / n + t**2 / 400) ** 0.5
+    assert abs(found.low - (centre - half)) < 0.005 and abs(found.high - (centre + half)) < 0.005
+
+
+def test_an_accuracy_of_one_leaves_room_below() -> None:
+    counts = proportion((1,) * 30)
+    found = over_both(counts, (1,), bootstrap(counts, 100)).interval()
+    assert abs(found.high - 1) < 1e-12 and abs(found.low - 30 / (30 + 1.959964**2)) < 1e-6
+
+
+def test_two_seeds_far_apart_stay_within_the_range_of_the_score() -> None:
+    counts = proportion((1,) * 9 + (0,), (0,) * 8 + (1,) * 2)
+    found = over_both(counts, (2,), bootstrap(counts, 1000)).interval()
+    assert 0.0 <= found.low < found.high <= 1.0
+    f1 = PairedCounts(counts.ids, counts.values, mean, 0.0, 1.0)
+    found = over_both(f1, (2,), bootstrap(f1, 1000)).interval()
+    assert (found.low, found.high) == (0.0, 1.0)
+
+
+def test_equal_answers_leave_room_for_a_difference() -> None:
+    """Bonett & Price (2012) with no example that differs: 0 and 1.96 sqrt(2 / 52 / 52) to each side."""
+    counts = proportion((1,) * 40 + (0,) * 10, (1,) * 40 + (0,) * 10)
+    found = over_both(counts, (1, 1), bootstrap(counts, 100)).interval()
+    assert abs(found.high - 1.959964 * (2 / 52 / 52) ** 0.5) < 1e-6 and found.low == -found.high
+
+
+def test_swapping_the_sides_changes_the_sign_alone() -> None:
+    rng = np.random.default_rng(0)
+    right = tuple(tuple(int(x) for x in row) for row in rng.random((5, 40)) < 0.7)
+    first, second = proportion(*right), proportion(*right[3:], *right[:3])
+    there = over_both(first, (3, 2), bootstrap(first, 500))
+    back = over_both(second, (2, 3), bootstrap(second, 500))
+    assert there.p_value == back.p_value
+    limits = (there.interval().low, there.interval().high)
+    assert limits == pytest.approx((-back.interval().high, -back.interval().low), abs=1e-12)
+
+
+def test_clusters_are_summed_and_resampled_whole() -> None:
+    counts = proportion((1, 1, 0, 1), (0, 1, 1, 1))
+    table = pa.table({"id": counts.ids, "document": ["b", "a", "b", None]})
+    found = clustered(counts, table, "a run", "document")
+    assert found.ids == ["a", "alone 3", "b"] and found.unit == "clusters"
+    assert found.values.tolist() == [[[1, 1], [1, 1], [1, 2]], [[1, 1], [1, 1], [1, 2]]]
+    with pytest.raises(UserError, match=r"data.cluster=chapter is no column of the predictions of a run"):
+        clustered(counts, table, "a run", "chapter")
