@@ -22,6 +22,7 @@ STRING = datasets.Value("string")
 POLARITY = datasets.ClassLabel(names=["negative", "positive"])
 CONLL = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
 WNUT = ["corporation", "creative-work", "group", "location", "person", "product"]
+RELATIONS = ["Cause-Effect(e1,e2)", "Cause-Effect(e2,e1)", "Other"]
 ANSWERS = {"text": datasets.List(STRING), "answer_start": datasets.List(datasets.Value("int32"))}
 QUESTION = {"id": STRING, "title": STRING, "context": STRING, "question": STRING, "answers": ANSWERS}
 
@@ -45,6 +46,10 @@ def tagged(i: int, names: int) -> dict[str, Any]:
 def cluener(i: int) -> dict[str, Any]:
     span = {"id": 0, "entity": "周荫如", "start_offset": 2, "end_offset": 5, "label": ("name", "company")[i % 2]}
     return {"text": "副长周荫如", "entities": [span] if i else []}
+
+
+def relation(i: int) -> dict[str, Any]:
+    return {"sentence": f"the <e1>cause</e1> {i} of an <e2>effect</e2>", "relation": i % len(RELATIONS)}
 
 
 def question(i: int, none: bool = False) -> dict[str, Any]:
@@ -102,6 +107,11 @@ HUB: dict[str, tuple[dict[str, Any], Callable[[int], dict[str, Any]], dict[str, 
         cluener,
         {"train": 12, "validation": 6},
     ),
+    "relation/semeval2010.yaml": (
+        {"sentence": STRING, "relation": datasets.ClassLabel(names=RELATIONS)},
+        relation,
+        {"train": 20, "test": 4},
+    ),
     "qa/squad.yaml": (QUESTION, question, {"train": 12, "validation": 6}),
     "qa/squad_v2.yaml": (QUESTION, lambda i: question(i, none=True), {"train": 12, "validation": 6}),
     "qa/cmrc2018.yaml": (
@@ -127,6 +137,7 @@ BUILT: dict[str, tuple[dict[str, int], list[str], int]] = {
         ["O", "B-company", "B-name", "I-company", "I-name"],
         3,
     ),
+    "relation/semeval2010.yaml": ({"train": 18, "validation": 2, "test": 4}, RELATIONS, 5),
     "qa/squad.yaml": ({"train": 12, "validation": 6}, [], 3),
     "qa/squad_v2.yaml": ({"train": 12, "validation": 6}, [], 2),
     "qa/cmrc2018.yaml": ({"train": 12, "validation": 6}, [], 2),
@@ -170,7 +181,7 @@ def built(experiment: str, model: Path, folder: Path) -> Any:
 
 
 def test_their_number() -> None:
-    assert len(EXPERIMENTS) == 12
+    assert len(EXPERIMENTS) == 13
     assert set(EXPERIMENTS) == set(BUILT)
     assert set(HUB) == {name for name in EXPERIMENTS if not name.startswith("quickstart/")}
 

@@ -27,7 +27,7 @@ from research.config.key import broken_rules
 DATA_SUFFIXES = (
     ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll", ".conllu", ".bio", ".iob", ".iob2", ".txt"
 )  # fmt: skip
-FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "conll", "squad", "text")  # of data.format
+FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "conll", "squad", "semeval", "text")  # of data.format
 ONE_OF = {"task": "task", "adapter": "adapter"}  # section that names one component -> its kind
 SOME_OF = {"methods": "method", "callbacks": "callback"}  # section that names any number of them -> their kind
 

@@ -18,6 +18,7 @@ from research.data.conll import read_conll
 from research.data.delimited import read_csv
 from research.data.json_files import Row, Rows, kind_name, read_json, read_jsonl, shape_of
 from research.data.lines import BY_NAME, Reading, read_lines
+from research.data.semeval_files import read_semeval
 from research.data.squad_files import read_squad
 
 __all__ = ["BY_NAME", "FORMATS", "SUFFIXES", "Format", "Reading", "Row", "format_of", "has_known_suffix", "kind_name"]
@@ -48,7 +49,10 @@ def format_of(path: str, reading: Reading = BY_NAME) -> Format:
         return Format("squad", "question", read_squad)
     if name == "parquet":
         return Format("parquet", "row", None)
-    readers = {"jsonl": read_jsonl, "csv": read_csv, "tsv": read_csv, "conll": read_conll, "text": read_text}
+    readers: dict[str, Callable[..., Rows]] = {
+        "jsonl": read_jsonl, "csv": read_csv, "tsv": read_csv, "conll": read_conll, "semeval": read_semeval,
+        "text": read_text,
+    }  # fmt: skip
     return Format(name, "line", readers[name])
 
 

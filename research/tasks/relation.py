@@ -1,0 +1,169 @@
+"""Relation classification: which relation two marked entities of a text stand in.
+
+The entities are marked in the text by punctuation, `@ the entity @` and `# the entity #` (Zhou & Chen 2022), which
+every vocabulary has, and the relation is read off the first tokens of both marked entities side by side (Baldini Soares
+et al. 2019). A head of 2 C outputs on each token, of which the first C count at the first entity and the last C at the
+second, is a linear layer on their concatenation.
+
+Of a text longer than the model its surroundings are cut, never an entity.
+
+Shapes: T tokens, N sequences, C labels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForTokenClassification
+
+from research.batching.pack import MicroBatch
+from research.common.errors import UserError
+from research.data.labels import collect_labels, label_text
+from research.data.source import Split
+from research.training.datamodule import Columns, TaskData
+from research.training.module import TaskModule
+
+MARKS = {"e1": "@", "e2": "#"}
+OTHER = "Other"  # the label of no relation
+_TAGGED = {name: re.compile(rf"<{name}>(.*?)</{name}>", re.DOTALL) for name in MARKS}
+
+Span = tuple[int, int]  # first character and end, the end exclusive
+
+
+class Data(TaskData):
+    """Texts with `<e1>..</e1>` and `<e2>..</e2>` in them, or with the columns e1 and e2: [first character, end]."""
+
+    fields = {"text": "text", "e1": "e1", "e2": "e2", "label": "label"}
+    optional = ("e1", "e2")
+    free = ("e1", "e2")
+    token_columns = ("input_ids", "token_type_ids", "mark")
+    window_columns = ("label",)
+    metric = "relations"
+
+    def collect(self, splits: Sequence[Split]) -> list[str]:
+        return collect_labels(splits, "label", self.config.data.labels)
+
+    @property
+    def head(self) -> Sequence[str]:
+        """Each label at each entity: see the head of this file."""
+        return [f"{label} at {name}" for name in MARKS for label in self.labels]
+
+    def score_settings(self) -> dict[str, Any]:
+        return {"labels": self.labels, "other": OTHER}
+
+    def encode(self, rows: Columns) -> Columns:
+        """`mark`: 1 at the first token of the first entity's mark, 2 at the second's, else 0."""
+        ids = {label: i for i, label in enumerate(self.labels)}
+        texts, places = zip(*(self._marked(rows, i) for i in range(len(rows["text"]))), strict=True)
+        tokens = self.tokenizer(list(texts), return_attention_mask=False)
+        kept = {name: tokens[name] for name in self.token_columns if name in tokens}
+        marks = []
+        for i, (first, second) in enumerate(places):
+            row = [0] * len(tokens["input_ids"][i])
+            row[tokens.char_to_token(i, first)], row[tokens.char_to_token(i, second)] = 1, 2
+            marks.append(row)
+        return {
+            **kept,
+            "mark": marks,
+            "windows": [[len(row)] for row in tokens["input_ids"]],
+            "label": [[ids.get(label_text(label), 0)] for label in rows.get("label", [""] * len(texts))],
+            "targets": [1.0] * len(texts),
+        }
+
+    def _marked(self, rows: Columns, i: int) -> tuple[str, tuple[int, int]]:
+        """The text with its marks, cut to the model's length, and where the marks of both entities begin."""
+        where = f"line {rows['__line__'][i]}" if "__line__" in rows else f"example {rows['id'][i]}"
+        given = {name: rows[name][i] for name in MARKS if name in rows and rows[name][i] is not None}
+        text, first, second = entities_of(rows["text"][i], given, where)
+        limit = self.config.data.max_length - self.tokenizer.num_special_tokens_to_add()
+        reach = len(text)  # characters kept on either side of each entity
+        while True:
+            marked, places = with_marks(text, first, second, reach)
+            count = len(self.tokenizer(marked, add_special_tokens=False, return_attention_mask=False)["input_ids"])
+            if count <= limit:
+                return marked, places
+            if reach == 0:
+                raise UserError(
+                    f"{where}: the two entities alone have {count} tokens, more than data.max_length leaves ({limit}); "
+                    "raise it or take the example out."
+                )
+            reach = min(reach, len(text)) * 3 // 4
+
+    def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
+        gold = split.rows["label"] if "label" in split.rows.column_names else [None] * len(split.rows)
+        probabilities = [predictions[i]["probabilities"] for i in range(len(split.rows))]
+        best = [max(range(len(p)), key=p.__getitem__) for p in probabilities]
+        return {
+            "gold": [None if label is None else label_text(label) for label in gold],
+            "prediction": [self.labels[i] for i in best],
+            "probabilities": probabilities,
+        }
+
+
+def entities_of(text: str, given: dict[str, Any], where: str) -> tuple[str, Span, Span]:
+    """The plain text and the characters of both entities: `given` as columns, or marked in the text.
+
+    Raises UserError unless there is one of each, inside the text, apart from the other.
+    """
+    spans = dict(given)
+    if not given:
+        tagged = {name: pattern.findall(text) for name, pattern in _TAGGED.items()}
+        if any(len(found) != 1 for found in tagged.values()):
+            raise UserError(
+                f"{where}: the text must hold one <e1>...</e1> and one <e2>...</e2>, or the columns e1 and e2 say "
+                'where they are, as in {"e1": [4, 9], "e2": [15, 20]}.'
+            )
+        for name in sorted(MARKS, key=lambda name: text.index(f"<{name}>")):
+            start = text.index(f"<{name}>")
+            text = text.replace(f"<{name}>", "").replace(f"</{name}>", "")
+            spans[name] = [start, start + len(tagged[name][0])]
+    for name in MARKS:
+        span = spans.get(name)
+        if not isinstance(span, list) or len(span) != 2 or not 0 <= span[0] < span[1] <= len(text):
+            raise UserError(f"{where}: '{name}' is {span}, not [first character, end] of a part of the text.")
+    first, second = (tuple(spans[name]) for name in MARKS)
+    if max(first[0], second[0]) < min(first[1], second[1]):
+        raise UserError(f"{where}: the entities {list(first)} and {list(second)} share characters.")
+    return text, first, second
+
+
+def with_marks(text: str, first: Span, second: Span, reach: int) -> tuple[str, tuple[int, int]]:
+    """The text with a mark before and after each entity, and where the marks of both begin.
+
+    What is farther than `reach` characters from both entities is left out, an ellipsis in its place between them.
+    """
+    order = sorted([(first, "e1"), (second, "e2")])
+    (left, _), (right, _) = order
+    gap = text[left[1] : right[0]]
+    if len(gap) > 2 * reach:
+        gap = f"{gap[:reach]} … {gap[len(gap) - reach :]}"
+    pieces = [text[max(0, left[0] - reach) : left[0]], gap, text[right[1] : right[1] + reach]]
+    marked, starts = pieces[0], {}
+    for (span, name), after in zip(order, pieces[1:], strict=True):
+        marked += " "
+        starts[name] = len(marked)
+        marked += f"{MARKS[name]} {text[slice(*span)]} {MARKS[name]} {after}"
+    return marked, (starts["e1"], starts["e2"])
+
+
+class Module(TaskModule):
+    auto_class = AutoModelForTokenClassification
+    monitor = "f1"
+
+    def outputs(self, micro: MicroBatch) -> Tensor:
+        """Logits (N, C)."""
+        logits = self.backbone.token_logits(micro)["logits"]  # (T, 2C)
+        mark, labels = micro.tokens["mark"], len(self.data.labels)
+        return logits[mark == 1, :labels] + logits[mark == 2, labels:]
+
+    def loss(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
+        logits = self.outputs(micro)
+        return self.cross_entropy(logits, micro.sequences["label"]), logits
+
+    def decode(self, micro: MicroBatch, outputs: Tensor) -> dict[int, dict[str, Any]]:
+        probabilities = torch.softmax(outputs, -1).tolist()
+        return {row: {"probabilities": p} for row, p in zip(micro.examples.tolist(), probabilities, strict=True)}

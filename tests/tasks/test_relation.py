@@ -1,0 +1,186 @@
+"""Relation classification: marks, cut texts, the two-token head, published files, a report over runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from research.batching.pack import pack
+from research.cli import main
+from research.common.errors import UserError
+from research.config.schema import FORMATS
+from research.data.formats import Reading
+from research.data.semeval_files import read_semeval
+from research.tasks.relation import entities_of, with_marks
+from research.tracking import predictions
+from research.tracking.run import Run
+from tests.tasks.conftest import Build
+
+CAUSE, CAUSED = "Cause-Effect(e1,e2)", "Cause-Effect(e2,e1)"
+
+
+@pytest.fixture
+def task() -> str:
+    return "relation"
+
+
+def rows(count: int = 24) -> list[dict[str, Any]]:
+    """The label says which of the two words in the text comes first."""
+    kinds = (
+        ("<e1>film</e1> is good for <e2>Oslo</e2>", CAUSE),
+        ("<e2>film</e2> is good for <e1>Oslo</e1>", CAUSED),
+        ("<e1>Oslo</e1> is a <e2>book</e2>", "Message-Topic(e1,e2)"),
+        ("a <e1>book</e1> a <e2>book</e2>", "Other"),
+    )
+    return [{"text": text, "label": label} for text, label in (kinds[i % 4] for i in range(count))]
+
+
+def marked(module: Any, split: str = "train") -> list[tuple[str, str, str]]:
+    """Each example's text as encoded, and what stands at its two marks."""
+    store, tokenizer = module.data.stores[split], module.data.tokenizer
+    every = np.arange(len(store))
+    columns = (store.token_columns[name].rows(every) for name in ("input_ids", "mark"))
+    found = []
+    for ids, marks in zip(*columns, strict=True):
+        assert sorted(marks[marks > 0].tolist()) == [1, 2]
+        at = [tokenizer.decode([ids[marks == i].item()]) for i in (1, 2)]
+        found.append((tokenizer.decode(ids, skip_special_tokens=True), *at))
+    return found
+
+
+def test_entities_are_marked_inline_or_by_columns() -> None:
+    assert entities_of("a <e1>b c</e1> d <e2>e</e2>", {}, "line 1") == ("a b c d e", (2, 5), (8, 9))
+    assert entities_of("<e2>e</e2> <e1>b</e1>", {}, "line 1") == ("e b", (2, 3), (0, 1))
+    assert entities_of("a b c", {"e1": [0, 1], "e2": [4, 5]}, "line 1") == ("a b c", (0, 1), (4, 5))
+
+
+def test_marks_tell_the_entities_apart_and_keep_their_order() -> None:
+    assert with_marks("a b c d", (2, 3), (6, 7), 99) == ("a  @ b @  c  # d # ", (3, 13))
+    assert with_marks("a b c d", (6, 7), (2, 3), 99) == ("a  # b #  c  @ d @ ", (13, 3))
+
+
+def test_what_is_far_from_both_entities_is_left_out() -> None:
+    text = "x" * 50 + "AA" + "y" * 50 + "BB" + "z" * 50
+    found, (first, second) = with_marks(text, (50, 52), (102, 104), 4)
+    assert found == "xxxx @ AA @ yyyy … yyyy # BB # zzzz"
+    assert found[first] == "@" and found[second] == "#"
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "message"),
+    [
+        ("no entity", {}, "line 3: the text must hold one <e1>...</e1> and one <e2>...</e2>"),
+        ("<e1>a</e1> <e1>b</e1> <e2>c</e2>", {}, "line 3: the text must hold one"),
+        ("a b", {"e1": [0, 1]}, r"line 3: 'e2' is None, not \[first character, end\]"),
+        ("a b", {"e1": [0, 1], "e2": [2, 9]}, r"line 3: 'e2' is \[2, 9\]"),
+        ("a b", {"e1": [0, 1], "e2": "b"}, "line 3: 'e2' is b"),
+        ("a b c", {"e1": [0, 3], "e2": [2, 5]}, r"line 3: the entities \[0, 3\] and \[2, 5\] share characters"),
+    ],
+)
+def test_bad_entities_are_refused(text: str, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        entities_of(text, given, "line 3")
+
+
+def test_a_long_text_loses_its_edges_and_no_entity(build: Build) -> None:
+    far = "good " * 60
+    module = build([{"text": f"{far}<e1>film</e1> {far}<e2>Oslo</e2> {far}", "label": CAUSE}, *rows(3)])
+    text, *_ = marked(module)[0]
+    assert "film" in text and "oslo" in text.lower()
+    assert module.data.stores["train"].tokens.max() <= 32
+
+
+def test_entities_longer_than_the_model_are_refused(build: Build) -> None:
+    with pytest.raises(UserError, match=r"line 1: the two entities alone have .* tokens, more than data\.max_length"):
+        build([{"text": f"<e1>{'good ' * 60}</e1> is <e2>Oslo</e2>", "label": CAUSE}, *rows(3)])
+
+
+def test_logits_are_those_of_a_linear_layer_on_both_first_tokens(build: Build) -> None:
+    module = build(rows(4), "trainer.packing=false").eval()
+    store, C = module.data.stores["train"], len(module.data.labels)
+    micro = pack(store, np.arange(4), module.backbone.packed)
+    with torch.no_grad():
+        logits = module.outputs(micro)
+        model = module.backbone.model
+        for i, ids in enumerate(store.token_columns["input_ids"].rows(np.arange(4))):
+            mark = store.token_columns["mark"].rows(np.array([i]))[0]
+            hidden = model.base_model(input_ids=torch.tensor(ids)[None]).last_hidden_state[0]
+            first, second = hidden[mark == 1][0], hidden[mark == 2][0]
+            weight, bias = model.classifier.weight, model.classifier.bias
+            layer = torch.cat([weight[:C], weight[C:]], dim=1)
+            expected = layer @ torch.cat([first, second]) + bias[:C] + bias[C:]
+            torch.testing.assert_close(logits[i], expected, atol=1e-5, rtol=1e-4)
+    assert model.config.num_labels == 2 * C
+
+
+def test_packed_equals_padded(build: Build) -> None:
+    outputs = []
+    for packing in ("true", "false"):
+        module = build(rows(6), f"trainer.packing={packing}").eval()
+        with torch.no_grad():
+            outputs.append(module.outputs(pack(module.data.stores["train"], np.arange(6), module.backbone.packed)))
+    torch.testing.assert_close(outputs[0], outputs[1], atol=1e-5, rtol=1e-4)
+
+
+def published(path: Path, examples: list[dict[str, Any]]) -> Path:
+    """The examples as SemEval-2010 Task 8 publishes them."""
+    blocks = [f'{i}\t"{row["text"]}"\r\n{row["label"]}\r\nComment: none\r\n' for i, row in enumerate(examples, 1)]
+    path.write_text("\r\n".join(blocks) + "\r\n", encoding="utf-8", newline="")
+    return path
+
+
+def test_published_files_are_read(tmp_path: Path) -> None:
+    path = published(tmp_path / "TRAIN_FILE.TXT", rows(2))
+    assert "semeval" in FORMATS
+    found = list(read_semeval(str(path), Reading(format="semeval")))
+    assert found[1] == (5, {"id": "2", "text": rows(2)[1]["text"], "label": CAUSED, "comment": "none"})
+    path.write_text("1\tno quotes <e1>a</e1> <e2>b</e2>\n\nnot a sentence\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"TRAIN_FILE\.TXT, line 3: not a sentence of SemEval-2010 Task 8"):
+        list(read_semeval(str(path)))
+
+
+def train(tmp_path: Path, build: Build, *overrides: str) -> Path:
+    data = published(tmp_path / "TRAIN_FILE.TXT", rows(24))
+    build(rows(8))
+    keys = [f"data.train={data}", f"data.validation={data}", f"data.test={data}", "data.format=semeval", *overrides]
+    assert main(["train", str(tmp_path / "relation.yaml"), "optim.epochs=8", "optim.lr=3e-3", *keys]) == 0
+    return tmp_path / "run"
+
+
+def test_train_evaluate_predict(build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run.read(train(tmp_path, build))
+    assert run.result is not None
+    scores = run.result["metrics"]["test"]
+    assert scores["f1"] == 1.0 and scores["support/Cause-Effect"] == 12 and "f1/Other" not in scores
+    assert "Cause-Effect" in capsys.readouterr().err  # the table of classes
+    table = predictions.read(run.predictions / "test.parquet")
+    assert predictions.settings(table)["scorer"] == "relations" and table.column("comment")[0].as_py() == "none"
+    source, out = tmp_path / "NEW.TXT", tmp_path / "out.jsonl"
+    source.write_text('1\t"<e2>film</e2> is good for <e1>Oslo</e1>"\n', encoding="utf-8")  # no relation, no comment
+    assert main(["predict", str(run.path), "--input", str(source), "--output", str(out)]) == 0
+    assert json.loads(out.read_text())["prediction"] == CAUSED
+
+
+def test_a_report_over_two_runs_says_everything_of_a_metric_it_has_never_heard_of(
+    build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for lr in (1e-3, 1e-4):
+        train(tmp_path, build, f"optim.lr={lr}", "optim.epochs=3", f"run_dir={tmp_path}/runs/{lr}")
+    assert main(["report", str(tmp_path / "runs"), "--output", str(tmp_path / "paper")]) == 0
+    paper = tmp_path / "paper"
+    names = {path.name for path in (paper / "errors").iterdir()}
+    assert {name.rsplit("-", 1)[0] for name in names} >= {"slices-of", "kinds-of-error-on", "agreement-on"}, names
+    figures = {path.name.split("-")[0] for path in (paper / "figures").iterdir()}
+    assert {"confusion", "calibration"} <= figures
+    page = (paper / "index.html").read_text(encoding="utf-8")
+    assert "gold relation" in page and "direction" in page and "Cause-Effect(e2,e1)" in page
+    assert (paper / "tables" / "scores.csv").read_text().count(",f1,") == 4
+    lows = [line.split(",") for line in (paper / "tables" / "scores.csv").read_text().splitlines()]
+    place = lows[0].index("low")
+    assert all(line[place] for line in lows[1:] if "test" in line)  # an interval for each test score
+    assert "paired bootstrap" in (paper / "tables" / "scores.md").read_text()
