@@ -37,7 +37,7 @@ def predict(run: Run, source: str, target: str, trust_remote_code: bool = False)
     columns = data.table(split, module.gathered_predictions()[0])
     if not any(value is not None for value in columns["gold"]):
         del columns["gold"]
-    table = predictions.make_table(split, columns, data.metric, data.score_settings())
+    table = predictions.make_table(split, columns, data.metric_name, data.score_settings())
     writer(table, Path(target))
     return table.num_rows
 

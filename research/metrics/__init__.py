@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research.common.errors import UserError
+from research.config import component
 
 if TYPE_CHECKING:
-    from research.metrics.base import Metric
+    from research.metrics.base import BaseMetric
 
 
-def metric_class(name: str) -> type[Metric]:
+def metric_class(name: str) -> type[BaseMetric]:
     """The class of a metric. Raises UserError where there is no metric of that name."""
-    if name not in metric_names():
-        raise UserError(f"There is no metric '{name}' in research/metrics; there are {', '.join(metric_names())}.")
-    found: type[Metric] = import_module(f"research.metrics.{name}").Metric
+    found: type[BaseMetric] = component.load("metric", name).Metric
     return found
 
 
-def metric_of(settings: Mapping[str, Any]) -> Metric:
-    """The metric of a predictions file, from its metadata: `scorer` and what that needs."""
-    return metric_class(settings["scorer"])(settings)
+def metric_of(settings: Mapping[str, Any], own_files: bool = True) -> BaseMetric:
+    """The metric of a predictions file, from its metadata: `scorer` and what that needs.
+
+    Without `own_files`, one that is named by the path of a file is refused: a received run must not have code executed.
+    """
+    name = settings["scorer"]
+    if not own_files and component.is_path(name):
+        raise UserError(
+            f"The predictions are scored by {name}, a file whose code a report does not run; put it where Python finds "
+            "it and name it in the task by its module, as in my_package.my_metric."
+        )
+    return metric_class(name)(settings)
 
 
 def smaller_is_better(score: str, metric: str | None = None) -> bool:
@@ -32,13 +37,6 @@ def smaller_is_better(score: str, metric: str | None = None) -> bool:
     from research.metrics.base import LOSS
 
     part = score.split("/")[0]
-    owners = [metric_class(name) for name in ([metric] if metric is not None else metric_names())]
+    owners = [metric_class(name) for name in ([metric] if metric is not None else component.names("metric"))]
     scores = [LOSS, *(each for owner in owners for each in owner.scores)]
     return any(each.smaller_is_better for each in scores if each.name == part)
-
-
-@cache
-def metric_names() -> tuple[str, ...]:
-    """The files of this folder that hold a metric."""
-    files = [path for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem != "base"]
-    return tuple(path.stem for path in files if "\nclass Metric(" in path.read_text(encoding="utf-8"))

@@ -66,7 +66,7 @@ class Counts:
         return float(self.score(self.values.sum(axis=0)))
 
 
-class Metric(ABC):
+class BaseMetric(ABC):
     """A metric of one task's predictions. `settings` are the metadata of the predictions file."""
 
     scores: ClassVar[tuple[Score, ...]]  # the first is the main one

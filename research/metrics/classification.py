@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from research.metrics import base
-from research.metrics.base import Blocks, Formula, Score, ratio
+from research.metrics.base import BaseMetric, Blocks, Formula, Score, ratio
 from research.metrics.examples import Floats
 from research.metrics.slicing import Cut, value_cuts
 
@@ -23,7 +22,7 @@ PARTS = ("precision", "recall", "f1")
 MOST_LABELS = 100  # of which each is a slice
 
 
-class Metric(base.Metric):
+class Metric(BaseMetric):
     """Single-label classification; `settings["labels"]` are the classes.
 
     Macro averages are plain means over all declared labels, as scikit-learn has them: a label that occurs in neither

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from research.metrics import base, entity_errors
-from research.metrics.base import Blocks, Formula, Score, precision_recall_f1, ratio
+from research.metrics import entity_errors
+from research.metrics.base import BaseMetric, Blocks, Formula, Score, precision_recall_f1, ratio
 from research.metrics.entity_slices import classes_of_entities, recall_counts
 from research.metrics.examples import NOTHING, Floats
 from research.metrics.slicing import Part
@@ -24,7 +24,7 @@ PARTS = ("precision", "recall", "f1")
 OUTSIDE = "O"
 
 
-class Metric(base.Metric):
+class Metric(BaseMetric):
     """Entities found, micro-averaged over all sentences; the columns gold and prediction hold a tag per word.
 
     `precision`, `recall` and `f1` are of the lenient reading (conlleval; seqeval's default mode), `strict_*` of strict

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from research.metrics import base, classification
-from research.metrics.base import Blocks, Formula, Score, precision_recall_f1, ratio
+from research.metrics import classification
+from research.metrics.base import BaseMetric, Blocks, Formula, Score, precision_recall_f1, ratio
 from research.metrics.examples import Floats
 from research.metrics.slicing import Cut, value_cuts
 
@@ -25,7 +25,7 @@ PARTS = ("precision", "recall", "f1")
 _DIRECTION = re.compile(r"\((e[12]),(e[12])\)$")
 
 
-class Metric(base.Metric):
+class Metric(BaseMetric):
     """Relations found in the right direction; `settings`: "labels", and "other", the label of no relation.
 
     `f1`, `precision` and `recall` are means over the relations that occur in the gold labels, without `other`;

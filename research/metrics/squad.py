@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from research.metrics import base
-from research.metrics.base import Blocks, Formula, Score, ratio
+from research.metrics.base import BaseMetric, Blocks, Formula, Score, ratio
 from research.metrics.examples import NOTHING, Floats, words
 from research.metrics.slicing import Cut, quarters, value_cuts
 from research.metrics.squad_rules import Rules, question_scores
@@ -30,7 +29,7 @@ NAMES = {
 }
 
 
-class Metric(base.Metric):
+class Metric(BaseMetric):
     """Exact match and F1 of answers, means over questions; `settings`: "rules" and, for "squad_v2", "threshold".
 
     The columns are gold (lists of answers), answer and, for squad_v2, no_answer_score: a question counts as predicted

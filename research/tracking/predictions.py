@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from research.common.errors import UserError
 from research.common.files import written_whole
-from research.metrics import metric_names, metric_of
+from research.metrics import metric_of
 
 if TYPE_CHECKING:
     from research.data.source import Split
-    from research.metrics.base import Metric
+    from research.metrics.base import BaseMetric
 
 KEY = b"research"
 
@@ -45,16 +46,22 @@ def settings(table: pa.Table) -> dict[str, Any]:
     return content
 
 
-def metric(table: pa.Table) -> Metric:
-    """The metric that the table names. Raises UserError where there is no such metric here."""
-    return metric_of(settings(table))
+def metric(table: pa.Table, own_files: bool = False) -> BaseMetric:
+    """The metric that the table names. Raises UserError where there is no such metric here.
+
+    With `own_files` it may be named by the path of a user's file, whose code then runs.
+    """
+    return metric_of(settings(table), own_files)
 
 
-def known_metric(table: pa.Table) -> Metric | None:
+def known_metric(table: pa.Table) -> BaseMetric | None:
     """The metric that the table names; None where there is no such metric here."""
-    return metric(table) if settings(table)["scorer"] in metric_names() else None
+    try:
+        return metric(table)
+    except UserError:
+        return None
 
 
-def score(table: pa.Table) -> dict[str, float]:
+def score(table: pa.Table, own_files: bool = False) -> dict[str, float]:
     """The scores of a predictions table."""
-    return metric(table).score(table)
+    return metric(table, own_files).score(table)

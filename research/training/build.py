@@ -62,7 +62,7 @@ def open_data(config: Config, group: Group | None = None) -> TaskData:
 
 def refuse_unknown_monitor(config: Config, data: TaskData) -> None:
     """Raise UserError unless the task reports the score that `trainer.monitor` names."""
-    names = [score.name for score in (*metric_class(data.metric).scores, LOSS)]
+    names = [score.name for score in (*metric_class(data.metric_name).scores, LOSS)]
     monitor = config.trainer.monitor
     if monitor is not None and monitor.split("/")[0] not in names:
         raise UserError(

@@ -11,6 +11,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
@@ -23,6 +24,7 @@ from research.batching.pack import Planner
 from research.batching.plan import StepPlan, evaluation_share
 from research.batching.store import Store
 from research.common.errors import UserError
+from research.config import component
 from research.config.schema import Config, DataConfig
 from research.data.formats import Reading
 from research.data.source import Split, open_split
@@ -41,7 +43,7 @@ class TaskData(L.LightningDataModule):
     text_lists: ClassVar[tuple[str, ...]] = ()  # fields that hold lists of text
     token_columns: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids")
     window_columns: ClassVar[tuple[str, ...]] = ()
-    metric: ClassVar[str]  # the file of research.metrics that scores the predictions
+    metric: ClassVar[str]  # what scores the predictions: a file of research.metrics, a module or a path
     class_column: ClassVar[str | None] = "label"  # of the store: the classes that weights are for; None: no classes
     learned_names: ClassVar[tuple[str, ...]] = ("labels",)  # attributes that `collect` learns
 
@@ -74,6 +76,13 @@ class TaskData(L.LightningDataModule):
     def head(self) -> Sequence[str]:
         """Names of the head's outputs; none where the head has a fixed size."""
         return self.labels
+
+    @property
+    def metric_name(self) -> str:
+        """The metric's name; the path of a user's file is looked up from the task's own file."""
+        if not component.is_path(self.metric):
+            return self.metric
+        return str((Path(inspect.getfile(type(self))).parent / self.metric).resolve())
 
     def score_settings(self) -> dict[str, Any]:
         """What the metric needs beside the rows; stands in the predictions file."""

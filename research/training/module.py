@@ -272,8 +272,8 @@ class TaskModule(L.LightningModule):
         """The predictions table of the split just evaluated, and its scores with the loss; the same on every rank."""
         gathered, loss = self.gathered_predictions()
         split, data = self.data.splits[self.split], self.data
-        table = predictions.make_table(split, data.table(split, gathered), data.metric, data.score_settings())
-        return table, {**predictions.score(table), "loss": loss}
+        table = predictions.make_table(split, data.table(split, gathered), data.metric_name, data.score_settings())
+        return table, {**predictions.score(table, own_files=True), "loss": loss}
 
     def gathered_predictions(self) -> tuple[dict[int, dict[str, Any]], float]:
         """The predictions of all ranks and the mean loss over all targets; the same on every rank."""

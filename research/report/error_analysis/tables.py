@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from research.metrics.base import Metric
+from research.metrics.base import BaseMetric
 from research.metrics.examples import Examples, Floats
 from research.report.error_analysis import slices
 from research.report.error_analysis.agreement import agreement
@@ -34,7 +34,7 @@ class System:
     """A group's runs with their predictions, all in the order of the first one's examples."""
 
     group: Group
-    metric: Metric
+    metric: BaseMetric
     runs: list[Record]
     tables: list[pa.Table]
     examples: list[Examples]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from research.metrics.base import Metric
+from research.metrics.base import BaseMetric
 from research.report.figures import style
 from research.report.groups import Grid, best_group, runs_with_predictions
 from research.report.records import Record
@@ -51,7 +51,7 @@ def _runs(count: int) -> str:
     return "one run" if count == 1 else f"{count} runs pooled"
 
 
-def pooled_confusion(metric: Metric, tables: Sequence[pa.Table]) -> Counts:
+def pooled_confusion(metric: BaseMetric, tables: Sequence[pa.Table]) -> Counts:
     """(gold, predicted) -> count over all runs; empty for a task without classes."""
     return sum((metric.confusion(table) or Counter() for table in tables), Counter())
 

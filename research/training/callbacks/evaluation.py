@@ -69,7 +69,7 @@ class Evaluation(L.Callback):
             )
         if self.attempt.writes and config.trainer.keep_predictions:
             predictions.write(table, folder / f"validation-{p.step:08d}.parquet")
-        value = -scores[monitor] if smaller_is_better(monitor, module.data.metric) else scores[monitor]
+        value = -scores[monitor] if smaller_is_better(monitor, module.data.metric_name) else scores[monitor]
         if p.best_score is not None and not value > p.best_score:
             p.evaluations_since_best += 1
             return
