@@ -39,6 +39,9 @@ lint: $(VENV)/.installed  ## ruff, codespell and mypy
 docs: $(VENV)/.installed  ## the documentation site, in site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+reference: $(VENV)/.installed  ## experiments/base.yaml and docs/reference.md, from the schema
+	$(BIN)/python -m research.config.reference
+
 report: setup  ## train two settings over five seeds on the shipped data, and make the report of them in paper/
 	sh scripts/report.sh $(BIN)/research paper
 
@@ -48,4 +51,4 @@ simulations: $(VENV)/.installed  ## coverage of intervals and false positives of
 bench: setup   ## speed beside the Hugging Face Trainer; DATA=folder with sst2_phrases, wnut17 and squad
 	$(BIN)/python benchmarks/speed.py --data $(DATA) --model $(MODEL)
 
-.PHONY: help setup quickstart test check lint docs report simulations bench
+.PHONY: reference reference help setup quickstart test check lint docs report simulations bench

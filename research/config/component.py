@@ -27,7 +27,7 @@ import omegaconf
 from research.common.errors import UserError
 from research.config.key import above, at_least, inside, key
 
-__all__ = ["Named", "above", "at_least", "choose", "find", "inside", "key", "keys", "load", "names"]
+__all__ = ["Named", "above", "at_least", "choose", "find", "inside", "key", "keys", "load", "names", "summary"]
 
 ROOMS = {  # kind -> the package that holds ours, and the classes that make a file one
     "task": ("research.tasks", ("Data", "Module")),
@@ -106,6 +106,12 @@ def load(kind: str, name: str) -> ModuleType:
         del sys.modules[module_name]
         raise fault(path, error) from error
     return module
+
+
+def summary(kind: str, name: str) -> str:
+    """The first paragraph of a component's docstring."""
+    docstring = ast.get_docstring(ast.parse(find(kind, name).read_bytes())) or ""
+    return " ".join(docstring.split("\n\n")[0].split())
 
 
 def fault(path: Path, error: BaseException) -> UserError:

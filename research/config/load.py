@@ -15,7 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from research.common.errors import UserError
 from research.config import component
 from research.config.aliases import with_new_names
-from research.config.schema import DATA_SUFFIXES, ONE_OF, SOME_OF, Config, all_keys, check, schema_of, sections, to_dict
+from research.config.schema import DATA_SUFFIXES, Config
+from research.config.tree import ONE_OF, SOME_OF, all_keys, check, schema_of, sections, to_dict
 
 
 @dataclass(frozen=True)
@@ -175,9 +176,7 @@ def refuse_interpolations(content: Any, origin: str, key: str = "") -> None:
         raise UserError(f"{origin}: {key} is '{content}', but ${{...}} is not filled in here; write the value itself.")
 
 
-def refuse_unknown_keys(
-    content: dict[str, Any], origin: str, schema: Any, prefix: str = "", whole: Any = None
-) -> None:
+def refuse_unknown_keys(content: dict[str, Any], origin: str, schema: Any, prefix: str = "", whole: Any = None) -> None:
     """Raise UserError for the first key the schema, a part of the `whole` one, does not have, naming the nearest."""
     whole = schema if whole is None else whole
     known = schema if isinstance(schema, dict) else sections(schema)

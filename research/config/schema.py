@@ -1,127 +1,162 @@
-"""The schema of an experiment, and how YAML, `extends` and overrides meet it.
+"""The schema of an experiment: every key with its type, default, help text, rules, and whether it decides the numbers.
 
-One experiment = the defaults below <- the file it `extends` <- its own YAML <- `key=value` of the
-command line. Unknown keys, wrong types and impossible values are refused with the key, the file,
-what is allowed and the nearest name. Nothing here imports torch: a typo is reported within a second.
-
-Tasks, adapters, methods and callbacks are chosen by name and bring keys of their own (`research/config/component.py`):
-`schema_of` makes the schema of an experiment, an instance of `Config` with its components' keys in place.
+`experiments/base.yaml` and the reference of keys are written from it by `make reference`. Tasks, adapters, methods and
+callbacks are chosen by name and bring keys of their own (`research/config/component.py`). Nothing here imports torch.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from operator import attrgetter
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 from omegaconf import MISSING
 
 from research.common import compat
-from research.common.errors import UserError
 from research.config import component
 from research.config.component import Named
-from research.config.key import broken_rules
+from research.config.key import Rule, above, at_least, inside, key
 
 DATA_SUFFIXES = (
     ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll", ".conllu", ".bio", ".iob", ".iob2", ".txt"
 )  # fmt: skip
 FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "conll", "squad", "semeval", "text")  # of data.format
-ONE_OF = {"task": "task", "adapter": "adapter"}  # section that names one component -> its kind
-SOME_OF = {"methods": "method", "callbacks": "callback"}  # section that names any number of them -> their kind
+
+
+def _is_codec(name: str) -> bool:
+    """Whether Python can decode text by this name."""
+    try:
+        return compat.is_text_encoding(name)
+    except LookupError:
+        return False
+
+
+SEED = Rule(lambda v: 0 <= v < 2**32, "must be a whole number from 0 below 2**32")
+POSITIVE = above(0, ", or null")
+COUNT = Rule(lambda v: v == "auto" or int(v) >= 1, "must be auto or at least 1")
+FORMAT = Rule(lambda v: v in FORMATS, f"must be one of {', '.join(FORMATS)}")
+CODEC = Rule(_is_codec, "is no text encoding Python knows; names are utf-8, cp1252, gb18030, ...")
+CHARACTER = Rule(lambda v: len(v) == 1 and v not in '"\r\n', "must be one character")
+ONE_LINE = Rule(lambda v: v.isprintable() and bool(v.strip()), "must be a name on one line")
+NO_LABEL_TWICE = Rule(lambda v: len(set(v)) == len(v), "has a label twice")
+WEIGHTS = Rule(lambda v: all(0 < weight < float("inf") for weight in v.values()), "must be above 0")
 
 
 @dataclass
 class ModelConfig:
-    name: str = MISSING  # a hub name or a local folder
-    revision: str | None = None
-    dropout: float | None = None  # null keeps the model's own; a number sets every dropout
-    gradient_checkpointing: bool = False
-    trust_remote_code: bool = False
+    """The pretrained model."""
+
+    name: str = key(MISSING, "a name on the hub, a local folder, or a run folder")
+    revision: str | None = key(None, "branch, tag or commit on the hub; null: main")
+    dropout: float | None = key(
+        None, "a number sets every dropout of model and head; null keeps the model's own", inside("[0, 1)")
+    )
+    gradient_checkpointing: bool = key(False, "recompute activations: less memory for a third more time")
+    trust_remote_code: bool = key(False, "run Python code that comes with the model")
 
 
 @dataclass
 class DataConfig:
-    name: str | None = None  # hub data set; null: train, validation and test are local files
-    config: str | None = None
-    revision: str | None = None
-    train: str | None = None  # a local file, or a split of the hub data set
-    validation: str | None = None
-    test: str | None = None
-    columns: dict[str, str] = field(default_factory=dict)  # field of the task -> column of the data
-    format: str | None = None  # of files whose name does not say it; null: by suffix
-    encoding: str | None = None  # null: UTF-8, or UTF-16 with a byte order mark
-    separator: str | None = None  # of CSV cells; null: what the first line shows
-    quoting: Literal["auto", "double", "none", "backslash"] = "auto"  # auto: double in CSV, none in TSV
-    header: bool = True  # false: CSV columns are named by their numbers from 1
-    labels: list[str] | None = None  # null: collected over all splits
-    cluster: str | None = None  # column that says which examples belong together, for intervals and tests
-    title: str | None = None  # what tables call the data set; null: its hub name, or the folder of its file
-    max_length: int = 128  # tokens of one window
-    max_train_examples: int | None = None
-    max_eval_examples: int | None = None
-    num_workers: int = 1  # threads that prepare batches ahead; 0: each when it is needed
+    """What is trained, validated and tested on."""
+
+    name: str | None = key(None, "a data set on the hub; null: train, validation and test are local files")
+    config: str | None = key(None, "configuration of the hub data set")
+    revision: str | None = key(None, "branch, tag or commit of the hub data set; null: main")
+    train: str | None = key(None, "a file (JSONL, JSON, CSV, TSV, Parquet, CoNLL, SQuAD), or a split as train[:90%]")
+    validation: str | None = key(None, "chooses the best checkpoint")
+    test: str | None = key(None, "scored once, with the best checkpoint")
+    columns: dict[str, str] = key({}, "field of the task: column of the data, as in {text: sentence}")
+    format: str | None = key(None, f"of a file whose name does not say it: {', '.join(FORMATS)}", FORMAT)
+    encoding: str | None = key(None, "of text files; null: UTF-8, or UTF-16 with a byte order mark", CODEC)
+    separator: str | None = key(None, "of CSV cells; null: as the first line shows", CHARACTER)
+    quoting: Literal["auto", "double", "none", "backslash"] = key(
+        "auto", "how a CSV cell is quoted; auto: double in CSV, none in TSV"
+    )
+    header: bool = key(True, "false: CSV columns are named by their numbers, from 1")
+    labels: list[str] | None = key(None, "null: collected over all splits and sorted", NO_LABEL_TWICE)
+    cluster: str | None = key(
+        None, "a column that says which examples belong together: intervals resample its values", decides=False
+    )
+    title: str | None = key(
+        None, "name of the data set in tables; null: its hub name or the folder of its file", ONE_LINE, decides=False
+    )
+    max_length: int = key(128, "tokens of one window", at_least(8, "tokens"))
+    max_train_examples: int | None = key(None, "use only the first N; null: all", POSITIVE)
+    max_eval_examples: int | None = key(None, "of validation and test: use only the first N; null: all", POSITIVE)
+    num_workers: int = key(
+        1, "threads that prepare batches ahead; 0: each when it is needed", at_least(0), decides=False
+    )
 
 
 @dataclass
 class OptimConfig:
-    lr: float = 5e-5
-    warmup_ratio: float = 0.1
-    warmup_steps: int | None = None  # wins over warmup_ratio
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    weight_decay: float = 0.01  # spares biases and norms
-    batch_size: int = 32  # examples in one optimiser step, over all devices
-    epochs: float = 3
-    max_steps: int | None = None  # wins over epochs
-    max_grad_norm: float | None = 1.0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    label_smoothing: float = 0.0
-    class_weights: dict[str, float] = field(default_factory=dict)  # label -> weight in the loss; others weigh 1
-    balance_classes: bool = False  # weigh each class by the inverse of its frequency
-    patience: int | None = None  # evaluations without a better score before stopping early
+    """The optimiser (AdamW), its schedule, and the loss."""
+
+    lr: float = key(5e-5, "peak learning rate", Rule(above(0).holds, "must be a number above 0, such as 5e-5"))
+    warmup_ratio: float = key(0.1, "share of all steps over which the rate rises", inside("[0, 1]"))
+    warmup_steps: int | None = key(None, "overrides warmup_ratio", at_least(0))
+    schedule: Literal["linear", "cosine", "constant"] = key("linear", "of the rate after the warmup")
+    weight_decay: float = key(0.01, "not applied to biases and norms", at_least(0))
+    batch_size: int = key(32, "examples in one optimiser step, over all devices", at_least(1, "example"))
+    epochs: float = key(3, "passes over the training set", above(0))
+    max_steps: int | None = key(None, "overrides epochs", POSITIVE)
+    max_grad_norm: float | None = key(1.0, "gradients are clipped to this norm; null: no clipping", POSITIVE)
+    beta1: float = key(0.9, "decay of the mean gradient", inside("[0, 1)"))
+    beta2: float = key(0.999, "decay of the mean squared gradient", inside("(0, 1)"))
+    eps: float = key(1e-8, "added to the denominator of the update", above(0))
+    label_smoothing: float = key(0.0, "share of the target spread over all classes", inside("[0, 1)"))
+    class_weights: dict[str, float] = key({}, "label: weight in the training loss; the others weigh 1", WEIGHTS)
+    balance_classes: bool = key(False, "weigh each class by the inverse of its frequency")
+    patience: int | None = key(None, "evaluations without a better score before stopping; null: never", POSITIVE)
 
 
 @dataclass
 class TrainerConfig:
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int | Literal["auto"] = "auto"  # of a node; auto: as many as were started, every GPU, or one CPU process
-    num_nodes: int | Literal["auto"] = "auto"  # auto: as many as srun or torchrun has started it on
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    packing: bool | Literal["auto"] = "auto"
-    tokens_per_microbatch: int | None = None  # null: by device
-    sparse_embedding: bool | Literal["auto"] = "auto"  # update only the rows a step uses
-    evaluate_every_steps: int | None = None  # null: after each epoch
-    monitor: str | None = None  # null: the task's own metric; loss and calibration_error are minimised
-    log_every_steps: int = 25
-    checkpoint_every_steps: int | None = None
-    checkpoint_every_minutes: float | None = 10.0
-    keep: int = 2  # newest checkpoints kept beside the best
-    keep_predictions: bool = False  # those of each evaluation, not of the best alone
-    progress: bool | Literal["auto"] = "auto"
+    """Devices, layout, evaluation and checkpoints. Devices and layout change speed and memory, not the result."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = key("auto", "auto: a GPU where there is one", decides=False)
+    devices: int | Literal["auto"] = key(
+        "auto", "of a node; auto: as many as were started, every GPU, or one CPU process", COUNT, decides=False
+    )
+    num_nodes: int | Literal["auto"] = key(
+        "auto", "auto: as many as srun or torchrun has started it on", COUNT, decides=False
+    )
+    strategy: Literal["auto", "ddp", "fsdp"] = key("auto", "fsdp shares the model out over the ranks", decides=False)
+    precision: Literal["fp32", "bf16", "fp16"] = key("bf16", "of activations; weights are kept in fp32")
+    packing: bool | Literal["auto"] = key("auto", "auto: no padding where the model allows it", decides=False)
+    tokens_per_microbatch: int | None = key(None, "null: by device", POSITIVE, decides=False)
+    sparse_embedding: bool | Literal["auto"] = key("auto", "update only the rows of the embedding that a step uses")
+    evaluate_every_steps: int | None = key(None, "null: after each epoch", POSITIVE)
+    monitor: str | None = key(None, "score that chooses the best checkpoint; null: the task's own")
+    log_every_steps: int = key(25, "steps between two rows of training metrics", at_least(1), decides=False)
+    checkpoint_every_steps: int | None = key(None, "null: by time alone", POSITIVE, decides=False)
+    checkpoint_every_minutes: float | None = key(10.0, "null: by steps alone", POSITIVE, decides=False)
+    keep: int = key(2, "newest checkpoints to keep, beside the best", at_least(1), decides=False)
+    keep_predictions: bool = key(False, "keep those of each evaluation, not of the best alone", decides=False)
+    progress: bool | Literal["auto"] = key("auto", "a progress bar; auto: in a terminal", decides=False)
 
 
 @dataclass
 class WandbConfig:
-    mode: Literal["offline", "online", "disabled"] = "offline"
-    project: str = "research"
-    entity: str | None = None
-    group: str | None = None
-    name: str | None = None
-    tags: list[str] = field(default_factory=list)
-    tensorboard: bool = False  # write TensorBoard events beside it
+    """Weights & Biases."""
+
+    mode: Literal["offline", "online", "disabled"] = key("offline", "offline runs: research sync", decides=False)
+    project: str = key("research", "W&B project", decides=False)
+    entity: str | None = key(None, "W&B user or team; null: the account's own", decides=False)
+    group: str | None = key(None, "W&B group", decides=False)
+    name: str | None = key(None, "name of the W&B run; null: by its folder", decides=False)
+    tags: list[str] = key([], "W&B tags", decides=False)
+    tensorboard: bool = key(False, "write TensorBoard events too", decides=False)
 
 
 @dataclass
 class Config:
+    """One experiment."""
+
     task: Named = field(default_factory=Named)
-    seed: int = 0
-    seed_init: int | None = None  # null: seed
-    seed_order: int | None = None  # null: seed
-    run_dir: str | None = None  # null: runs/<experiment>/seed<seed>
+    seed: int = key(0, "of everything random", SEED)
+    seed_init: int | None = key(None, "of the new head's weights; null: seed", SEED)
+    seed_order: int | None = key(None, "of the order of the examples and of dropout; null: seed", SEED)
+    run_dir: str | None = key(None, "the run folder; null: runs/<experiment>/seed<seed>", decides=False)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -138,164 +173,3 @@ class Config:
     @property
     def order_seed(self) -> int:
         return self.seed if self.seed_order is None else self.seed_order
-
-
-def schema_of(contents: Sequence[dict[str, Any]]) -> tuple[Config, list[dict[str, Any]]]:
-    """The schema with the own keys of the components that the contents choose by name; a later content overrides.
-
-    Also the contents, without the own keys of a component that a later content replaces or switches off.
-    """
-    schema, contents = Config(), [dict(content) for content in contents]
-    for section, kind in ONE_OF.items():
-        name = _chosen(contents, section) or getattr(schema, section).name
-        if name != MISSING:
-            setattr(schema, section, component.choose(kind, name))
-    for section, kind in SOME_OF.items():
-        given: dict[str, Any] = {}  # name -> own keys or False; the last content's
-        for content in contents:
-            given |= content.get(section) or {}
-        for content in contents:
-            if section in content:
-                content[section] = {n: own for n, own in content[section].items() if given[n] is not False and own}
-        for name in (name for name, own in given.items() if own is not False):
-            chosen = _chosen([content.get(section, {}) for content in contents], name) or name
-            getattr(schema, section)[name] = component.choose(kind, chosen)
-    return schema, contents
-
-
-def _chosen(contents: list[dict[str, Any]], section: str) -> str | None:
-    """The name that a section has in the last content to name one; own keys given before it was renamed are dropped."""
-    chosen = None
-    for i, content in enumerate(contents):
-        name = (content.get(section) or {}).get("name", MISSING)
-        if name == MISSING:
-            continue
-        if chosen not in (None, name):
-            for earlier in contents[:i]:
-                earlier.pop(section, None)
-        chosen = name
-    return chosen
-
-
-def sections(schema: Any) -> dict[str, Any]:
-    """The keys of a schema, an instance: those that hold keys of their own with their schema, the others with None."""
-    found: dict[str, Any] = {}
-    for f in fields(schema):
-        value = getattr(schema, f.name)
-        is_section = is_dataclass(value) or (isinstance(schema, Config) and f.name in SOME_OF)
-        found[f.name] = value if is_section else None
-    return found
-
-
-def all_keys(schema: Any, prefix: str = "") -> Iterator[str]:
-    """Every key of a schema, dotted."""
-    inner = schema if isinstance(schema, dict) else sections(schema)
-    for name, section in inner.items():
-        if section is None:
-            yield prefix + name
-        else:
-            yield from all_keys(section, f"{prefix}{name}.")
-
-
-def check(config: Config, origin: str) -> None:
-    """Raise UserError with every impossible value at once."""
-    wrong = [
-        f"{key}={value} {rule}"
-        for keys, holds, rule in RULES
-        for key in keys.split()
-        if not holds(value := attrgetter(key)(config))
-    ]
-    wrong += broken_keys(config)
-    o, t = config.optim, config.trainer
-    if o.class_weights and o.balance_classes:
-        wrong.append(f"optim.balance_classes={o.balance_classes} does not go with class_weights: drop one")
-    if t.strategy == "fsdp" and t.precision == "fp16":
-        wrong.append(f"trainer.precision={t.precision} does not go with trainer.strategy=fsdp: use bf16 or fp32")
-    if wrong:
-        raise UserError(f"{origin}: " + "; ".join(wrong) + ".")
-
-
-def is_codec(name: str) -> bool:
-    """Whether Python can decode text by this name."""
-    try:
-        return compat.is_text_encoding(name)
-    except LookupError:
-        return False
-
-
-def broken_keys(section: Any, prefix: str = "") -> list[str]:
-    """Every value of a section, and of those inside it, that breaks a rule of its key."""
-    if isinstance(section, dict):
-        return [line for name, inner in section.items() for line in broken_keys(inner, f"{prefix}{name}.")]
-    wrong: list[str] = []
-    inner = sections(section)
-    for f in fields(section):
-        if inner[f.name] is not None:
-            wrong += broken_keys(inner[f.name], f"{prefix}{f.name}.")
-        else:
-            value = getattr(section, f.name)
-            wrong += [f"{prefix}{f.name}={value} {text}" for text in broken_rules(f, value)]
-    return wrong
-
-
-def _or_null(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or holds(value)
-
-
-# keys, what their values must fulfil, and how to say it
-RULES: list[tuple[str, Callable[[Any], bool], str]] = [
-    ("seed seed_init seed_order", _or_null(lambda v: 0 <= v < 2**32), "must be a whole number from 0 below 2**32"),
-    ("model.dropout", _or_null(lambda v: 0 <= v < 1), "must be null or in [0, 1)"),
-    ("data.train", lambda v: v is not None, "must name a file, or a split of data.name"),
-    ("data.max_length", lambda v: v >= 8, "must be at least 8 tokens"),
-    ("data.format", _or_null(lambda v: v in FORMATS), f"must be one of {', '.join(FORMATS)}"),
-    ("data.encoding", _or_null(is_codec), "is no text encoding Python knows; names are utf-8, cp1252, gb18030, ..."),
-    ("data.separator", _or_null(lambda v: len(v) == 1 and v not in '"\r\n'), "must be one character"),
-    ("data.title", _or_null(lambda v: v.isprintable() and v.strip()), "must be a name on one line"),
-    ("data.labels", _or_null(lambda v: len(set(v)) == len(v)), "has a label twice"),
-    ("trainer.log_every_steps trainer.keep", lambda v: v >= 1, "must be at least 1"),
-    ("data.num_workers", lambda v: v >= 0, "must be 0 or more"),
-    ("optim.lr", lambda v: math.isfinite(v) and v > 0, "must be a number above 0, such as 5e-5"),
-    ("optim.warmup_ratio", lambda v: 0 <= v <= 1, "must be in [0, 1]"),
-    ("optim.warmup_steps", _or_null(lambda v: v >= 0), "must be 0 or more"),
-    ("optim.weight_decay", lambda v: 0 <= v < math.inf, "must be 0 or more"),
-    ("optim.batch_size", lambda v: v >= 1, "must be at least 1 example"),
-    ("optim.epochs", lambda v: 0 < v < math.inf, "must be above 0"),
-    ("optim.beta1 optim.label_smoothing", lambda v: 0 <= v < 1, "must be in [0, 1)"),
-    ("optim.beta2", lambda v: 0 < v < 1, "must be in (0, 1)"),
-    ("optim.eps", lambda v: v > 0, "must be above 0"),
-    ("optim.class_weights", lambda v: all(0 < weight < math.inf for weight in v.values()), "must be above 0"),
-    ("trainer.devices trainer.num_nodes", lambda v: v == "auto" or int(v) >= 1, "must be auto or at least 1"),
-    (
-        "data.max_train_examples data.max_eval_examples optim.max_grad_norm optim.max_steps optim.patience "
-        "trainer.tokens_per_microbatch trainer.evaluate_every_steps trainer.checkpoint_every_steps "
-        "trainer.checkpoint_every_minutes",
-        _or_null(lambda v: v > 0), "must be above 0, or null",
-    ),
-]  # fmt: skip
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """The resolved config as plain, JSON-ready values."""
-    return asdict(config)
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """`optim.lr: 5e-05 -> 3e-05` for every key whose value differs."""
-    lines = []
-    for key in dict.fromkeys([*old, *new]):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            lines += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            lines.append(f"{prefix}{key}: {a} -> {b}")
-    return lines
-
-
-def result_keys(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a config that decides the numbers; the rest is layout, place and logging."""
-    kept = {key: value for key, value in config.items() if key not in ("run_dir", "wandb", "trainer")}
-    kept["data"] = {k: v for k, v in config["data"].items() if k not in ("num_workers", "title", "cluster")}
-    deciding = ("precision", "evaluate_every_steps", "monitor", "sparse_embedding")
-    kept["trainer"] = {k: v for k, v in config["trainer"].items() if k in deciding}
-    return kept

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.config.schema import Config, all_keys, result_keys
+from research.config.schema import Config
+from research.config.tree import all_keys, result_keys
 from research.report.records import Record
 
 SEEDS = ("seed", "seed_init", "seed_order")

@@ -26,7 +26,8 @@ from optuna.trial import Trial
 from research.common import compat
 from research.common.errors import UserError
 from research.config.load import refuse_unknown_keys
-from research.config.schema import Config, schema_of, to_dict
+from research.config.schema import Config
+from research.config.tree import schema_of, to_dict
 from research.sweep.sweepfile import CHOSEN, Parameter, SweepConfig, base_config, load_sweep, nested, with_values
 
 Space = Mapping[str, Parameter]

@@ -24,7 +24,8 @@ from research.common import compat
 from research.common.console import console
 from research.common.errors import UserError
 from research.common.files import written_whole
-from research.config.schema import Config, differences, result_keys, to_dict
+from research.config.schema import Config
+from research.config.tree import differences, result_keys, to_dict
 from research.metrics import smaller_is_better
 from research.sweep.claims import Claim, Claims
 from research.sweep.samplers import enqueued, make_sampler, trials_asked

@@ -27,7 +27,8 @@ from research.config.load import (
     read_yaml,
     refuse_unknown_keys,
 )
-from research.config.schema import ONE_OF, SOME_OF, Config, check, sections, to_dict
+from research.config.schema import Config
+from research.config.tree import ONE_OF, SOME_OF, check, sections, to_dict
 
 SECTIONS = {name for name, section in sections(Config()).items() if section is not None}
 CHOSEN = (*ONE_OF, *SOME_OF)  # sections whose keys are those of the components that the experiment chooses

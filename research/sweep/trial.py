@@ -18,7 +18,8 @@ from research.cluster.signals import STOPPED
 from research.common.console import console
 from research.common.errors import Diverged, UserError, is_out_of_memory, is_outside_fault
 from research.common.text import one_line
-from research.config.schema import Config, to_dict
+from research.config.schema import Config
+from research.config.tree import to_dict
 from research.sweep.claims import Claim
 from research.sweep.context import Bench
 from research.sweep.pruning import Watch, verdict

@@ -17,7 +17,8 @@ from rich.table import Table
 
 from research.common.console import console
 from research.common.files import written_whole
-from research.config.schema import Config, to_dict
+from research.config.schema import Config
+from research.config.tree import to_dict
 from research.metrics import smaller_is_better
 from research.sweep.claims import newest
 from research.sweep.study import Search

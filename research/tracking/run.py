@@ -26,7 +26,8 @@ from research.cluster import slurm
 from research.common.errors import InUse, UserError
 from research.common.files import read_json, remove_temporaries, set_aside, written_whole
 from research.config.load import from_dict
-from research.config.schema import Config, differences, result_keys, to_dict
+from research.config.schema import Config
+from research.config.tree import differences, result_keys, to_dict
 
 log = logging.getLogger("research")
 LOOKS, LOOK_SECONDS = 30, 0.5  # a file server may show a new file late

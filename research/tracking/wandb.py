@@ -15,7 +15,8 @@ from typing import Any
 
 from research.common.files import write_json
 from research.common.text import one_line
-from research.config.schema import Config, to_dict
+from research.config.schema import Config
+from research.config.tree import to_dict
 from research.tracking.run import Run
 from research.tracking.wandb_files import FAILURES, OPEN, end_session, environment, logs_of, read_log, run_id, within
 

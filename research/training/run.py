@@ -15,7 +15,8 @@ from research.cluster.signals import STOPPED, Interrupted, StopFlag
 from research.common.console import console
 from research.common.errors import UserError, is_outside_fault
 from research.common.text import one_line
-from research.config.schema import Config, to_dict
+from research.config.schema import Config
+from research.config.tree import to_dict
 from research.models.parameters import counts, frozen_parameters
 from research.tracking import provenance
 from research.tracking.run import Run

@@ -11,7 +11,7 @@ import pytest
 from research.common.errors import UserError
 from research.config import component
 from research.config.load import from_dict, load_config
-from research.config.schema import differences, to_dict
+from research.config.tree import differences, to_dict
 from research.sweep.space import read_sweep
 
 LEAST = "task: {task}\nmodel: {{name: tiny}}\ndata: {{train: train.jsonl}}\n"

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from research.common.errors import UserError
 from research.config import component
 from research.config.load import from_dict, load_config
-from research.config.schema import Config, all_keys, differences, result_keys, to_dict
+from research.config.schema import Config
+from research.config.tree import all_keys, differences, result_keys, to_dict
 from research.tracking.run import Run
 
 LEAST = "task: ner\nmodel: {name: tiny}\ndata: {train: train.jsonl}\n"
@@ -193,7 +194,7 @@ def test_a_wrong_type_in_the_yaml_names_the_file(write: Write) -> None:
         ("optim.max_grad_norm=0", "optim.max_grad_norm=0.0 must be above 0"),
         ("optim.label_smoothing=1", "optim.label_smoothing=1.0 must be in [0, 1)"),
         ("optim.patience=0", "optim.patience=0 must be above 0"),
-        ("model.dropout=1", "model.dropout=1.0 must be null or in [0, 1)"),
+        ("model.dropout=1", "model.dropout=1.0 must be in [0, 1)"),
         ("data.max_length=4", "data.max_length=4 must be at least 8"),
         ("data.stride=-1", "task.stride=-1 must be 0 or more"),
         ("data.max_train_examples=0", "data.max_train_examples=0 must be above 0"),

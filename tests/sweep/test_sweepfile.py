@@ -11,7 +11,7 @@ import yaml
 
 from research.common.errors import UserError
 from research.config.load import load_config
-from research.config.schema import to_dict
+from research.config.tree import to_dict
 from research.sweep.space import check_space
 from research.sweep.sweepfile import (
     Parameter,
