@@ -137,6 +137,6 @@ def finished_result(run: Run) -> dict[str, Any]:
 def task_data(run: Run, config: Config) -> TaskData:
     """The task's data, not opened yet, with what the run's validation settled."""
     task = component.load("task", config.task.name)
-    data: TaskData = task.Data(config, load_tokenizer(config))
+    data: TaskData = task.Data(config, load_tokenizer(config, task.Data.prefix_space))
     data.settle(finished_result(run)["metrics"]["validation"])
     return data

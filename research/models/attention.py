@@ -20,8 +20,9 @@ from transformers import AttentionInterface
 
 from research.batching.layout import AttentionPlan
 from research.models.dropout import keep_mask, zero_dropped
+from research.models.load import DECODER, ENCODER
 
-ENCODER, DECODER, CROSS = "encoder", "decoder", "cross"  # roles: both ways, causal, from a decoder to an encoder
+CROSS = "cross"  # a role beside ENCODER, both ways, and DECODER, causal: from a decoder to an encoder
 CROSS_MODULES = {"encoder_attn", "EncDecAttention", "crossattention"}  # as the model classes name them
 # Keyword arguments of a forward pass that ask nothing of the attention.
 HARMLESS = {"cache_position", "deterministic", "output_attentions", "output_hidden_states", "position_ids",

@@ -15,12 +15,10 @@ from research.batching.pack import MicroBatch, Stream
 from research.batching.store import SOURCE, TARGET
 from research.common import compat
 from research.common.errors import UserError
-from research.models.attention import CROSS, DECODER, ENCODER, Plans, mark_cross_attention, role_of
-from research.models.load import without_advice
+from research.models.attention import CROSS, Plans, mark_cross_attention, role_of
+from research.models.load import DECODER, ENCODER, ENCODER_DECODER, without_advice
 from research.models.positions import follow_sequences, set_plans
 from research.models.probe import try_packing
-
-ENCODER_DECODER = "encoder-decoder"
 
 
 class Backbone(nn.Module):
@@ -34,7 +32,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.model = model
         mark_cross_attention(model)
-        self.family = family_of(model)
+        self.family = attention_family(model)
         self.taught = follow_sequences(model)  # modules whose positions follow the plans of a row
         self.first_position = 0
         self.packed = False
@@ -170,7 +168,7 @@ class Backbone(nn.Module):
         return (args[0].flatten(0, 1)[self._asked][None],)
 
 
-def family_of(model: PreTrainedModel) -> str:
+def attention_family(model: PreTrainedModel) -> str:
     """encoder, decoder (its attention is causal) or encoder-decoder."""
     if model.config.is_encoder_decoder:
         return ENCODER_DECODER

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,27 +24,44 @@ if TYPE_CHECKING:
     from research.config.schema import Config
 
 
-def load_config(config: Config, labels: Sequence[str] = ()) -> PretrainedConfig:
-    """The model's own config with the head's labels and `model.dropout` in it.
+ENCODER, DECODER, ENCODER_DECODER = "encoder", "decoder", "encoder-decoder"
+EXAMPLES = {  # family -> architectures people know
+    ENCODER: "bert, roberta, xlm-roberta, distilbert, electra, albert, deberta-v2 or modernbert",
+    DECODER: "gpt2, llama, qwen2, qwen3, mistral, gemma3 or phi3",
+    ENCODER_DECODER: "t5, mt5, bart, mbart, marian, pegasus or m2m_100",
+}
 
-    Raises UserError for a folder that is not a model, a hub name without network and a decoder.
+
+def family_of(own: PretrainedConfig) -> str | None:
+    """encoder, decoder or encoder-decoder, from a model's config; None for what is none of them, such as images."""
+    if own.is_encoder_decoder:
+        return ENCODER_DECODER
+    if own.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(own, "is_decoder", False):
+        return ENCODER
+    return DECODER if own.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else None
+
+
+def load_config(config: Config, labels: Sequence[str] = (), families: Collection[str] = (ENCODER,)) -> PretrainedConfig:
+    """The model's own config with the labels of an encoder's head and `model.dropout` in it.
+
+    Raises UserError for a folder that is not a model, a hub name without network and a family the task is not for.
     """
     name = config.model.name
     _refuse_empty_folder(name)
     # Without labels two, for the start and the end of a span, whatever the weights were tuned for before.
     ids = {label: i for i, label in enumerate(labels or ("LABEL_0", "LABEL_1"))}
-    head = {"num_labels": len(ids), "id2label": {i: label for label, i in ids.items()}, "label2id": ids}
+    head: dict[str, Any] = {"num_labels": len(ids), "id2label": {i: label for label, i in ids.items()}, "label2id": ids}
+    if ENCODER not in families:
+        head = {}
     try:
         own = AutoConfig.from_pretrained(name, **_source(config), **head)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(_not_found(name, error)) from None
-    kind = own.model_type
-    if kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES or own.is_encoder_decoder:
-        family = "a decoder" if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else "not an encoder"
-        raise UserError(
-            f"{name} is a '{kind}' model, {family}; task '{config.task.name}' fine-tunes encoders such as bert, "
-            "roberta, xlm-roberta, distilbert, electra, albert, deberta-v2 or modernbert."
-        )
+    kind, family = own.model_type, family_of(own)
+    if family not in families:
+        is_one = f"{'an' if family[0] == 'e' else 'a'} {family}" if family else "neither encoder nor decoder"
+        wanted = " and ".join(f"{each}s such as {EXAMPLES[each]}" for each in families)
+        raise UserError(f"{name} is a '{kind}' model, {is_one}; task '{config.task.name}' fine-tunes {wanted}.")
     positions = getattr(own, "max_position_embeddings", None)
     if positions:
         usable = positions - (own.pad_token_id + 1 if kind in ("roberta", "xlm-roberta", "camembert") else 0)
@@ -55,13 +72,13 @@ def load_config(config: Config, labels: Sequence[str] = ()) -> PretrainedConfig:
             )
     if config.model.dropout is not None:
         for key, value in own.to_dict().items():
-            if "dropout" in key and not isinstance(value, bool | str):
+            if ("dropout" in key or key.endswith("pdrop")) and not isinstance(value, bool | str):
                 setattr(own, key, config.model.dropout)
     return own
 
 
 def load_model(config: Config, own: PretrainedConfig, auto_class: Any) -> PreTrainedModel:
-    """The pretrained encoder with a freshly initialised head of `auto_class`, in float32.
+    """The pretrained model with a head of `auto_class`, in float32; one that the weights lack is made anew.
 
     Raises UserError when the weights are missing, cut short or of another shape.
     """
@@ -107,12 +124,15 @@ def without_advice() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
 
 
-def load_tokenizer(config: Config) -> PreTrainedTokenizerFast:
-    """The model's fast tokenizer. Raises UserError when it is missing or has a slow one only."""
+def load_tokenizer(config: Config, prefix_space: bool = True) -> PreTrainedTokenizerFast:
+    """The model's fast tokenizer; `prefix_space`: words may come split, the first looks like all others.
+
+    Raises UserError when it is missing or has a slow one only.
+    """
     name = config.model.name
     _refuse_empty_folder(name)
     try:
-        prefix = {"add_prefix_space": True} if _byte_level(name) else {}
+        prefix = {"add_prefix_space": True} if prefix_space and _byte_level(name) else {}
         tokenizer = AutoTokenizer.from_pretrained(name, **_source(config), **prefix)
     except Exception as error:  # each tokenizer class fails in a way of its own
         raise UserError(_no_tokenizer(name, error)) from None

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from research.models.attention import CROSS, DECODER, ENCODER, Plans, role_of
+from research.models.attention import CROSS, Plans, role_of
+from research.models.load import DECODER, ENCODER
 
 
 def follow_sequences(model: nn.Module) -> list[nn.Module]:

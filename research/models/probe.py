@@ -20,7 +20,8 @@ from transformers.pytorch_utils import Conv1D
 
 from research.batching.pack import MicroBatch, cross_plan, make_stream
 from research.batching.store import INPUT, SOURCE, TARGET
-from research.models.attention import CROSS, DECODER, ENCODER, PACKED
+from research.models.attention import CROSS, PACKED
+from research.models.load import DECODER, ENCODER
 
 if TYPE_CHECKING:
     from research.models.backbone import Backbone

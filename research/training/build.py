@@ -16,7 +16,7 @@ from research.config.schema import Config
 from research.metrics import metric_class
 from research.metrics.base import LOSS
 from research.models.backbone import Backbone
-from research.models.load import load_config, load_model, load_tokenizer
+from research.models.load import family_of, load_config, load_model, load_tokenizer
 from research.training.datamodule import TaskData
 from research.training.module import TaskModule
 from research.training.optimizer import total_steps
@@ -35,9 +35,10 @@ def build(
     if data is None:
         data = open_data(config, group)
     refuse_unknown_monitor(config, data)
-    own = load_config(config, data.head)
+    heads = task.Module.heads()
+    own = load_config(config, data.head, heads)
     L.seed_everything(config.init_seed, verbose=False)
-    model = load(config, own, task.Module.auto_class)
+    model = load(config, own, heads[str(family_of(own))])
     embeddings: Any = model.get_input_embeddings()
     if len(data.tokenizer) > embeddings.num_embeddings:
         raise UserError(
@@ -53,8 +54,9 @@ def build(
 
 def open_data(config: Config, group: Group | None = None) -> TaskData:
     """The task's data, opened and tokenised, by one rank of each node first."""
-    load_config(config)  # a model that cannot serve is told before the data is tokenised
-    data: TaskData = component.load("task", config.task.name).Data(config, load_tokenizer(config))
+    task = component.load("task", config.task.name)
+    load_config(config, families=task.Module.heads())  # refuses a model that cannot serve before the data is encoded
+    data: TaskData = task.Data(config, load_tokenizer(config, task.Data.prefix_space))
     with (group or Group()).one_of_each_node_first():
         data.open()
     return data

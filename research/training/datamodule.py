@@ -41,6 +41,7 @@ class TaskData(L.LightningDataModule):
     texts: ClassVar[tuple[str, ...]] = ("text",)  # fields that hold text
     free: ClassVar[tuple[str, ...]] = ()  # fields that hold values of any shape, which the task reads itself
     text_lists: ClassVar[tuple[str, ...]] = ()  # fields that hold lists of text
+    prefix_space: ClassVar[bool] = True  # is the first word of a text encoded as those that follow a space?
     token_columns: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids")
     window_columns: ClassVar[tuple[str, ...]] = ()
     metric: ClassVar[str]  # what scores the predictions: a file of research.metrics, a module or a path

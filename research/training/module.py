@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ from research.config.schema import Config
 from research.methods.hooks import Loss, MethodHooks, chained
 from research.models import sharding
 from research.models.backbone import Backbone
+from research.models.load import ENCODER
 from research.models.parameters import flops_per_token
 from research.tracking import predictions
 from research.training import backward
@@ -38,7 +40,8 @@ from research.training.progress import Progress
 class TaskModule(L.LightningModule):
     """One optimiser step, one evaluation: the same for every task."""
 
-    auto_class: ClassVar[Any]  # the `transformers` class that has the task's head
+    auto_class: ClassVar[Any]  # the `transformers` class that has the task's head, for a task on encoders
+    auto_classes: ClassVar[Mapping[str, Any]] = {}  # by family, for a task on decoders or encoder-decoders
     monitor: ClassVar[str] = "accuracy"  # the usual score to choose the best checkpoint by
 
     def __init__(self, config: Config, backbone: Backbone, data: TaskData, total_steps: int) -> None:
@@ -61,6 +64,11 @@ class TaskModule(L.LightningModule):
         self.predictions: dict[int, dict[str, Any]] = {}
         self.eval_loss = [0.0, 0.0]  # summed loss, targets
         self.leaving = False  # the evaluation under way, which will not count
+
+    @classmethod
+    def heads(cls) -> Mapping[str, Any]:
+        """The `transformers` class that has the task's head, for each family of models the task is for."""
+        return cls.auto_classes or {ENCODER: cls.auto_class}
 
     @abstractmethod
     def loss(self, micro: MicroBatch) -> tuple[Tensor, Any]:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from research.batching.layout import AttentionPlan, make_layout, plan_attention
-from research.models.attention import CROSS, DECODER, ENCODER, BucketAttention, Plans, packed_attention
+from research.models.attention import CROSS, BucketAttention, Plans, packed_attention
+from research.models.load import DECODER, ENCODER
 
 HEADS, WIDTH = 3, 8
 LENGTHS = [

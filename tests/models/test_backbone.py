@@ -27,10 +27,10 @@ from research.batching.store import INPUT
 from research.common.errors import UserError
 from research.config.component import choose
 from research.config.schema import Config, OptimConfig
-from research.models.attention import ENCODER, Plans, packed_attention
+from research.models.attention import Plans, packed_attention
 from research.models.backbone import Backbone
 from research.models.dropout import FastDropout
-from research.models.load import load_config, load_model
+from research.models.load import ENCODER, load_config, load_model
 from research.training.optimizer import make_optimizer, use_row_embedding
 from tests.conftest import make_tiny_model, make_tokenizer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from research.batching.store import INPUT, SOURCE, TARGET
 from research.common.errors import UserError
 from research.models.attention import BucketAttention
 from research.models.backbone import Backbone
+from research.models.load import family_of, load_config, load_model
 from research.models.probe import sharpened
-from tests.models.test_backbone import assert_gradients_close, without_dropout
+from tests.models.test_backbone import assert_gradients_close, config_of, dropouts, without_dropout
 
 COMMON: dict[str, Any] = {"vocab_size": 120, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 SIZE: dict[str, Any] = {
@@ -185,6 +187,23 @@ def test_gradient_checkpointing_changes_nothing(kind: str) -> None:
     (logits, grads), (expected, expected_grads) = (logits_and_gradients(Backbone(m)) for m in (again, model))
     assert logits.equal(expected)
     assert_gradients_close(grads, expected_grads)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "t5", "bart", "m2m_100"])
+def test_loaded_from_a_folder_with_one_dropout(kind: str, tmp_path: Path) -> None:
+    """Every weight comes back, and `model.dropout` sets every rate; an encoder's task refuses the model."""
+    saved = build(kind, {**DECODERS, **ENCODER_DECODERS}[kind])
+    saved.save_pretrained(tmp_path)
+    config = config_of(tmp_path, dropout=0.37)
+    own = load_config(config, families=("decoder", "encoder-decoder"))
+    family = family_of(own)
+    assert family == ("decoder" if kind in DECODERS else "encoder-decoder")
+    auto_class = AutoModelForCausalLM if kind in DECODERS else AutoModelForSeq2SeqLM
+    model = load_model(config, own, auto_class)
+    assert all(tensor.equal(model.state_dict()[name]) for name, tensor in saved.state_dict().items())
+    assert {rate for name, rate in dropouts(model).items() if not name.endswith("layerdrop")} == {0.37}
+    with pytest.raises(UserError, match=rf"is a '{kind}' model, an? {family}; task 'sentiment' fine-tunes encoders"):
+        load_config(config)
 
 
 def test_layer_drop_is_switched_off_and_said() -> None:
