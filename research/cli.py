@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from research import __version__
+from research.cluster import signals
 from research.cluster.failure import fail
 from research.cluster.signals import STOPPED, leave_stopped, leaving_at_once
 from research.common.errors import UserError
@@ -105,7 +106,16 @@ def add_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a mistake that a person can mend is one sentence on standard error and exit code 2."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        code = main(sys.argv[1:])
+        signals.ignore()
+        return code
+    try:
+        os.getcwd()
+    except OSError as error:
+        print(f"research: the working directory cannot be used ({error.strerror}); cd elsewhere.", file=sys.stderr)
+        return 2
+    arguments = list(arguments)
     options = parser().parse_args(arguments, argparse.Namespace(command_line=arguments))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     is_resumable = options.run in (train, sweep)  # stopped at any moment, the same command goes on

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
 from research.cluster.ranks import started
 
 STOPPED = 75  # exit code of a run that was stopped and can go on from its last checkpoint (EX_TEMPFAIL)
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 LAST_SECONDS = 1.0  # in which the other ranks are gone
 
 
@@ -32,6 +33,26 @@ def leave_stopped(rank: int) -> NoReturn:
     os._exit(STOPPED)
 
 
+def handled() -> list[signal.Signals]:
+    """SIGNALS without a hangup that the shell has told us to ignore (`nohup`)."""
+    return [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+
+
+def ignore() -> None:
+    """Nothing is left to stop: from here on the exit code is that of what happened, whatever signal still comes."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _leave_terminal(number: int) -> None:
+    """After a hangup each write to the terminal would fail."""
+    if number == signal.SIGHUP:
+        for output in (1, 2):
+            with suppress(OSError):
+                if stat.S_ISCHR(os.fstat(output).st_mode):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+
+
 @contextmanager
 def leaving_at_once() -> Iterator[None]:
     """While a command starts, and loses nothing by it, a signal ends the process with the exit code STOPPED.
@@ -40,6 +61,7 @@ def leaving_at_once() -> Iterator[None]:
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
+        _leave_terminal(number)
         world = started()
         if world.rank == 0:
             os.write(2, b"research: stopped while starting; the same command starts again.\n")
@@ -47,7 +69,7 @@ def leaving_at_once() -> Iterator[None]:
             leave_stopped(world.rank)
         os._exit(STOPPED)
 
-    before = {number: signal.signal(number, leave) for number in SIGNALS if number != signal.SIGINT}
+    before = {number: signal.signal(number, leave) for number in handled() if number != signal.SIGINT}
     try:
         yield
     finally:
@@ -67,7 +89,7 @@ class StopFlag:
         self.steps_run = False
 
     def __enter__(self) -> StopFlag:
-        self.before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.before = {number: signal.getsignal(number) for number in handled()}
         self.install()
         return self
 
@@ -77,7 +99,7 @@ class StopFlag:
 
     def install(self) -> None:
         """Take over the signals; again, after Lightning has set its own handlers."""
-        for number in SIGNALS:
+        for number in self.before:
             signal.signal(number, self._set)
 
     @contextmanager
@@ -90,6 +112,7 @@ class StopFlag:
             self.steps_run = before
 
     def _set(self, number: int, frame: FrameType | None) -> None:
+        _leave_terminal(number)
         second = number == signal.SIGINT and self.signal == signal.SIGINT
         self.signal = number
         if not self.steps_run or second:

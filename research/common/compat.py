@@ -6,7 +6,7 @@ No library is imported before a function that needs it is called.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -47,6 +47,17 @@ def study_storage(study: Any) -> Any:
 def trial_id(trial: Any) -> int:
     """Optuna: the id of a trial in its storage, which is not its number."""
     return int(trial._trial_id)
+
+
+NO_RECORD = (ValueError, TypeError, KeyError, AttributeError, AssertionError, RecursionError)
+
+
+def journal_reader() -> Callable[[Any], None]:
+    """Optuna: reads the records of a journal one after the other. Raises one of NO_RECORD for what is none."""
+    from optuna.storages.journal._storage import JournalStorageReplayResult
+
+    replay = JournalStorageReplayResult("reader")
+    return lambda record: replay.apply_logs([record])
 
 
 def distribution_contains(distribution: Any, value: Any) -> bool:

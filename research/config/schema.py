@@ -38,6 +38,13 @@ CODEC = Rule(_is_codec, "is no text encoding Python knows; names are utf-8, cp12
 CHARACTER = Rule(lambda v: len(v) == 1 and v not in '"\r\n', "must be one character")
 ONE_LINE = Rule(lambda v: v.isprintable() and bool(v.strip()), "must be a name on one line")
 NO_LABEL_TWICE = Rule(lambda v: len(set(v)) == len(v), "has a label twice")
+PROJECT = Rule(
+    lambda v: 1 <= len(v) <= 128 and not set(v) & set("/\\#?%:"),
+    "must have 1 to 128 characters, none of them / \\ # ? % or :, or W&B refuses it",
+)
+TAGS = Rule(lambda v: all(1 <= len(tag) <= 64 for tag in v), "must have tags of 1 to 64 characters each")
+TITLE = Rule(lambda v: 1 <= len(v) <= 128, "must have 1 to 128 characters, or be null")
+ACCOUNT = Rule(lambda v: bool(v) and "/" not in v, "must be the name of a user or team, or null")
 WEIGHTS = Rule(lambda v: all(0 < weight < float("inf") for weight in v.values()), "must be above 0")
 
 
@@ -140,11 +147,11 @@ class WandbConfig:
     """Weights & Biases."""
 
     mode: Literal["offline", "online", "disabled"] = key("offline", "offline runs: research sync", decides=False)
-    project: str = key("research", "W&B project", decides=False)
-    entity: str | None = key(None, "W&B user or team; null: the account's own", decides=False)
-    group: str | None = key(None, "W&B group", decides=False)
-    name: str | None = key(None, "name of the W&B run; null: by its folder", decides=False)
-    tags: list[str] = key([], "W&B tags", decides=False)
+    project: str = key("research", "W&B project", PROJECT, decides=False)
+    entity: str | None = key(None, "W&B user or team; null: the account's own", ACCOUNT, decides=False)
+    group: str | None = key(None, "W&B group", TITLE, decides=False)
+    name: str | None = key(None, "name of the W&B run; null: by its folder", TITLE, decides=False)
+    tags: list[str] = key([], "W&B tags", TAGS, decides=False)
     tensorboard: bool = key(False, "write TensorBoard events too", decides=False)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 import socket
 import sys
@@ -88,9 +89,15 @@ def generation(path: Path) -> int:
     return int(path.name.removeprefix("claim-"))
 
 
+def claims_in(folder: Path) -> list[Path]:
+    """The claims on a trial, newest first; files of other names are none."""
+    found = [path for path in folder.glob("claim-*") if re.fullmatch(r"claim-\d+", path.name) and path.is_file()]
+    return sorted(found, key=generation, reverse=True)
+
+
 def newest(folder: Path) -> Path | None:
     """The claim that counts."""
-    return max(folder.glob("claim-*"), key=generation, default=None)
+    return next(iter(claims_in(folder)), None)
 
 
 class Claims:
@@ -176,7 +183,7 @@ class Claims:
     def deaths(self, number: int, progress: str) -> int:
         """How many workers in a row died on this trial without a step ahead."""
         count = 0
-        for path in sorted(self.of(number).glob("claim-*"), key=generation, reverse=True):
+        for path in claims_in(self.of(number)):
             content = path.read_bytes()
             if content.endswith(GIVEN_BACK) or _header_of(content)["progress"] != progress:
                 break
@@ -185,8 +192,13 @@ class Claims:
 
 
 def _header_of(content: bytes) -> dict[str, Any]:
-    header: dict[str, Any] = json.loads(content.split(b"\n", 1)[0])
-    return header
+    """Who made a claim; of a damaged one nobody known: it is free when it has been silent for long enough."""
+    unknown = {"boot": None, "progress": None}
+    try:
+        header = json.loads(content.split(b"\n", 1)[0])
+    except ValueError:
+        return unknown
+    return {**unknown, **header} if isinstance(header, dict) else unknown
 
 
 def _lock(descriptor: int) -> bool:

@@ -23,6 +23,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.engine import make_url
 
 from research.cluster.signals import Interrupted
+from research.common import compat
 from research.common.console import console
 from research.common.errors import UserError
 from research.common.text import one_line
@@ -75,7 +76,7 @@ class Patience:
                 return answer
 
 
-class MendingLock(JournalFileOpenLock):
+class RepairingLock(JournalFileOpenLock):
     """The lock of a journal; whoever takes it first removes a line that was cut off at the end."""
 
     def __init__(self, journal: Path, grace_period: int) -> None:
@@ -120,16 +121,16 @@ def _keep_copy(journal: Path, name: str, content: bytes) -> None:
 
 
 def drop_damaged_lines(journal: Path) -> None:
-    """Remove lines that are no records; of a torn line with a whole record behind it, that record stays.
+    """Remove lines that are no records of Optuna's; of a torn line with a record behind it, that record stays.
 
-    Writers that do not mend (other programs on the journal) leave such lines. The caller holds the journal's lock.
+    Writers that do not repair (other programs on the journal) leave such lines. The caller holds the journal's lock.
     """
-    content = journal.read_bytes()
+    content, read = journal.read_bytes(), compat.journal_reader()
     kept, damaged = [], False
     for line in content.splitlines(keepends=True):
         for start in (0, line.rfind(b'{"op_code"')):
-            with suppress(ValueError):
-                json.loads(line[max(start, 0) :])
+            with suppress(*compat.NO_RECORD):
+                read(json.loads(line[max(start, 0) :]))
                 kept.append(line[max(start, 0) :])
                 damaged = damaged or start > 0
                 break
@@ -174,8 +175,8 @@ def _journal(path: Path, lock_seconds: int, create: bool) -> BaseStorage:
     if not create and not path.is_file():
         raise UserError(f"There is no sweep yet: {path} does not exist.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = MendingLock(path, lock_seconds)
-    if path.is_file() and create:
+    lock = RepairingLock(path, lock_seconds)
+    if path.is_file() and (create or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))):
         lock.acquire()
         try:
             drop_damaged_lines(path)

@@ -26,7 +26,11 @@ from research.tracking.run import Run
 if TYPE_CHECKING:
     from research.training.module import TaskModule
 
+PACKAGE = Path(__file__).parent.parent
 LARGEST_DIFF_BYTES = 1_000_000
+# Files that hold passwords and keys: their changes are not kept.
+SECRET_FILES = (".env*", "*.env", "*.pem", "*.key", "id_rsa*", "id_ed25519*", ".netrc", ".pgpass", ".npmrc", ".pypirc",
+                "*secret*", "*credential*", "*.kdbx", "*.p12")  # fmt: skip
 UNHEARD = "lost: killed, or by a power cut or a node failure"
 
 
@@ -81,9 +85,8 @@ def recorded(run: Run, module: TaskModule, resumed_from: int | None, ranks: int)
             write_json(run.path / "provenance.json", content)
 
 
-def code() -> dict[str, Any]:
+def code(folder: Path = PACKAGE) -> dict[str, Any]:
     """Commit and uncommitted changes of this package's repository, as far as there is one."""
-    folder = Path(__file__).parent.parent
 
     def git(*arguments: str) -> str | None:
         try:
@@ -92,14 +95,19 @@ def code() -> dict[str, Any]:
             return None
         return done.stdout if done.returncode == 0 else None
 
-    diff = git("diff", "HEAD", "--", ".") or ""
-    remote = re.sub(r"//[^@/]*@", "//", (git("remote", "get-url", "origin") or "").strip())
+    diff = git("diff", "HEAD", "--", ".", *(f":(exclude,glob,icase)**/{name}" for name in SECRET_FILES)) or ""
+    remote = without_secrets((git("remote", "get-url", "origin") or "").strip())
     return {
         "commit": (git("rev-parse", "HEAD") or "").strip() or None,
         "remote": remote or None,
         "uncommitted_diff": diff if len(diff) <= LARGEST_DIFF_BYTES else f"{len(diff)} characters, not kept",
         "source_sha256": source_sha256(folder),
     }
+
+
+def without_secrets(remote: str) -> str:
+    """The address of a git remote without user, password and query, which may hold a token."""
+    return re.sub(r"[?#].*$", "", re.sub(r"//[^/]*@", "//", remote))
 
 
 def source_sha256(folder: Path) -> str:

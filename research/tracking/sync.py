@@ -4,6 +4,7 @@ whole, that is, with their last step and their end."""
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import signal
 import subprocess
@@ -12,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from research.tracking.run import Run
 from research.tracking.wandb import Tracker
 from research.tracking.wandb_files import FAILURES, Log, end_session, environment, logs_of
 
+log = logging.getLogger("research")
 TORN = "ends with an incomplete record"  # what wandb says of a log that a kill has cut off
 ARRIVED = ("sent", "already sent", "nothing to send")
 
@@ -38,8 +39,10 @@ def sync(
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         for path in kept:
             if not in_use(path):
-                with suppress(*FAILURES):
+                try:
                     complete(Run.read(path))
+                except FAILURES as error:
+                    log.warning("The W&B record of %s could not be completed (%s).", path, one_line(error))
         with environment(Path(scratch), offline=False), ThreadPoolExecutor(max(1, workers)) as pool:
             outcomes = pool.map(lambda path: _outcome(path, timeout_seconds, attempts, live), kept)
             sent = dict(zip(kept, outcomes, strict=True))
@@ -104,8 +107,15 @@ def _send_until_whole(path: Path, timeout_seconds: float, attempts: int, live: b
         time.sleep(0.5)
         parts = logs_of(path)
     if not parts:
-        logs = list(path.glob("wandb/*run-*"))
-        return f"half-written: {logs[0].name} holds no record of this run" if logs else "nothing to send: no W&B log"
+        if logs := list(path.glob("wandb/*run-*")):
+            return f"half-written: {logs[0].name} holds no record of this run"
+        run = Run.read(path)
+        mode = run.config.wandb.mode
+        if not (run.result or run.metrics()):
+            return "nothing to send: it has not trained yet"
+        if mode == "disabled":
+            return "nothing to send: wandb.mode=disabled"
+        return f"failed: wandb.mode={mode}, but there is no W&B log; was W&B refused its settings?"
     pending = [part for part in parts if not is_marked(part)]
     if not pending:
         return f"already sent: up to step {parts[-1].step}"
@@ -150,7 +160,7 @@ def _upload(pending: list[Log], timeout_seconds: float, live: bool) -> str | Non
     """One call of `wandb sync`; what went wrong, or None. A run that still writes has all the time it takes."""
     which = ["beta", "sync", "--live", "--no-skip-online"] if live else ["sync", "--include-online", "--include-synced"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "wandb", *which, *[str(part.file) for part in pending]],
+        [sys.executable, "-P", "-m", "wandb", *which, *[str(part.file) for part in pending]],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,

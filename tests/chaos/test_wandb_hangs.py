@@ -55,6 +55,7 @@ def services_below(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.service
 @pytest.mark.parametrize(
     ("mode", "hangs_on", "seconds"),  # our own deadline comes first, or wandb's
     [

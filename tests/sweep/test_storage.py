@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from research.cluster.signals import Interrupted
 from research.common.errors import UserError
-from research.sweep.storage import MendingLock, Patience, StorageLost, cut_torn_end, open_storage
+from research.sweep.storage import Patience, RepairingLock, StorageLost, cut_torn_end, open_storage
 from research.sweep.sweepfile import StorageConfig
 
 
@@ -112,7 +112,7 @@ def test_it_is_optunas_own_format(tmp_path: Path) -> None:
 
 def test_a_failed_mending_frees_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "journal.log").write_bytes(b"{torn")
-    lock = MendingLock(tmp_path / "journal.log", 3)
+    lock = RepairingLock(tmp_path / "journal.log", 3)
     with monkeypatch.context() as patched:
         patched.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space left"):
