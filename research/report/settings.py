@@ -16,10 +16,7 @@ SEEDS = ("seed", "seed_init", "seed_order")
 DATA_KEYS = (
     "task.name",
     "task.rules",
-    *(
-        f"data.{key}"
-        for key in ["name", "config", "revision", "train", "validation", "test", "columns", "labels"]
-    ),
+    *(f"data.{key}" for key in ["name", "config", "revision", "train", "validation", "test", "columns", "labels"]),
 )
 _LEAVES = frozenset(all_keys(Config()))
 
