@@ -69,6 +69,14 @@ class Metric(BaseMetric):
             blocks["bins"] = bin_gaps(gold, self.probabilities(table))
         return blocks
 
+    def table(self, predictions: Sequence[Any], golds: Sequence[Any], **columns: Any) -> pa.Table:
+        """Labels, their indices, or the predictions as probabilities (N, C)."""
+        if len(predictions) and isinstance(predictions[0], Sequence) and not isinstance(predictions[0], str):
+            columns["probabilities"] = predictions
+            predictions = [int(np.argmax(row)) for row in predictions]
+        named = [[x if isinstance(x, str) else self.labels[x] for x in column] for column in (predictions, golds)]
+        return super().table(*named, **columns)
+
     def indices(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """Gold and predicted labels as indices (N,). Raises ValueError for a label that is not declared."""
         if len(set(self.labels)) != len(self.labels):

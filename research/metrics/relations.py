@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -90,6 +91,9 @@ class Metric(BaseMetric):
             columns = [of_gold & right, of_prediction, of_gold]
             counts[f"relation/{relation}"] = np.column_stack(columns).astype(np.float64)
         return counts
+
+    def table(self, predictions: Sequence[Any], golds: Sequence[Any], **columns: Any) -> pa.Table:
+        return self.labels.table(predictions, golds, **columns)
 
     def formula(self, name: str) -> Formula | None:
         if name == "accuracy":
