@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Sequence
@@ -33,10 +34,16 @@ def matrix_rate(products: Sequence[tuple[Tensor, Tensor]], seconds: float = 0.0)
     return operations / statistics.median(taken[3:])
 
 
+@functools.cache
+def device_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of one large matrix product on a device, measured once a process."""
+    size = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return matrix_rate([(a, b)])
+
+
 def mfu(module: TaskModule, device_seconds: float) -> float:
     """Model FLOPs utilisation (Chowdhery et al. 2022): useful operations of training over those of one large matrix
     product in the same time."""
-    size = 8192 if module.device.type == "cuda" else 1024
-    dtype = DTYPES[module.config.trainer.precision]
-    a, b = (torch.randn(size, size, device=module.device, dtype=dtype) for _ in range(2))
-    return module.flops_per_token * module.progress.tokens / device_seconds / matrix_rate([(a, b)])
+    rate = device_rate(module.device, DTYPES[module.config.trainer.precision])
+    return module.flops_per_token * module.progress.tokens / device_seconds / rate
