@@ -126,7 +126,7 @@ class TaskData(L.LightningDataModule):
                 "optim.balance_classes": optim.balance_classes}  # fmt: skip
         named = [key for key, value in keys.items() if value]
         if named and self.class_column is None:
-            raise UserError(f"task '{self.config.task}' has no classes for {' and '.join(named)}; remove the key.")
+            raise UserError(f"task '{self.config.task.name}' has no classes for {' and '.join(named)}; remove the key.")
 
     def _class_weights(self) -> NDArray[np.float64] | None:
         """A weight for each label in the training loss, or None: all alike. Raises UserError for an unknown label."""
