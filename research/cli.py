@@ -255,7 +255,7 @@ def compare(options: argparse.Namespace) -> int:
 
     asked = {"metric": options.metric, "split": options.split, "resamples": options.resamples}
     found = compare_runs(read_records(options.runs), read_records(options.against), correction=options.correct, **asked)
-    print(comparison_text(found, options.correct))
+    print(comparison_text(found))
     return 0
 
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from research.common.errors import UserError
-from research.report.grouping import group_runs, refuse_mixed, table_records
-from research.report.groups import Group
-from research.report.records import Record
+from research.report.grouping import group_runs, refuse_mixed, refuse_other_tasks, table_records
+from research.report.groups import Group, with_distinct_texts
+from research.report.records import Record, with_distinct_names
 from research.report.settings import DATA_KEYS, differing_keys
 from research.report.statistics.comparison import Comparison, compare_groups, p_text, with_corrections
 from research.report.statistics.intervals import NOTHING, Interval
 from research.report.statistics.paired_runs import pool_runs
-from research.report.statistics.power import POWER
+from research.report.statistics.power import ALPHA, POWER
 from research.report.statistics.resampling import RESAMPLES
 from research.report.statistics.significance import Correction
-from research.report.tables.scores import metric_name, score_text
+from research.report.tables.scores import score_text
+
+
+@dataclass(frozen=True)
+class ComparedRuns:
+    """What two lists of runs allow to say of each other."""
+
+    comparisons: list[Comparison]
+    correction: Correction
+    notes: list[str]  # runs that could not be compared, and why
 
 
 def compare_runs(
@@ -27,41 +37,59 @@ def compare_runs(
     resamples: int = RESAMPLES,
     correction: Correction = "holm",
     seed: int = 0,
-) -> list[Comparison]:
+) -> ComparedRuns:
     """Compare the system of the `first` runs with each system of the `second`, on each data set that both have.
 
     p-values are corrected for the number of comparisons, test by test. Raises UserError where `first` holds several
     systems, nothing is in common, tasks or test sets differ, or predictions are missing, edited or cannot be paired.
     """
-    pairs = list(paired_groups(first, second, metric))
+    own, other = grouped_sides(first, second, metric)
     comparisons = []
-    for a, b in pairs:
+    for a, b in paired_groups(own, other):
         chosen = split or a.split
         comparisons.append(compare_groups(a, b, chosen, pool_runs([a, b], chosen, resamples, seed), seed))
-    return with_corrections(comparisons, correction)
+    return ComparedRuns(with_corrections(comparisons, correction), correction, left_out(own, other))
 
 
-def paired_groups(
+def grouped_sides(
     first: Sequence[Record], second: Sequence[Record], metric: str | None
-) -> Iterator[tuple[Group, Group]]:
-    """The groups to compare: each system of `second` with the one of `first` on the same data set."""
+) -> tuple[list[Group], list[Group]]:
+    """The groups of both sides, named apart by the settings in which the sides differ, or by their seeds."""
     first, second = table_records(first), table_records(second)
-    keys = [key for key in differing_keys([*first, *second]) if key not in DATA_KEYS]
-    own, other = (group_runs(records, keys, metric) for records in (first, second))
-    for data_set in own.data_sets:
-        systems = [g for g in own.groups if g.data_set == data_set]
+    named = with_distinct_names([*first, *second])
+    first, second = named[: len(first)], named[len(first) :]
+    refuse_other_tasks(named)
+    keys = [key for key in differing_keys(named) if key not in DATA_KEYS]
+    own, other = (group_runs(records, keys, metric).groups for records in (first, second))
+    groups = with_distinct_texts([*own, *other])
+    own, other = groups[: len(own)], groups[len(own) :]
+    if {g.system for g in own} & {g.system for g in other}:  # the same settings: other seeds, or another attempt
+        own, other = ([_with_seeds(g) for g in side] for side in (own, other))
+    return own, other
+
+
+def _with_seeds(group: Group) -> Group:
+    seeds = ", ".join(str(run.seed) for run in group.runs)
+    return replace(group, texts={**group.texts, "seed" if len(group.runs) == 1 else "seeds": seeds})
+
+
+def paired_groups(own: Sequence[Group], other: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
+    """The groups to compare: each system of the other side with the one of the own side on the same data set."""
+    data_sets = list(dict.fromkeys(g.data_set for g in own))
+    for data_set in data_sets:
+        systems = [g for g in own if g.data_set == data_set]
         if len(systems) > 1:
             raise UserError(
                 f"The runs before --against are {len(systems)} systems on '{data_set}' "
                 f"({' | '.join(g.system for g in systems)}); name the runs of one."
             )
-    common = [data_set for data_set in own.data_sets if data_set in other.data_sets]
+    common = [data_set for data_set in data_sets if any(g.data_set == data_set for g in other)]
     if not common:
-        sides = (", ".join(f"{g.data_set} ({g.task})" for g in table.groups) for table in (own, other))
+        sides = (", ".join(f"{g.data_set} ({g.task})" for g in side) for side in (own, other))
         raise UserError(f"The two sides have no data set in common: {' against '.join(sides)}.")
     for data_set in common:
-        a = next(g for g in own.groups if g.data_set == data_set)
-        for b in (g for g in other.groups if g.data_set == data_set):
+        a = next(g for g in own if g.data_set == data_set)
+        for b in (g for g in other if g.data_set == data_set):
             refuse_mixed([a, b])
             for side in (a, b):
                 if not side.runs:
@@ -71,22 +99,54 @@ def paired_groups(
             yield a, b
 
 
-def comparison_text(comparisons: Sequence[Comparison], correction: Correction) -> str:
-    """What `research compare` prints."""
-    return "\n".join(_text(comparison, len(comparisons), correction) for comparison in comparisons)
+def left_out(own: Sequence[Group], other: Sequence[Group]) -> list[str]:
+    """A sentence for each data set that one side alone has."""
+    sides = {"before": ({g.data_set for g in other}, own), "after": ({g.data_set for g in own}, other)}
+    return [
+        f"Not compared: the {len(g.runs)} finished run{'' if len(g.runs) == 1 else 's'} of {g.system} on {g.data_set} "
+        f"({g.task}) {place} --against, for the other side has none on it."
+        for place, (known, groups) in sides.items()
+        for g in groups
+        if g.data_set not in known
+    ]
+
+
+def comparison_text(found: ComparedRuns) -> str:
+    """What `research compare` prints: each comparison, what was left out, and a verdict on each data set."""
+    family = len(found.comparisons)
+    parts = [_text(comparison, family, found.correction) for comparison in found.comparisons]
+    return "\n".join([*parts, *found.notes, *(verdict(comparison, family) for comparison in found.comparisons)])
+
+
+def verdict(c: Comparison, family: int = 1) -> str:
+    """What may be said of the two systems, in one sentence."""
+    p_value = next((p for p in c.corrected if p is not None), 1.0)
+    is_first = (c.difference > 0) != c.first.score.smaller_is_better
+    better, worse = (c.first, c.second) if is_first else (c.second, c.first)
+    evidence = (
+        f"95 % interval of the difference {_range(c.interval)} points, p = {p_text(p_value)}"
+        f"{f' corrected over {family} comparisons' if family > 1 else ''}, over {c.interval.over}"
+    )
+    where = f"{c.first.data_set} ({c.split} {c.first.score.label})"
+    single = "" if min(len(c.scores), len(c.other_scores)) > 1 else " A single run: other seeds may differ."
+    if p_value < ALPHA:
+        return f"Verdict: on {where} {better.system} is better than {worse.system} ({evidence}).{single}"
+    pair = f"{c.first.system} and {c.second.system}"
+    return f"Verdict: on {where} no difference between {pair} is shown ({evidence}).{single}"
 
 
 def _text(c: Comparison, family: int, correction: Correction) -> str:
     a, b = c.first, c.second
-    lines = [f"{a.data_set}, {c.split} {metric_name(a.metric)}, per cent"]
+    lines = [f"{a.data_set}, {c.split} {a.score.label}, per cent"]
     for name, side, scores in (("A", a, c.scores), ("B", b, c.other_scores)):
         deviation = float(scores.std(ddof=1)) if len(scores) > 1 else None
         runs = f"{len(scores)} runs" if len(scores) > 1 else "single run"
         lines.append(f"  {name}  {score_text(float(scores.mean()), deviation)}  {side.system} ({runs}){_others(side)}")
+    alone = f"; {_range(c.interval_over_examples)} over {c.interval_over_examples.over} alone (BCa)"
     lines += [
         f"  A - B = {_points(c.difference)} points, 95 % interval {_range(c.interval)} over {c.interval.over}"
-        + ("" if c.interval.over == "examples" else f"; {_range(c.interval_over_examples)} over examples alone (BCa)"),
-        f"  {c.examples:,} {c.split} examples, paired by id{_data(c)}",
+        + (alone if "seeds" in c.interval.over else ""),
+        f"  {c.examples:,} {c.split} {c.interval_over_examples.over}, paired by id{_data(c)}",
     ]
     method = {"holm": "Holm", "bh": "Benjamini-Hochberg", "none": ""}[correction]
     for test, value in zip(c.tests, c.corrected, strict=True):

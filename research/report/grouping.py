@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from research.common.errors import UserError
 from research.metrics import smaller_is_better
-from research.report.groups import Grid, Group
+from research.report.groups import Grid, Group, with_distinct_texts
 from research.report.records import Record, status_counts
 from research.report.settings import (
     DATA_KEYS,
@@ -55,6 +56,7 @@ def group_runs(records: Sequence[Record], by: Sequence[str] | None = None, metri
         cells.setdefault((canonical(chosen), record.data_set), []).append(record)
     groups = [_make(json.loads(chosen), members, metric) for (chosen, _), members in cells.items()]
     data_sets = list(dict.fromkeys(record.data_set for record in records))
+    groups = with_distinct_texts(groups)
     groups.sort(key=lambda g: ([sort_key(value) for value in g.settings.values()], data_sets.index(g.data_set)))
     refuse_mixed(groups)
     constant, by_data_set = shared_settings(records, {*keys, *varying})
@@ -99,7 +101,8 @@ def refuse_unknown(keys: Iterable[str], settings: Iterable[Mapping[str, Any]]) -
 def _make(settings: dict[str, Any], members: list[Record], metric: str | None) -> Group:
     """One group. Raises UserError where its runs differ in anything but the seeds, or are two of one seed."""
     runs = sorted((run for run in members if run.status == "finished"), key=seeds_of)
-    place = f"{system_name(settings) or 'the one system'} on {members[0].data_set}"
+    name = system_name({key: value_text(value) for key, value in settings.items()})
+    place = f"{name or 'the one system'} on {members[0].data_set}"
     refuse_differences(members, place)
     for run, next_run in pairwise(runs):
         if seeds_of(run) == seeds_of(next_run):
@@ -141,17 +144,25 @@ def _foundations(run: Record) -> dict[str, Any]:
     return found
 
 
+def refuse_other_tasks(records: Sequence[Record]) -> None:
+    """Raise UserError where runs on one data set are of different tasks."""
+    first: dict[str, Record] = {}
+    for run in records:
+        other = first.setdefault(run.data_set, run)
+        if other.task != run.task:
+            raise UserError(
+                f"{other.path} is a run of task {other.task} and {run.path} one of task {run.task}, both on "
+                f"'{run.data_set}'; their scores do not compare: report them apart."
+            )
+
+
 def refuse_mixed(groups: Sequence[Group]) -> None:
     """Raise UserError where systems of one column were scored on different tasks, test sets or metrics."""
+    refuse_other_tasks([run for each in groups for run in each.runs])
     first: dict[str, tuple[Group, Record]] = {}
     for each in groups:
         for run in each.runs:
             other_group, other = first.setdefault(each.data_set, (each, run))
-            if other.task != run.task:
-                raise UserError(
-                    f"{other.path} is a run of task {other.task} and {run.path} one of task {run.task}, both on "
-                    f"'{each.data_set}'; their scores do not compare: report them apart."
-                )
             if other_group.split != each.split:
                 raise UserError(
                     f"On '{each.data_set}', {other.path} was scored on its {other_group.split} data and {run.path} on "
@@ -176,7 +187,7 @@ def _with_missing(groups: Sequence[Group]) -> list[Group]:
     """The groups, each told the seeds that others have and it neither finished nor began."""
     seeds = sorted({run.seed for each in groups for run in each.runs})
     return [
-        Group(g.settings, g.task, g.data_set, g.metric, g.runs, g.others, sorted(set(seeds) - present))
+        replace(g, missing=sorted(set(seeds) - present))
         for g in groups
         for present in [{run.seed for run in (*g.runs, *g.others)}]
     ]

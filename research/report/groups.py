@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from research.common.errors import UserError
+from research.metrics.base import Score
 from research.report.records import Record
-from research.report.settings import canonical, system_name
+from research.report.settings import canonical, distinct_texts, system_name
 
 MOST_RUNS = 10  # of a system whose predictions are read: more would change little
 
@@ -26,11 +30,26 @@ class Group:
     runs: list[Record]  # finished, by seed
     others: list[Record]  # unfinished, pruned and failed ones
     missing: list[int] = field(default_factory=list)  # seeds that other groups of the table have
+    texts: dict[str, str] = field(default_factory=dict)  # the settings as they are shown, different where they differ
 
     @property
     def system(self) -> str:
         """What figures and sentences call it: `lr 3e-5, dropout 0.1`."""
-        return system_name(self.settings)
+        return system_name(self.texts)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The folders of its finished runs."""
+        return tuple(run.path for run in self.runs)
+
+    @cached_property
+    def score(self) -> Score:
+        """What its metric says of the score: its name in a paper, range and direction."""
+        named = next((run.metric for run in self.runs if run.metric is not None), None)
+        with suppress(UserError):  # a score of another version
+            if named is not None:
+                return named.score_named(self.metric)
+        return Score(self.metric, self.metric.replace("_", " "))
 
     @property
     def split(self) -> str:
@@ -68,8 +87,19 @@ class Grid:
     def data_sets(self) -> list[str]:
         return list(dict.fromkeys(group.data_set for group in self.groups))
 
+    def texts(self, settings: Mapping[str, Any]) -> dict[str, str]:
+        """The settings of a row as they are shown."""
+        return next(group.texts for group in self.groups if group.settings == settings)
+
     def find(self, settings: Mapping[str, Any], data_set: str) -> Group | None:
         return next((g for g in self.groups if g.settings == settings and g.data_set == data_set), None)
+
+
+def with_distinct_texts(groups: Sequence[Group]) -> list[Group]:
+    """The groups, their settings written so that systems that differ have different names."""
+    keys = dict.fromkeys(key for group in groups for key in group.settings)
+    texts = {key: distinct_texts(g.settings[key] for g in groups if key in g.settings) for key in keys}
+    return [replace(g, texts={key: texts[key][canonical(value)] for key, value in g.settings.items()}) for g in groups]
 
 
 def leading_groups(grid: Grid, data_set: str, most: int) -> list[Group]:
@@ -87,9 +117,10 @@ def best_group(grid: Grid, data_set: str) -> Group | None:
 
 
 def validation_mean(group: Group) -> float:
-    """Mean validation score over the runs; test where a run was never validated."""
+    """Mean validation score over the runs, negative where less is better; test where a run was never validated."""
     split = "validation" if all(run.scores("validation") for run in group.runs) else "test"
-    scores = [run.scores(split).get(group.metric, np.nan) for run in group.runs]
+    sign = -1.0 if group.score.smaller_is_better else 1.0
+    scores = [sign * run.scores(split).get(group.metric, np.nan) for run in group.runs]
     return float(np.mean(scores)) if np.isfinite(scores).all() else -np.inf
 
 

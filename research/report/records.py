@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,9 @@ import yaml
 
 from research.common.errors import UserError
 from research.config.load import completed
-from research.metrics import smaller_is_better
+from research.metrics import metric_names, metric_of, smaller_is_better
+from research.metrics.base import Metric
+from research.tracking.predictions import KEY
 from research.tracking.run import Run
 
 Status = Literal["finished", "unfinished", "pruned", "failed"]
@@ -98,6 +101,15 @@ class Record:
         """sha256 and number of examples of a split: equal for equal examples. None where the run has no such split."""
         data = (self.provenance.get("data") or {}).get(split)
         return None if data is None else (data["sha256"], data["examples"])
+
+    @cached_property
+    def metric(self) -> Metric | None:
+        """The metric of its predictions; None where there are none, or of a metric that this version has not."""
+        for split in self.splits:
+            with suppress(pa.ArrowException, OSError, KeyError, ValueError):
+                settings = json.loads(pq.read_schema(self.path / "predictions" / f"{split}.parquet").metadata[KEY])
+                return metric_of(settings) if settings["scorer"] in metric_names() else None
+        return None
 
     @property
     def evaluated_examples(self) -> tuple[str, str] | None:

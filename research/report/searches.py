@@ -49,6 +49,12 @@ class Search:
         return str(self.asked.get("name") or self.path.name)
 
     @property
+    def score_name(self) -> str:
+        """What a paper calls the searched score."""
+        metric = next((run.metric for trial in self.trials for run in trial.runs if run.metric is not None), None)
+        return self.metric.replace("_", " ") if metric is None else metric.score_named(self.metric).label
+
+    @property
     def maximises(self) -> bool:
         return not smaller_is_better(self.metric)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ DATA_KEYS = (
     "task.rules",
     *(f"data.{key}" for key in ["name", "config", "revision", "train", "validation", "test", "columns", "labels"]),
 )
+MOST_PATH_PARTS = 12  # of a path in a name
 _LEAVES = frozenset(all_keys(Config()))
 
 
@@ -54,12 +56,19 @@ def differing_keys(records: Sequence[Record]) -> list[str]:
     return [key for key in order if key in found]
 
 
-def system_name(settings: Mapping[str, Any]) -> str:
-    """Short name of a system: `lr 3e-5, dropout 0.1`; a model goes by its name alone."""
-    return ", ".join(
-        value_text(value) if key == "model.name" else f"{key_text(key)} {value_text(value)}"
-        for key, value in settings.items()
-    )
+def system_name(texts: Mapping[str, str]) -> str:
+    """Short name of a system from its settings as text: `lr 3e-5, dropout 0.1`; a model goes by its name alone."""
+    return ", ".join(text if key == "model.name" else f"{key_text(key)} {text}" for key, text in texts.items())
+
+
+def distinct_texts(values: Iterable[Any]) -> dict[str, str]:
+    """Values as a reader writes them, by `canonical`; paths get as many of their last parts as tell them apart."""
+    found = {canonical(value): value for value in values}
+    texts = {key: value_text(value) for key, value in found.items()}
+    for parts in range(2, MOST_PATH_PARTS):
+        shared = {text for text, count in Counter(texts.values()).items() if count > 1}
+        texts |= {key: value_text(found[key], parts) for key, text in texts.items() if text in shared}
+    return texts
 
 
 def key_text(key: str) -> str:
@@ -67,8 +76,8 @@ def key_text(key: str) -> str:
     return key.removesuffix(".name").split(".")[-1].replace("_", " ")
 
 
-def value_text(value: Any) -> str:
-    """A config value as a reader writes it: 3e-5, not 3e-05; a folder by its own name."""
+def value_text(value: Any, parts: int = 1) -> str:
+    """A config value as a reader writes it: 3e-5, not 3e-05; a path by its last parts."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -78,7 +87,7 @@ def value_text(value: Any) -> str:
             return f"{value:g}"
         return re.sub(r"\.?0*e\+?(-?)0?(\d+)", r"e\1\2", f"{value:.6e}")
     if isinstance(value, str):
-        return Path(value).name if "/" in value else value
+        return "/".join(Path(value).parts[-parts:]) if "/" in value else value
     return str(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False)
 
 

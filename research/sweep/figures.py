@@ -75,7 +75,7 @@ def best_so_far(search: Search) -> Figure:
 
 
 def _label(search: Search) -> str:
-    return f"validation {style.metric_name(search.metric)}"
+    return f"validation {search.metric.replace('_', ' ')}"
 
 
 def importance(search: Search) -> dict[str, float]:

@@ -10,9 +10,12 @@ import pytest
 
 from research.cli import main
 from research.common.errors import UserError
-from research.report.compare import compare_runs, comparison_text
+from research.report.compare import ComparedRuns, compare_runs, comparison_text
+from research.report.grouping import group_runs
 from research.report.records import read_records
+from research.report.statistics import significance
 from research.report.statistics.comparison import Comparison
+from research.report.statistics.summary import pools, summarise
 from research.tracking import predictions
 
 MakeRun = Callable[..., Path]
@@ -22,8 +25,12 @@ def pick(folder: Path, rate: str, data_set: str = "*") -> list[Path]:
     return sorted(folder.glob(f"{data_set}-{rate}-*"))
 
 
-def compared(first: list[Path], second: list[Path], **options: object) -> list[Comparison]:
+def all_said(first: list[Path], second: list[Path], **options: object) -> ComparedRuns:
     return compare_runs(read_records(first), read_records(second), resamples=500, **options)  # type: ignore[arg-type]
+
+
+def compared(first: list[Path], second: list[Path], **options: object) -> list[Comparison]:
+    return all_said(first, second, **options).comparisons
 
 
 def test_each_data_set_is_a_comparison_of_equal_seeds(grid: Path) -> None:
@@ -95,7 +102,7 @@ def test_a_run_against_itself_differs_by_nothing(grid: Path) -> None:
     (c,) = compared(runs, runs)
     assert c.difference == 0.0 and 0.0 in c.interval
     assert [test.p_value for test in c.tests[:3]] == [1.0, 1.0, 1.0]
-    said = comparison_text([c], "holm")
+    said = comparison_text(ComparedRuns([c], "holm", []))
     assert "A - B = +0.00 points" in said and "power: there is no difference to find" in said
     assert "does not dominate" in said
 
@@ -112,7 +119,7 @@ def test_the_command_says_everything(grid: Path, capsys: pytest.CaptureFixture[s
     sides = [*map(str, pick(grid, "3e-05"))], [*map(str, pick(grid, "0.0001"))]
     assert main(["compare", *sides[0], "--against", *sides[1], "--resamples", "500", "--correct", "bh"]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"news, test F1, per cent\n  A  \d+\.\d ± \d\.\d  lr 3e-5 \(5 runs\)\n  B  \d+\.\d ± ", said)
+    assert re.search(r"news, test micro F1, per cent\n  A  \d+\.\d ± \d\.\d  lr 3e-5 \(5 runs\)\n  B  \d+\.\d ± ", said)
     assert re.search(
         r"A - B = \+\d+\.\d\d points, 95 % interval [+-]\d+\.\d\d to \+\d+\.\d\d over examples and seeds;", said
     )
@@ -159,7 +166,7 @@ def test_unfinished_sides_are_refused_and_unfinished_runs_counted(make_run: Make
     other = [make_run(f"b{seed}", seed=seed, config={"optim.lr": 1e-4}) for seed in range(2)]
     with pytest.raises(UserError, match=r"None of the runs is finished \(1 failed\)"):
         compared([failed], other)
-    assert "lr 5e-5 (2 runs); 1 more not finished" in comparison_text(compared([*done, failed], other), "holm")
+    assert "lr 5e-5 (2 runs); 1 more not finished" in comparison_text(all_said([*done, failed], other))
 
 
 def test_a_metric_that_cannot_be_resampled_or_is_lacking_is_refused(grid: Path) -> None:
@@ -191,3 +198,46 @@ def test_nothing_of_torch_is_imported(grid: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert json.loads(done.stdout.splitlines()[-1]) == [[0, 0], []], done.stderr
+
+
+def test_a_data_set_of_one_side_alone_is_said(grid: Path) -> None:
+    both, more = pick(grid, "3e-05", "news"), pick(grid, "3e-05", "wiki")
+    said = comparison_text(all_said(both + more, pick(grid, "0.0001", "news")))
+    assert (
+        "Not compared: the 5 finished runs of lr 3e-5 on wiki (qa) before --against, for the other side has none on it."
+        in said
+    )
+
+
+def test_the_last_line_is_a_verdict(make_run: MakeRun) -> None:
+    good = [make_run(f"g{seed}", seed=seed, quality=0.95, examples=200) for seed in range(3)]
+    bad = [make_run(f"b{s}", seed=s, quality=0.6, examples=200, config={"optim.lr": 1e-4}) for s in range(3)]
+    last = comparison_text(all_said(bad, good)).splitlines()[-1]
+    assert last.startswith("Verdict: on reviews (test accuracy) lr 5e-5 is better than lr 1e-4 (95 % interval")
+    last = comparison_text(all_said(good[:1], good[1:2])).splitlines()[-1]
+    assert "no difference between encoder-a, seed 0 and encoder-a, seed 1 is shown" in last
+    assert last.endswith("A single run: other seeds may differ.")
+
+
+def test_a_report_and_a_comparison_give_the_same_numbers(make_run: MakeRun, tmp_path: Path) -> None:
+    """Of three systems; the resamples of one pair do not depend on what else is in the report."""
+    for rate, quality in ((1e-5, 0.9), (2e-5, 0.8), (3e-5, 0.7)):
+        for seed in range(2):
+            make_run(f"{rate}-{seed}", seed=seed, quality=quality, config={"optim.lr": rate})
+    records = read_records([tmp_path / "runs"])
+    grid = group_runs(records)
+    summaries = summarise(grid, pools(grid)[0])
+    best = next(s.group for s in summaries if s.mark == "best")
+    raw = {}
+    for other in (g for g in grid.groups if g is not best):
+        (c,) = compare_runs(best.runs, other.runs, correction="none").comparisons
+        raw[other.system] = c.tests[0].p_value
+    expected = significance.corrected(list(raw.values()), "holm")
+    reported = {s.group.system: s.p_value for s in summaries if s.p_value is not None}
+    assert reported == pytest.approx(dict(zip(raw, expected, strict=True)), abs=1e-12)
+
+
+def test_systems_whose_paths_end_alike_have_different_names(make_run: MakeRun) -> None:
+    sides = [[make_run(None, config={"model.name": f"/models/{name}/bert"})] for name in ("small", "large")]
+    (c,) = compared(*sides)
+    assert (c.first.system, c.second.system) == ("small/bert", "large/bert")

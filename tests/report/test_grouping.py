@@ -10,7 +10,7 @@ import pytest
 from research.common.errors import UserError
 from research.report.grouping import group_runs
 from research.report.records import read_records
-from research.report.settings import system_name, value_text
+from research.report.settings import distinct_texts, system_name, value_text
 
 MakeRun = Callable[..., Path]
 
@@ -178,7 +178,8 @@ def test_values_read_as_written(value: Any, text: str) -> None:
 
 
 def test_labels_are_short() -> None:
-    assert system_name({"model.name": "/m/bert", "optim.warmup_ratio": 0.1}) == "bert, warmup ratio 0.1"
+    assert system_name({"model.name": "bert", "optim.warmup_ratio": "0.1"}) == "bert, warmup ratio 0.1"
+    assert list(distinct_texts(["/a/bert", "/b/bert", "gpt", None]).values()) == ["a/bert", "b/bert", "gpt", "none"]
 
 
 def edit(path: Path, name: str, keys: tuple[str, ...], value: Any) -> None:

@@ -32,7 +32,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
             lacking = len(search.trials) - len(scores)
             pruned = sum(trial.state == "pruned" for trial in search.trials)
             caption = (
-                f"Expected validation {style.metric_name(search.metric)} of the best of n trials of the random search "
+                f"Expected validation {search.score_name} of the best of n trials of the random search "
                 f"{search.name} ({len(scores)} trials): unbiased estimator, with the {100 * drawn.level:.0f} % "
                 "jackknife band where the trials support one."
                 + (f" {pruned} pruned trials count with their last score." if pruned else "")
@@ -41,7 +41,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
             yield (
                 f"budget-{file_name(search.name)}",
                 caption,
-                draw_expected_best(drawn, style.metric_name(search.metric)),
+                draw_expected_best(drawn, search.score_name),
             )
 
 

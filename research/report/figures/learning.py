@@ -69,7 +69,7 @@ def draw_curves(groups: Sequence[Group], histories: Mapping[int, Sequence[Sequen
         runs = histories[id(group)]
         add(above, curve(runs, f"validation/{group.metric}"), style.look(i), f"{group.system} ({len(runs)})")
         add(below, curve(runs, "train/loss"), style.look(i) | {"marker": ""}, "")
-    above.set_ylabel(f"validation {style.metric_name(groups[0].metric)}")
+    above.set_ylabel(f"validation {groups[0].score.label}")
     below.set_ylabel("training loss")
     below.set_xlabel("optimiser steps")
     below.set_ylim(bottom=max(0.0, below.get_ylim()[0]))  # a band may reach below, a loss does not

@@ -16,7 +16,6 @@ import numpy as np
 from research.report.figures import style
 from research.report.groups import Grid
 from research.report.records import Record
-from research.report.settings import system_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +46,7 @@ def mean_scores(grid: Grid) -> tuple[list[str], np.ndarray]:
     rows = [[grid.find(settings, data_set) for data_set in grid.data_sets] for settings in grid.systems]
     whole = [row for row in rows if all(group is not None and group.runs for group in row)]
     means = [[group.scores(group.split).mean() for group in row if group is not None] for row in whole]
-    names = [system_name(row[0].settings) if row[0] is not None else "" for row in whole]
+    names = [row[0].system if row[0] is not None else "" for row in whole]
     return names, np.array(means, dtype=float).reshape(len(whole), len(grid.data_sets)).T
 
 

@@ -25,7 +25,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         rows = {group.system: group.scores(group.split) for group in groups}
         if not any(len(scores) > 1 for scores in rows.values()):
             continue
-        metric, split = style.metric_name(groups[0].metric), groups[0].split
+        metric, split = groups[0].score.label, groups[0].split
         caption = (
             f"{split.capitalize()} {metric} on {data_set}: each dot is a run, the bar spans one standard "
             "deviation to each side of the mean (diamond)." + left_out_note(len(groups), grid, data_set)

@@ -27,7 +27,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         groups = [group for group in grid.groups if group.data_set == data_set and group.runs]
         series = {name: points for name, points in series_of(groups).items() if len(points) > 1}
         if series:
-            metric, split = style.metric_name(groups[0].metric), groups[0].split
+            metric, split = groups[0].score.label, groups[0].split
             caption = (
                 f"{split.capitalize()} {metric} on {data_set} against the number of training examples: mean "
                 "over seeds, bars are one standard deviation to each side."
@@ -41,7 +41,7 @@ def series_of(groups: Sequence[Group]) -> dict[str, dict[int, np.ndarray]]:
     found: dict[str, dict[int, np.ndarray]] = {}
     for group in groups:
         size = (group.runs[0].fingerprint("train") or ("", 0))[1]
-        rest = {key: value for key, value in group.settings.items() if key != SIZE_KEY}
+        rest = {key: text for key, text in group.texts.items() if key != SIZE_KEY}
         found.setdefault(system_name(rest) or group.data_set, {})[size] = group.scores(group.split)
     return {name: dict(sorted(points.items())) for name, points in found.items()}
 

@@ -145,8 +145,3 @@ def log_axis(axis: Any) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
     axis.set_major_formatter(FuncFormatter(lambda value, _: value_text(float(value))))
     axis.set_minor_formatter(NullFormatter())
-
-
-def metric_name(metric: str) -> str:
-    """`exact_match` as a label: exact match; F1 stays F1."""
-    return metric.replace("_", " ").replace("f1", "F1")

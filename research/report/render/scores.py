@@ -10,7 +10,6 @@ from pathlib import Path
 from research.common.files import written_whole
 from research.report.groups import Grid
 from research.report.render import latex
-from research.report.settings import value_text
 from research.report.statistics.summary import Summary
 from research.report.tables.cells import Cell, Table, table_markdown
 from research.report.tables.scores import TIED, is_number, main_table, score_columns
@@ -71,5 +70,5 @@ def write_scores_csv(grid: Grid, summaries: Sequence[Summary], path: Path) -> No
             others = [sum(run.status == state for run in s.group.others) for state in states]
             limits = (s.interval.low, s.interval.high) if s.interval else (None, None)
             numbers = [len(s.scores), s.mean, s.deviation, *limits, s.p_value, s.mark, *others, len(s.group.missing)]
-            settings = [value if is_number(value) else value_text(value) for value in s.group.settings.values()]
+            settings = [v if is_number(v) else s.group.texts[key] for key, v in s.group.settings.items()]
             writer.writerow([*settings, s.group.data_set, s.split, s.group.metric, *numbers])

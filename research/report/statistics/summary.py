@@ -83,7 +83,7 @@ def _plain(group: Group, split: str) -> Summary:
 def _beside_best(column: Sequence[Summary], pooled: Pool | None) -> list[Summary]:
     """The column with its best marked and, where there is a pool, intervals and p-values, not yet corrected."""
     known = [s for s in column if s.mean is not None]
-    best = max(known, key=lambda s: s.mean or 0.0).group if len(known) > 1 else None
+    best = max(known, key=_goodness).group if len(known) > 1 else None
     told = []
     for each in column:
         if each.mean is not None and pooled is not None:
@@ -92,6 +92,12 @@ def _beside_best(column: Sequence[Summary], pooled: Pool | None) -> list[Summary
                 each = replace(each, p_value=over_both(*pooled.of(best, each.group)).p_value)
         told.append(replace(each, mark="best") if each.group is best else each)
     return told
+
+
+def _goodness(summary: Summary) -> float:
+    """The mean, negative where less is better."""
+    mean = summary.mean or 0.0
+    return -mean if summary.group.score.smaller_is_better else mean
 
 
 def _with_ties(summaries: Sequence[Summary]) -> list[Summary]:

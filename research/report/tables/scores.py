@@ -11,13 +11,8 @@ from research.report.settings import deciding_settings, key_text, value_text
 from research.report.statistics.summary import ALPHA, Summary
 from research.report.tables.cells import Cell, Table
 
-METRIC_NAMES = {"f1": "F1", "exact_match": "EM", "accuracy": "accuracy", "mcc": "MCC", "strict_f1": "strict F1"}
 ALWAYS_TOLD = ("model.name", "optim.lr", "optim.batch_size", "optim.epochs", "data.max_length")
 TIED = "†"
-
-
-def metric_name(metric: str) -> str:
-    return METRIC_NAMES.get(metric, metric.replace("_", " "))
 
 
 def main_table(grid: Grid, summaries: Sequence[Summary]) -> Table:
@@ -26,7 +21,8 @@ def main_table(grid: Grid, summaries: Sequence[Summary]) -> Table:
     columns += ["runs", *(f"{head} {split}" for _, split, head in score_columns(grid, summaries))]
     rows = []
     for settings in grid.systems:
-        cells = [Cell(value_text(value), value if is_number(value) else None) for value in settings.values()]
+        texts = grid.texts(settings)
+        cells = [Cell(texts[key], value if is_number(value) else None) for key, value in settings.items()]
         cells.append(_runs_cell(grid, settings))
         for data_set, split, _ in score_columns(grid, summaries):
             found = [s for s in summaries if s.group is grid.find(settings, data_set) and s.split == split]
@@ -43,7 +39,7 @@ def score_columns(grid: Grid, summaries: Sequence[Summary]) -> list[tuple[str, s
         for split in ("validation", "test"):
             if split in splits:
                 group = next(group for group in grid.groups if group.data_set == data_set and group.metric)
-                columns.append((data_set, split, f"{data_set} {metric_name(group.metric)}"))
+                columns.append((data_set, split, f"{data_set} {group.score.label}"))
     return columns
 
 

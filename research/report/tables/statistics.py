@@ -13,7 +13,6 @@ from research.report.statistics.power import POWER
 from research.report.statistics.summary import Summary
 from research.report.statistics.variance import split_variance
 from research.report.tables.cells import Cell, Table, cell, make_table
-from research.report.tables.scores import metric_name
 
 MOST_SYSTEMS = 10  # of a data set: more comparisons would not be read
 
@@ -109,7 +108,7 @@ def _family(name: str) -> str:
 
 
 def _what(group: Group, split: str) -> tuple[str, str]:
-    return metric_name(group.metric), split
+    return group.score.label, split
 
 
 def _paths(group: Group) -> tuple[Path, ...]:

@@ -28,8 +28,8 @@ def made(path: Path) -> tuple[Grid, list[Summary]]:
 def test_columns_rows_and_links(grid: Path) -> None:
     table = tables.main_table(*made(grid))
     assert list(table.columns) == [
-        "lr", "runs", "news F1 validation", "news F1 test", "reviews accuracy validation",
-        "reviews accuracy test", "wiki F1 validation", "wiki F1 test",
+        "lr", "runs", "news micro F1 validation", "news micro F1 test", "reviews accuracy validation",
+        "reviews accuracy test", "wiki token F1 validation", "wiki token F1 test",
     ]  # fmt: skip
     assert [row[0].text for row in table.rows] == ["3e-5", "1e-4"]
     assert [row[1].text for row in table.rows] == ["5", "5"]
@@ -126,7 +126,13 @@ def test_data_sets_without_test_data_stand_beside_those_with(make_run: MakeRun, 
     make_run("a", splits=("validation",), data_set="sst2")
     make_run("b", task="ner", data_set="news")
     table = tables.main_table(*made(tmp_path))
-    assert list(table.columns) == ["model", "runs", "sst2 accuracy validation", "news F1 validation", "news F1 test"]
+    assert list(table.columns) == [
+        "model",
+        "runs",
+        "sst2 accuracy validation",
+        "news micro F1 validation",
+        "news micro F1 test",
+    ]
     assert [cell.mark for cell in table.rows[0]] == [""] * 5  # one system alone is no best
 
 
