@@ -24,7 +24,8 @@ from research.report.statistics.summary import Summary
 from research.report.tables.cells import Table
 
 NAME = "manifest.json"
-RUN_FILES = ("config.yaml", "result.json", "outcome.json", "provenance.json", "cost.json", "metrics.jsonl")
+RUN_FILES = ("config.yaml", "result.json", "outcome.json", "provenance.json", "cost.json", "metrics.jsonl",
+             "evaluations.jsonl")  # fmt: skip
 Number = tuple[str, float, list[Path]]  # what it is, its value, the runs it comes from
 
 

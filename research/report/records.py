@@ -18,8 +18,8 @@ import yaml
 
 from research.common.errors import UserError
 from research.config.load import completed
-from research.metrics import metric_names, metric_of, smaller_is_better
-from research.metrics.base import Metric
+from research.metrics import metric_of, smaller_is_better
+from research.metrics.base import BaseMetric
 from research.tracking.predictions import KEY
 from research.tracking.run import Run
 
@@ -103,12 +103,12 @@ class Record:
         return None if data is None else (data["sha256"], data["examples"])
 
     @cached_property
-    def metric(self) -> Metric | None:
+    def metric(self) -> BaseMetric | None:
         """The metric of its predictions; None where there are none, or of a metric that this version has not."""
         for split in self.splits:
-            with suppress(pa.ArrowException, OSError, KeyError, ValueError):
-                settings = json.loads(pq.read_schema(self.path / "predictions" / f"{split}.parquet").metadata[KEY])
-                return metric_of(settings) if settings["scorer"] in metric_names() else None
+            with suppress(pa.ArrowException, OSError, KeyError, ValueError, UserError):
+                schema = pq.read_schema(self.path / "predictions" / f"{split}.parquet")
+                return metric_of(json.loads(schema.metadata[KEY]), own_files=False)
         return None
 
     @property
@@ -151,6 +151,18 @@ class Record:
             return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)  # of small files the fastest
         except pa.ArrowInvalid as error:
             raise ChangedRun(f"{path} is not a whole Parquet file: {error}.") from None
+
+    @cached_property
+    def evaluations(self) -> list[str]:
+        """The split of each evaluation after training (`research evaluate`), as `evaluations.jsonl` has them."""
+        path = self.path / "evaluations.jsonl"
+        try:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            return [str(row["split"]) for row in rows]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{path} is damaged: it is not one JSON object with `split` a line.") from None
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl: `step` and named scalars."""

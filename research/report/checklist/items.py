@@ -105,7 +105,8 @@ def older(records: Sequence[Record], grid: Grid, found: Sequence[Search]) -> lis
         Item("D2", "Details of the splits.", sentences.data(records), [provenance.splits(records)],
              ["Who made the splits, and how?"]),
         Item("D3", "Excluded data and preprocessing.", sentences.preprocessing(records),
-             questions=["Was any data left out, and what was done to it before it was given to training?"]),
+             questions=["What was done with longer inputs: were they cut, or read in windows?",
+                        "Was any data left out, and what was done to it before it was given to training?"]),
         Item("D4", "Languages of the data.", "", questions=["Which languages, and which varieties of them?"]),
         Item("D5", "Link to the data.", sentences.origins(records),
              questions=["Where can readers get the data, and under which licence?"]),
@@ -121,6 +122,8 @@ def about_data(records: Sequence[Record]) -> list[str]:
     questions = ["How are the labels of the training data distributed? Records count those of scored splits alone."]
     if any(record.config["data"]["max_train_examples"] for record in records):
         questions.append("Some runs trained on a part of the data (data.max_train_examples): is it said, and why?")
+    if any(record.config["data"]["max_eval_examples"] for record in records):
+        questions.append("Scores are of a part of the data (data.max_eval_examples): how large is the whole split?")
     if unknown := sum(not record.provenance.get("data") for record in records):
         questions.append(f"{sentences.counted(unknown, 'run')} ended before its data was recorded: what was it?")
     return questions

@@ -16,25 +16,26 @@ PACKAGES = {
     "lightning": "Lightning", "peft": "PEFT", "optuna": "Optuna", "scikit-learn": "scikit-learn", "numpy": "NumPy",
     "scipy": "SciPy", "statsmodels": "statsmodels", "sacrebleu": "sacreBLEU", "rouge-score": "rouge-score",
 }  # fmt: skip
-SCORERS = {
-    "sentiment": "accuracy, macro-averaged F1 and Matthews correlation by scikit-learn",
-    "choice": "accuracy by scikit-learn",
-    "ner": "entity-level F1 over whole sentences by the rules of conlleval, and of strict IOB2 beside it",
-    "qa": "exact match and F1 over whole questions by the rules of the official SQuAD scripts",
-}
 
 
 def data(records: Sequence[Record]) -> str:
+    """Examples of each split that were used, and where that was not all of it."""
     sizes: dict[str, dict[str, list[str]]] = {}
     for record in records:
         for split, told in (record.provenance.get("data") or {}).items():
             counts = sizes.setdefault(record.data_set, {}).setdefault(split, [])
-            if f"{told['examples']:,}" not in counts:
-                counts.append(f"{told['examples']:,}")
+            if (count := f"{told['examples']:,}{_cut(record, split, told['examples'])}") not in counts:
+                counts.append(count)
     return " ".join(
-        f"{data_set} has {listed([f'{either(counts)} {split}' for split, counts in by_split.items()])} examples."
+        f"Of {data_set} we use {listed([f'{either(counts)} {split}' for split, counts in by_split.items()])} examples."
         for data_set, by_split in sizes.items()
     )
+
+
+def _cut(record: Record, split: str, examples: int) -> str:
+    """Says that a limit was reached: how large the whole split is stands in no record then."""
+    key = "max_train_examples" if split == "train" else "max_eval_examples"
+    return f" (as many as data.{key} admits)" if record.config["data"][key] == examples else ""
 
 
 def parameters(records: Sequence[Record]) -> str:
@@ -100,7 +101,7 @@ def spread(grid: Grid) -> str:
     single = [f"{group.system} on {group.data_set}" for group in grid.groups if len(group.runs) == 1]
     return (
         f"Scores are means over {number} runs that differ in their seed alone, with the sample standard deviation; "
-        "none is a maximum over seeds. Each run is tested once, with the checkpoint that was best on validation data."
+        "none is a maximum over seeds. A run is tested with the checkpoint that was best on validation data."
         + (f" Single runs: {listed(single)}." if single else "")
     )
 
@@ -112,7 +113,7 @@ def packages(records: Sequence[Record]) -> str:
 
 
 def scorers(records: Sequence[Record]) -> str:
-    found = [SCORERS[task] for task in dict.fromkeys(record.task for record in records) if task in SCORERS]
+    found = dict.fromkeys(record.metric.sentence for record in records if record.metric is not None)
     return f"Scores are {'; '.join(found)}." if found else ""
 
 
@@ -123,19 +124,28 @@ def code(records: Sequence[Record]) -> str:
 
 
 def runs(records: Sequence[Record]) -> str:
+    """How many runs were started, and how often test data was looked at."""
     states = [f"{count} {state}" for state, count in status_counts(records).items()]
     were = "was" if len(records) == 1 else "were"
+    return f"{counted(len(records), 'training run')} {were} started: {listed(states)}. {tests(records)}".strip()
+
+
+def tests(records: Sequence[Record]) -> str:
+    """How often test data was evaluated: at the end of training, and again by `research evaluate`."""
     tested = sum(bool(record.scores("test")) for record in records)
-    times = f" Test data was evaluated {counted(tested, 'time')}, once a run." if tested else ""
-    return f"{counted(len(records), 'training run')} {were} started: {listed(states)}.{times}"
+    again = sum(record.evaluations.count("test") for record in records)
+    if not tested + again:
+        return ""
+    total = f"Test data was evaluated {counted(tested + again, 'time')}"
+    if not again:
+        return f"{total}, once a run."
+    return f"{total}: at the end of {counted(tested, 'run')}, and {counted(again, 'time')} more by `research evaluate`."
 
 
 def preprocessing(records: Sequence[Record]) -> str:
-    """What training itself does to long inputs."""
+    """How long an input of the model may be."""
     limits = sorted({record.config["data"]["max_length"] for record in records})
-    windowed = all(record.task in ("ner", "qa") for record in records)
-    longer = " Longer ones are cut into overlapping windows, and no word or answer is dropped." if windowed else ""
-    return f"Inputs of the model have at most {either(list(map(str, limits)))} word pieces.{longer}"
+    return f"Inputs of the model have at most {either(list(map(str, limits)))} word pieces."
 
 
 def origins(records: Sequence[Record]) -> str:
