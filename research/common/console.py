@@ -75,17 +75,19 @@ def score_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def class_table(scores: Mapping[str, float]) -> Table | None:
-    """The classification report of one split, None for a task without classes."""
-    classes = [name.removeprefix("support/") for name in scores if name.startswith("support/")]
-    if not classes:
+    """The scores of one split by class (`f1/PER`), None for a task without classes. A column above 1 holds counts."""
+    by_class = {name: value for name, value in scores.items() if "/" in name}
+    if not by_class:
         return None
+    parts, classes = (dict.fromkeys(name.split("/", 1)[i] for name in by_class) for i in range(2))
+    counted = {name.split("/", 1)[0] for name, value in by_class.items() if value > 1}
     table = Table(title="Per class", title_justify="left")
     table.add_column("class")
-    for name in ("precision", "recall", "f1", "support"):
-        table.add_column(name, justify="right")
+    for part in parts:
+        table.add_column(part, justify="right")
     for label in classes:
-        cells = [_number(scores.get(f"{name}/{label}")) for name in ("precision", "recall", "f1")]
-        table.add_row(label, *cells, f"{scores[f'support/{label}']:.0f}")
+        values = {part: by_class.get(f"{part}/{label}") for part in parts}
+        table.add_row(label, *(f"{v:.0f}" if part in counted else _number(v) for part, v in values.items()))
     return table
 
 

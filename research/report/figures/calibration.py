@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PLACE = 70  # on the page
 MOST_SYSTEMS = 4
+LARGEST_POINT, SMALLEST_POINT = 60.0, 2.0  # square points
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         claims = {name: runs for name, runs in claims.items() if any(np.isfinite(sure).any() for sure, _ in runs)}
         if claims:
             caption = (
-                f"Reliability on {data_set} ({groups[0].split}): share of right {metric.unit} against mean "
-                f"confidence in {BINS} bins of equal width, up to {MOST_RUNS} runs of a system pooled; the grey line "
-                "is perfect. Below, how the confidences spread. In brackets the expected calibration error, mean over "
-                "runs." + left_out_note(len(groups), grid, data_set)
+                f"Reliability on {data_set} ({groups[0].split}): accuracy of {metric.unit} against mean confidence in "
+                f"{BINS} bins of equal width, up to {MOST_RUNS} runs of a system pooled; the grey line is perfect, the "
+                f"area of a point its share of the {metric.unit}. Below, the fraction of {metric.unit} in each bin. "
+                "ECE: expected calibration error, mean over runs." + left_out_note(len(groups), grid, data_set)
             )
             yield f"calibration-{file_name(data_set)}", caption, draw(claims)
 
@@ -81,17 +82,23 @@ def draw(claims: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]) -> Figur
         confidence, right = (np.concatenate(parts) for parts in zip(*runs, strict=True))
         whole = reliability(confidence, right)
         error = np.mean([reliability(*run).error for run in runs])
-        above.plot(whole.confidence, whole.accuracy, label=f"{name} ({error:.3f})", **style.look(i))
+        look = style.look(i)
+        marker = look.pop("marker")
+        above.plot(whole.confidence, whole.accuracy, **look)
+        areas = LARGEST_POINT * whole.size / whole.size.max()
+        above.scatter(
+            whole.confidence, whole.accuracy, np.maximum(areas, SMALLEST_POINT), color=look["color"], marker=marker,
+            label=f"{name} (ECE {error:.3f})", zorder=3,
+        )  # fmt: skip
         lowest = min(lowest, float(whole.confidence.min()))
         known = confidence[np.isfinite(confidence)]
-        look = {"color": style.COLOURS[i], "linestyle": style.DASHES[i]}
         edges = np.linspace(0, 1, BINS + 1)
         below.hist(known, edges, weights=np.full(len(known), 1 / len(known)), histtype="step", linewidth=1.0, **look)
     left = min(0.5, max(0.0, np.floor(lowest * 10) / 10)) - 0.02
     above.set_xlim(left, 1.01)
     above.set_ylim(-0.02, 1.02)
-    above.set_ylabel("share right")
-    below.set_ylabel("share of all")
+    above.set_ylabel("accuracy")
+    below.set_ylabel("fraction")
     below.set_xlabel("confidence")
     figure.align_ylabels()
     style.legend_below(figure, above)

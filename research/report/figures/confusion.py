@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PLACE = 80  # on the page
 MOST_CLASSES = 14
+MOST_COUNTED = 4  # classes of a matrix with counts in its cells
 OTHERS, NONE = "(others)", "none"
 Counts = Counter[tuple[str, str]]
 
@@ -41,10 +42,10 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         labels, matrix = matrix_of(counts)
         caption = (
             f"What the {metric.confused} of each gold class of {data_set} ({group.split}) are predicted to be, in per "
-            f"cent of the class: {group.system}, {_runs(len(runs))}."
+            f"cent of the class: {group.system}, {_runs(len(runs))}. In brackets the number of each gold class."
             + (f" The {len(labels) - 1} classes with the most mistakes." if OTHERS in labels else "")
         )
-        yield f"confusion-{file_name(data_set)}", caption, draw(labels, matrix)
+        yield f"confusion-{file_name(data_set)}", caption, draw(labels, matrix, f"{data_set}, {group.split}")
 
 
 def _runs(count: int) -> str:
@@ -74,7 +75,8 @@ def matrix_of(counts: Counts) -> tuple[list[str], np.ndarray]:
     return labels, matrix
 
 
-def draw(labels: Sequence[str], matrix: np.ndarray) -> Figure:
+def draw(labels: Sequence[str], matrix: np.ndarray, title: str = "") -> Figure:
+    """The matrix in shares of the gold class, its size beside its name; in a small one the counts in the cells too."""
     C = len(labels)
     sums = matrix.sum(1, keepdims=True)
     shares = np.divide(100.0 * matrix, sums, out=np.zeros(matrix.shape), where=sums > 0)
@@ -86,14 +88,17 @@ def draw(labels: Sequence[str], matrix: np.ndarray) -> Figure:
             share = shares[row, column]
             if share >= 0.5 or (row == column and labels[row] != NONE):
                 colour = "white" if share > 55 else "black"
-                axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=size, color=colour)
-    short = [label if len(label) <= 16 else label[:15] + "…" for label in labels]
+                text = f"{share:.0f}" + (f"\n({matrix[row, column]:,})" if C <= MOST_COUNTED else "")
+                axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
+    short = [label if len(label) <= 20 else f"{label[:10]}…{label[-9:]}" for label in labels]
+    sized = [f"{label} ({total:,})" for label, total in zip(short, sums[:, 0], strict=True)]
     slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, short)) * C > 36 else {}
     axes.set_xticks(range(C), short, fontsize=size, **slanted)
-    axes.set_yticks(range(C), short, fontsize=size)
+    axes.set_yticks(range(C), sized, fontsize=size)
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("gold")
+    axes.set_title(title, fontsize=8)
     return figure
