@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 from research.common.errors import UserError
 from research.config import component
 from research.config.aliases import with_new_names
+from research.config.parse import Text, parse_override, read_yaml, refuse_interpolations, typed, yaml_value
 from research.config.schema import DATA_SUFFIXES, Config
-from research.config.tree import ONE_OF, SOME_OF, all_keys, check, schema_of, sections, to_dict
+from research.config.tree import ONE_OF, SOME_OF, all_keys, check, nested, schema_of, sections, to_dict
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,10 @@ class Layer:
     content: dict[str, Any]
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read an experiment and check it whole.
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None, given_by: str = "values"
+) -> Config:
+    """Read an experiment and check it whole; `values` of dotted keys, given by what errors name, override the file.
 
     Raises UserError that lists every mistake found, each with the file or argument it stands in.
     """
@@ -42,9 +45,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         if "extends" in content:
             raise UserError(f"{base} itself extends another file; `extends` goes one level deep, so merge the two.")
         layers.insert(0, Layer(os.path.relpath(base), in_long_form(content, str(base), base.parent)))
-    for argument in overrides:
-        origin = f"argument '{argument}'"
-        layers.append(Layer(origin, in_long_form(parse_override(argument), origin, path.parent)))
+    refuse_interpolations(dict(values or {}), given_by)
+    given = [(given_by, nested(values))] if values else []
+    for origin, content in [*given, *map(parse_override, overrides)]:
+        layers.append(Layer(origin, in_long_form(content, origin, path.parent)))
     config = combined(layers, str(path))
     settle_paths(config, path)
     check(config, str(path))
@@ -61,7 +65,7 @@ def combined(layers: Sequence[Layer], what: str, stored: bool = False) -> Config
     for layer, content in zip(layers, contents, strict=True):
         content = with_new_names(content, schema.task, layer.origin, stored)
         refuse_unknown_keys(content, layer.origin, schema)
-        merged = merge(merged, content, layer.origin)
+        merged = merge(merged, typed(content, schema, layer.origin), layer.origin)
     missing = sorted(key.removesuffix(".name") if key == "task.name" else key for key in OmegaConf.missing_keys(merged))
     if missing:
         raise UserError(f"{what} does not say {' and '.join(missing)}; add {'them' if len(missing) > 1 else 'it'}.")
@@ -100,7 +104,7 @@ def _over(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 def in_long_form(content: dict[str, Any], origin: str, folder: Path) -> dict[str, Any]:
     """The content with each component as a section: `task: ner` -> `task: {name: ner}`, `methods: {r_drop: true}` ->
     `methods: {r_drop: {}}`; false switches one off. A file is looked up from here, then from `folder`."""
-    content = dict(content)
+    content = {key: _as_section(value, key, origin) for key, value in content.items()}
     for section, kind in ONE_OF.items():
         given = content.get(section, MISSING)
         if given == MISSING:
@@ -115,6 +119,7 @@ def in_long_form(content: dict[str, Any], origin: str, folder: Path) -> dict[str
             raise UserError(f"{origin}: {section} must hold names and their keys, as in {section}: {{name: {{}}}}.")
         long: dict[str, Any] = {}
         for name, own in several.items():
+            own = _as_section(own, section, origin)
             if not isinstance(own, dict | bool):
                 raise UserError(f"{origin}: {section}.{name} holds the keys of a {kind}; write {{}} for its defaults.")
             by_path = component.is_path(str(name))
@@ -125,6 +130,13 @@ def in_long_form(content: dict[str, Any], origin: str, folder: Path) -> dict[str
     return content
 
 
+def _as_section(value: Any, section: str, origin: str) -> Any:
+    """The value of a section that chooses components; an argument may be a name, or YAML such as {} or false."""
+    by_name = section in ONE_OF and not str(value).lstrip().startswith("{")
+    is_yaml = isinstance(value, Text) and section in (*ONE_OF, *SOME_OF) and not by_name
+    return yaml_value(value, origin) if is_yaml else value
+
+
 def _located(own: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The keys of a component with the path of a user's file made absolute."""
     name = own.get("name")
@@ -132,48 +144,6 @@ def _located(own: dict[str, Any], folder: Path) -> dict[str, Any]:
         return own
     found = next((base / name for base in (Path.cwd(), folder) if (base / name).is_file()), Path.cwd() / name)
     return {**own, "name": str(found.resolve())}
-
-
-def read_yaml(path: Path, named_in: Path | None = None, what: str = "experiment") -> dict[str, Any]:
-    """A YAML file as plain dicts."""
-    if not path.is_file():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], 3)
-        hint = f" Did you mean {', '.join(str(path.parent / n) for n in near)}?" if near else ""
-        where = f" (named by `extends` in {named_in})" if named_in else ""
-        raise UserError(f"There is no {what} file {path}{where}.{hint}")
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}.") from None
-    except Exception as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold `key: value` lines at its top level.")
-    refuse_interpolations(content, str(path))
-    return content  # type: ignore[return-value]
-
-
-def parse_override(argument: str) -> dict[str, Any]:
-    """`optim.lr=3e-5` -> {"optim": {"lr": 3e-5}}; the value is YAML and may contain `=`."""
-    key, equals, _ = argument.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"'{argument}' is not of the form key=value, as in optim.lr=3e-5.")
-    try:
-        content = OmegaConf.to_container(OmegaConf.from_dotlist([argument]), resolve=False)
-    except Exception as error:
-        raise UserError(f"The value of '{argument}' is not valid YAML: {' '.join(str(error).split())}") from None
-    refuse_interpolations(content, f"argument '{argument}'")
-    return content  # type: ignore[return-value]
-
-
-def refuse_interpolations(content: Any, origin: str, key: str = "") -> None:
-    """Raise UserError for a `${...}`: resolved, an environment variable would stand in the run folder and at W&B."""
-    if isinstance(content, dict | list):
-        inner = content.items() if isinstance(content, dict) else enumerate(content)
-        for name, value in inner:
-            refuse_interpolations(value, origin, f"{key}.{name}".lstrip("."))
-    elif isinstance(content, str) and "${" in content:
-        raise UserError(f"{origin}: {key} is '{content}', but ${{...}} is not filled in here; write the value itself.")
 
 
 def refuse_unknown_keys(content: dict[str, Any], origin: str, schema: Any, prefix: str = "", whole: Any = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
@@ -72,6 +72,19 @@ def all_keys(schema: Any, prefix: str = "") -> Iterator[str]:
             yield prefix + name
         else:
             yield from all_keys(section, f"{prefix}{name}.")
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """{"optim.lr": 1} -> {"optim": {"lr": 1}}."""
+    content: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, name = key.split(".")
+        place = content
+        for section in path:
+            inner = place.get(section, {})
+            place[section] = place = inner if isinstance(inner, dict) else {"name": inner}  # task=ner, task.stride=64
+        place[name] = value
+    return content
 
 
 def check(config: Config, origin: str) -> None:

@@ -27,8 +27,8 @@ from research.common import compat
 from research.common.errors import UserError
 from research.config.load import refuse_unknown_keys
 from research.config.schema import Config
-from research.config.tree import schema_of, to_dict
-from research.sweep.sweepfile import CHOSEN, Parameter, SweepConfig, base_config, load_sweep, nested, with_values
+from research.config.tree import nested, schema_of, to_dict
+from research.sweep.sweepfile import CHOSEN, Parameter, SweepConfig, base_config, load_sweep, with_values
 
 Space = Mapping[str, Parameter]
 ABSENT = object()

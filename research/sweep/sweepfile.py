@@ -6,7 +6,6 @@ impossible values are refused with what is allowed. Nothing here imports torch.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,12 +22,11 @@ from research.config.load import (
     in_long_form,
     load_config,
     merge,
-    parse_override,
-    read_yaml,
     refuse_unknown_keys,
 )
+from research.config.parse import parse_override, read_yaml, typed
 from research.config.schema import Config
-from research.config.tree import ONE_OF, SOME_OF, check, sections, to_dict
+from research.config.tree import ONE_OF, SOME_OF, check, nested, sections, to_dict
 
 SECTIONS = {name for name, section in sections(Config()).items() if section is not None}
 CHOSEN = (*ONE_OF, *SOME_OF)  # sections whose keys are those of the components that the experiment chooses
@@ -109,7 +107,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
     path = Path(path)
     path = path / "sweep.yaml" if path.is_dir() else path
     layers = [(str(path), read_yaml(path, what="sweep"))]
-    layers += [(f"argument '{argument}'", parse_override(argument)) for argument in overrides]
+    layers += [(origin, typed(content, SweepConfig(), origin)) for origin, content in map(parse_override, overrides)]
     merged = OmegaConf.structured(SweepConfig)
     for origin, content in layers:
         merged = merge(merged, _flattened(content, origin), origin)
@@ -154,18 +152,6 @@ def _experiment_keys(content: Any, origin: str, where: str) -> dict[str, Any]:
         if key.split(".")[0] not in CHOSEN:  # those are checked with the experiment
             refuse_unknown_keys(nested({key: {} if key in SECTIONS else None}), f"{origin}, {where}", Config())
     return flat
-
-
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """{"optim.lr": 1} -> {"optim": {"lr": 1}}."""
-    content: dict[str, Any] = {}
-    for key, value in flat.items():
-        *sections, name = key.split(".")
-        place = content
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = value
-    return content
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -237,8 +223,8 @@ def _check(sweep: SweepConfig, origin: str) -> None:
 
 def base_config(sweep: SweepConfig) -> Config:
     """The experiment with the sweep's settings: what all trials share."""
-    overrides = [f"{key}={json.dumps(value)}" for key, value in sweep.settings.items()]
-    config = load_config(sweep.experiment, [*overrides, f"run_dir={sweep.folder}"])
+    values = {**sweep.settings, "run_dir": sweep.folder}
+    config = load_config(sweep.experiment, values=values, given_by="settings")
     if config.data.validation is None:
         raise UserError(f"{sweep.experiment} names no data.validation, by whose scores trials are compared; add it.")
     return config

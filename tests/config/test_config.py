@@ -122,9 +122,9 @@ def test_splits_of_a_hub_data_set_stay_as_they_are(write: Write) -> None:
         ("sead: 1\n", None, ("mine.yaml", "'sead'", "Did you mean seed?")),
         ("lr: 1\n", None, ("mine.yaml", "'lr'", "Did you mean optim.lr?")),
         ("5: 1\n", None, ("mine.yaml", "unknown key '5'")),
-        ("", "optim.batchsize=4", ("argument 'optim.batchsize=4'", "Did you mean optim.batch_size?")),
-        ("", "max_length=4", ("argument 'max_length=4'", "Did you mean data.max_length?")),
-        ("", "extends=base.yaml", ("argument 'extends=base.yaml'", "unknown key 'extends'")),
+        ("", "optim.batchsize=4", ("argument 'optim.batchsize'", "Did you mean optim.batch_size?")),
+        ("", "max_length=4", ("argument 'max_length'", "Did you mean data.max_length?")),
+        ("", "extends=base.yaml", ("argument 'extends'", "unknown key 'extends'")),
     ],
 )
 def test_an_unknown_key_names_the_place_and_the_nearest(
@@ -165,7 +165,7 @@ def test_a_wrong_type_names_the_key_and_what_is_allowed(
     write: Write, override: str, fragments: tuple[str, ...]
 ) -> None:
     sentence = refused(write(LEAST), override)
-    for fragment in (f"argument '{override}'", *fragments):
+    for fragment in (f"argument '{override.partition('=')[0]}'", *fragments):
         assert fragment in sentence
 
 

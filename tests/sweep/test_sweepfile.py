@@ -165,8 +165,8 @@ def test_a_trial_is_the_experiment_with_its_values(write: Write, tmp_path: Path)
         ({"storage": {"heartbeat_seconds": 60}}, [], ("at least twice storage.heartbeat_seconds",)),
         ({"sampler": {"name": "grid"}, "enqueue": [{"optim.lr": 1e-4}]}, [], ("goes without sampler.name=grid",)),
         ({}, ["budget.trials"], ("'budget.trials' is not of the form key=value",)),
-        ({}, ["budget.trails=3"], ("argument 'budget.trails=3'", "Did you mean budget.trials?")),
-        ({}, ["space.optim.lr.low=much"], ("argument 'space.optim.lr.low=much'", "much")),
+        ({}, ["budget.trails=3"], ("argument 'budget.trails'", "Did you mean budget.trials?")),
+        ({}, ["space.optim.lr.low=much"], ("argument 'space.optim.lr.low'", "much")),
     ],
 )
 def test_mistakes_are_told_with_their_place(
