@@ -14,7 +14,7 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -37,6 +37,7 @@ ROOMS = {  # kind -> the package that holds ours, and the classes that make a fi
     "callback": ("research.training.callbacks", ("Callback",)),
 }
 ROOT = Path(__file__).resolve().parent.parent
+ASKED_FOR: set[str] = set()  # users' components that this command names, in its experiment or by --trust-remote-code
 
 
 @dataclass
@@ -59,6 +60,8 @@ def names(kind: str) -> list[str]:
 
 def find(kind: str, name: str) -> Path:
     """The file of a component. Raises UserError, with the nearest name, where there is none."""
+    if is_users(name):
+        ASKED_FOR.add(name)
     path = Path(name) if is_path(name) else _source(name) if "." in name else _folder(ROOMS[kind][0]) / f"{name}.py"
     classes = ROOMS[kind][1]
     if path is None or not path.is_file():
@@ -76,6 +79,23 @@ def find(kind: str, name: str) -> Path:
 
 def is_path(name: str) -> bool:
     return name.endswith(".py") or "/" in name
+
+
+def is_users(name: str) -> bool:
+    """Whether a name is a user's file or module, not one that comes with the package."""
+    return is_path(name) or "." in name
+
+
+def refuse_unasked(names: Iterable[str], origin: str) -> None:
+    """Raise UserError for a user's component that stands in a stored config and that this command does not name.
+
+    Whoever hands on a run folder must not have code run by it.
+    """
+    if unasked := sorted(name for name in names if is_users(name) and name not in ASKED_FOR):
+        raise UserError(
+            f"{origin} names Python code to run ({', '.join(unasked)}), which runs only when this command asks for it: "
+            "read it, then add --trust-remote-code."
+        )
 
 
 def keys(kind: str, name: str) -> type[Named]:

@@ -17,7 +17,7 @@ from research.config import component
 from research.config.aliases import with_new_names
 from research.config.parse import Text, parse_override, read_yaml, refuse_interpolations, typed, yaml_value
 from research.config.schema import DATA_SUFFIXES, Config
-from research.config.tree import ONE_OF, SOME_OF, all_keys, check, nested, schema_of, sections, to_dict
+from research.config.tree import ONE_OF, SOME_OF, all_keys, check, component_names, nested, schema_of, sections, to_dict
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,19 @@ def combined(layers: Sequence[Layer], what: str, stored: bool = False) -> Config
 def from_dict(content: dict[str, Any], origin: str = "the stored config") -> Config:
     """Rebuild a config from a run folder's `config.yaml`."""
     refuse_interpolations(content, origin)
-    return combined([Layer(origin, in_long_form(content, origin, Path.cwd()))], origin, stored=True)
+    content = in_long_form(content, origin, Path.cwd())
+    component.refuse_unasked(component_names(content), origin)
+    return combined([Layer(origin, content)], origin, stored=True)
 
 
 def completed(content: dict[str, Any], origin: str) -> dict[str, Any]:
     """A stored config as plain values under today's names, with the defaults of the keys it lacks; nothing is checked.
 
-    A user's component whose file is gone keeps the keys that were stored.
+    A user's component that is gone, or that this command does not ask for, keeps the keys that were stored.
     """
     content = in_long_form(content, origin, Path.cwd())
     try:
+        component.refuse_unasked(component_names(content), origin)
         schema = schema_of([content])[0]
     except UserError:
         schema = Config()

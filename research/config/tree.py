@@ -136,13 +136,22 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 def result_keys(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config that decides the numbers; the rest is place, layout and logging.
 
-    Of a user's component whose file is gone, all keys count.
+    Of a user's component that is gone, or that this command does not ask for, all keys count.
     """
     try:
+        component.refuse_unasked(component_names(config), "the stored config")
         schema = schema_of([config])[0]
     except UserError:
         schema = Config()
     return _deciding(config, schema)
+
+
+def component_names(content: dict[str, Any]) -> list[str]:
+    """The names of all components that a config in its long form chooses."""
+    one = [content.get(section) for section in ONE_OF]
+    some = [(name, own) for section in SOME_OF for name, own in (content.get(section) or {}).items()]
+    chosen = [own.get("name", name) if isinstance(own, dict) else name for name, own in some]
+    return [str(own["name"]) for own in one if isinstance(own, dict) and "name" in own] + [str(n) for n in chosen]
 
 
 def _deciding(content: dict[str, Any], schema: Any) -> dict[str, Any]:

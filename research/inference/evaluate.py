@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -13,7 +14,9 @@ import pyarrow as pa
 
 from research.common.errors import UserError
 from research.config import component
+from research.config.load import in_long_form
 from research.config.schema import Config
+from research.config.tree import component_names
 from research.data.source import file_sha256
 from research.models.load import load_tokenizer
 from research.tracking import predictions
@@ -98,6 +101,9 @@ def finished_config(run: Run, trust_remote_code: bool = False) -> Config:
     Raises UserError for a run that is not finished and for a model that has changed since.
     """
     refuse_changed_model(run)
+    if trust_remote_code:
+        stored = in_long_form(run.stored_config, str(run.path), Path.cwd())
+        component.ASKED_FOR.update(component_names(stored))
     config = run.config
     config.model.trust_remote_code = trust_remote_code
     config.model.name, config.model.revision = str(run.model), None

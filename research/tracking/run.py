@@ -88,7 +88,16 @@ class Run:
 
     @property
     def config(self) -> Config:
-        """The resolved config. Raises UserError for a damaged config.yaml."""
+        """The resolved config. Raises UserError for a damaged file, and for code it names and this command does not."""
+        path = self.path / "config.yaml"
+        try:
+            return from_dict(self.stored_config, str(path))
+        except (OmegaConfBaseException, ValueError, TypeError) as error:
+            raise UserError(f"{path} is damaged: {' '.join(str(error).split())[:300]}") from None
+
+    @property
+    def stored_config(self) -> dict[str, Any]:
+        """What config.yaml holds, as plain values. Raises UserError for a damaged file."""
         path = self.path / "config.yaml"
         try:
             text = path.read_text(encoding="utf-8")
@@ -97,7 +106,7 @@ class Run:
             content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
             if not isinstance(content, dict) or not content.get("task"):
                 raise UserError(f"{path} is damaged: it names no task.")
-            return from_dict(content, str(path))  # type: ignore[arg-type]
+            return content  # type: ignore[return-value]
         except (OmegaConfBaseException, YAMLError, OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path} is damaged: {' '.join(str(error).split())[:300]}") from None
 

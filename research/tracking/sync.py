@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from research.common.text import one_line
+from research.config.load import completed
+from research.config.schema import Config, WandbConfig
 from research.tracking.run import Run
 from research.tracking.wandb import Tracker
 from research.tracking.wandb_files import FAILURES, Log, end_session, environment, logs_of
@@ -80,14 +82,15 @@ def in_use(path: Path) -> bool:
 def complete(run: Run) -> None:
     """Record for W&B what its logs lack of metrics.jsonl and result.json: rows lost to a kill, a full disk, a mirror
     that had gone silent."""
-    config, parts, rows = run.config, logs_of(run.path), run.metrics()
+    content, parts, rows = completed(run.stored_config, str(run.path)), logs_of(run.path), run.metrics()
+    config = Config(wandb=WandbConfig(**content["wandb"]))
     last_step = max((part.step for part in parts), default=-1)
     lacking = any(row["step"] > last_step for row in rows)
     ended = any(part.exit_code == 0 for part in parts)
     if config.wandb.mode == "disabled" or not (lacking or (run.result and not ended)):
         return
     config.wandb.mode, config.wandb.tensorboard = "offline", False
-    tracker = Tracker(run, config)
+    tracker = Tracker(run, config, content)
     for row in (row for row in rows if row["step"] >= last_step):
         tracker.log(row["step"], {key: value for key, value in row.items() if key != "step"})
     table = next((p for name in ("test", "validation") if (p := run.predictions / f"{name}.parquet").is_file()), None)
@@ -110,7 +113,7 @@ def _send_until_whole(path: Path, timeout_seconds: float, attempts: int, live: b
         if logs := list(path.glob("wandb/*run-*")):
             return f"half-written: {logs[0].name} holds no record of this run"
         run = Run.read(path)
-        mode = run.config.wandb.mode
+        mode = completed(run.stored_config, str(path))["wandb"]["mode"]
         if not (run.result or run.metrics()):
             return "nothing to send: it has not trained yet"
         if mode == "disabled":

@@ -29,7 +29,8 @@ TABLE_ROWS = 1000
 class Tracker:
     """One run on W&B, for rank zero: the same W&B run each time the run folder is resumed."""
 
-    def __init__(self, run: Run, config: Config) -> None:
+    def __init__(self, run: Run, config: Config, content: dict[str, Any] | None = None) -> None:
+        """`content`: the config that W&B is told, where that is not `config` itself."""
         self.run, self.options = run, config.wandb
         self.first_step, self.last_step = 0, -1  # of the rows that this attempt has given to W&B
         self.went_offline = False  # asked for W&B's server, and recorded here alone
@@ -37,7 +38,7 @@ class Tracker:
         self._tensorboard: Any = None
         if self.options.mode != "disabled":
             with self._harmless("could not start"):
-                self._wandb = self._start(to_dict(config))
+                self._wandb = self._start(to_dict(config) if content is None else content)
         if self.options.tensorboard:
             with self._harmless("could not start", "TensorBoard"):
                 from lightning.pytorch.loggers import TensorBoardLogger

@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import yaml
 
 from research.common.errors import UserError
 from research.inference.evaluate import evaluate
@@ -53,6 +55,35 @@ def test_code_in_a_run_folder_runs_only_when_the_command_asks(
     assert not marker.exists()
     code, shown = command(verb, finished, *rest, "--trust-remote-code")
     assert code == 0, shown
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("section", ["task", "adapter", "methods", "callbacks"])
+def test_components_that_a_stored_config_names_are_code_too(
+    section: str, finished: Path, experiment: Path, tmp_path: Path, command: Command
+) -> None:
+    """Reading a user's component executes parts of it: its keys, when a config is read, all of it, when it is used."""
+    marker, file = tmp_path / "executed", tmp_path / f"planted_{section}.py"
+    mark = f"open({str(marker)!r}, 'w')"
+    file.write_text(
+        f"from dataclasses import dataclass\nfrom research.tasks.classification import *\n{mark}\nx = {mark}\n"
+        "@dataclass\nclass Keys:\n    a: int = 1 if x else 0\nclass Data: pass\nclass Module: pass\n"
+        "class Adapter: pass\nclass Method: pass\nclass Callback: pass\n"
+    )
+    path = finished / "config.yaml"
+    content = yaml.safe_load(path.read_text())
+    own = {"name": str(file)}
+    content[section] = own if section in ("task", "adapter") else {"planted": own}
+    path.write_text(yaml.safe_dump(content))
+    report = ["--output", tmp_path / "paper"]
+    for arguments in (["evaluate", finished], ["sync", finished], ["compare", finished, "--against", finished]):
+        command(*arguments)
+    assert "names Python code to run" in command("evaluate", finished)[1]
+    command("report", finished, *report)
+    command("train", experiment, f"run_dir={finished}")
+    assert not marker.exists()
+    with suppress(Exception):  # what is planted is no real component
+        command("evaluate", finished, "--trust-remote-code")
     assert marker.exists()
 
 
