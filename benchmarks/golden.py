@@ -66,7 +66,10 @@ def facts(run: Path) -> dict[str, Any]:
     for row in rows(run):
         found |= {f"{key}@{row['step']}": value for key, value in row.items() if not key.startswith(("time/", "step"))}
     for path in sorted((run / "predictions").glob("*.parquet")):
-        found[path.name] = repr(pq.read_table(path).to_pydict())
+        columns = pq.read_table(path).to_pydict()
+        if "is_impossible" in columns:  # a question that does not say it was false before, and is null now
+            columns["is_impossible"] = list(map(bool, columns["is_impossible"]))
+        found[path.name] = repr(sorted(columns.items()))
     found["scores"] = json.loads((run / "result.json").read_text())["metrics"]
     return found
 

@@ -19,6 +19,7 @@ from research.common import compat
 from research.common.errors import UserError
 from research.data.hub import hub_answers
 from research.models.dropout import swap_dropout
+from research.models.head import fit_head
 
 if TYPE_CHECKING:
     from research.config.schema import Config
@@ -78,7 +79,7 @@ def load_config(config: Config, labels: Sequence[str] = (), families: Collection
 
 
 def load_model(config: Config, own: PretrainedConfig, auto_class: Any) -> PreTrainedModel:
-    """The pretrained model with a head of `auto_class`, in float32; one that the weights lack is made anew.
+    """The pretrained model with a head of `auto_class`, in float32: its own for the same labels, else a new one.
 
     Raises UserError when the weights are missing, cut short or of another shape.
     """
@@ -104,6 +105,8 @@ def load_model(config: Config, own: PretrainedConfig, auto_class: Any) -> PreTra
         raise UserError(
             f"The weights of {name} are of another shape than its config.json says: {', '.join(wrong[:3])}."
         )
+    new = {*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])}
+    fit_head(model, name, AutoConfig.from_pretrained(name, **_source(config)).id2label or {}, new)
     if config.model.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if not torch.cuda.is_available():
