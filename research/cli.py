@@ -76,8 +76,11 @@ def add_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
 
     added = command(predict, "label new text with a finished run")
     added.add_argument("run_dir", metavar="run", help="run folder")
-    added.add_argument("--input", required=True, help="file with the task's columns (JSONL, CSV, TSV, Parquet, ...)")
-    added.add_argument("--output", required=True, help="file to write: .jsonl, .csv or .parquet")
+    added.add_argument("overrides", nargs="*", metavar="key=value", help="how to read it: data.columns.text=body")
+    added.add_argument("--input", help="file with the task's columns (JSONL, CSV, ...); -: standard input")
+    added.add_argument("--text", action="append", default=[], help="a text to label; give it as often as you like")
+    added.add_argument("--output", default="-", help="file to write: .jsonl, .csv, .parquet; default: JSON lines here")
+    added.add_argument("--escape-formulas", action="store_true", help="in CSV, a ' before what a spreadsheet computes")
     added.add_argument("--trust-remote-code", action="store_true", help=TRUST)
 
     added = command(report, "tables, figures, tests, checklist and page from recorded runs")
@@ -104,6 +107,17 @@ def add_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     added.add_argument("--live", action="store_true", help="send while the run is still writing")
 
 
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    """The options; `key=value` may stand after options too, where argparse takes no more positional arguments."""
+    top = parser()
+    options, rest = top.parse_known_args(arguments, argparse.Namespace(command_line=arguments))
+    if rest and not ("overrides" in options and all("=" in each and each[0] != "-" for each in rest)):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a mistake that a person can mend is one sentence on standard error and exit code 2."""
     if arguments is None:
@@ -116,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"research: the working directory cannot be used ({error.strerror}); cd elsewhere.", file=sys.stderr)
         return 2
     arguments = list(arguments)
-    options = parser().parse_args(arguments, argparse.Namespace(command_line=arguments))
+    options = parsed(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     is_resumable = options.run in (train, sweep)  # stopped at any moment, the same command goes on
     with leaving_at_once() if is_resumable else nullcontext():
@@ -216,14 +230,25 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def predict(options: argparse.Namespace) -> int:
     """Label new text with a finished run."""
+    from research.inference.inputs import refuse_two_sources
     from research.tracking.run import Run
 
+    refuse_two_sources(options.input, options.text)
     run = Run.read(options.run_dir)
     settle_environment()
     from research.inference.predict import predict
 
-    rows = predict(run, options.input, options.output, options.trust_remote_code)
-    print(f"{rows} rows written to {options.output}")
+    rows = predict(
+        run,
+        options.input,
+        options.output,
+        texts=options.text,
+        overrides=options.overrides,
+        escape_formulas=options.escape_formulas,
+        trust_remote_code=options.trust_remote_code,
+    )
+    if options.output != "-":
+        print(f"{rows} rows written to {options.output}")
     return 0
 
 

@@ -43,7 +43,7 @@ COMMAND_LINES = [
     (["train", "{yaml}", "--sead=3"], 2, "unrecognized arguments: --sead=3"),
     (["evaluate", "{folder}/nowhere"], 2, "is not a run folder"),
     (["evaluate", "{folder}", "--split", "dev"], 2, "invalid choice: 'dev'"),
-    (["predict", "{folder}"], 2, "required: --input, --output"),
+    (["predict", "{folder}"], 2, "give new text by --input FILE"),
     (["--version"], 0, ""),
     ([], 2, "required: COMMAND"),
 ]

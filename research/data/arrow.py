@@ -7,7 +7,7 @@ only when it is not in the cache, and not from its first thousand rows.
 import hashlib
 import itertools
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import reduce
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from research.common.errors import UserError
+from research.common.text import free_name
 from research.data.formats import BY_NAME, Format, Reading, Row
 
 PLACE = "__line__"  # our column: a row's 1-based line, item or question number in its file
@@ -144,14 +145,6 @@ def _as_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
         values = column.to_pylist()
         is_text = pa.types.is_string(kind)
         return pa.array([None if v is None else str(v) for v in values] if is_text else values, kind)
-
-
-def free_name(name: str, taken: Collection[str]) -> str:
-    """A name for a column of the data whose own name is taken: `data_<name>`, lengthened until it is free."""
-    name = f"data_{name.strip('_')}"
-    while name in taken:
-        name += "_"
-    return name
 
 
 _SQUAD = {

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from research.common import compat
 from research.common.errors import UserError
+from research.common.text import free_name
 from research.data.formats import BY_NAME, SUFFIXES, Reading, format_of, has_known_suffix, kind_name, refuse_unknown
 
 if TYPE_CHECKING:
@@ -103,8 +104,6 @@ def open_split(
 
 def set_aside(split: Split, field: str) -> Split:
     """The split without a field it does not need, whose column is kept as data of the user's own."""
-    from research.data.arrow import free_name
-
     name = free_name(field, split.rows.column_names)
     log.warning("%s: '%s' does not hold what the task reads there; it is kept as '%s'", split.origin, field, name)
     return dataclasses.replace(split, rows=split.rows.rename_column(field, name))
@@ -116,7 +115,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
-        raise UserError(_missing_file(Path(path))) from None
+        raise UserError(missing_file(Path(path))) from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder; name one file in it ({', '.join(SUFFIXES)})") from None
     except OSError as error:
@@ -163,7 +162,8 @@ def _open_file(name: str, path: str, reading: Reading) -> Split:
     )
 
 
-def _missing_file(path: Path) -> str:
+def missing_file(path: Path) -> str:
+    """What to say of a file that is not there: the nearest name, or where it was looked for."""
     folder = path.parent
     if not folder.is_dir():
         return f"{path}: no such file, and no folder {folder}; check the path (from {Path.cwd()})"

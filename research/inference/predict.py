@@ -2,60 +2,48 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.csv as pa_csv
+from collections.abc import Sequence
 
 from research.common.errors import UserError
-from research.common.files import written_whole
 from research.inference.evaluate import finished_config, finished_result, task_data
+from research.inference.inputs import as_file, read_as_told
+from research.inference.outputs import writer_of
 from research.tracking import predictions
 from research.tracking.run import Run
 from research.training.build import build
 from research.training.trainer import make_trainer
 
 
-def predict(run: Run, source: str, target: str, trust_remote_code: bool = False) -> int:
-    """Label new text with a finished run; returns the number of rows. The suffix of `target` is its format."""
-    writers = {".jsonl": _write_jsonl, ".parquet": predictions.write, ".csv": _write_csv}
-    writer = writers.get(Path(target).suffix)
-    if writer is None:
-        raise UserError(f"--output {target}: its suffix must be one of {', '.join(writers)}.")
-    try:
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {target} could not be written: {error.strerror or error}.") from None
+def predict(
+    run: Run,
+    source: str | None,
+    target: str,
+    *,
+    texts: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    escape_formulas: bool = False,
+    trust_remote_code: bool = False,
+) -> int:
+    """Label a file, standard input (`-`) or `texts` with a finished run; returns the number of rows.
+
+    The suffix of `target` is its format; `-` is JSON lines on standard output. `overrides` say how the input is read,
+    as in `data.columns.text=body`. Raises UserError for what cannot be read or written.
+    """
+    writer_of(target, (), escape_formulas)  # a folder that cannot be written is reported first
     config = finished_config(run, trust_remote_code)
+    read_as_told(config, source, overrides)
     data = task_data(run, config)
-    data.open_input(source, finished_result(run)["learned"])
-    module = build(config, data)
-    trainer = make_trainer(config, [], [])
-    trainer.predict(module, datamodule=data, return_predictions=False)
-    split = data.splits["input"]
-    columns = data.table(split, module.gathered_predictions()[0])
-    if not any(value is not None for value in columns["gold"]):
-        del columns["gold"]
-    table = predictions.make_table(split, columns, data.metric_name, data.score_settings())
-    writer(table, Path(target))
+    with as_file(data, source, texts) as path:
+        try:
+            data.open_input(path, finished_result(run)["learned"])
+        except UserError as error:
+            raise UserError(str(error).replace(path, source or "--text")) from None
+        module = build(config, data)
+        make_trainer(config, [], []).predict(module, datamodule=data, return_predictions=False)
+        split = data.splits["input"]
+        columns = data.table(split, module.gathered_predictions()[0])
+        if not set(data.gold) & set(split.rows.column_names):
+            del columns["gold"]
+        table = predictions.make_table(split, columns, data.metric_name, data.score_settings())
+    writer_of(target, data.labels, escape_formulas)(table)
     return table.num_rows
-
-
-def _write_jsonl(table: pa.Table, path: Path) -> None:
-    with written_whole(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        for row in table.to_pylist():
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _write_csv(table: pa.Table, path: Path) -> None:
-    flat = {name: _as_json(table.column(name)) for name in table.column_names}
-    with written_whole(path) as temporary:
-        pa_csv.write_csv(pa.table(flat), temporary)
-
-
-def _as_json(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    """Lists and structs as JSON text, which a CSV cell can hold."""
-    if not pa.types.is_nested(column.type):
-        return column
-    return pa.array([json.dumps(value, ensure_ascii=False) for value in column.to_pylist()])

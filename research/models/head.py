@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,8 @@ def fit_head(model: PreTrainedModel, name: str, trained_for: Mapping[int, str], 
     `new`: parameters that were not loaded. Where the label names differ, the rows are initialised anew and this is
     logged. A head of one output, or for labels without names on our side, such as a span's start and end, stays.
     """
-    labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    names: Any = model.config.id2label
+    labels = [names[i] for i in sorted(names)]
     rows = head_rows(model)
     before = [trained_for[i] for i in sorted(trained_for)]
     is_trained = rows and not any(parameter in new for parameter in rows)
@@ -62,7 +64,7 @@ def head_rows(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def _number(label: str) -> str:
-    """"1" for LABEL_1, the name of a label that has none."""
+    """ "1" for LABEL_1, the name of a label that has none."""
     nameless = _NAMELESS.fullmatch(label)
     return nameless[1] if nameless else label
 

@@ -20,11 +20,12 @@ from torch import Tensor
 from transformers import AutoModelForQuestionAnswering
 
 from research.batching.pack import MicroBatch
+from research.common.errors import UserError
 from research.config.component import at_least, key
 from research.config.schema import DataConfig
 from research.data.answers import NOWHERE, read_answers
 from research.data.cutting import beginning
-from research.data.source import Split
+from research.data.source import Split, set_aside
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
 
@@ -54,7 +55,13 @@ class Data(TaskData):
     threshold = 0.0  # no answer where its score is above the best span's by more than this
 
     def _open(self, data: DataConfig, name: str, value: str, limit: int | None) -> Split:
-        return read_answers(super()._open(data, name, value, limit), needed=name != "input")
+        split = super()._open(data, name, value, limit)
+        try:
+            return read_answers(split, needed=name != "input")
+        except UserError:
+            if name != "input":
+                raise
+            return set_aside(split, "answers")
 
     def collect(self, splits: Sequence[Split]) -> list[str]:
         """No labels; whether questions may have no answer is read from the data."""

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from research.common.errors import UserError
 from research.common.files import written_whole
+from research.common.text import free_name
 from research.metrics import metric_of
 
 if TYPE_CHECKING:
@@ -24,10 +25,16 @@ KEY = b"research"
 
 
 def make_table(split: Split, columns: dict[str, list[Any]], metric: str, settings: dict[str, Any]) -> pa.Table:
-    """`id`, the task's columns, then those of the data; how to score them stands in the table's metadata."""
-    names = [name for name in split.rows.column_names if name not in ("id", "__line__", *columns)]
+    """`id`, the task's columns, then those of the data; how to score them stands in the table's metadata.
+
+    A column of the data whose name is one of the task's is kept as `data_<name>`.
+    """
+    names = [name for name in split.rows.column_names if name not in ("id", "__line__")]
     data = split.rows.select_columns(["id", *names]).with_format("arrow")[:]
-    table = pa.table({"id": data.column("id"), **columns, **{name: data.column(name) for name in names}})
+    table = {"id": data.column("id"), **columns}
+    for name in names:
+        table[free_name(name, {*table, *names}) if name in table or name == "gold" else name] = data.column(name)
+    table = pa.table(table)
     return table.replace_schema_metadata({KEY: json.dumps({"scorer": metric, **settings}).encode()})
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import datasets
 import lightning as L
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,7 @@ from research.common.errors import UserError
 from research.config import component
 from research.config.schema import Config, DataConfig
 from research.data.formats import Reading
-from research.data.source import Split, open_split
+from research.data.source import Split, open_split, set_aside
 
 Columns = dict[str, list[Any]]
 
@@ -171,6 +172,9 @@ class TaskData(L.LightningDataModule):
             reading=self.reading(data),
             free=(*self.free, *(self.gold if name == "input" else ())),
         )
+        for field in {*self.gold} - {*self.free} & {*split.rows.column_names} if name == "input" else ():
+            if isinstance(split.rows.features[field], datasets.Json):
+                split = set_aside(split, field)
         for field in sorted({*self.texts, *self.text_lists} & set(split.rows.column_names)):
             if name != "input" or field not in self.gold:
                 refuse_other_than_text(split, field, field in self.text_lists)
