@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
+
+# Control characters but tab, line feed and carriage return; marks that override the direction of text.
+_STEERING = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def one_line(error: BaseException) -> str:
@@ -15,3 +19,8 @@ def free_name(name: str, taken: Collection[str]) -> str:
     while name in taken:
         name += "_"
     return name
+
+
+def printable(text: str) -> str:
+    """Text without what would steer a terminal or turn its direction; tabs and line ends stay."""
+    return _STEERING.sub("", text)

@@ -16,15 +16,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from research.common.errors import UserError
+from research.common.text import printable
 from research.report import manifest
 from research.report.checklist.items import write_checklist
 from research.report.error_analysis.tables import ErrorAnalysis, analyse_errors
+from research.report.findings import findings
 from research.report.grouping import group_runs
 from research.report.groups import Grid
 from research.report.output import written_report
 from research.report.records import ChangedRun, Record, read_records, status_counts
 from research.report.render import html, latex, scores, wandb
-from research.report.statistics.summary import Summary, pools, summarise
+from research.report.statistics.baselines import baselines
+from research.report.statistics.summary import pools, summarise
 from research.report.tables.cells import file_name, write_table_csv
 from research.report.tables.scores import main_table
 from research.report.tables.statistics import statistics_tables
@@ -48,15 +51,15 @@ def build(
     grid = group_runs(records, by, metric)
     command = ["research", *sys.argv[1:]]
     with written_report(folder, manifest.earlier_files(folder)) as scratch:
-        summaries, page = analyse_runs(records, grid, scratch)
+        numbers, page = analyse_runs(records, grid, scratch)
         page = replace(page, title=folder.absolute().name, command=command)
         page = add_figures(records, grid, scratch, page)
         html.write_page(scratch, page, folder)
-        markdown = scores.scores_markdown(main_table(grid, summaries))
+        markdown = scores.scores_markdown(page.scores[0])
         if publish:
             wandb.write_recipe(records, grid, markdown, scratch, page.title)
         options: manifest.Options = {"by": by, "metric": metric}
-        manifest.write_manifest(scratch, folder, command, options, records, _numbers(summaries, page))
+        manifest.write_manifest(scratch, folder, command, options, records, numbers)
     print(markdown)
     for note in (*page.notes, *page.errors.notes):
         print(f"Note: {note}")
@@ -66,11 +69,12 @@ def build(
         print(f"W&B draft: {wandb.publish(folder / wandb.NAME)}")
 
 
-def analyse_runs(records: Sequence[Record], grid: Grid, folder: Path) -> tuple[list[Summary], html.Page]:
-    """Everything of a report that is a number, written to the folder and returned for the page."""
+def analyse_runs(records: Sequence[Record], grid: Grid, folder: Path) -> tuple[list[manifest.Number], html.Page]:
+    """Everything of a report that is a number, written to the folder, listed for the manifest and made a page."""
     pooled, notes = pools(grid)
-    summaries = summarise(grid, pooled)
-    scores.write_scores(grid, summaries, folder / "tables")
+    summaries, lowest = summarise(grid, pooled), baselines(grid)
+    notes = [printable(note) for note in (*notes, *findings(grid, pooled, summaries, lowest))]
+    scores.write_scores(grid, summaries, folder / "tables", lowest)
     statistics = statistics_tables(grid, summaries, pooled)
     for table in statistics:
         write_table_csv(table, folder / "tables" / f"{file_name(table.title)}.csv")
@@ -81,13 +85,14 @@ def analyse_runs(records: Sequence[Record], grid: Grid, folder: Path) -> tuple[l
         errors = ErrorAnalysis(notes=[f"No error analysis. {error}"])
     page = html.Page(
         records=records,
-        scores=[main_table(grid, summaries)],
+        scores=[main_table(grid, summaries, lowest)],
         significance=statistics,
         errors=errors,
         checklist=write_checklist(records, grid, folder),
         notes=notes,
     )
-    return summaries, page
+    tables = [*page.significance, *page.errors.tables, *page.checklist.tables]
+    return list(manifest.numbers(summaries, lowest, tables)), page
 
 
 def add_figures(records: Sequence[Record], grid: Grid, folder: Path, page: html.Page) -> html.Page:
@@ -132,9 +137,5 @@ def numbers_now(runs: Sequence[Path], options: manifest.Options) -> dict[str, fl
     records = read_records(runs)
     grid = group_runs(records, options["by"], options["metric"])
     with TemporaryDirectory() as scratch:
-        summaries, page = analyse_runs(records, grid, Path(scratch))
-    return {what: value for what, value, _ in _numbers(summaries, page)}
-
-
-def _numbers(summaries: Sequence[Summary], page: html.Page) -> list[manifest.Number]:
-    return list(manifest.numbers(summaries, [*page.significance, *page.errors.tables, *page.checklist.tables]))
+        numbers, _ = analyse_runs(records, grid, Path(scratch))
+    return {what: value for what, value, _ in numbers}

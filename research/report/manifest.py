@@ -20,6 +20,7 @@ from research.common.files import write_json
 from research.common.text import one_line
 from research.report.output import sha256
 from research.report.records import Record
+from research.report.statistics.baselines import Baseline
 from research.report.statistics.summary import Summary
 from research.report.tables.cells import Table
 
@@ -65,7 +66,7 @@ class Manifest:
     files: Mapping[str, str]  # of the report itself: name -> sha256
 
 
-def numbers(summaries: Iterable[Summary], tables: Iterable[Table]) -> Iterator[Number]:
+def numbers(summaries: Iterable[Summary], lowest: Iterable[Baseline], tables: Iterable[Table]) -> Iterator[Number]:
     """Every number of a report: those of the main table, and those in the cells of all other tables."""
     for s in summaries:
         place, runs = f"{s.group.system} on {s.group.data_set}, {s.split} {s.group.metric}", s.group.runs
@@ -74,6 +75,8 @@ def numbers(summaries: Iterable[Summary], tables: Iterable[Table]) -> Iterator[N
         for name, value in named.items():
             if value is not None:
                 yield f"{place}, {name}", value, [run.path for run in runs]
+    for b in lowest:
+        yield f"{b.name} on {b.group.data_set}, {b.split} {b.group.metric}", b.value, list(b.group.paths)
     seen: Counter[str] = Counter()
     for table in tables:
         for row in table.rows:

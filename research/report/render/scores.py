@@ -10,15 +10,16 @@ from pathlib import Path
 from research.common.files import written_whole
 from research.report.groups import Grid
 from research.report.render import latex
+from research.report.statistics.baselines import Baseline
 from research.report.statistics.summary import Summary
 from research.report.tables.cells import Cell, Table, table_markdown
 from research.report.tables.scores import TIED, is_number, main_table, score_columns
 
 
-def write_scores(grid: Grid, summaries: Sequence[Summary], folder: Path) -> list[Path]:
+def write_scores(grid: Grid, summaries: Sequence[Summary], folder: Path, lowest: Sequence[Baseline] = ()) -> list[Path]:
     """`scores.tex`, `scores.md`, `scores.html` and `scores.csv` in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    table = main_table(grid, summaries)
+    table = main_table(grid, summaries, lowest)
     texts = {
         "scores.tex": latex.latex_table(table, heads(grid, summaries), "tab:scores"),
         "scores.md": scores_markdown(table),
@@ -28,7 +29,7 @@ def write_scores(grid: Grid, summaries: Sequence[Summary], folder: Path) -> list
         with written_whole(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     with written_whole(folder / "scores.csv") as temporary:
-        write_scores_csv(grid, summaries, temporary)
+        write_scores_csv(grid, summaries, temporary, lowest)
     return [folder / name for name in (*texts, "scores.csv")]
 
 
@@ -59,7 +60,7 @@ def html_table(table: Table) -> str:
     return f"<table>\n<caption>{caption}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n"
 
 
-def write_scores_csv(grid: Grid, summaries: Sequence[Summary], path: Path) -> None:
+def write_scores_csv(grid: Grid, summaries: Sequence[Summary], path: Path, lowest: Sequence[Baseline] = ()) -> None:
     """One line per system, data set and split, numbers in full."""
     states = ("unfinished", "pruned", "failed")
     columns = ["data_set", "split", "metric", "runs", "mean", "deviation", "low", "high", "p_value", "mark", *states]
@@ -72,3 +73,6 @@ def write_scores_csv(grid: Grid, summaries: Sequence[Summary], path: Path) -> No
             numbers = [len(s.scores), s.mean, s.deviation, *limits, s.p_value, s.mark, *others, len(s.group.missing)]
             settings = [v if is_number(v) else s.group.texts[key] for key, v in s.group.settings.items()]
             writer.writerow([*settings, s.group.data_set, s.split, s.group.metric, *numbers])
+        for b in lowest:
+            names = [b.name, *("" for _ in grid.by[1:])]
+            writer.writerow([*names, b.group.data_set, b.split, b.group.metric, "", b.value, *[""] * 9])

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from research.common.text import printable
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -20,6 +22,9 @@ class Cell:
     runs: tuple[Path, ...] = ()
     mark: Literal["", "best", "tied"] = ""  # tied: not significantly worse than the best
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", printable(self.text))
+
 
 @dataclass(frozen=True)
 class Table:
@@ -29,6 +34,11 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     caption: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("title", "caption"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+        object.__setattr__(self, "columns", tuple(map(printable, self.columns)))
 
 
 def make_table(

@@ -8,15 +8,17 @@ from typing import Any
 from research.config.load import completed
 from research.report.groups import Grid, Group
 from research.report.settings import deciding_settings, key_text, value_text
+from research.report.statistics.baselines import Baseline
 from research.report.statistics.summary import ALPHA, Summary
 from research.report.tables.cells import Cell, Table
 
 ALWAYS_TOLD = ("model.name", "optim.lr", "optim.batch_size", "optim.epochs", "data.max_length")
 TIED = "†"
+KNOWING_NOTHING = "Last rows: what answers score that know nothing of the text."
 
 
-def main_table(grid: Grid, summaries: Sequence[Summary]) -> Table:
-    """Rows of cells as all formats show them; `mark` says best and tied."""
+def main_table(grid: Grid, summaries: Sequence[Summary], lowest: Sequence[Baseline] = ()) -> Table:
+    """Rows of cells as all formats show them, the baselines last; `mark` says best and tied."""
     columns = [key_text(key) for key in grid.by]
     columns += ["runs", *(f"{head} {split}" for _, split, head in score_columns(grid, summaries))]
     rows = []
@@ -28,7 +30,25 @@ def main_table(grid: Grid, summaries: Sequence[Summary]) -> Table:
             found = [s for s in summaries if s.group is grid.find(settings, data_set) and s.split == split]
             cells.append(_score_cell(found[0]) if found else Cell("–"))
         rows.append(cells)
-    return Table("Scores", columns, rows, caption(grid, summaries))
+    rows += baseline_rows(grid, summaries, lowest)
+    return Table("Scores", columns, rows, f"{caption(grid, summaries)} {KNOWING_NOTHING if lowest else ''}".strip())
+
+
+def baseline_rows(grid: Grid, summaries: Sequence[Summary], lowest: Sequence[Baseline]) -> list[list[Cell]]:
+    """A row for each kind of baseline, its scores under those of the systems."""
+    rows = []
+    for kind in dict.fromkeys(baseline_kind(b) for b in lowest):
+        cells = [Cell(kind), *(Cell("") for _ in grid.by)]
+        for data_set, split, _ in score_columns(grid, summaries):
+            of = [b for b in lowest if baseline_kind(b) == kind and (b.group.data_set, b.split) == (data_set, split)]
+            cells.append(Cell(score_text(of[0].value, None), of[0].value, of[0].group.paths) if of else Cell("–"))
+        rows.append(cells)
+    return rows
+
+
+def baseline_kind(baseline: Baseline) -> str:
+    """Its name without the label, which differs between data sets."""
+    return baseline.name.split(" (")[0]
 
 
 def score_columns(grid: Grid, summaries: Sequence[Summary]) -> list[tuple[str, str, str]]:

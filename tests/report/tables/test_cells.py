@@ -44,3 +44,9 @@ def test_cells_pass_through():
 )
 def test_file_names_have_no_separators(title, name):
     assert file_name(title) == name
+
+
+def test_control_characters_and_direction_marks_are_dropped():
+    shown = make_table("A\x1b[31m table", ("a\u202eb",), [["x\x07y\tz [/x]\n"]], "c\x00")
+    assert (shown.title, shown.columns[0], shown.rows[0][0].text) == ("A[31m table", "ab", "xy\tz [/x]\n")
+    assert shown.caption == "c"

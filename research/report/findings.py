@@ -1,0 +1,92 @@
+"""What makes a reported number mean less than it seems, each as a sentence for the report's notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import pyarrow as pa
+
+from research.report.groups import Grid, Group, runs_with_predictions
+from research.report.statistics.baselines import Baseline
+from research.report.statistics.intervals import over_both
+from research.report.statistics.paired_runs import Pool
+from research.report.statistics.summary import Summary
+
+WIDE_INTERVAL = 0.1  # of a score between 0 and 1
+
+
+def findings(
+    grid: Grid, pooled: Mapping[str, Pool], summaries: Sequence[Summary], lowest: Sequence[Baseline]
+) -> list[str]:
+    """Models that always answer the same, seeds that agree in everything, scores no better than knowing nothing, and
+    test sets too small for their differences."""
+    found = []
+    for group in grid.groups:
+        runs = runs_with_predictions(group)
+        predicted = {run.seed: run.predictions(group.split).column("prediction") for run in runs}
+        found += [*_constant_answers(group, predicted), *_equal_predictions(group, predicted)]
+    found += _below_baselines(summaries, lowest)
+    return found + [text for data_set, runs in pooled.items() for text in _small_test_set(data_set, runs)]
+
+
+def _constant_answers(group: Group, predicted: Mapping[int, pa.ChunkedArray]) -> Iterator[str]:
+    seeds = {}
+    for seed, column in predicted.items():
+        answers = {_plain(answer) for answer in column.to_pylist()}
+        if len(answers) == 1 and len(column) > 1:
+            seeds[seed] = next(iter(answers))
+    if seeds:
+        answer = next(iter(seeds.values())) or "nothing"
+        yield (
+            f"{group.system} on {group.data_set} answers '{answer}' to every {group.split} example "
+            f"({_named_seeds(list(seeds))}): its score says nothing of what it has learned."
+        )
+
+
+def _plain(answer: Any) -> str:
+    """An answer as text; the tags of a sentence, or several answers, by what occurs in them."""
+    return " ".join(sorted(set(map(str, answer)))) if isinstance(answer, list) else str(answer)
+
+
+def _equal_predictions(group: Group, predicted: Mapping[int, pa.ChunkedArray]) -> Iterator[str]:
+    for (seed, column), (other, other_column) in combinations(predicted.items(), 2):
+        if column.equals(other_column):
+            yield (
+                f"{group.system} on {group.data_set}: seeds {seed} and {other} give the same {group.split} "
+                "predictions, so their scores are one, and the deviation over seeds is too small."
+            )
+            return
+
+
+def _below_baselines(summaries: Sequence[Summary], lowest: Sequence[Baseline]) -> Iterator[str]:
+    for s in summaries:
+        known = [b for b in lowest if b.group.data_set == s.group.data_set and b.split == s.split == s.group.split]
+        sign = -1 if s.group.score.smaller_is_better else 1
+        reached = [b for b in known if s.mean is not None and sign * s.mean <= sign * b.value]
+        if reached:
+            best = max(reached, key=lambda b: sign * b.value)
+            yield (
+                f"{s.group.system} on {s.group.data_set} is no better than the {best.name}: {100 * (s.mean or 0):.1f} "
+                f"against {100 * best.value:.1f} ({s.split} {s.group.score.label})."
+            )
+
+
+def _small_test_set(data_set: str, runs: Pool) -> Iterator[str]:
+    """Where the interval of one run over the examples alone is wide."""
+    group = runs.groups[0]
+    counts, _, replicates = runs.of(group)
+    one = replace(counts, values=counts.values[:1])
+    interval = over_both(one, (1,), replicates[:, :1]).interval()
+    if interval.high - interval.low >= WIDE_INTERVAL:
+        yield (
+            f"{data_set}: with {len(counts.ids):,} {group.split} {counts.unit} the 95 % interval of one run's "
+            f"{group.score.label} spans {100 * (interval.high - interval.low):.0f} points ({group.system}); smaller "
+            "differences need more examples."
+        )
+
+
+def _named_seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"

@@ -1,0 +1,71 @@
+"""Baselines, and what is said of numbers that mean little."""
+
+import json
+
+import pyarrow as pa
+import pytest
+
+from research.report.findings import findings
+from research.report.grouping import group_runs
+from research.report.records import read_records
+from research.report.statistics.baselines import _scores, baselines
+from research.report.statistics.summary import pools, summarise
+from research.report.tables.scores import main_table
+from research.tracking import predictions
+from tests.report.handmade import classes
+from tests.report.synthetic import write_json
+
+
+def said(folder):
+    grid = group_runs(read_records([folder]))
+    pooled, _ = pools(grid)
+    summaries, lowest = summarise(grid, pooled), baselines(grid)
+    return findings(grid, pooled, summaries, lowest), main_table(grid, summaries, lowest)
+
+
+def answering(run, label):
+    """The run, with one label as the answer to every test example."""
+    path = run / "predictions" / "test.parquet"
+    table = predictions.read(path)
+    place = table.column_names.index("prediction")
+    predictions.write(table.set_column(place, "prediction", pa.array([label] * table.num_rows)), path)
+    result = json.loads((run / "result.json").read_text())
+    result["metrics"]["test"] = predictions.score(predictions.read(path))
+    write_json(run / "result.json", result)
+
+
+def test_baselines_stand_below_the_systems(make_run, tmp_path):
+    make_run("a", examples=100)
+    grid = group_runs(read_records([tmp_path]))
+    gold = predictions.read(tmp_path / "runs" / "a" / "predictions" / "test.parquet").column("gold").to_pylist()
+    share = max(gold.count("negative"), gold.count("positive")) / 100
+    values = {(b.name.split(" (")[0], b.split): b.value for b in baselines(grid)}
+    assert values["most frequent label", "test"] == share and values["random label", "test"] == 0.5
+    _, table = said(tmp_path)
+    assert [row[0].text for row in table.rows] == ["encoder-a", "most frequent label", "random label"]
+    assert table.rows[1][-1].text == f"{100 * share:.1f}" and table.caption.endswith("know nothing of the text.")
+
+
+def test_macro_f1_of_the_baselines():
+    table = classes(["no"] * 6 + ["yes"] * 2, ["no"] * 8, [[0.9, 0.1]] * 8)
+    found = dict(_scores(table, predictions.metric(table), "f1"))
+    assert found["most frequent label (no)"] == pytest.approx((2 * 6 / 14) / 2)
+    expected = (2 * 3 / (4 + 6) + 2 * 1 / (4 + 2)) / 2  # half of each class is found by chance
+    assert found["random label"] == pytest.approx(expected)
+
+
+def test_a_model_that_gives_one_answer_is_named(make_run, tmp_path):
+    for seed in range(2):
+        answering(make_run(str(seed), seed=seed, hashed=False), "positive")
+    notes, _ = said(tmp_path)
+    assert any("answers 'positive' to every test example (seeds 0, 1)" in note for note in notes)
+    assert any("seeds 0 and 1 give the same test predictions" in note for note in notes)
+    assert any("is no better than the most frequent label" in note for note in notes)
+
+
+@pytest.mark.parametrize(("examples", "is_small"), [(60, True), (3000, False)])
+def test_a_test_set_too_small_is_named(make_run, tmp_path, examples, is_small):
+    make_run("a", examples=examples)
+    notes, _ = said(tmp_path)
+    assert any(f"with {examples:,} test examples the 95 % interval" in note for note in notes) == is_small
+    assert not any("answers" in note or "no better" in note for note in notes)
