@@ -34,7 +34,7 @@ def experiment(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def trained(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run folder, not to be changed."""
     run_dir = tmp_path_factory.mktemp("runs") / "[b]run[/x]"
-    assert train(load_config(experiment, [f"run_dir='{run_dir}'"])) == 0
+    assert train(load_config(experiment, [f"run_dir={run_dir}"])) == 0
     return run_dir
 
 

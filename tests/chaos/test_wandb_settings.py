@@ -18,11 +18,10 @@ from research.tracking.sync import has_arrived, sync
         (f"wandb.tags=[ok,{'x' * 65}]", "must have tags of 1 to 64 characters each"),
         ("wandb.tags=['']", "must have tags of 1 to 64 characters each"),
         ("wandb.project=a/b", "must have 1 to 128 characters, none of them"),
-        ("wandb.project='a?b'", "must have 1 to 128 characters, none of them"),
+        ("wandb.project=a?b", "must have 1 to 128 characters, none of them"),
         (f"wandb.project={'x' * 129}", "must have 1 to 128 characters"),
-        ("wandb.project=''", "must have 1 to 128 characters"),
+        ("wandb.project=", "must have 1 to 128 characters"),
         (f"wandb.name={'x' * 129}", "must have 1 to 128 characters, or be null"),
-        ("wandb.group=''", "must have 1 to 128 characters, or be null"),
         ("wandb.entity=a/b", "must be the name of a user or team"),
     ],
 )
