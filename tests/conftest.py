@@ -6,9 +6,12 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.small_runs import SmallRuns
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -169,3 +172,12 @@ def experiments(
         content = {"task": task, "data": {**files, "max_length": 64, "stride": 16}, **settings}
         (folder / f"{task}.yaml").write_text(json.dumps(content), encoding="utf-8")
     return {task: folder / f"{task}.yaml" for task in task_data}
+
+
+@pytest.fixture
+def small_runs(tmp_path: Path, tiny_model: Path, task_data: dict[str, dict[str, str]]) -> SmallRuns:
+    """Trains small experiments: `small_runs.train("ner", adapter="head")`."""
+    from tests.small_runs import SmallRuns
+
+    (tmp_path / "runs").mkdir()
+    return SmallRuns(tmp_path / "runs", tiny_model, task_data)

@@ -44,6 +44,7 @@ class MethodHooks:
     """A method of training. By default each hook does nothing."""
 
     passes = 1.0  # forward and backward passes of a step, in plain ones
+    needs_dense_embedding = False  # it reads or moves all rows of the word embedding at each step
     copies = 1  # of a micro-batch that are computed at a time: its token budget is divided by them
 
     def __init__(self, keys: Any) -> None:

@@ -100,6 +100,7 @@ def load_model(config: Config, own: PretrainedConfig, auto_class: Any) -> PreTra
         raise UserError(f"The weights of {name} are damaged or cut short ({error}); fetch them again.") from None
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(_not_found(name, error)) from None
+    model.new_weights = {*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])}
     wrong = sorted(key for key, *_ in loaded["mismatched_keys"] if key.startswith(f"{model.base_model_prefix}."))
     if wrong:
         raise UserError(

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from transformers import PreTrainedModel
 
+from research.adapters.hooks import AdapterHooks
 from research.cluster.group import Group
 from research.common.errors import UserError
 from research.config import component
@@ -45,10 +46,15 @@ def build(
             f"The tokenizer of {config.model.name} has {len(data.tokenizer)} tokens, its model only "
             f"{embeddings.num_embeddings}: they do not belong together."
         )
+    adapter: AdapterHooks = component.load("adapter", config.adapter.name).Adapter(config.adapter)
+    note = adapter.apply(model)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UserError(f"adapter={config.adapter.name} leaves nothing of {type(model).__name__} to train.")
     backbone = Backbone(model, config.trainer.packing)
     steps = total_steps(config.optim, data.plan.steps_per_epoch) if "train" in data.stores else 0
     module: TaskModule = task.Module(config, backbone, data, steps)
     data.module = module
+    module.prepare(adapter, note)
     return module
 
 

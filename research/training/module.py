@@ -24,6 +24,7 @@ from research.adapters.hooks import AdapterHooks
 from research.batching.pack import MicroBatch, StepItem
 from research.batching.plan import Indices
 from research.common.errors import UserError
+from research.config import component
 from research.config.schema import Config
 from research.methods.hooks import Loss, MethodHooks, chained
 from research.models import sharding
@@ -49,15 +50,17 @@ class TaskModule(L.LightningModule):
         self.automatic_optimization = False
         self.config, self.backbone, self.data = config, backbone, data
         self.total_steps = total_steps
-        self.budget_tokens = config.trainer.tokens_per_microbatch or default_budget_tokens()
+        self.methods = methods_of(config)
+        self.copies = math.prod(method.copies for method in self.methods.values())
+        self.budget_tokens = max(1, (config.trainer.tokens_per_microbatch or default_budget_tokens()) // self.copies)
         self.sharded = config.trainer.strategy == "fsdp"
         sparse = config.trainer.sparse_embedding is not False and config.trainer.precision != "fp16"
+        sparse = sparse and not any(method.needs_dense_embedding for method in self.methods.values())
         self.rows = use_row_embedding(backbone.model, config.optim) if sparse and not self.sharded else None
         self.adapter = AdapterHooks(None)
-        self.methods: dict[str, MethodHooks] = {}
+        self.adapter_note: str | None = None
         self.training_loss: Loss = self.loss  # with the methods in it
         self.rows_factor = 1.0  # the learning rate of the embedding's rows, in that of the schedule
-        self.copies = 1  # of a micro-batch that the methods compute at a time
         self.progress = Progress()
         self.last_loss = self.last_norm = torch.zeros(())  # sum over this rank's targets / global targets
         self._global_loss: Tensor | None = None
@@ -96,21 +99,20 @@ class TaskModule(L.LightningModule):
     def needs_whole_step(self) -> bool:
         return type(self).step_loss is not TaskModule.step_loss
 
-    def use(self, adapter: AdapterHooks, methods: dict[str, MethodHooks]) -> None:
-        """Train with an adapter, which the model has already, and methods. Raises UserError where they do not suit."""
-        self.adapter, self.methods = adapter, {name: m for name, m in methods.items() if not m.is_off}
+    def prepare(self, adapter: AdapterHooks, note: str | None) -> None:
+        """Once, when the module is whole: `adapter` is that of its model already. Raises UserError where a method does
+        not suit the task or the model."""
+        self.adapter, self.adapter_note = adapter, note
         for name, method in self.methods.items():
-            if self.needs_whole_step and type(method).loss is not MethodHooks.loss:
-                raise UserError(
-                    f"methods.{name} does not go with task '{self.config.task.name}', whose loss is of whole steps."
-                )
+            overrides_loss = type(method).loss is not MethodHooks.loss
+            if self.needs_whole_step and overrides_loss:
+                task = self.config.task.name
+                raise UserError(f"methods.{name} does not go with task '{task}', whose loss is of whole steps.")
             method.on_model(self)
         if self.rows is not None:
             table = self.rows.weight
             self.rows_factor = next(self.rate_factor(name) for name, p in self.named_parameters() if p is table)
         self.training_loss = chained(list(self.methods.values()), self, self.loss)
-        self.copies = math.prod(method.copies for method in self.methods.values())
-        self.budget_tokens = max(1, self.budget_tokens // self.copies)
 
     def evaluating(self) -> ExitStack:
         """Surrounds evaluation and export: the weights are those that are scored."""
@@ -292,6 +294,12 @@ class TaskModule(L.LightningModule):
         merged = {row: prediction for part, _ in parts for row, prediction in part.items()}
         losses = np.array([loss for _, loss in parts], dtype=np.float64).sum(0)
         return merged, float(losses[0] / max(losses[1], 1e-9))
+
+
+def methods_of(config: Config) -> dict[str, MethodHooks]:
+    """The methods that a config switches on, at a strength above 0."""
+    made = {name: component.load("method", keys.name).Method(keys) for name, keys in config.methods.items()}
+    return {name: method for name, method in made.items() if not method.is_off}
 
 
 def default_budget_tokens() -> int:

@@ -15,9 +15,10 @@ from research.cluster.signals import STOPPED, Interrupted, StopFlag
 from research.common.console import console
 from research.common.errors import UserError, is_outside_fault
 from research.common.text import one_line
+from research.config import component
 from research.config.schema import Config
 from research.config.tree import to_dict
-from research.models.parameters import counts, frozen_parameters
+from research.models.parameters import counts
 from research.tracking import provenance
 from research.tracking.run import Run
 from research.tracking.wandb import Tracker
@@ -112,7 +113,7 @@ def _train(
 
 
 def callbacks(attempt: Attempt, on_evaluation: OnEvaluation | None) -> list[L.Callback]:
-    """In the order they act in at a step: log, save, then evaluate."""
+    """In the order they act in at a step: log, save, then evaluate; the user's own last."""
     return [
         Session(attempt),
         Divergence(attempt),
@@ -120,6 +121,7 @@ def callbacks(attempt: Attempt, on_evaluation: OnEvaluation | None) -> list[L.Ca
         Checkpointing(attempt),
         Evaluation(attempt),
         Stopping(attempt, on_evaluation),
+        *(component.load("callback", keys.name).Callback(keys) for keys in attempt.module.config.callbacks.values()),
     ]
 
 
@@ -158,8 +160,8 @@ def announce(module: TaskModule) -> None:
     sizes = ", ".join(f"{len(store):,} {name}" for name, store in stores.items())
     steps = f"{module.total_steps} steps of {config.optim.batch_size}"
     console.print(f"{config.task.name}: {sizes} examples; {steps}; {module.backbone.packing_note}")
-    if frozen_parameters(module.backbone.model):
-        console.print(f"parameters: {parameter_note(module)}")
+    for line in additions(module):
+        console.print(line, markup=False)
     if int(train.max()) > budget:
         console.print(
             f"The longest example has {train.max()} tokens, above trainer.tokens_per_microbatch={budget}: "
@@ -167,6 +169,14 @@ def announce(module: TaskModule) -> None:
         )
     if config.optim.batch_size > len(train):
         console.print(f"optim.batch_size is more than the {len(train)} training examples: each step is the whole set.")
+
+
+def additions(module: TaskModule) -> list[str]:
+    """Lines on the adapter, the weights it trains, and the methods; none for plain training."""
+    lines = [f"adapter {module.adapter_note}; parameters: {parameter_note(module)}"] if module.adapter_note else []
+    for name, method in module.methods.items():
+        lines.append(f"method {name}: {method.passes:g} passes a step")
+    return lines
 
 
 def parameter_note(module: TaskModule) -> str:
@@ -187,6 +197,8 @@ def show(config: Config) -> None:
     if data.labels:
         print(f"labels: {', '.join(data.labels)}")
     print(f"parameters: {parameter_note(module)} ({type(backbone.model).__name__})")
+    for line in additions(module):
+        print(line)
     print(f"batching: {backbone.packing_note}; at most {module.budget_tokens} tokens in a micro-batch")
     print(f"steps: {module.total_steps} ({data.plan.steps_per_epoch} per epoch of {config.optim.batch_size} examples)")
     print(f"run folder: {config.run_dir}")
