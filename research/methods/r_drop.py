@@ -41,8 +41,12 @@ class Method(MethodHooks):
     def is_off(self) -> bool:
         return bool(self.keys.alpha == 0)
 
+    def pair(self, micro: MicroBatch) -> MicroBatch:
+        """The two passes in one: all sequences, then all of them again."""
+        return twice(micro)
+
     def loss(self, module: Trained, micro: MicroBatch, plain: Loss) -> tuple[Tensor, Any]:
-        both = twice(micro)
+        both = self.pair(micro)
         loss, outputs = plain(both)
         divergences = [symmetric_divergence(logits) for logits in module.target_logits(both, outputs)]
         return loss / 2 + self.keys.alpha * torch.stack(divergences).mean(), outputs
