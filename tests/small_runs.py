@@ -38,7 +38,7 @@ class SmallRuns:
             "task": task,
             "model": {"name": str(self.model), "dropout": 0.0},
             "data": {"max_length": 48, **files},
-            "optim": {"batch_size": 4, "lr": 5e-3, "max_steps": 6, "weight_decay": 0.1},
+            "optim": {"batch_size": 4, "lr": 5e-3, "max_steps": 6, "weight_decay": 0.1, "eps": 1e-6},
             "trainer": {"log_every_steps": 1, "precision": "fp32", "progress": False},
             "wandb": {"mode": "disabled"},
             **sections,

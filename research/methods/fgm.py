@@ -53,9 +53,11 @@ class Method(MethodHooks):
             self.embedded = self.step = None
 
     def _move(self, embedding: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        """Of the first stream alone: the embedding is asked for it first."""
         if self.step is not None:
-            return output + self.step.to(output)
-        if self.embedded is not None:
+            step, self.step = self.step, None
+            return output + step.to(output)
+        if self.embedded is not None and not self.embedded.numel():
             self.embedded = output = output if output.requires_grad else output.detach().requires_grad_()
         return output
 
@@ -64,7 +66,7 @@ def unit(gradient: Tensor, micro: MicroBatch) -> Tensor:
     """The gradient of each example, (1, T, H) or (N, L, H), divided by its norm; 0 where that is 0."""
     examples, sequence = np.unique(micro.examples, return_inverse=True)  # (E,), (N,)
     owner = torch.from_numpy(sequence).to(gradient.device)
-    if micro.layout is not None:
+    if micro.first.layout is not None:
         lengths = torch.from_numpy(micro.lengths).to(gradient.device)
         owner = owner.repeat_interleave(lengths)
         filler = gradient.shape[1] - len(owner)
