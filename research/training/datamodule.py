@@ -49,10 +49,9 @@ class TaskData(L.LightningDataModule):
     class_column: ClassVar[str | None] = "label"  # of the store: the classes that weights are for; None: no classes
     learned_names: ClassVar[tuple[str, ...]] = ("labels",)  # attributes that `collect` learns
 
-    allow_zero_length_dataloader_with_multiple_devices = True
-
     def __init__(self, config: Config, tokenizer: Any) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # with few batches
         self.config, self.tokenizer = config, tokenizer
         self.tokenizer_as_loaded = tokenizer.backend_tokenizer.to_str()  # encoding leaves settings in it
         self.splits: dict[str, Split] = {}
