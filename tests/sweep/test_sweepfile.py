@@ -193,7 +193,7 @@ def test_direction_is_that_of_the_metric(write: Write) -> None:
     for metric in ("loss", "calibration_error"):
         minimized = write(metric=metric, direction="minimize")
         assert settled_base(load_sweep(minimized)).trainer.monitor == metric
-        with pytest.raises(UserError, match=f"direction=maximize does not go with metric={metric}: a smaller value is better"):
+        with pytest.raises(UserError, match=f"maximize does not go with metric={metric}: a smaller value is better"):
             settled_base(load_sweep(write(metric=metric, direction="maximize")))
     with pytest.raises(UserError, match="direction=minimize does not go with metric=accuracy"):
         settled_base(load_sweep(write(direction="minimize")))
