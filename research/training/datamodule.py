@@ -69,6 +69,10 @@ class TaskData(L.LightningDataModule):
     def encode(self, rows: Columns) -> Columns:
         """Rows of a split -> columns of the store (see `research.data.store`)."""
 
+    def encode_reads(self) -> list[Any]:
+        """What `encode` reads beside the rows, the config, the labels and the tokenizer; values for JSON."""
+        return []
+
     @abstractmethod
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
         """Columns `gold`, `prediction` and what the task adds, one row per example, for the predictions file."""
@@ -192,7 +196,8 @@ class TaskData(L.LightningDataModule):
             split.fingerprint, len(split.rows), self.labels, getattr(self, "scheme", None),
             self.tokenizer_as_loaded,
             self.config.data.max_length, asdict(self.config.task), self.config.data.columns,
-            inspect.getsource(inspect.getmodule(type(self))),  # type: ignore[arg-type]
+            [inspect.getsource(inspect.getmodule(each)) for each in type(self).__mro__ if issubclass(each, TaskData)],  # type: ignore[arg-type]
+            self.encode_reads(),
         ]  # fmt: skip
         fingerprint = hashlib.sha256(json.dumps(key).encode()).hexdigest()
         try:

@@ -1,0 +1,85 @@
+"""BLEU of translations (Papineni et al. 2002) by the rules of sacrebleu (Post 2018), as a fraction.
+
+Legend: N examples; an example counts 10 numbers: tokens of output and reference, matched and all 1- to 4-grams.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import numpy as np
+import pyarrow as pa
+
+from research.metrics.base import BaseMetric, Blocks, Formula, Score, ratio
+from research.metrics.examples import Floats
+
+ORDERS = 4
+
+
+class Metric(BaseMetric):
+    """Corpus BLEU; `settings["tokenizer"]` is sacrebleu's. The columns are gold and prediction, texts."""
+
+    scores = (
+        Score("bleu", "BLEU"),
+        Score("length_ratio", "length ratio", high=np.inf),
+        Score("ended", "share of outputs that ended", is_proportion=True),
+    )
+    texts = ("source",)
+    lengths = ("source",)
+    columns = ("target", "ended")
+    sentence = "BLEU by sacrebleu"
+
+    @property
+    def tokenizer(self) -> str:
+        return str(self.settings.get("tokenizer", "13a"))
+
+    @property
+    def signature(self) -> str:
+        return f"bleu|nrefs:1|case:mixed|eff:no|tok:{self.tokenizer}|smooth:exp|version:{version('sacrebleu')}"
+
+    def widths(self) -> dict[str, int]:
+        return {"ngrams": 2 + 2 * ORDERS, "ended": 2}
+
+    def counts(self, table: pa.Table) -> Blocks:
+        """`ngrams`: tokens of output and reference, matched n-grams, all n-grams. `ended`: by the end token, 1."""
+        from sacrebleu.metrics.bleu import BLEU
+
+        scorer = BLEU(tokenize=self.tokenizer, effective_order=True)  # of one sentence; its counts are the corpus's
+        rows = zip(*(table.column(name).to_pylist() for name in ("prediction", "gold")), strict=True)
+        found = [scorer.sentence_score(prediction, [gold]) for prediction, gold in rows]
+        ngrams = [[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in found]
+        ended = table.column("ended").to_pylist() if "ended" in table.column_names else [True] * len(ngrams)
+        return {
+            "ngrams": np.array(ngrams, dtype=np.float64).reshape(-1, 2 + 2 * ORDERS),
+            "ended": np.column_stack([ended, np.ones(len(ended))]).astype(np.float64),
+        }
+
+    def formula(self, name: str) -> Formula | None:
+        formulas = {
+            "bleu": Formula(("ngrams",), bleu),
+            "length_ratio": Formula(("ngrams",), lambda sums: ratio(sums[..., :2])),
+            "ended": Formula(("ended",), ratio),
+        }
+        return formulas.get(name)
+
+    def reported(self, sums: Blocks) -> list[str]:
+        return [score.name for score in self.scores]
+
+    def example_scores(self, table: pa.Table) -> Floats:
+        """Sentence BLEU over the orders that have n-grams, as sacrebleu's effective order."""
+        return bleu(self.counts(table)["ngrams"], effective_order=True)
+
+
+def bleu(sums: Floats, effective_order: bool = False) -> Floats:
+    """BLEU (...) from sums (..., 10); orders without a match are smoothed exponentially (Chen & Cherry 2014, NIST)."""
+    out, reference = sums[..., 0], sums[..., 1]
+    matched, total = sums[..., 2 : 2 + ORDERS], sums[..., 2 + ORDERS :]
+    misses = np.cumsum(matched == 0, axis=-1)
+    safe = np.maximum(total, 1)
+    precision = np.where(matched > 0, matched, 0.5**misses) / safe
+    counted = total > 0 if effective_order else np.ones_like(total, dtype=bool)
+    orders = np.maximum(counted.sum(axis=-1), 1)
+    mean = np.where(counted, np.log(precision), 0).sum(axis=-1) / orders
+    brevity = np.where(out < reference, np.exp(1 - reference / np.maximum(out, 1)), 1.0)
+    scored = matched.any(axis=-1) & ((total > 0).all(axis=-1) | effective_order)
+    return np.where(scored, brevity * np.exp(mean), 0.0)

@@ -1,0 +1,198 @@
+"""Translation by encoder-decoders and decoders: encoding, the loss, generated text, a run from end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
+
+from research.batching.pack import pack
+from research.cli import main
+from research.common.errors import UserError
+from research.config.load import load_config
+from research.models.generate import cut, generate, prompts
+from research.training import run as train
+from tests.conftest import make_tokenizer, write_jsonl
+from tests.models.test_families import BART, DECODERS, T5
+
+KINDS: dict[str, dict[str, Any]] = {"bart": BART, "t5": T5, "gpt2": DECODERS["gpt2"], "llama": DECODERS["llama"]}
+NUMBERS = dict(zip(["good", "bad", "film", "book", "city", "river"], ["a", "an", "of", "in", "to", "and"], strict=True))
+
+
+def rows(count: int, first: int = 0) -> list[dict[str, str]]:
+    """A language whose words are those of another, one for one and in the same order."""
+    words = list(NUMBERS)
+    sentences = [[words[(i * 7 + k * (i % 5 + 1)) % 6] for k in range(1 + i % 4)] for i in range(first, first + count)]
+    return [{"source": " ".join(s), "target": " ".join(NUMBERS[word] for word in s)} for s in sentences]
+
+
+def make_model(folder: Path, kind: str, **settings: Any) -> Path:
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(folder)
+    size = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 64}
+    tokens = {"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    config = AutoConfig.for_model(kind, **{**size, **KINDS[kind], **tokens, **settings})
+    if config.is_encoder_decoder:
+        config.decoder_start_token_id = 2
+    torch.manual_seed(0)
+    auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model: Any = auto_class.from_config(config)
+    # A checkpoint with habits of its own, which must not act.
+    model.generation_config = GenerationConfig(num_beams=3, do_sample=False, no_repeat_ngram_size=1, min_length=12)
+    model.save_pretrained(folder)
+    return folder
+
+
+def experiment(folder: Path, kind: str, data: list[dict[str, Any]], **model: Any) -> Path:
+    file = write_jsonl(folder / "rows.jsonl", data)
+    content = {
+        "task": {"name": "translation", "max_new_tokens": 12, "max_target_tokens": 12},
+        "model": {"name": str(make_model(folder / kind, kind, **model))},
+        "data": {"train": str(file), "validation": str(file), "max_length": 16},
+        "optim": {"epochs": 1, "batch_size": 8, "lr": 3e-3},
+        "trainer": {"precision": "fp32", "devices": 1},
+        "wandb": {"mode": "disabled"},
+        "run_dir": str(folder / "run"),
+    }
+    path = folder / "translation.yaml"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def build(folder: Path, kind: str, *overrides: str, data: list[dict[str, Any]] | None = None) -> Any:
+    return train.build(load_config(experiment(folder, kind, data or rows(12)), overrides))
+
+
+def text(tokenizer: Any, ids: Any) -> list[str]:
+    return tokenizer.convert_ids_to_tokens([int(i) for i in ids])
+
+
+def test_an_encoder_decoder_reads_the_source_and_predicts_the_target(tmp_path: Path) -> None:
+    module = build(tmp_path, "bart", data=[{"source": "good film", "target": "a of"}])
+    store, tokenizer = module.data.stores["train"], module.data.tokenizer
+    micro = pack(store, np.array([0]), module.backbone.packed)
+    assert module.backbone.family == "encoder-decoder" and module.backbone.packed
+    assert text(tokenizer, micro.streams["source"].tokens["input_ids"]) == ["[CLS]", "good", "film", "[SEP]"]
+    target = micro.streams["target"].tokens
+    assert text(tokenizer, target["label"]) == ["[CLS]", "a", "of", "[SEP]"]
+    assert text(tokenizer, target["input_ids"]) == ["[CLS]", "[CLS]", "a", "of"]  # the start token, then one behind
+    assert store.targets.tolist() == [4.0] and store.tokens.tolist() == [8]
+
+
+def test_a_decoder_goes_on_from_the_source(tmp_path: Path) -> None:
+    module = build(tmp_path, "gpt2", "task.template=say {source} :", data=[{"source": "good film", "target": "a of"}])
+    store, tokenizer = module.data.stores["train"], module.data.tokenizer
+    micro = pack(store, np.array([0]), module.backbone.packed)
+    prompt = ["[CLS]", "s", "##a", "##y", "good", "film", ":"]
+    assert text(tokenizer, micro.tokens["input_ids"]) == [*prompt, "a", "of"]
+    label = micro.tokens["label"]
+    assert (label[:6] == -100).all() and text(tokenizer, label[6:]) == ["a", "of", "[SEP]"]
+    assert store.targets.tolist() == [3.0]
+    assert text(tokenizer, prompts(micro)[0]) == prompt
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_and_texts_are_those_of_padded_batches_and_of_one_by_one(kind: str, tmp_path: Path) -> None:
+    packed = build(tmp_path, kind).eval()
+    padded = build(tmp_path, kind, "trainer.packing=false").eval()
+    assert packed.backbone.packed and not padded.backbone.packed
+    store, every = packed.data.stores["train"], np.arange(12)
+    with torch.no_grad():
+        losses = [float(m.loss(pack(store, every, m.backbone.packed))[0]) for m in (packed, padded)]
+        apart = sum(float(packed.loss(pack(store, every[i : i + 1]))[0]) for i in range(12))
+        together = packed.decode(pack(store, every), None)
+        as_padded = padded.decode(pack(store, every, False), None)
+        alone = {k: v for i in range(12) for k, v in packed.decode(pack(store, every[i : i + 1]), None).items()}
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[0] == pytest.approx(apart, rel=1e-5)
+    assert together == as_padded == alone and together.keys() == set(range(12))
+
+
+def test_settings_of_the_checkpoint_do_not_act(tmp_path: Path) -> None:
+    module = build(tmp_path, "gpt2").eval()
+    model = module.backbone.model
+    micro = pack(module.data.stores["train"], np.array([3]))
+    (output,) = generate(module.backbone, micro, module.generation)
+    ids = prompts(micro)[0]
+    expected = []
+    model.set_attn_implementation("eager")
+    for _ in range(12):  # the most probable token, one after the other
+        with torch.no_grad():
+            token = int(
+                model(input_ids=torch.cat([ids, torch.tensor(expected, dtype=torch.int64)])[None])
+                .logits[0, -1]
+                .argmax()
+            )
+        if token == module.data.end:
+            break
+        expected.append(token)
+    assert output.tokens == expected
+    assert len(expected) > len(set(expected)), "no token repeats, so that no_repeat_ngram_size would not show"
+    assert model.generation_config.num_beams == 1 and model.generation_config.no_repeat_ngram_size is None
+
+
+def test_what_follows_the_end_is_cut() -> None:
+    assert cut([5, 6, 3, 0, 0], 3).tokens == [5, 6] and cut([5, 6, 3, 0, 0], 3).ended
+    assert cut([5, 6], 3).tokens == [5, 6] and not cut([5, 6], 3).ended
+    assert cut([3], 3).tokens == []
+
+
+def test_long_targets_are_reported_and_scored_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = [{"source": "good", "target": "a " * 30}, *rows(3)]
+    module = build(tmp_path, "bart", data=data)
+    assert "1 of 4 targets of train are longer than task.max_target_tokens=12 and lose their end" in caplog.text
+    labels = module.data.stores["train"].columns["target.label"].rows(np.array([0]))[0]
+    assert len(labels) == 12 and labels[-1] != module.data.end
+    table = module.data.table(module.data.splits["train"], {i: {"text": "a", "ended": True} for i in range(4)})
+    assert table["gold"][0] == "a " * 30
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "override", "sentence"),
+    [
+        ("gpt2", {}, "task.max_new_tokens=120", "after data.max_length=16 need 136 positions; .* has 128"),
+        ("bart", {}, "task.max_target_tokens=129", "need 129 positions; .* has 128"),
+        ("bart", {}, "data.max_length=200", "data.max_length=200 is more than the 128 positions"),
+        ("bart", {}, "trainer.strategy=fsdp", "generates text, which trainer.strategy=fsdp does not"),
+    ],
+)
+def test_bad_settings(kind: str, model: dict[str, Any], override: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence):
+        build(tmp_path, kind, override)
+
+
+def test_an_encoder_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+    with pytest.raises(UserError, match="is a 'bert' model, an encoder; task 'translation' fine-tunes encoder-"):
+        build(tmp_path, "bart", f"model.name={tiny_model}")
+
+
+@pytest.mark.parametrize("field", ["source", "target"])
+def test_an_empty_text_is_refused(field: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"line 3: the {field} is empty"):
+        build(tmp_path, "bart", data=[*rows(2), {"source": "good", "target": "a", field: " "}])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "model"), [("bart", {"init_std": 0.15}), ("gpt2", {})])
+def test_learns_to_translate_and_to_stop(
+    kind: str, model: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trained, evaluated, exported and used again: every output ends, most are right, and predictions come back."""
+    path = experiment(tmp_path, kind, rows(120), **model)
+    test = write_jsonl(tmp_path / "test.jsonl", rows(12, first=500))
+    overrides = [f"data.test={test}", "optim.epochs=15", "optim.lr=4e-3", "model.dropout=0.0"]
+    assert main(["train", str(path), *overrides]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    scores = result["metrics"]["test"]
+    assert scores["bleu"] > 0.5 and scores["ended"] == 1.0, scores
+    table = pq.read_table(tmp_path / "run" / "predictions" / "test.parquet").to_pylist()
+    inputs = write_jsonl(tmp_path / "input.jsonl", [{"source": row["source"]} for row in table])
+    output = tmp_path / "output.jsonl"
+    assert main(["predict", str(tmp_path / "run"), "--input", str(inputs), "--output", str(output)]) == 0
+    again = [json.loads(line)["prediction"] for line in output.read_text().splitlines()]
+    assert again == [row["prediction"] for row in table]
