@@ -45,10 +45,13 @@ reference: $(VENV)/.installed  ## experiments/base.yaml and docs/reference.md, f
 report: setup  ## train two settings over five seeds on the shipped data, and make the report of them in paper/
 	sh scripts/report.sh $(BIN)/research paper
 
+example-report: setup  ## train the example of docs/example-report and make its report; DATA=folder with sst2 and wnut17
+	sh scripts/example_report.sh $(BIN)/research $(DATA) build/example-report
+
 simulations: $(VENV)/.installed  ## coverage of intervals and false positives of tests over 2,000 data sets each
 	SIMULATIONS=2000 $(BIN)/python -m pytest -m simulation
 
 bench: setup   ## speed beside the Hugging Face Trainer; DATA=folder with sst2_phrases, wnut17 and squad
 	$(BIN)/python benchmarks/speed.py --data $(DATA) --model $(MODEL)
 
-.PHONY: reference reference help setup quickstart test check lint docs report simulations bench
+.PHONY: reference reference help setup quickstart test check lint docs report example-report simulations bench

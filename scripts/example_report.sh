@@ -13,7 +13,7 @@ for file in sst2/test.jsonl wnut17/test.conll; do
 done
 for seed in 0 1 2; do
     for set in wnut17,conll sst2,jsonl; do
-        for lr in 5e-5 2e-4; do
+        for lr in 1e-4 3e-4; do
             echo "${set%,*} ${set#*,} $lr $seed"
         done
     done
@@ -23,3 +23,4 @@ done | xargs -n 4 -P "${JOBS:-$(nproc)}" sh -c '
         "run_dir=runs/example/$1-lr$3/seed$4" wandb.mode=disabled trainer.progress=false' research-train
 "$research" report runs/example --output "$output"
 "$research" report --check "$output"
+sh scripts/report_pictures.sh "$output"
