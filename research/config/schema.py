@@ -35,7 +35,7 @@ POSITIVE = above(0, ", or null")
 COUNT = Rule(lambda v: v == "auto" or int(v) >= 1, "must be auto or at least 1")
 FORMAT = Rule(lambda v: v in FORMATS, f"must be one of {', '.join(FORMATS)}")
 CODEC = Rule(_is_codec, "is no text encoding Python knows; names are utf-8, cp1252, gb18030, ...")
-CHARACTER = Rule(lambda v: len(v) == 1 and v not in '"\r\n', "must be one character")
+CHARACTER = Rule(lambda v: v == "tab" or (len(v) == 1 and v not in '"\r\n'), "must be one character, or tab")
 ONE_LINE = Rule(lambda v: v.isprintable() and bool(v.strip()), "must be a name on one line")
 NO_LABEL_TWICE = Rule(lambda v: len(set(v)) == len(v), "has a label twice")
 PROJECT = Rule(
@@ -74,7 +74,7 @@ class DataConfig:
     columns: dict[str, str] = key({}, "field of the task: column of the data, as in {text: sentence}")
     format: str | None = key(None, f"of a file whose name does not say it: {', '.join(FORMATS)}", FORMAT)
     encoding: str | None = key(None, "of text files; null: UTF-8, or UTF-16 with a byte order mark", CODEC)
-    separator: str | None = key(None, "of CSV cells; null: as the first line shows", CHARACTER)
+    separator: str | None = key(None, "of CSV cells: one character, or tab; null: as the first line shows", CHARACTER)
     quoting: Literal["auto", "double", "none", "backslash"] = key(
         "auto", "how a CSV cell is quoted; auto: double in CSV, none in TSV"
     )

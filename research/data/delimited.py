@@ -111,32 +111,35 @@ class _Swallowed:
     """Rows that a quote at a cell's start has swallowed: the lines within the cell look like rows of their own.
 
     A text of several lines with separators in it is told from them by the values: each line of an accident has as
-    many cells as a row, and among them one that other rows have in the same column.
+    many cells as a row, and of those within the quotes one is a value that other rows have in the same column.
     """
 
     def __init__(self, path: str, separator: str) -> None:
         self.path, self.separator = path, separator
         self.known: list[set[str]] = []
-        self.suspects: list[tuple[int, list[list[str]]]] = []
+        self.suspects: list[tuple[int, int, list[tuple[int, str]]]] = []  # place, lines, (column, cell) in the quotes
 
     def add(self, number: int, cells: list[str], raw: list[str]) -> None:
         if not self.known:
             self.known = [set() for _ in cells]
-        lines = [line for line in raw if line.strip()]
-        if len(lines) > 1 and any(self.separator in cell and ("\n" in cell or "\r" in cell) for cell in cells):
-            parts = [line.rstrip("\r\n").split(self.separator) for line in lines]
-            if all(len(part) == len(cells) for part in parts):
-                self.suspects.append((number, parts))
+        lines = [line.rstrip("\r\n").split(self.separator) for line in raw if line.strip()]
+        quoted = next(
+            (i for i, cell in enumerate(cells) if self.separator in cell and len(cell.splitlines()) > 1), None
+        )
+        if quoted is not None and all(len(line) == len(cells) for line in lines):
+            within = [*enumerate(lines[0])][quoted + 1 :] + [*enumerate(lines[-1])][:quoted]
+            within += [place for line in lines[1:-1] for place in enumerate(line)]
+            self.suspects.append((number, len(lines), within))
         elif len(lines) == 1:
             for seen, cell in zip(self.known, cells, strict=False):
                 if len(seen) < _KNOWN_VALUES and 0 < len(cell) < 40:
                     seen.add(cell)
 
     def refuse(self) -> None:
-        for number, parts in self.suspects:
-            if all(any(cell in seen for cell, seen in zip(part, self.known, strict=False)) for part in parts):
+        for number, count, within in self.suspects:
+            if any(cell in self.known[i] for i, cell in within):
                 raise UserError(
                     f"{self.path}, line {number}: a double quote at a cell's start takes in the next "
-                    f"{len(parts) - 1} lines, which look like rows; set `data.quoting: none` if quotes are plain "
+                    f"{count - 1} lines, which look like rows; set `data.quoting: none` if quotes are plain "
                     'characters here, or double them within quoted cells: "the ""best"" film"'
                 )

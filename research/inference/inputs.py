@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from research.common.errors import UserError
-from research.config.load import merge, parse_override
+from research.config.load import merge
+from research.config.parse import parse_override, typed
 from research.data.formats import FORMATS, has_known_suffix
 from research.data.source import missing_file
 
@@ -35,12 +36,12 @@ def read_as_told(config: Config, source: str | None, overrides: Sequence[str]) -
     if source in (None, "-") or has_known_suffix(str(source)):
         config.data.format = None
     for argument in overrides:
-        content = parse_override(argument)
+        origin, content = parse_override(argument)
         data = content.get("data") if set(content) == {"data"} else None
         if not isinstance(data, dict) or set(data) - set(READING_KEYS):
             keys = ", ".join(f"data.{key}" for key in READING_KEYS)
-            raise UserError(f"argument '{argument}': a finished run is asked with its own settings; here only {keys}")
-        merged = merge(OmegaConf.structured(config.data), data, f"argument '{argument}'")
+            raise UserError(f"{origin}: a finished run is asked with its own settings; here only {keys}")
+        merged = merge(OmegaConf.structured(config.data), typed(data, config.data, origin), origin)
         config.data = OmegaConf.to_object(merged)  # type: ignore[assignment]
     if config.data.format not in (None, *FORMATS):
         raise UserError(f"data.format={config.data.format} must be one of {', '.join(FORMATS)}")

@@ -186,7 +186,7 @@ class TaskData(L.LightningDataModule):
     def reading(self, data: DataConfig) -> Reading:
         """How text files are read where their name and content do not say it."""
         return Reading(
-            data.format, data.encoding, data.separator, data.quoting, data.header,
+            data.format, data.encoding, "\t" if data.separator == "tab" else data.separator, data.quoting, data.header,
             data.columns.get("tokens"), data.columns.get("tags"),
         )  # fmt: skip
 

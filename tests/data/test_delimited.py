@@ -99,10 +99,17 @@ def test_rows_swallowed_by_a_quote_are_refused(file, name, how):
     refuses(read_csv, swapped, "line 2", "takes in the next 3 lines", **how)
 
 
+def test_one_other_row_is_enough_to_recognise_them(file):
+    path = file("a.csv", 'text,label\n"Great film,1\nAwful one,0\nand it ended with ",1\ngood,1\n')
+    refuses(read_csv, path, "line 2", "takes in the next 2 lines")
+
+
 def test_quoted_texts_of_several_lines_are_no_accident(file):
     text = "good, but\nlong,\nand dull, too"
     path = file("a.csv", f'text,label\nfine,pos\n"{text}",neg\nbad,neg\n"one, two\nthree",pos\n')
     assert [row["text"] for _, row in read_csv(path)] == ["fine", text, "bad", "one, two\nthree"]
+    path = file("b.csv", 'label,text\nneg,fine\npos,"good\nbad, too"\npos,"good, but\nbad"\n')
+    assert [row["text"] for _, row in read_csv(path)] == ["fine", "good\nbad, too", "good, but\nbad"]
 
 
 def test_quotes_by_backslash(file):
