@@ -164,8 +164,8 @@ def _address_in_slurm(node: str) -> str | None:
         shown = subprocess.run(
             ["scontrol", "show", "node", "--oneliner", node], capture_output=True, text=True, timeout=10
         ).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    except (OSError, subprocess.TimeoutExpired):  # in a container; the job script has asked outside of it
+        return None if os.environ.get("MASTER_ADDR") else os.environ.get("RESEARCH_FIRST_ADDRESS") or None
     found = [word.removeprefix("NodeAddr=") for word in shown.split() if word.startswith("NodeAddr=")]
     return found[0] if found and found[0] != node else None
 

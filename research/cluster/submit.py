@@ -30,8 +30,10 @@ HELP = """usage: research submit [--script SCRIPT] [sbatch options] EXPERIMENT [
 Checks the experiment and queues it:
   research submit --nodes 2 experiments/ner/conll2003.yaml optim.lr=3e-5
   research submit --script seeds.sbatch --array=0-9 experiments/ner/conll2003.yaml
-SCRIPT is a file, or a name in SLURM/ (train.sbatch, seeds.sbatch, sweep.sbatch). Account and partition come from
-SLURM/site.sh."""
+  research submit --mail-type=END,FAIL --mail-user=me@example.org --dependency=afterok:17 --mem=64G experiments/mine.yaml
+All options before the experiment are sbatch's own (`man sbatch`) and override SLURM/site.sh, which has account and
+partition. SCRIPT is a file, or a name in SLURM/ (train.sbatch, seeds.sbatch, sweep.sbatch). Submit from any folder:
+SLURM/ is looked up here, in RESEARCH_SLURM, then beside the package. The job runs where you submit it."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,19 @@ def parse(arguments: Sequence[str]) -> Submission:
         if option.startswith("--script="):
             script = options.pop(i).partition("=")[2]
             break
-    folder = Path("SLURM")
+    folder = scripts_folder()
     found = next((path for path in (Path(script), folder / script) if path.is_file()), None)
     if found is None:
-        names = ", ".join(sorted(path.name for path in folder.glob("*.sbatch"))) or "none here"
-        raise UserError(f"There is no script {script}; in SLURM/ there are: {names}. Submit from the repository.")
+        names = ", ".join(sorted(path.name for path in folder.glob("*.sbatch"))) or "none"
+        raise UserError(f"There is no script {script}; in {folder}/ there are: {names}.")
     return Submission(found, options, arguments[place], list(arguments[place + 1 :]))
+
+
+def scripts_folder() -> Path:
+    """The folder of job scripts: SLURM/ here, the one that RESEARCH_SLURM names, or the one beside the package."""
+    named = os.environ.get("RESEARCH_SLURM")
+    beside_package = Path(__file__).parents[2] / "SLURM"
+    return next((f for f in (Path("SLURM"), Path(named or "SLURM"), beside_package) if f.is_dir()), Path("SLURM"))
 
 
 def check(submission: Submission) -> None:
@@ -126,6 +135,8 @@ def withdraw_what_never_starts(job: str, environment: Mapping[str, str]) -> None
 
 
 def in_site(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a command of SLURM after SLURM/site.sh, which says where jobs go."""
-    line = '[ ! -f SLURM/site.sh ] || . SLURM/site.sh; exec "$@"'
-    return subprocess.run(["bash", "-c", line, "submit", *command], env=environment, text=True, capture_output=True)
+    """Run a command of SLURM after site.sh, which says where jobs go."""
+    folder = scripts_folder().absolute()
+    line = '[ ! -f "$RESEARCH_SLURM/site.sh" ] || . "$RESEARCH_SLURM/site.sh"; exec "$@"'
+    known = {**environment, "RESEARCH_SLURM": str(folder)}
+    return subprocess.run(["bash", "-c", line, "submit", *command], env=known, text=True, capture_output=True)
