@@ -7,10 +7,10 @@ import json
 import logging
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -65,11 +65,13 @@ def open_split(
     limit: int | None = None,
     reading: Reading = BY_NAME,
     free: Collection[str] = (),
+    aligned: Sequence[str] = (),
 ) -> Split:
     """Open `value`: a local file, or a split expression (`train[:90%]`) of the data set `hub_name`.
 
     `fields` maps each field the task needs to its column in the data; those in `optional` may be absent
-    or hold nulls, those in `free` hold values of any shape. `hub_name` may be a local folder in the hub's format.
+    or hold nulls, those in `free` hold values of any shape, those in `aligned` lists of equal lengths.
+    `hub_name` may be a local folder in the hub's format.
     A file may be sliced like a split of the hub: `train.csv[:80%]`. The first `limit` rows are taken.
     Raises UserError saying what is wrong, where, and how to correct it.
     """
@@ -90,15 +92,15 @@ def open_split(
     if limit is not None:
         split = dataclasses.replace(split, rows=split.rows.select(range(min(limit, len(split.rows)))))
     if split.format == "conll":  # its reader has chosen the columns
-        fields = {field: field if field in ("tokens", "tags") else column for field, column in fields.items()}
+        fields = {field: field if field in split.rows.column_names else column for field, column in fields.items()}
     fields = {field: column for field, column in fields.items() if _has_column(split, field, column, optional)}
     split = _with_fields(split, fields)
     for field in fields:
         _check_values(split, field, field in optional, field in free)
     if name != "input":  # nothing is paired by the ids of new text
         _check_ids(split)
-    if "tokens" in fields and "tags" in fields and name != "input":
-        _check_tags(split)
+    if aligned and set(aligned) <= set(fields) and name != "input":
+        _check_aligned(split, aligned)
     return split
 
 
@@ -120,13 +122,6 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         raise UserError(f"{path}: is a folder; name one file in it ({', '.join(SUFFIXES)})") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the file's permissions") from None
-
-
-def check_tagged(row: Mapping[str, Any], where: str) -> None:
-    """UserError unless `row` has one tag for each token."""
-    tokens, tags = row["tokens"], row["tags"]
-    if len(tokens) != len(tags):
-        raise UserError(f"{where}: {len(tokens)} tokens but {len(tags)} tags; give each token one tag")
 
 
 def sliced(value: str) -> tuple[str, str]:
@@ -311,15 +306,18 @@ def _check_ids(split: Split) -> None:
             raise UserError(f"{split.origin}: the id '{row_id}' stands in {places}; ids must be unique")
 
 
-def _check_tags(split: Split) -> None:
-    """UserError at the first row whose tokens and tags are not lists of the same length."""
+def _check_aligned(split: Split, fields: Sequence[str]) -> None:
+    """UserError at the first row whose `fields` are not lists of the same length."""
     import datasets
 
-    for field in ("tokens", "tags"):
+    for field in fields:
         if not isinstance(split.rows.features[field], datasets.List | datasets.LargeList):
             kind = split.rows.data.schema.field(field).type
             raise UserError(f'{split.origin}: \'{field}\' holds {kind}, not lists; write ["New", "York", ...]')
-    tokens, tags = (pc.list_value_length(split.column(field)) for field in ("tokens", "tags"))
-    index = pc.index(pc.not_equal(tokens, tags), True).as_py()
-    if index >= 0:
-        check_tagged(split.rows[index], split.where(index))
+    lengths = {field: pc.list_value_length(split.column(field)) for field in fields}
+    first, *others = fields
+    for other in others:
+        index = pc.index(pc.not_equal(lengths[first], lengths[other]), True).as_py()
+        if index >= 0:
+            counts = f"{lengths[first][index]} {first} but {lengths[other][index]} {other}"
+            raise UserError(f"{split.where(index)}: {counts}; give both as many")

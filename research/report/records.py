@@ -91,7 +91,7 @@ class Record:
         monitor = (self.result or {}).get("monitor")
         if monitor in scores and not smaller_is_better(monitor):
             return str(monitor)
-        return next((name for name in ("accuracy", "f1") if name in scores), "f1")
+        return self.metric.scores[0].name if self.metric is not None else next(iter(scores), "")
 
     def scores(self, split: str) -> dict[str, float]:
         """The scores of `validation` or `test` in the result, empty where there are none."""

@@ -44,7 +44,7 @@ class Keys:
 class Data(TaskData):
     fields = {"tokens": "tokens", "tags": "tags"}
     gold = ("tags",)
-    text_lists = ("tokens", "tags")
+    text_lists = aligned = ("tokens", "tags")
     token_columns = ("input_ids", "token_type_ids", "word", "label")
     metric = "entities"
     learned_names = ("labels", "scheme")

@@ -42,6 +42,7 @@ class TaskData(L.LightningDataModule):
     texts: ClassVar[tuple[str, ...]] = ("text",)  # fields that hold text
     free: ClassVar[tuple[str, ...]] = ()  # fields that hold values of any shape, which the task reads itself
     text_lists: ClassVar[tuple[str, ...]] = ()  # fields that hold lists of text
+    aligned: ClassVar[tuple[str, ...]] = ()  # fields that hold lists of equal lengths
     prefix_space: ClassVar[bool] = True  # is the first word of a text encoded as those that follow a space?
     token_columns: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids")
     window_columns: ClassVar[tuple[str, ...]] = ()
@@ -174,6 +175,7 @@ class TaskData(L.LightningDataModule):
             limit=limit,
             reading=self.reading(data),
             free=(*self.free, *(self.gold if name == "input" else ())),
+            aligned=self.aligned,
         )
         for field in {*self.gold} - {*self.free} & {*split.rows.column_names} if name == "input" else ():
             if isinstance(split.rows.features[field], datasets.Json):

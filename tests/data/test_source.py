@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from research.common.errors import UserError
-from research.data.source import check_tagged, file_sha256
+from research.data.source import file_sha256
 from tests.data.opening import LABELLED, TAGGED, TEXT, fails, opened
 
 # --- rows
@@ -241,15 +240,16 @@ def test_missing_column(file):
 
 def test_tokens_and_tags_of_different_length(file):
     path = file("a.jsonl", [{"tokens": ["a"], "tags": ["O"]}, {"tokens": ["a", "b"], "tags": ["O"]}])
-    fails("line 2: 2 tokens but 1 tags", value=path, fields=TAGGED)
+    fails("line 2: 2 tokens but 1 tags; give both as many", value=path, fields=TAGGED, aligned=("tokens", "tags"))
     fails(
         "'tags' holds string, not lists",
         value=file("b.jsonl", [{"tokens": ["a"], "tags": "O"}]),
         fields=TAGGED,
+        aligned=("tokens", "tags"),
     )
-    check_tagged({"tokens": ["a"], "tags": ["O"]}, "here")
-    with pytest.raises(UserError, match="here: 0 tokens but 1 tags"):
-        check_tagged({"tokens": [], "tags": ["O"]}, "here")
+    empty = file("c.jsonl", [{"tokens": ["a"], "tags": ["O"]}, {"tokens": [], "tags": ["O"]}])
+    fails("line 2: 0 tokens but 1 tags", value=empty, fields=TAGGED, aligned=("tokens", "tags"))
+    assert len(opened(path, TAGGED).rows) == 2  # only a task that says so asks for it
 
 
 def test_imports_stay_light():

@@ -23,7 +23,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         drawn = next((found for run in group.runs if (found := of_run(run))), None) if group else None
         if group is None or drawn is None:
             continue
-        answer = "gold label" if group.metric == "accuracy" else "gold answer (its score)"
+        answer = "gold label" if drawn.examples.has_labels else "gold answer (its score)"
         caption = (
             f"Data map of the {len(drawn.ids):,} validation examples of {data_set}: mean and standard deviation of the "
             f"probability of the {answer} over the evaluations of one run of {group.system}; the "
