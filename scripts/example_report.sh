@@ -23,4 +23,4 @@ done | xargs -n 4 -P "${JOBS:-$(nproc)}" sh -c '
         "run_dir=runs/example/$1-lr$3/seed$4" wandb.mode=disabled trainer.progress=false' research-train
 "$research" report runs/example --output "$output"
 "$research" report --check "$output"
-sh scripts/report_pictures.sh "$output"
+sh scripts/report_pictures.sh "$output" "$(dirname "$research")/python"

@@ -1,12 +1,21 @@
 #!/bin/sh
-# Two pictures of a report: table.png, what LaTeX makes of page.tex, and page.png, the top of index.html in a browser.
-# What is missing (pdflatex, pdftoppm, chromium) is named and left out. Usage: report_pictures.sh REPORT
+# Two pictures of a report: table.png, the table as LaTeX sets it, and page.png, the top of index.html in a browser.
+# What is missing (pdflatex, pdftoppm, chromium) is named and its picture left out.
+# Usage: report_pictures.sh REPORT PYTHON
 set -eu
+python=$(command -v "$2")
+python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python")
 cd "$1"
 if command -v pdflatex > /dev/null && command -v pdftoppm > /dev/null; then
-    pdflatex -interaction=batchmode -halt-on-error page.tex > /dev/null
-    rm -f page.aux page.log
-    pdftoppm -r 170 -f 1 -l 1 -x 100 -y 130 -W 1210 -H 620 -png -singlefile page.pdf table
+    sed -e '/begin{figure}/,/end{figure}/d' -e 's/begin{document}/&\\pagestyle{empty}/' page.tex > table.tex
+    pdflatex -interaction=batchmode -halt-on-error table.tex > /dev/null
+    pdftoppm -r 170 -png -singlefile table.pdf table
+    rm -f table.tex table.pdf table.aux table.log
+    "$python" -c "
+from PIL import Image, ImageOps
+page = Image.open('table.png').convert('L')
+left, top, right, bottom = ImageOps.invert(page).getbbox()
+page.crop((left - 20, top - 20, right + 20, bottom + 20)).save('table.png')"
 else
     echo "pdflatex or pdftoppm is missing (Debian: texlive-latex-base texlive-latex-recommended poppler-utils): no table.png"
 fi

@@ -199,13 +199,13 @@ def shared_settings(records: Sequence[Record], varying: set[str]) -> tuple[dict[
     per_set = {name: deciding_settings(next(r for r in records if r.data_set == name).config) for name in names}
     constant: dict[str, Any] = {}
     by_data_set: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for key in per_set[names[0]]:
-        values = {canonical(settings.get(key)): settings.get(key) for settings in per_set.values()}
+    for key in dict.fromkeys(key for settings in per_set.values() for key in settings):
+        having = {name: settings[key] for name, settings in per_set.items() if key in settings}
         if key in varying or key in DATA_KEYS:
             continue
-        if len(values) == 1:
-            constant[key] = next(iter(values.values()))
-        else:
-            for name in names:
-                by_data_set[name][key] = per_set[name].get(key)
+        if len(having) == len(names) and len(set(map(canonical, having.values()))) == 1:
+            constant[key] = having[names[0]]
+        else:  # a task's own key, or another value
+            for name, value in having.items():
+                by_data_set[name][key] = value
     return constant, by_data_set

@@ -18,6 +18,7 @@ import yaml
 
 from research.common.errors import UserError
 from research.metrics import smaller_is_better
+from research.metrics.base import Score
 from research.report.records import Record
 from research.report.settings import flat, value_text
 
@@ -49,10 +50,10 @@ class Search:
         return str(self.asked.get("name") or self.path.name)
 
     @property
-    def score_name(self) -> str:
-        """What a paper calls the searched score."""
+    def score(self) -> Score:
+        """What the metric says of the searched score."""
         metric = next((run.metric for trial in self.trials for run in trial.runs if run.metric is not None), None)
-        return self.metric.replace("_", " ") if metric is None else metric.score_named(self.metric).label
+        return Score(self.metric, self.metric.replace("_", " ")) if metric is None else metric.score_named(self.metric)
 
     @property
     def maximises(self) -> bool:

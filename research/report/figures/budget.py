@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from research.metrics.base import Score
 from research.report.figures import style
 from research.report.groups import Grid
 from research.report.records import Record
@@ -32,7 +33,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
             lacking = len(search.trials) - len(scores)
             pruned = sum(trial.state == "pruned" for trial in search.trials)
             caption = (
-                f"Expected validation {search.score_name} of the best of n trials of the random search "
+                f"Expected validation {search.score.label} of the best of n trials of the random search "
                 f"{search.name} ({len(scores)} trials): unbiased estimator, with the {100 * drawn.level:.0f} % "
                 "jackknife band where the trials support one."
                 + (f" {pruned} pruned trials count with their last score." if pruned else "")
@@ -41,7 +42,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
             yield (
                 f"budget-{file_name(search.name)}",
                 caption,
-                draw_expected_best(drawn, search.score_name),
+                draw_expected_best(drawn, search.score),
             )
 
 
@@ -50,11 +51,11 @@ def scores_of(search: Search) -> np.ndarray:
     return np.array([trial.score for trial in search.trials if trial.score is not None], dtype=float)
 
 
-def draw_expected_best(curve: ExpectedCurve, metric: str) -> Figure:
+def draw_expected_best(curve: ExpectedCurve, score: Score) -> Figure:
     figure, axes = style.new_figure(2.1)
     axes.plot(curve.budget, curve.mean, color=style.COLOURS[0])
     axes.fill_between(curve.budget, curve.low, curve.high, color=style.COLOURS[0], alpha=0.18, linewidth=0)
     axes.set_xlabel("trials")
-    axes.set_ylabel(f"expected validation {metric}")
+    style.score_axis(axes.yaxis, f"expected validation {score.label}", score)
     axes.set_xlim(1, len(curve.budget))
     return figure

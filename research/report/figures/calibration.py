@@ -60,7 +60,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
                 f"area of a point its share of the {metric.unit}. Below, the fraction of {metric.unit} in each bin. "
                 "ECE: expected calibration error, mean over runs." + left_out_note(len(groups), grid, data_set)
             )
-            yield f"calibration-{file_name(data_set)}", caption, draw(claims)
+            yield f"calibration-{file_name(data_set)}", caption, draw_reliability(claims)
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray) -> Reliability:
@@ -74,7 +74,7 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> Reliability:
     return Reliability(sums[0] / size[filled], sums[1] / size[filled], size[filled])
 
 
-def draw(claims: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]) -> Figure:
+def draw_reliability(claims: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]) -> Figure:
     figure, (above, below) = style.new_figure(2.9, rows=2, sharex=True, height_ratios=[3, 1])
     above.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.8)
     lowest = 1.0
@@ -88,7 +88,7 @@ def draw(claims: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]) -> Figur
         areas = LARGEST_POINT * whole.size / whole.size.max()
         above.scatter(
             whole.confidence, whole.accuracy, np.maximum(areas, SMALLEST_POINT), color=look["color"], marker=marker,
-            label=f"{name} (ECE {error:.3f})", zorder=3,
+            label=f"{name} (ECE {100 * error:.1f} %)", zorder=3,
         )  # fmt: skip
         lowest = min(lowest, float(whole.confidence.min()))
         known = confidence[np.isfinite(confidence)]
@@ -97,9 +97,10 @@ def draw(claims: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]) -> Figur
     left = min(0.5, max(0.0, np.floor(lowest * 10) / 10)) - 0.02
     above.set_xlim(left, 1.01)
     above.set_ylim(-0.02, 1.02)
-    above.set_ylabel("accuracy")
-    below.set_ylabel("fraction")
-    below.set_xlabel("confidence")
+    above.set_ylabel("accuracy (%)")
+    below.set_ylabel("share (%)")
+    below.set_xlabel("confidence (%)")
+    style.per_cent(above.yaxis, below.yaxis, below.xaxis)
     figure.align_ylabels()
     style.legend_below(figure, above)
     return figure

@@ -45,7 +45,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
             f"cent of the class: {group.system}, {_runs(len(runs))}. In brackets the number of each gold class."
             + (f" The {len(labels) - 1} classes with the most mistakes." if OTHERS in labels else "")
         )
-        yield f"confusion-{file_name(data_set)}", caption, draw(labels, matrix, f"{data_set}, {group.split}")
+        yield f"confusion-{file_name(data_set)}", caption, draw_confusion(labels, matrix, f"{data_set}, {group.split}")
 
 
 def _runs(count: int) -> str:
@@ -75,7 +75,7 @@ def matrix_of(counts: Counts) -> tuple[list[str], np.ndarray]:
     return labels, matrix
 
 
-def draw(labels: Sequence[str], matrix: np.ndarray, title: str = "") -> Figure:
+def draw_confusion(labels: Sequence[str], matrix: np.ndarray, title: str = "") -> Figure:
     """The matrix in shares of the gold class, its size beside its name; in a small one the counts in the cells too."""
     C = len(labels)
     sums = matrix.sum(1, keepdims=True)

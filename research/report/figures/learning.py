@@ -67,9 +67,10 @@ def draw_curves(groups: Sequence[Group], histories: Mapping[int, Sequence[Sequen
     figure, (above, below) = style.new_figure(2.8, rows=2, sharex=True, height_ratios=[3, 2])
     for i, group in enumerate(groups):
         runs = histories[id(group)]
-        add(above, curve(runs, f"validation/{group.metric}"), style.look(i), f"{group.system} ({len(runs)})")
+        count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
+        add(above, curve(runs, f"validation/{group.metric}"), style.look(i), f"{group.system} ({count})")
         add(below, curve(runs, "train/loss"), style.look(i) | {"marker": ""}, "")
-    above.set_ylabel(f"validation {groups[0].score.label}")
+    style.score_axis(above.yaxis, f"validation {groups[0].score.label}", groups[0].score)
     below.set_ylabel("training loss")
     below.set_xlabel("optimiser steps")
     below.set_ylim(bottom=max(0.0, below.get_ylim()[0]))  # a band may reach below, a loss does not

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from research.metrics.base import Score
 from research.report.figures import style
 from research.report.groups import Grid, leading_groups, left_out_note
 from research.report.records import Record
@@ -30,10 +31,10 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
             f"{split.capitalize()} {metric} on {data_set}: each dot is a run, the bar spans one standard "
             "deviation to each side of the mean (diamond)." + left_out_note(len(groups), grid, data_set)
         )
-        yield f"scores-{file_name(data_set)}", caption, draw_scores(rows, f"{split} {metric}")
+        yield f"scores-{file_name(data_set)}", caption, draw_scores(rows, f"{split} {metric}", groups[0].score)
 
 
-def draw_scores(rows: Mapping[str, np.ndarray], label: str) -> Figure:
+def draw_scores(rows: Mapping[str, np.ndarray], label: str, score: Score) -> Figure:
     """One row of dots per system; `rows`: its name -> one score per run."""
     figure, axes = style.new_figure(0.55 + 0.34 * len(rows))
     every = np.concatenate(list(rows.values()))
@@ -46,7 +47,7 @@ def draw_scores(rows: Mapping[str, np.ndarray], label: str) -> Figure:
             spread = {"xerr": scores.std(ddof=1), "capsize": 2, "elinewidth": 0.9}
             axes.errorbar(scores.mean(), row + 0.3, fmt="D", color=colour, markersize=3.6, **spread)
     style.name_rows(axes, list(rows))
-    axes.set_xlabel(label)
+    style.score_axis(axes.xaxis, label, score)
     return figure
 
 

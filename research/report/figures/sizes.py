@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from research.metrics.base import Score
 from research.report.figures import style
 from research.report.groups import Grid, Group
 from research.report.records import Record
@@ -33,7 +34,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
                 "over seeds, bars are one standard deviation to each side."
             )
             shown = dict(list(series.items())[: style.MOST_LINES])
-            yield f"sizes-{file_name(data_set)}", caption, draw_sizes(shown, f"{split} {metric}")
+            yield f"sizes-{file_name(data_set)}", caption, draw_sizes(shown, f"{split} {metric}", groups[0].score)
 
 
 def series_of(groups: Sequence[Group]) -> dict[str, dict[int, np.ndarray]]:
@@ -46,7 +47,7 @@ def series_of(groups: Sequence[Group]) -> dict[str, dict[int, np.ndarray]]:
     return {name: dict(sorted(points.items())) for name, points in found.items()}
 
 
-def draw_sizes(series: Mapping[str, Mapping[int, np.ndarray]], y_label: str) -> Figure:
+def draw_sizes(series: Mapping[str, Mapping[int, np.ndarray]], y_label: str, score: Score) -> Figure:
     figure, axes = style.new_figure(2.0)
     for i, (name, points) in enumerate(series.items()):
         sizes = list(points)
@@ -56,7 +57,7 @@ def draw_sizes(series: Mapping[str, Mapping[int, np.ndarray]], y_label: str) -> 
     axes.set_xscale("log")
     style.log_axis(axes.xaxis)
     axes.set_xlabel("training examples")
-    axes.set_ylabel(y_label)
+    style.score_axis(axes.yaxis, y_label, score)
     if len(series) > 1:
         style.legend_below(figure, axes)
     return figure

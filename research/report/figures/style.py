@@ -5,12 +5,15 @@ Nothing global is changed: figures are `matplotlib.figure.Figure` objects made a
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from research.metrics.base import Score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,6 +137,22 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), [textwrap.fill(n, 22, max_lines=2, placeholder=" …") for n in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
+
+
+def per_cent(*axes: Any) -> None:
+    """Fractions on these axes, an `xaxis` or a colorbar's `ax.yaxis`, as the tables have them: 0.85 as 85."""
+    from matplotlib.ticker import FuncFormatter
+
+    for axis in axes:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.6g}"))
+
+
+def score_axis(axis: Any, text: str, score: Score) -> None:
+    """Name an axis of scores; fractions stand in per cent, as in the tables, a loss as it is."""
+    if math.isfinite(score.high):
+        per_cent(axis)
+        text += " (%)"
+    axis.set_label_text(text)
 
 
 def log_axis(axis: Any) -> None:

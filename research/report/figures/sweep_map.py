@@ -36,7 +36,7 @@ def of(search: Search) -> Iterator[tuple[str, str, Figure]]:
     others = [key for key in search.space if key not in keys[:2]]
     caption = (
         f"Trials of the search {search.name} ({search.sampler}, {len(search.trials)} trials): mean validation "
-        f"{search.score_name} of each; the best is ringed."
+        f"{search.score.label} of each; the best is ringed."
         + (f" Crosses: {states['pruned']} pruned, by their last score." if states["pruned"] else "")
         + (f" {states['failed']} failed trials are not shown." if states["failed"] else "")
         + (f" Also searched: {', '.join(others)}." if others else "")
@@ -72,7 +72,8 @@ def draw_map(search: Search, keys: Sequence[str]) -> Figure:
         axes.plot(x, y, "o", markersize=8, markerfacecolor="none", color=style.COLOURS[1], markeredgewidth=1.1)
     _axis(axes, "x", keys[0], search)
     _axis(axes, "y", keys[1], search)
-    figure.colorbar(dots, ax=axes, label=f"validation {search.score_name}", pad=0.02, aspect=30)
+    bar = figure.colorbar(dots, ax=axes, pad=0.02, aspect=30)
+    style.score_axis(bar.ax.yaxis, f"validation {search.score.label}", search.score)
     return figure
 
 
@@ -85,7 +86,7 @@ def draw_slice(search: Search, keys: Sequence[str]) -> Figure:
         place = (search.best.parameters[keys[0]], search.best.score)
         axes.plot(*place, "o", markersize=8, markerfacecolor="none", color=style.COLOURS[1], markeredgewidth=1.1)
     _axis(axes, "x", keys[0], search)
-    axes.set_ylabel(f"validation {search.score_name}")
+    style.score_axis(axes.yaxis, f"validation {search.score.label}", search.score)
     return figure
 
 

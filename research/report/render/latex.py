@@ -102,7 +102,7 @@ def latex_table(shown: Table, spans: Sequence[tuple[str, int]], label: str) -> s
         *_span_lines(spans),
         _row([escape(head) for head in heads]),
         r"\midrule",
-        *(_row([_cell(cell) for cell in row]) for row in shown.rows),
+        *(_body_row(row, spans[0][1], numbers) for row in shown.rows),
         r"\bottomrule",
         r"\end{tabular}",
         rf"\caption{{{escape(shown.caption)}}}",
@@ -146,6 +146,14 @@ def _span_lines(spans: Sequence[tuple[str, int]]) -> list[str]:
             rules.append(rf"\cmidrule(lr){{{start}-{start + count - 1}}}")
         start += count
     return [" & ".join(heads) + r" \\", "".join(rules)]
+
+
+def _body_row(row: Sequence[Cell], settings: int, numbers: Sequence[bool]) -> str:
+    """A row; the name of one without settings (a baseline) takes their columns."""
+    cells = [_cell(cell) for cell in row]
+    if settings > 1 and row[0].value is None and numbers[0] and not any(cell.text for cell in row[1:settings]):
+        cells[:settings] = [rf"\multicolumn{{{settings}}}{{@{{}}l}}{{{cells[0]}}}"]
+    return _row(cells)
 
 
 def _cell(cell: Cell) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from research.metrics.classification import calibration_error
-from research.report.figures.calibration import BINS, LARGEST_POINT, draw, reliability
+from research.report.figures.calibration import BINS, LARGEST_POINT, draw_reliability, reliability
 from research.report.figures.style import applied
 from research.tracking import predictions
 from tests.report import handmade, synthetic
@@ -43,10 +43,10 @@ def test_words_are_the_claims_of_ner():
 def test_points_are_sized_by_their_counts():
     confidence = np.array([0.55] * 30 + [0.95] * 10)
     with applied():
-        figure = draw({"lr 1e-3": [(confidence, confidence > 0.9)]})
+        figure = draw_reliability({"lr 1e-3": [(confidence, confidence > 0.9)]})
     points = figure.axes[0].collections[0]
     assert points.get_sizes().tolist() == [LARGEST_POINT, LARGEST_POINT / 3]
-    assert points.get_label() == "lr 1e-3 (ECE 0.425)"  # (30 * 0.55 + 10 * 0.05) / 40
+    assert points.get_label() == "lr 1e-3 (ECE 42.5 %)"  # (30 * 0.55 + 10 * 0.05) / 40
 
 
 def test_predictions_without_a_confidence_are_left_out():

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from research.report.figures.confusion import MOST_CLASSES, OTHERS, draw, matrix_of
+from research.report.figures.confusion import MOST_CLASSES, OTHERS, draw_confusion, matrix_of
 from research.report.figures.style import applied
 from research.tracking import predictions
 from tests.report import handmade
@@ -45,7 +45,7 @@ def test_questions_have_no_matrix():
 def test_shares_are_of_the_gold_class_and_counts_beside_them():
     counts = Counter({("no", "no"): 3, ("no", "yes"): 1, ("yes", "yes"): 2000})
     with applied():
-        figure = draw(["no", "yes"], matrix_of(counts)[1], "reviews, test")
+        figure = draw_confusion(["no", "yes"], matrix_of(counts)[1], "reviews, test")
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.texts] == ["75\n(3)", "25\n(1)", "100\n(2,000)"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["no (4)", "yes (2,000)"]
@@ -54,5 +54,5 @@ def test_shares_are_of_the_gold_class_and_counts_beside_them():
 
 def test_a_large_matrix_has_the_shares_alone():
     with applied():
-        figure = draw(list("abcdef"), np.eye(6, dtype=int) * 5)
+        figure = draw_confusion(list("abcdef"), np.eye(6, dtype=int) * 5)
     assert [text.get_text() for text in figure.axes[0].texts] == ["100"] * 6

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pypdf import PdfReader
 
+from research.metrics.base import Score
 from research.report import figures
 from research.report.figures import budget, cartography, confusion, ranks, sizes, style, sweep_map
 from research.report.grouping import group_runs
@@ -110,7 +111,7 @@ def test_the_budget_curve_has_the_unbiased_estimates(tmp_path):
     scores = budget.scores_of(search)
     assert len(scores) == 8
     with style.applied():
-        axes = budget.draw_expected_best(expected_validation(scores, "random"), "accuracy").axes[0]
+        axes = budget.draw_expected_best(expected_validation(scores, "random"), Score("accuracy", "accuracy")).axes[0]
     means = axes.lines[0].get_ydata()
     assert means[0] == pytest.approx(scores.mean()) and means[-1] == pytest.approx(scores.max())
     assert np.all(np.diff(means) >= 0)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from research.metrics.base import Score
 from research.report.figures.scores import draw_scores, swarm
 from research.report.figures.style import applied
 
@@ -17,7 +18,7 @@ def test_dots_that_would_hide_each_other_are_moved_apart():
 def test_each_run_is_a_dot_and_the_mean_a_diamond():
     rows = {"one": np.array([0.7, 0.8, 0.9]), "single": np.array([0.6])}
     with applied():
-        axes = draw_scores(rows, "test F1").axes[0]
+        axes = draw_scores(rows, "test F1", Score("f1", "F1")).axes[0]
     dots = {line.get_gid(): line.get_xdata().tolist() for line in axes.lines if line.get_gid()}
     assert dots == {"one": [0.7, 0.8, 0.9], "single": [0.6]}
     diamonds = [line.get_xdata() for line in axes.lines if line.get_marker() == "D"]
