@@ -36,6 +36,19 @@ def epoch_order(seed: int, epoch: int, examples: int) -> Indices:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How examples lie on ranks and in micro-batches; it changes speed and memory, not the result."""
+
+    rank: int
+    ranks: int
+    budget_tokens: int  # of a micro-batch
+    packed: bool
+    sharded: bool = False  # the ranks share one model out, and need equally many micro-batches
+    sparse_rows: bool = False  # of the embedding, only the rows that a step uses are trained
+    steps: range = range(0)  # of the plan, up to the next evaluation
+
+
+@dataclass(frozen=True)
 class StepPlan:
     """`batch_size` examples in each optimiser step, over all devices; the last batch of an epoch may be smaller."""
 

@@ -120,6 +120,8 @@ def load(kind: str, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None
     module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.append(folder)  # a user's file may import others beside it
     try:
         spec.loader.exec_module(module)
     except Exception as error:

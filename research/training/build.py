@@ -53,7 +53,7 @@ def build(
     backbone = Backbone(model, config.trainer.packing)
     steps = total_steps(config.optim, data.plan.steps_per_epoch) if "train" in data.stores else 0
     module: TaskModule = task.Module(config, backbone, data, steps)
-    data.module = module
+    data.layout = module.layout
     module.prepare(adapter, note)
     return module
 

@@ -5,11 +5,9 @@ A task's `Data(TaskData)` says what it reads, how an example is encoded, and wha
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,15 +20,19 @@ from numpy.typing import NDArray
 
 from research.batching.loaders import EvaluationBatches, StepLoader
 from research.batching.pack import Planner
-from research.batching.plan import StepPlan, evaluation_share
+from research.batching.plan import Layout, StepPlan, evaluation_share
 from research.batching.store import Store
 from research.common.errors import UserError
 from research.config import component
 from research.config.schema import Config, DataConfig
+from research.data.encoded import encoded, source_digest
 from research.data.formats import Reading
 from research.data.source import Split, open_split, set_aside
 
 Columns = dict[str, list[Any]]
+NOT_ENCODED = (  # keys of `data` that say which rows there are, or act after encoding
+    "train", "validation", "test", "max_train_examples", "max_eval_examples", "num_workers", "title", "cluster",
+)  # fmt: skip
 
 
 class TaskData(L.LightningDataModule):
@@ -60,7 +62,7 @@ class TaskData(L.LightningDataModule):
         self.labels: list[str] = []
         self.tested = "test"  # the split that testing runs over
         self.class_weights: NDArray[np.float64] | None = None
-        self.module: Any = None  # a TaskModule: it knows where training stands and how micro-batches are cut
+        self.layout: Callable[[], Layout]  # set by who trains or evaluates; asked whenever batches are made
 
     @abstractmethod
     def collect(self, splits: Sequence[Split]) -> list[str]:
@@ -193,32 +195,16 @@ class TaskData(L.LightningDataModule):
         )  # fmt: skip
 
     def make_store(self, split: Split) -> Store:
-        """Encode a split, once per (data, tokenizer, settings, code): `datasets` keeps the result."""
-        key = [
-            split.fingerprint, len(split.rows), self.labels, getattr(self, "scheme", None),
-            self.tokenizer_as_loaded,
-            self.config.data.max_length, asdict(self.config.task), self.config.data.columns,
-            [inspect.getsource(inspect.getmodule(each)) for each in type(self).__mro__ if issubclass(each, TaskData)],  # type: ignore[arg-type]
-            self.encode_reads(),
-        ]  # fmt: skip
-        fingerprint = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+        """Encode a split, once for its rows, tokenizer, settings and code."""
+        settings = {key: value for key, value in asdict(self.config.data).items() if key not in NOT_ENCODED}
+        rows, task, code = [split.fingerprint, len(split.rows)], asdict(self.config.task), source_digest(type(self))
+        key = [rows, self.learned(), self.tokenizer_as_loaded, settings, task, code, self.encode_reads()]
         try:
-            encoded = split.rows.map(
-                self.encode,
-                batched=True,
-                remove_columns=split.rows.column_names,
-                new_fingerprint=fingerprint[:32],
-                desc=f"Tokenising {split.name}",
-            )
+            examples = encoded(split.rows, self.encode, key, f"Tokenising {split.name}")
         except UserError as error:  # `encode` knows the row, not the file
             raise UserError(f"{split.origin}, {error}") from None
-        except OSError as error:
-            raise UserError(
-                f"The tokenised {split.name} data cannot be kept in the data cache ({error.strerror or error}); "
-                "free space there or set HF_DATASETS_CACHE to a folder with space."
-            ) from None
-        columns = [name for name in self.token_columns if name in encoded.column_names]
-        return Store(encoded, columns, self.window_columns)
+        columns = [name for name in self.token_columns if name in examples.column_names]
+        return Store(examples, columns, self.window_columns)
 
     @property
     def plan(self) -> StepPlan:
@@ -226,23 +212,22 @@ class TaskData(L.LightningDataModule):
 
     def train_dataloader(self) -> Any:
         """The steps from where training stands to the next evaluation."""
-        module = self.module
+        layout = self.layout()
         planner = Planner(
-            self.stores["train"], self.plan, module.global_rank, module.trainer.world_size,
-            module.budget_tokens, module.backbone.packed, module.rows is not None, module.sharded,
+            self.stores["train"], self.plan, layout.rank, layout.ranks,
+            layout.budget_tokens, layout.packed, layout.sparse_rows, layout.sharded,
         )  # fmt: skip
-        return StepLoader(planner, module.segment(), self.config.data.num_workers)
+        return StepLoader(planner, layout.steps, self.config.data.num_workers)
 
     def evaluation_batches(self, split: str) -> EvaluationBatches:
         """This rank's micro-batches of a split."""
-        module, store = self.module, self.stores[split]
-        rank, ranks, packed = module.global_rank, module.trainer.world_size, module.backbone.packed
+        layout, store = self.layout(), self.stores[split]
         shares = [
-            evaluation_share(store.stream_tokens, other, ranks, module.budget_tokens, not packed)
-            for other in (range(ranks) if module.sharded else [rank])
+            evaluation_share(store.stream_tokens, rank, layout.ranks, layout.budget_tokens, not layout.packed)
+            for rank in (range(layout.ranks) if layout.sharded else [layout.rank])
         ]
-        rows = shares[rank if module.sharded else 0]
-        return EvaluationBatches(store, rows, packed, least=max(map(len, shares)))
+        rows = shares[layout.rank if layout.sharded else 0]
+        return EvaluationBatches(store, rows, layout.packed, least=max(map(len, shares)))
 
     def val_dataloader(self) -> Any:
         return self.evaluation_batches("validation") if "validation" in self.stores else []

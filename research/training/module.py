@@ -22,7 +22,7 @@ from torch import Tensor
 
 from research.adapters.hooks import AdapterHooks
 from research.batching.pack import MicroBatch, StepItem
-from research.batching.plan import Indices
+from research.batching.plan import Indices, Layout
 from research.common.errors import UserError
 from research.config import component
 from research.config.schema import Config
@@ -186,6 +186,18 @@ class TaskModule(L.LightningModule):
     def segment(self) -> range:
         """The steps up to the next evaluation."""
         return range(self.step, min((end for end in self.evaluations if end > self.step), default=self.total_steps))
+
+    def layout(self) -> Layout:
+        """How the next steps, or an evaluation, lie on the ranks and in micro-batches."""
+        return Layout(
+            rank=self.global_rank,
+            ranks=self.trainer.world_size,
+            budget_tokens=self.budget_tokens,
+            packed=self.backbone.packed,
+            sharded=self.sharded,
+            sparse_rows=self.rows is not None,
+            steps=self.segment() if "train" in self.data.stores else range(0),
+        )
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if isinstance(batch, StepItem):
