@@ -30,10 +30,12 @@ READING_KEYS = ("columns", "format", "encoding", "separator", "quoting", "header
 def read_as_told(config: Config, source: str | None, overrides: Sequence[str]) -> None:
     """Take over `data.columns.text=body` and the like for the new text.
 
-    Its encoding is its own, and so is its format where its name says it. Raises UserError for another key.
+    Its encoding is its own, and so is its format where its suffix says it and is not that of the training file. Raises
+    UserError for another key.
     """
     config.data.encoding = None
-    if source in (None, "-") or has_known_suffix(str(source)):
+    as_trained = source is not None and Path(source).suffix == Path(str(config.data.train)).suffix
+    if source in (None, "-") or (has_known_suffix(str(source)) and not as_trained):
         config.data.format = None
     for argument in overrides:
         origin, content = parse_override(argument)
