@@ -83,6 +83,11 @@ def add_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     added.add_argument("--escape-formulas", action="store_true", help="in CSV, a ' before what a spreadsheet computes")
     added.add_argument("--trust-remote-code", action="store_true", help=TRUST)
 
+    added = command(prune, "remove checkpoints that finished runs no longer need, after showing them")
+    added.add_argument("runs", nargs="+", metavar="run", help="run folders, or folders that hold them")
+    added.add_argument("--keep", choices=("none", "best"), default="best", help="checkpoint to keep; default: best")
+    added.add_argument("--yes", action="store_true", help="do not ask")
+
     added = command(report, "tables, figures, tests, checklist and page from recorded runs")
     added.add_argument("runs", nargs="*", metavar="run", help="run folders, or folders that hold them")
     added.add_argument("--output", metavar="DIR", help="folder to write")
@@ -252,6 +257,13 @@ def predict(options: argparse.Namespace) -> int:
     return 0
 
 
+def prune(options: argparse.Namespace) -> int:
+    """Remove checkpoints that finished runs no longer need."""
+    from research.inference.prune import prune
+
+    return prune(options.runs, options.keep, options.yes)
+
+
 def report(options: argparse.Namespace) -> int:
     """Make a report, or check one; exit code 1 where its numbers no longer follow from its runs."""
     from pathlib import Path
@@ -332,6 +344,9 @@ def settle_environment() -> None:
     """What libraries read when they are imported, and how memory is kept."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if not sys.stderr.isatty():  # a log file
+        for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):
+            os.environ.setdefault(name, "1")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a rank that ends is told once, by itself
     keep_freed_memory()
 

@@ -165,7 +165,7 @@ def experiments(
     settings = {
         "model": {"name": str(folder / "model")},
         "optim": {"batch_size": 4, "lr": 1e-3},
-        "trainer": {"log_every_steps": 1, "checkpoint_every_steps": 3},
+        "trainer": {"log_every_steps": 1, "checkpoint_every_steps": 3, "keep_checkpoints": "all"},
         "wandb": {"mode": "disabled"},
     }
     for task, files in task_data.items():

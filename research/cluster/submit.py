@@ -30,7 +30,7 @@ HELP = """usage: research submit [--script SCRIPT] [sbatch options] EXPERIMENT [
 Checks the experiment and queues it:
   research submit --nodes 2 experiments/ner/conll2003.yaml optim.lr=3e-5
   research submit --script seeds.sbatch --array=0-9 experiments/ner/conll2003.yaml
-  research submit --mail-type=END,FAIL --mail-user=me@example.org --dependency=afterok:17 --mem=64G experiments/mine.yaml
+  research submit --mail-type=END,FAIL --dependency=afterok:17 --mem=64G experiments/ner/conll2003.yaml
 All options before the experiment are sbatch's own (`man sbatch`) and override SLURM/site.sh, which has account and
 partition. SCRIPT is a file, or a name in SLURM/ (train.sbatch, seeds.sbatch, sweep.sbatch). Submit from any folder:
 SLURM/ is looked up here, in RESEARCH_SLURM, then beside the package. The job runs where you submit it."""

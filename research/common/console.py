@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,11 +14,17 @@ from rich.table import Table
 console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
+COLUMNS = 100
+SHORT_NAMES = {
+    "time/examples_per_second": "examples/s", "time/tokens_per_second": "tokens/s", "time/step_seconds": "s/step",
+}  # fmt: skip
+
+
 class StepProgress:
     """Progress over optimiser steps, on rank zero."""
 
-    def __init__(self, total_steps: int, show: bool | str) -> None:
-        self.total_steps = total_steps
+    def __init__(self, total_steps: int, show: bool | str, monitor: str = "") -> None:
+        self.total_steps, self.monitor = total_steps, monitor
         self.bar: Progress | None = None
         if show is True or (show == "auto" and sys.stderr.isatty()):
             place = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -36,21 +42,39 @@ class StepProgress:
             self.bar.update(self.task, completed=step)
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
-        """One row of metrics: beside the bar, or as a line."""
-        shown = {
-            name.removeprefix("train/").removeprefix("time/"): f"{value:.4g}"
-            for name, value in scalars.items()
-            if name.count("/") == 1 and name != "train/epoch"
-        }
-        text = "  ".join(f"{name} {value}" for name, value in shown.items())
+        """One row of metrics: beside the bar, or as a line; of an evaluation the monitored score first, with a star."""
+        parts = metric_parts(scalars, self.monitor)
         if self.bar is not None and any(name.startswith("train/") for name in scalars):
-            self.bar.update(self.task, description=text)
+            self.bar.update(self.task, description="  ".join(parts))
         else:
-            console.print(f"step {step}/{self.total_steps}  {text}")
+            console.print(within_columns([f"step {step}/{self.total_steps}", *parts]))
 
     def stop(self) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+
+def metric_parts(scalars: Mapping[str, float], monitor: str) -> list[str]:
+    """The scalars of a row in few words; those of single classes and the epoch are left out."""
+    shown = {name: value for name, value in scalars.items() if name.count("/") == 1 and name != "train/epoch"}
+    first = [name for name in shown if name == f"validation/{monitor}"]
+    parts = ["validation"] if any(name.startswith("validation/") for name in shown) else []
+    for name in dict.fromkeys([*first, *shown]):
+        word = SHORT_NAMES.get(name, name.partition("/")[2])
+        value = shown[name]
+        text = f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
+        parts.append(f"{word} {text}{'*' if name in first else ''}")
+    return parts
+
+
+def within_columns(parts: Sequence[str]) -> str:
+    """As many parts, in order, as one line of a log file takes."""
+    line = parts[0]
+    for part in parts[1:]:
+        if len(line) + 2 + len(part) > COLUMNS:
+            break
+        line += f"  {part}"
+    return line
 
 
 def print_scores(metrics: Mapping[str, Mapping[str, float]]) -> None:

@@ -138,6 +138,9 @@ class TrainerConfig:
     checkpoint_every_steps: int | None = key(None, "null: by time alone", POSITIVE, decides=False)
     checkpoint_every_minutes: float | None = key(10.0, "null: by steps alone", POSITIVE, decides=False)
     keep: int = key(2, "newest checkpoints to keep, beside the best", at_least(1), decides=False)
+    keep_checkpoints: Literal["none", "best", "all"] = key(
+        "best", "what a finished run keeps of them; evaluate and predict read none", decides=False
+    )
     keep_predictions: bool = key(False, "keep those of each evaluation, not of the best alone", decides=False)
     progress: bool | Literal["auto"] = key("auto", "a progress bar; auto: in a terminal", decides=False)
 

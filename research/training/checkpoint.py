@@ -144,6 +144,13 @@ def rotate(folder: Path, latest: Path, keep: int, best_step: int | None) -> None
             path.unlink(missing_ok=True)
 
 
+def remove(folder: Path, keep: str, best_step: int) -> None:
+    """Remove the checkpoints that a finished run does not keep: `keep` is none, best or all."""
+    for path in files(folder):
+        if keep == "none" or (keep == "best" and step_of(path) != best_step):
+            path.unlink(missing_ok=True)
+
+
 class Writer:
     """Writes checkpoints in the background, one at a time; the tensors are copied before `submit` returns."""
 

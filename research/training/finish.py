@@ -43,6 +43,7 @@ def finish(trainer: L.Trainer, attempt: Attempt, group: Group) -> None:
     run = attempt.run
     result = result_of(attempt)
     write_json(run.path / "result.json", result)
+    checkpoint.remove(run.checkpoints, module.config.trainer.keep_checkpoints, result["best_step"])
     report(result, run)
 
 

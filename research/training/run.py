@@ -8,9 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning as L
+import torch
 from omegaconf import OmegaConf
 
+from research.cluster.devices import layout_note, unused_gpus_note
 from research.cluster.group import Group
+from research.cluster.ranks import World
 from research.cluster.signals import STOPPED, Interrupted, StopFlag
 from research.common.console import console
 from research.common.errors import UserError, is_outside_fault
@@ -92,7 +95,7 @@ def _train(
     record: AbstractContextManager[dict[str, Any]] = nullcontext({})
     if writes:
         announce_resume(attempt, world.size)
-        announce(module)
+        announce(module, trainer.strategy.root_device, world)
         record = provenance.recorded(run, module, newest.step if newest else None, world.size)
     exit_code = 1
     try:
@@ -153,12 +156,15 @@ def _fit(trainer: L.Trainer, attempt: Attempt, group: Group) -> tuple[int, str]:
     return STOPPED, f"stopped by {sender} at step {module.step}"
 
 
-def announce(module: TaskModule) -> None:
+def announce(module: TaskModule, device: torch.device, world: World) -> None:
     """Say what is about to happen, and what of the layout may surprise."""
     config, stores = module.config, module.data.stores
     train, budget = stores["train"].tokens, module.budget_tokens
     sizes = ", ".join(f"{len(store):,} {name}" for name, store in stores.items())
     steps = f"{module.total_steps} steps of {config.optim.batch_size}"
+    console.print(layout_note(device, config.trainer.precision, world))
+    if note := unused_gpus_note(device, config.trainer.accelerator):
+        console.print(note)
     console.print(f"{config.task.name}: {sizes} examples; {steps}; {module.backbone.packing_note}")
     for line in additions(module):
         console.print(line, markup=False)

@@ -25,7 +25,7 @@ def experiment(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     (folder / "exp.yaml").write_text(
         f"task: classification\nmodel: {{name: {tiny_model}}}\nwandb: {{mode: disabled}}\n"
         "data: {train: train.jsonl, validation: validation.jsonl, test: test.jsonl, max_length: 32}\n"
-        "optim: {batch_size: 4, epochs: 2, lr: 1e-3}\ntrainer: {log_every_steps: 1}\n"
+        "optim: {batch_size: 4, epochs: 2, lr: 1e-3}\ntrainer: {log_every_steps: 1, keep_checkpoints: all}\n"
     )
     return folder / "exp.yaml"
 

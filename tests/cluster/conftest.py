@@ -55,6 +55,7 @@ class Project:
                 "precision": "fp32",
                 "log_every_steps": 1,
                 "checkpoint_every_steps": 7,
+                "keep_checkpoints": "all",
                 "evaluate_every_steps": 60,
             },
             "wandb": {"mode": "disabled"},

@@ -1,21 +1,30 @@
-"""Tables of scores, whatever the task calls them."""
+"""Lines of a log file: one an evaluation, the monitored score first, no wider than 100 columns."""
 
-from research.common.console import class_table
+from __future__ import annotations
+
+import pytest
+
+from research.common.console import COLUMNS, StepProgress, metric_parts, within_columns
 
 
-def rows(scores):
-    table = class_table(scores)
-    return table and ([column.header for column in table.columns], [list(column.cells) for column in table.columns])
+def test_evaluation_is_one_line_with_the_monitored_score_first(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = StepProgress(200, False, "f1")
+    scores = {"validation/accuracy": 0.5, "validation/f1": 1 / 3, "validation/f1/[b]": 0.1, "validation/loss": 0.7}
+    progress.log(60, scores)
+    assert capsys.readouterr().err == "step 60/200  validation  f1 0.3333*  accuracy 0.5  loss 0.7\n"
 
 
-def test_scores_by_class_are_a_table_of_their_own_names():
-    scores = {
-        "f1": 0.5, "rouge/a": 0.25, "support/a": 12.0, "rouge/b/c": 1.0, "support/b/c": 1.0, "other/b/c": 0.125,
+def test_training_line_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {
+        "train/loss": 1.2345678, "train/grad_norm": 12345.678, "train/lr": 0.000123456, "train/epoch": 2.0,
+        "time/examples_per_second": 12345.67, "time/tokens_per_second": 1234567.8, "time/step_seconds": 0.0123456,
     }  # fmt: skip
-    header, columns = rows(scores)
-    assert header == ["class", "rouge", "support", "other"]
-    assert columns == [["a", "b/c"], ["0.2500", "1.0000"], ["12", "1"], ["", "0.1250"]]
+    StepProgress(100_000, False, "f1").log(99_999, row)
+    [line] = capsys.readouterr().err.splitlines()
+    assert len(line) <= COLUMNS and line.endswith("examples/s 12346  tokens/s 1234568")
 
 
-def test_a_task_without_classes_has_no_table():
-    assert rows({"f1": 0.5, "loss": 2.0}) is None
+def test_what_does_not_fit_is_left_out() -> None:
+    parts = metric_parts({f"validation/score_{i}": 0.123456 for i in range(30)}, "score_17")
+    line = within_columns(["step 1/2", *parts])
+    assert len(line) <= 100 and line.startswith("step 1/2  validation  score_17 0.1235*  score_0 0.1235")

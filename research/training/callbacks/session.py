@@ -17,7 +17,8 @@ class Session(L.Callback):
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
         if attempt.writes:
-            attempt.bar = StepProgress(attempt.module.total_steps, attempt.module.config.trainer.progress)
+            module = attempt.module
+            attempt.bar = StepProgress(module.total_steps, module.config.trainer.progress, module.monitored)
 
     def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         if self.attempt.writes and self.attempt.meter is None:
