@@ -33,7 +33,7 @@ class SmallRuns:
     def arguments(self, task: str, overrides: Sequence[str], sections: dict[str, Any]) -> tuple[list[str], Path]:
         place = self.folder / f"run-{len(list(self.folder.iterdir()))}"
         place.mkdir()
-        files = self.data[task] if task in self.data else choices(self.folder.parent)
+        files = choices(self.folder.parent) if task == "choice" else self.data.get(task, self.data["sentiment"])
         content = {
             "task": task,
             "model": {"name": str(self.model), "dropout": 0.0},
