@@ -91,11 +91,15 @@ def assert_same_bits(got: Run, expected: Run) -> None:
     assert (got.result or {})["metrics"] == (expected.result or {})["metrics"]
 
 
-def assert_same_up_to_rounding(got: Run, expected: Run, *without_gradient: str) -> None:
+# Their true gradient is zero, for a softmax does not feel a common shift: AdamW makes steps of rounding noise.
+WITHOUT_GRADIENT = {"qa": "qa_outputs.bias", "choice": "classifier.bias"}
+
+
+def assert_same_up_to_rounding(got: Run, expected: Run) -> None:
     np.testing.assert_allclose(losses(got), losses(expected), rtol=2e-5)
     mine, theirs = weights(got), weights(expected)
     assert mine.keys() == theirs.keys()
     for name, weight in theirs.items():
-        if not name.endswith(without_gradient or ("qa_outputs.bias",)):
+        if name != WITHOUT_GRADIENT.get((expected.result or {})["task"]):
             difference = float((mine[name] - weight).abs().max())
             assert difference <= 2e-4 * max(float(weight.abs().max()), 0.02), f"{name}: {difference:.1e}"

@@ -54,7 +54,6 @@ class TaskData(L.LightningDataModule):
 
     def __init__(self, config: Config, tokenizer: Any) -> None:
         super().__init__()
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # with few batches
         self.config, self.tokenizer = config, tokenizer
         self.tokenizer_as_loaded = tokenizer.backend_tokenizer.to_str()  # encoding leaves settings in it
         self.splits: dict[str, Split] = {}
@@ -227,7 +226,8 @@ class TaskData(L.LightningDataModule):
             for rank in (range(layout.ranks) if layout.sharded else [layout.rank])
         ]
         rows = shares[layout.rank if layout.sharded else 0]
-        return EvaluationBatches(store, rows, layout.packed, least=max(map(len, shares)))
+        least = max(1, *map(len, shares))  # Lightning leaves a rank without batches out, and the others would wait
+        return EvaluationBatches(store, rows, layout.packed, least)
 
     def val_dataloader(self) -> Any:
         return self.evaluation_batches("validation") if "validation" in self.stores else []
