@@ -53,6 +53,8 @@ def train(checkout: Path, name: str, folder: Path) -> Path:
     keys = [f"run_dir={run}", f"model.name={MODEL}", *SHORT, *EXPERIMENTS[name]]
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
     environment["HF_DATASETS_CACHE"] = str(folder / f"cache-{checkout.name}")
+    if (checkout / "research" / "data" / "sample.py").is_file():
+        keys.append("data.sample=first")  # as before there was a choice
     command = [sys.executable, "-m", "research.cli", "train", str(experiment), *keys]
     subprocess.run(command, cwd=checkout, env=environment, check=True, capture_output=True)
     return run

@@ -69,8 +69,12 @@ class DataConfig:
     config: str | None = key(None, "configuration of the hub data set")
     revision: str | None = key(None, "branch, tag or commit of the hub data set; null: main")
     train: str | None = key(None, "a file (JSONL, JSON, CSV, TSV, Parquet, CoNLL, SQuAD), or a split as train[:90%]")
-    validation: str | None = key(None, "chooses the best checkpoint")
-    test: str | None = key(None, "scored once, with the best checkpoint")
+    validation: str | None = key(None, "chooses the best checkpoint; 0.1: this share of train")
+    test: str | None = key(None, "scored once, with the best checkpoint; 0.2: this share of train")
+    group: str | None = key(None, "a column whose values stay in one part where train is divided")
+    split_seed: int = key(0, "of how train is divided and sampled, whatever the seed of the run", at_least(0))
+    folds: int | None = key(None, "divide train into as many parts for cross-validation", at_least(2))
+    fold: int | None = key(None, "the part to test on, from 0", at_least(0))
     columns: dict[str, str] = key({}, "field of the task: column of the data, as in {text: sentence}")
     format: str | None = key(None, f"of a file whose name does not say it: {', '.join(FORMATS)}", FORMAT)
     encoding: str | None = key(None, "of text files; null: UTF-8, or UTF-16 with a byte order mark", CODEC)
@@ -87,7 +91,10 @@ class DataConfig:
         None, "name of the data set in tables; null: its hub name or the folder of its file", ONE_LINE, decides=False
     )
     max_length: int = key(128, "tokens of one window", at_least(8, "tokens"))
-    max_train_examples: int | None = key(None, "use only the first N; null: all", POSITIVE)
+    max_train_examples: int | None = key(None, "train on a sample of N; null: all", POSITIVE)
+    sample: Literal["stratified", "first"] = key(
+        "stratified", "that sample: seeded, with each label's share, part of each larger one; or the first N"
+    )
     max_eval_examples: int | None = key(None, "of validation and test: use only the first N; null: all", POSITIVE)
     num_workers: int = key(
         1, "threads that prepare batches ahead; 0: each when it is needed", at_least(0), decides=False

@@ -37,6 +37,7 @@ class Split:
     fingerprint: str  # sha256 of the local file, or of what names the hub's rows
     place: str = "row"  # what a place counts: "line", "item", "question" or (from 0) "row"
     format: str = "hub"  # or the name of a local file's format
+    drawn: str = ""  # how these rows were chosen among those of the origin
 
     def where(self, index: int) -> str:
         """Where a row stands: 'data/train.jsonl, line 17' or 'stanfordnlp/sst2 (train), row 16'."""

@@ -42,15 +42,13 @@ def evaluate(run: Run, split: str, trust_remote_code: bool = False) -> dict[str,
     with rows whose scores are the recorded ones. Raises UserError for a split the run has not, or that has changed.
     """
     config = finished_config(run, trust_remote_code)
-    value = getattr(config.data, split)
-    if value is None:
-        named = [name for name in ("train", "validation", "test") if getattr(config.data, name)]
+    named = [name for name in ("train", "validation", "test") if getattr(config.data, name)]
+    named += ["test"] if config.data.folds else []
+    if split not in named:
         raise UserError(f"The run {run.path} has no split '{split}'; it has {', '.join(named)}.")
-    for name in {"train", "validation", "test"} - {split}:
-        setattr(config.data, name, None)
     data = task_data(run, config)
     data.tested = split
-    data.open(finished_result(run)["learned"])
+    data.open(finished_result(run)["learned"], only=split)
     trained_on = ((run.provenance.get("data") or {}).get(split) or {}).get("sha256")
     if data.splits[split].fingerprint != trained_on:
         raise UserError(

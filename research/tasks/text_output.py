@@ -73,8 +73,8 @@ class TextData(TaskData):
                             raise UserError(f"{split.where(row)}: the {field} is empty.")
         return []
 
-    def open(self, learned: Mapping[str, Any] | None = None) -> None:
-        super().open(learned)
+    def open(self, learned: Mapping[str, Any] | None = None, only: str | None = None) -> None:
+        super().open(learned, only)
         for name, store in self.stores.items():
             last = [int(labels[-1]) for labels in store.columns[self.token_columns[-1]].rows(np.arange(len(store)))]
             cut = sum(label != self.end for label in last)

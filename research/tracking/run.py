@@ -32,7 +32,7 @@ from research.config.tree import differences, result_keys, to_dict
 log = logging.getLogger("research")
 LOOKS, LOOK_SECONDS = 30, 0.5  # a file server may show a new file late
 MOST_BRACKETS = 10_000  # of a config.yaml; the YAML reader overflows its stack below as many nested ones
-RECORDS = re.compile(r"(config\.yaml|metrics\.jsonl|(provenance|result|outcome|cost)\.json)")  # own files
+RECORDS = re.compile(r"(config\.yaml|metrics\.jsonl|(provenance|result|outcome|cost|splits)\.json)")  # own files
 OWN_FILES = {"": RECORDS, "checkpoints": re.compile(r"step-\d{8,}"), "predictions": re.compile(r".+\.parquet"),
              "wandb": re.compile(r"run_id")}  # by folder  # fmt: skip
 

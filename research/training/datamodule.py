@@ -27,11 +27,14 @@ from research.config import component
 from research.config.schema import Config, DataConfig
 from research.data.encoded import encoded, source_digest
 from research.data.formats import Reading
+from research.data.sample import sampled
 from research.data.source import Split, open_split, set_aside
+from research.data.split import divided, shares_asked
 
 Columns = dict[str, list[Any]]
 NOT_ENCODED = (  # keys of `data` that say which rows there are, or act after encoding
     "train", "validation", "test", "max_train_examples", "max_eval_examples", "num_workers", "title", "cluster",
+    "group", "split_seed", "folds", "fold", "sample",
 )  # fmt: skip
 
 
@@ -107,14 +110,10 @@ class TaskData(L.LightningDataModule):
         for name in self.learned_names:
             setattr(self, name, learned[name])
 
-    def open(self, learned: Mapping[str, Any] | None = None) -> None:
-        """Open and encode every split the experiment names."""
+    def open(self, learned: Mapping[str, Any] | None = None, only: str | None = None) -> None:
+        """Open and encode every split the experiment names, or `only` one of them."""
         self._refuse_keys_of_classes()
-        data = self.config.data
-        limits = {"train": data.max_train_examples}
-        for name in ("train", "validation", "test"):
-            if value := getattr(data, name):
-                self.splits[name] = self._open(data, name, value, limits.get(name, data.max_eval_examples))
+        self.splits = self._all_splits(only)
         if learned is None:
             self.labels = self.collect(list(self.splits.values()))
         else:
@@ -124,6 +123,49 @@ class TaskData(L.LightningDataModule):
         self.class_weights = self._class_weights()
         if self.class_weights is not None and self.class_column:
             self.stores["train"].weigh(self.class_column, self.class_weights)
+
+    def _all_splits(self, only: str | None) -> dict[str, Split]:
+        """The splits by name, those that are shares of the training data cut from it, and not more than allowed."""
+        data, found = self.config.data, dict[str, Split]()
+        shares = shares_asked(data)
+        for name in ("train", "validation", "test"):
+            value = getattr(data, name)
+            divides = name == "train" and (only in shares or (shares and only in (None, "train")))
+            if value and name not in shares and (only in (None, name) or divides):
+                limit = data.max_eval_examples if name != "train" else None if divides else self._first_of_train()
+                found[name] = self._open(data, name, value, limit)
+            if divides:
+                found |= divided(found["train"], data, self._strata(found["train"]))
+        for name in shares.keys() & found.keys():
+            rows = found[name].rows
+            limit = min(data.max_eval_examples or len(rows), len(rows))
+            found[name] = replace(found[name], rows=rows.select(range(limit)))
+        if "train" in found:
+            found["train"] = self._sampled(found["train"])
+        order = [name for name in ("train", "validation", "test") if name in found and only in (None, name)]
+        return {name: found[name] for name in order}
+
+    def _first_of_train(self) -> int | None:
+        return self.config.data.max_train_examples if self.config.data.sample == "first" else None
+
+    def _sampled(self, train: Split) -> Split:
+        data, count = self.config.data, len(train.rows)
+        size = data.max_train_examples
+        if size is None or size >= count:
+            return train
+        rows = range(size) if data.sample == "first" else sampled(count, self._strata(train), size, data.split_seed)
+        drawn = f"{train.drawn}; {data.sample} {size}, seed {data.split_seed}"
+        return replace(train, rows=train.rows.select(rows), drawn=drawn)
+
+    def _strata(self, split: Split) -> list[str] | None:
+        """The label of each example, where it has one."""
+        if self.class_column is None or "label" not in split.rows.column_names:
+            return None
+        return [str(label) for label in split.column("label").to_pylist()]
+
+    def drawn_ids(self) -> dict[str, list[str]]:
+        """The ids of each split whose rows were chosen here."""
+        return {name: split.rows["id"][:] for name, split in self.splits.items() if split.drawn}
 
     def _refuse_keys_of_classes(self) -> None:
         """Raise UserError for keys on classes where the task has none."""
@@ -196,7 +238,11 @@ class TaskData(L.LightningDataModule):
     def make_store(self, split: Split) -> Store:
         """Encode a split, once for its rows, tokenizer, settings and code."""
         settings = {key: value for key, value in asdict(self.config.data).items() if key not in NOT_ENCODED}
-        rows, task, code = [split.fingerprint, len(split.rows)], asdict(self.config.task), source_digest(type(self))
+        rows, task, code = (
+            [split.fingerprint, split.drawn, len(split.rows)],
+            asdict(self.config.task),
+            source_digest(type(self)),
+        )
         key = [rows, self.learned(), self.tokenizer_as_loaded, settings, task, code, self.encode_reads()]
         try:
             examples = encoded(split.rows, self.encode, key, f"Tokenising {split.name}")

@@ -17,6 +17,7 @@ from research.cluster.ranks import World
 from research.cluster.signals import STOPPED, Interrupted, StopFlag
 from research.common.console import console
 from research.common.errors import UserError, is_outside_fault
+from research.common.files import write_json
 from research.common.text import one_line
 from research.config import component
 from research.config.schema import Config
@@ -96,6 +97,8 @@ def _train(
     if writes:
         announce_resume(attempt, world.size)
         announce(module, trainer.strategy.root_device, world)
+        if drawn := module.data.drawn_ids():
+            write_json(run.path / "splits.json", drawn)
         record = provenance.recorded(run, module, newest.step if newest else None, world.size)
     exit_code = 1
     try:
