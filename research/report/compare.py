@@ -157,7 +157,7 @@ def _text(c: Comparison, family: int, correction: Correction) -> str:
             if method and family > 1 and value is not None:
                 said += f", {method} over {family}: p = {p_text(value)}"
             said += f" ({test.detail})"
-        lines += [f"  {test.name}: {said}", f"      takes for granted: {test.assumes}"]
+        lines += [f"  {test.name}: {said}", f"      assumes: {test.assumes}"]
     return "\n".join([*lines, f"  {_power(c)}", ""])
 
 

@@ -125,7 +125,7 @@ def test_the_command_says_everything(grid: Path, capsys: pytest.CaptureFixture[s
     )
     assert len(re.findall(r"60 test examples, paired by id \(sha256 of the data [0-9a-f]{12}…\)", said)) == 3
     assert "Benjamini-Hochberg over 3: p = " in said
-    assert said.count("takes for granted:") == 12
+    assert said.count("assumes:") == 12
     assert "almost stochastic order over seeds: epsilon" in said
     assert re.search(r"found with probability 80 % by \d+ seeds of each system .* or [\d,]+ test examples", said)
 

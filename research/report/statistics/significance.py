@@ -24,7 +24,7 @@ LEAST_SEEDS = 5  # on a side, for the bound of epsilon to have its level
 
 @dataclass(frozen=True)
 class Test:
-    """What a test says: its p-value (None where it has none), what it takes for granted, and its own figures."""
+    """What a test says: its p-value (None where it has none), what it assumes, and its own figures."""
 
     name: str
     p_value: float | None

@@ -11,7 +11,7 @@ from research.report.statistics.comparison import Comparison, compare_groups, p_
 from research.report.statistics.paired_runs import Pool
 from research.report.statistics.power import POWER
 from research.report.statistics.summary import Summary
-from research.report.statistics.variance import split_variance
+from research.report.statistics.variance import VarianceSplit, split_variance
 from research.report.tables.cells import Cell, Table, cell, make_table
 
 MOST_SYSTEMS = 10  # of a data set: more comparisons would not be read
@@ -19,7 +19,13 @@ MOST_SYSTEMS = 10  # of a data set: more comparisons would not be read
 
 def statistics_tables(grid: Grid, summaries: Sequence[Summary], pooled: Mapping[str, Pool]) -> list[Table]:
     """All tables of evidence, those that would be empty left out."""
-    made = [interval_table(summaries), comparison_table(beside_best(grid, summaries, pooled)), variance_table(pooled)]
+    comparisons = beside_best(grid, summaries, pooled)
+    made = (
+        interval_table(summaries),
+        comparison_table(comparisons),
+        significance_table(comparisons),
+        variance_table(pooled),
+    )
     return [table for table in made if table.rows]
 
 
@@ -28,13 +34,13 @@ def interval_table(summaries: Sequence[Summary]) -> Table:
     rows = []
     for s in summaries:
         if s.interval is not None:
-            paths = _paths(s.group)
+            paths = s.group.paths
             numbers = [_points(value, paths) for value in (s.mean, s.deviation, s.interval.low, s.interval.high)]
             rows.append(
                 [s.group.system, s.group.data_set, *_what(s.group, s.split), len(s.scores), *numbers, s.interval.over]
             )
     columns = ("system", "data set", "score", "split", "runs", "mean", "deviation", "low", "high", "interval over")
-    caption = "Per cent, with 95 % bootstrap intervals of the mean."
+    caption = "Per cent, with 95 % intervals of the mean: of a share of examples Wilson's, else by the bootstrap."
     return make_table("Intervals", columns, rows, caption)
 
 
@@ -50,57 +56,74 @@ def beside_best(grid: Grid, summaries: Sequence[Summary], pooled: Mapping[str, P
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
-    """One row a comparison: difference, interval, the p-value of each test, power."""
-    names = list(dict.fromkeys(_family(test.name) for c in comparisons for test in c.tests if test.p_value is not None))
-    rows = [_comparison_row(c, names) for c in comparisons]
+    """One row a comparison: the difference, its interval, power."""
+    rows = []
+    for c in comparisons:
+        paths = (*c.first.paths, *c.second.paths)
+        limits = [_points(value, paths, signed=True) for value in (c.difference, c.interval.low, c.interval.high)]
+        sizes = [cell(size, paths) for size in (c.seeds_needed, c.examples_needed)]
+        rows.append([*_sides(c), c.examples, *limits, c.interval.over, *sizes])
     columns = ["data set", "A", "B", "examples", "A - B", "low", "high", "interval over"]
-    columns += [column for name in names for column in (f"p, {name}", "Holm")]
-    columns += ["almost stochastic order of A over B", "seeds needed", "examples needed"]
-    taken = {_family(test.name): test.assumes for c in comparisons for test in c.tests}
-    granted = "; ".join(f"{name}: {what}" for name, what in taken.items())
+    columns += ["seeds needed", "examples needed"]
     caption = (
-        "The best system of each data set (A) beside the others, in points; examples paired by id. p-values are "
-        f"corrected over the {len(comparisons)} comparisons by Holm's method. Needed: to find a difference of this "
-        f"size with probability {100 * POWER:.0f} %. Taken for granted: {granted}."
+        "The best system of each data set (A) beside the others, in points; examples paired by id. Needed: to find a "
+        f"difference of this size with probability {100 * POWER:.0f} %."
     )
     return make_table("The best beside the others", columns, rows, caption)
 
 
-def _comparison_row(c: Comparison, names: Sequence[str]) -> list[Any]:
-    paths = (*_paths(c.first), *_paths(c.second))
+def significance_table(comparisons: Sequence[Comparison]) -> Table:
+    """One row a comparison: the p-value of each test, raw and corrected, and almost stochastic order."""
+    names = list(dict.fromkeys(_family(test.name) for c in comparisons for test in c.tests if test.p_value is not None))
+    columns = ["data set", "A", "B", *(column for name in names for column in (name, "Holm"))]
+    assumed = {_family(test.name): test.assumes for c in comparisons for test in c.tests}
+    caption = (
+        f"p-values, as they are and corrected over the {len(comparisons)} comparisons by Holm's method. Assumptions: "
+        f"{'; '.join(f'{name}: {what}' for name, what in assumed.items())}."
+    )
+    rows = [_test_row(c, names) for c in comparisons]
+    return make_table("Tests of the best against the others", [*columns, "almost stochastic order"], rows, caption)
+
+
+def _test_row(c: Comparison, names: Sequence[str]) -> list[Any]:
     values = {
         _family(t.name): (t.p_value, p) for t, p in zip(c.tests, c.corrected, strict=True) if t.p_value is not None
     }
     order = next((test.detail for test in c.tests if test.p_value is None), "")
-    p_values = [_p(value, paths) for name in names for value in values.get(name, (None, None))]
-    limits = [_points(value, paths, signed=True) for value in (c.difference, c.interval.low, c.interval.high)]
-    sizes = [cell(size, paths) for size in (c.seeds_needed, c.examples_needed)]
-    place = [c.first.data_set, c.first.system, c.second.system, c.examples]
-    return [*place, *limits, c.interval.over, *p_values, order, *sizes]
+    paths = (*c.first.paths, *c.second.paths)
+    return [*_sides(c), *(_p(value, paths) for name in names for value in values.get(name, (None, None))), order]
+
+
+def _sides(c: Comparison) -> tuple[str, str, str]:
+    return c.first.data_set, c.first.system, c.second.system
 
 
 def variance_table(pooled: Mapping[str, Pool]) -> Table:
     """Standard deviation of a single run's score by source, for groups of several runs."""
-    rows = []
-    for runs in pooled.values():
-        for group in runs.groups:
-            if len(group.runs) > 1:
-                rows.append(_variance_row(group, runs))
-    parts = ("initialisation", "data order", "both together, rest", "sample of examples")
-    columns = ("system", "data set", "runs", *parts, "told by")
+    groups = [(group, runs) for runs in pooled.values() for group in runs.groups if len(group.runs) > 1]
+    splits = [_variance(group, runs) for group, runs in groups]
+    reasons = list(dict.fromkeys(split.why for split in splits))
     caption = "Standard deviation of a single run's score, in points, by where it comes from."
-    return make_table("Sources of variance", columns, rows, caption)
+    if len(reasons) == 1:
+        caption += f" All: {reasons[0]}."
+    rows = []
+    for (group, _), split in zip(groups, splits, strict=True):
+        parts = (split.initialisation, split.order, split.both, split.sampling)
+        points = [_points(part, group.paths) for part in parts]
+        why = [split.why] if len(reasons) > 1 else []
+        rows.append([group.system, group.data_set, len(group.runs), *points, *why])
+    sources = ("initialisation", "data order", "both together, rest", "sample of examples")
+    columns = ["system", "data set", "runs", *sources]
+    return make_table("Sources of variance", [*columns, *(["because"] if len(reasons) > 1 else [])], rows, caption)
 
 
-def _variance_row(group: Group, runs: Pool) -> list[Any]:
+def _variance(group: Group, runs: Pool) -> VarianceSplit:
     inits, orders = (
         [run.seed if run.config[key] is None else int(run.config[key]) for run in group.runs]
         for key in ("seed_init", "seed_order")
     )
     _, _, replicates = runs.of(group)
-    split = split_variance(inits, orders, group.scores(group.split), replicates)
-    parts = (split.initialisation, split.order, split.both, split.sampling)
-    return [group.system, group.data_set, len(group.runs), *(_points(part, _paths(group)) for part in parts), split.why]
+    return split_variance(inits, orders, group.scores(group.split), replicates)
 
 
 def _family(name: str) -> str:
@@ -109,10 +132,6 @@ def _family(name: str) -> str:
 
 def _what(group: Group, split: str) -> tuple[str, str]:
     return group.score.label, split
-
-
-def _paths(group: Group) -> tuple[Path, ...]:
-    return tuple(run.path for run in group.runs)
 
 
 def _points(value: float | None, runs: Sequence[Path], signed: bool = False) -> Cell:
