@@ -189,6 +189,8 @@ def test_columns_and_class_weights_that_name_nothing(command: Command) -> None:
         "sentiment", path, "data.columns={txt: text}"
     )
     assert "no column 'body' for the field 'text'" in command.refused("sentiment", path, "data.columns={text: body}")
+    told = command.refused("sentiment", path, f"data.validation={path}", "data.cluster=page")
+    assert told == f"data.cluster=page: {path} has no such column; its columns are id, text, label."
     assert "names c, but the labels are a, b" in command.refused("sentiment", path, "optim.class_weights={c: 2}")
 
 

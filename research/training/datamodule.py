@@ -220,6 +220,9 @@ class TaskData(L.LightningDataModule):
             free=(*self.free, *(self.gold if name == "input" else ())),
             aligned=self.aligned,
         )
+        if data.cluster and name in ("validation", "test") and data.cluster not in split.rows.column_names:
+            held = ", ".join(column for column in split.rows.column_names if column != "__line__")
+            raise UserError(f"data.cluster={data.cluster}: {split.origin} has no such column; its columns are {held}.")
         for field in {*self.gold} - {*self.free} & {*split.rows.column_names} if name == "input" else ():
             if isinstance(split.rows.features[field], datasets.Json):
                 split = set_aside(split, field)
