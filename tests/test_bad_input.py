@@ -260,7 +260,7 @@ def wider(folder: Path) -> None:
     ("change", "fragment"),
     [
         (without("config.json"), "is not a model folder: it has no config.json"),
-        (without("model.safetensors"), "No usable weights in the model folder"),
+        (without("model.safetensors"), " cannot be used: "),
         (without("tokenizer*", "special_tokens_map.json"), "has no fast tokenizer"),
         (slow_tokenizer_only, "has no fast tokenizer"),
         (cut_short("model.safetensors"), "are damaged or cut short"),

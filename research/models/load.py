@@ -17,8 +17,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from research.common import compat
 from research.common.errors import UserError
+from research.common.text import one_line
 from research.data.hub import hub_answers
 from research.models.dropout import swap_dropout
+from research.models.folder import refuse_odd_folder
 from research.models.head import fit_head
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def load_config(config: Config, labels: Sequence[str] = (), families: Collection
     Raises UserError for a folder that is not a model, a hub name without network and a family the task is not for.
     """
     name = config.model.name
-    _refuse_empty_folder(name)
+    refuse_odd_folder(name)
     # Without labels two, for the start and the end of a span, whatever the weights were tuned for before.
     ids = {label: i for i, label in enumerate(labels or ("LABEL_0", "LABEL_1"))}
     head: dict[str, Any] = {"num_labels": len(ids), "id2label": {i: label for label, i in ids.items()}, "label2id": ids}
@@ -56,7 +58,7 @@ def load_config(config: Config, labels: Sequence[str] = (), families: Collection
         head = {}
     try:
         own = AutoConfig.from_pretrained(name, **_source(config), **head)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # each config class fails in a way of its own
         raise UserError(_not_found(name, error)) from None
     kind, family = own.model_type, family_of(own)
     if family not in families:
@@ -98,7 +100,9 @@ def load_model(config: Config, own: PretrainedConfig, auto_class: Any) -> PreTra
             )
     except SafetensorError as error:
         raise UserError(f"The weights of {name} are damaged or cut short ({error}); fetch them again.") from None
-    except (OSError, ValueError, RuntimeError) as error:
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # each model class fails in a way of its own
         raise UserError(_not_found(name, error)) from None
     model.new_weights = {*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])}
     wrong = sorted(key for key, *_ in loaded["mismatched_keys"] if key.startswith(f"{model.base_model_prefix}."))
@@ -134,7 +138,7 @@ def load_tokenizer(config: Config, prefix_space: bool = True) -> PreTrainedToken
     Raises UserError when it is missing or has a slow one only.
     """
     name = config.model.name
-    _refuse_empty_folder(name)
+    refuse_odd_folder(name)
     try:
         prefix = {"add_prefix_space": True} if prefix_space and _byte_level(name) else {}
         tokenizer = AutoTokenizer.from_pretrained(name, **_source(config), **prefix)
@@ -172,14 +176,6 @@ def _byte_level(name: str) -> bool:
     return "ByteLevel" in {pre.get("type"), *(p.get("type") for p in pre.get("pretokenizers", []))}
 
 
-def _refuse_empty_folder(name: str) -> None:
-    folder = Path(name)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise UserError(f"{name} is not a model folder: it has no config.json.")
-    if not folder.exists() and name.startswith(("/", "./", "../", "~")):
-        raise UserError(f"There is no model folder {name}.")
-
-
 def _has_only_pickle(name: str) -> bool:
     folder = Path(name)
     return folder.is_dir() and not any(folder.glob("*.safetensors")) and any(folder.glob("pytorch_model*.bin"))
@@ -201,9 +197,9 @@ def _not_found(name: str, error: Exception) -> str:
             f"{name} brings Python code of its own, which runs only when this command asks for it: read it, then give "
             "model.trust_remote_code=true to train, --trust-remote-code to evaluate and predict."
         )
-    said = " ".join(str(error).split())[:300]
+    said = one_line(error)
     if Path(name).is_dir():
-        return f"No usable weights in the model folder {name}: {said}"
+        return f"The model folder {name} cannot be used: {said}"
     if not hub_answers():
         said = "the hub cannot be reached, and it is not in the cache"
     return (
