@@ -228,8 +228,10 @@ def evaluate(options: argparse.Namespace) -> int:
     settle_environment()
     from research.common.console import print_scores
     from research.inference.evaluate import evaluate
+    from research.metrics import score_labels
 
-    print_scores({options.split: evaluate(run, options.split, options.trust_remote_code)})
+    scores = evaluate(run, options.split, options.trust_remote_code)
+    print_scores({options.split: scores}, score_labels(((run.result or {}).get("metric") or {}).get("name")))
     return 0
 
 

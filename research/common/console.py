@@ -77,16 +77,16 @@ def within_columns(parts: Sequence[str]) -> str:
     return line
 
 
-def print_scores(metrics: Mapping[str, Mapping[str, float]]) -> None:
-    """The scores of the splits side by side, then the last split's by class."""
-    console.print(score_table(metrics))
+def print_scores(metrics: Mapping[str, Mapping[str, float]], labels: Mapping[str, str] | None = None) -> None:
+    """The scores of the splits side by side, then the last split's by class; `labels`: what a paper calls a score."""
+    console.print(score_table(metrics, labels or {}))
     classes = class_table([{}, *filter(None, metrics.values())][-1])
     if classes is not None:
         console.print(classes)
 
 
-def score_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
-    """Scores of the splits side by side."""
+def score_table(metrics: Mapping[str, Mapping[str, float]], labels: Mapping[str, str]) -> Table:
+    """Scores of the splits side by side, as `f1 (macro F1)` where a score has a label of another name."""
     splits = [name for name, scores in metrics.items() if scores]
     table = Table(title="Scores", title_justify="left")
     table.add_column("score")
@@ -94,7 +94,9 @@ def score_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
         table.add_column(split, justify="right")
     names = dict.fromkeys(name for split in splits for name in metrics[split] if "/" not in name)
     for name in names:
-        table.add_row(name, *(_number(metrics[split].get(name)) for split in splits))
+        label = labels.get(name, name)
+        same = label.lower() == name.replace("_", " ")
+        table.add_row(name if same else f"{name} ({label})", *(_number(metrics[split].get(name)) for split in splits))
     return table
 
 

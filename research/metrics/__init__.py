@@ -32,6 +32,13 @@ def metric_of(settings: Mapping[str, Any], own_files: bool = True) -> BaseMetric
     return metric_class(name)(settings)
 
 
+def score_labels(name: str | None) -> dict[str, str]:
+    """What a paper calls each score of a metric; nothing for none, or one that is a file of the user's."""
+    if name is None or component.is_path(name):
+        return {}
+    return {score.name: score.label for score in metric_class(name).scores}
+
+
 def smaller_is_better(score: str, metric: str | None = None) -> bool:
     """Is a smaller value of a score better? Without `metric`, all metrics of this folder are asked by its name."""
     from research.metrics.base import LOSS

@@ -16,6 +16,7 @@ from research.common.errors import UserError
 from research.common.files import replace_folder, short_path, write_json
 from research.common.matmul_rate import mfu
 from research.data.source import file_sha256
+from research.metrics import metric_of, score_labels
 from research.models import sharding
 from research.models.load import restore_limits
 from research.tracking import cost
@@ -106,13 +107,15 @@ def export(attempt: Attempt) -> None:
 def result_of(attempt: Attempt) -> dict[str, Any]:
     """What `result.json` holds: the final scores, how they were come by and what they cost."""
     module, run, p = attempt.module, attempt.run, attempt.module.progress
-    seconds = max(p.train_seconds, 1e-9)
+    data, seconds = module.data, max(p.train_seconds, 1e-9)
+    metric = metric_of({"scorer": data.metric_name, **data.score_settings()})
     return {
         "task": module.config.task.name,
         "seed": module.config.seed,
         "metrics": {"validation": p.best_scores, "test": attempt.test_scores},
         "learned": module.data.learned(),
         "monitor": module.monitored,
+        "metric": {"name": data.metric_name, "signature": metric.signature},
         "steps": module.step,
         "best_step": p.best_step if p.best_step is not None else module.step,
         "stopped_early": attempt.stopped_early,
@@ -138,7 +141,7 @@ def result_of(attempt: Attempt) -> dict[str, Any]:
 
 def report(result: dict[str, Any], run: Run) -> None:
     """The short tables a run ends with."""
-    print_scores(result["metrics"])
+    print_scores(result["metrics"], score_labels(result["metric"]["name"]))
     console.print(
         f"{result['examples']:,} examples in {result['train_seconds']:.1f} s "
         f"({result['examples_per_second']:.0f} examples/s, {result['tokens_per_second']:.0f} tokens/s)"

@@ -152,6 +152,7 @@ def train(tmp_path: Path, build: Build, *overrides: str) -> Path:
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_train_evaluate_predict(build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Run.read(train(tmp_path, build))
     assert run.result is not None
@@ -166,6 +167,7 @@ def test_train_evaluate_predict(build: Build, tmp_path: Path, capsys: pytest.Cap
     assert json.loads(out.read_text())["prediction"] == CAUSED
 
 
+@pytest.mark.slow
 def test_a_report_over_two_runs_says_everything_of_a_metric_it_has_never_heard_of(
     build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,103 @@
+"""A metric of the user's own: trained by, reported where it is a module, and never run where it is but a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from research.cli import main
+from research.common.errors import UserError
+from research.metrics import metric_of, smaller_is_better
+from research.tracking.run import Run
+from tests.conftest import write_jsonl
+
+METRIC = """
+import numpy as np
+from research.metrics.base import BaseMetric, Formula, Score, ratio
+
+class Metric(BaseMetric):
+    scores = (Score("error_rate", "label error rate", smaller_is_better=True),)
+    signature = "labels|average:micro"
+    sentence = "the share of wrong labels"
+
+    def widths(self):
+        return {"labels": 2}
+
+    def counts(self, table):
+        rows = zip(table.column("gold").to_pylist(), table.column("prediction").to_pylist())
+        return {"labels": np.array([(g != p, 1) for g, p in rows], dtype=float)}
+
+    def formula(self, name):
+        return Formula(("labels",), ratio) if name == "error_rate" else None
+
+    def reported(self, sums):
+        return ["error_rate"]
+"""
+TASK = """
+from research.tasks.classification import Data as Classification
+from research.tasks.classification import Module
+
+class Data(Classification):
+    metric = {metric!r}
+"""
+
+
+def train(folder: Path, tiny_model: Path, metric: str) -> Path:
+    """Two runs of a task of the user's own that is scored by `metric`; returns the folder of both."""
+    (folder / "my_task.py").write_text(TASK.format(metric=metric))
+    rows = [{"text": text, "label": label} for text, label in (("good film", "a"), ("bad book", "b")) * 10]
+    data = str(write_jsonl(folder / "rows.jsonl", rows))
+    content = {
+        "task": "./my_task.py",
+        "model": {"name": str(tiny_model)},
+        "data": {"train": data, "validation": data, "test": data},
+        "optim": {"epochs": 8, "batch_size": 4},
+        "trainer": {"precision": "fp32", "devices": 1, "monitor": "error_rate"},
+        "wandb": {"mode": "disabled"},
+    }
+    (folder / "mine.yaml").write_text(json.dumps(content), encoding="utf-8")
+    for lr in (5e-3, 1e-5):
+        keys = [f"optim.lr={lr}", f"run_dir={folder}/runs/{lr}"]
+        assert main(["train", str(folder / "mine.yaml"), *keys]) == 0
+    return folder / "runs"
+
+
+@pytest.mark.slow
+def test_a_module_of_the_users_own_is_trained_by_and_reported(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "__init__.py").write_text("")
+    (tmp_path / "scores" / "my_metric.py").write_text(METRIC)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    runs = train(tmp_path, tiny_model, "scores.my_metric")
+    assert "error_rate (label error rate)" in capsys.readouterr().err
+    result = Run.read(runs / "0.005").result
+    assert result is not None and result["metrics"]["test"]["error_rate"] == 0
+    assert result["metric"] == {"name": "scores.my_metric", "signature": "labels|average:micro"}
+    assert smaller_is_better("error_rate", "scores.my_metric") and not smaller_is_better("error_rate")
+    assert main(["report", str(runs), "--output", str(tmp_path / "paper")]) == 0
+    table = (tmp_path / "paper" / "tables" / "scores.md").read_text()
+    checklist = (tmp_path / "paper" / "checklist.md").read_text()
+    assert "label error rate" in table and "the share of wrong labels" in checklist
+    for name in ("scores.my_metric", "scores"):
+        del sys.modules[name]
+
+
+@pytest.mark.slow
+def test_a_file_beside_the_task_is_trained_by_and_not_run_by_a_report(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_metric.py").write_text(METRIC)
+    runs = train(tmp_path, tiny_model, "./my_metric.py")
+    result = Run.read(runs / "0.005").result
+    assert result is not None and result["metric"]["name"] == str(tmp_path / "my_metric.py")
+    (tmp_path / "my_metric.py").write_text("open('executed', 'w')\n" + METRIC)
+    with pytest.raises(UserError, match="a file whose code a report does not run"):
+        metric_of({"scorer": result["metric"]["name"]}, own_files=False)
+    assert main(["report", str(runs), "--output", str(tmp_path / "paper")]) == 0
+    assert "whose code a report does not run" in capsys.readouterr().out
+    assert not Path("executed").exists()
