@@ -265,7 +265,7 @@ def wider(folder: Path) -> None:
         (slow_tokenizer_only, "has no fast tokenizer"),
         (cut_short("model.safetensors"), "are damaged or cut short"),
         (cut_short("tokenizer.json"), "has no fast tokenizer"),
-        (cut_short("config.json"), "is not a valid JSON file"),
+        (cut_short("config.json"), "config.json is damaged: "),
         (wider, "are of another shape than its config.json says"),
     ],
     ids=["config", "weights", "tokenizer", "slow", "cut weights", "cut tokenizer", "cut config", "shape"],
