@@ -28,7 +28,7 @@ test: setup    ## every test
 	$(PYTEST)
 
 check: lint    ## lint, types and fast tests: under a minute, for every day
-	$(PYTEST) -m "not slow and not process and not service"
+	$(PYTEST) -m "not slow and not process and not service" --durations 5 --durations-min 2
 
 lint: $(VENV)/.installed  ## ruff, codespell and mypy
 	$(BIN)/ruff check .
@@ -54,4 +54,4 @@ simulations: $(VENV)/.installed  ## coverage of intervals and false positives of
 bench: setup   ## speed beside the Hugging Face Trainer; DATA=folder with sst2_phrases, wnut17 and squad
 	$(BIN)/python benchmarks/speed.py --data $(DATA) --model $(MODEL)
 
-.PHONY: reference reference help setup quickstart test check lint docs report example-report simulations bench
+.PHONY: reference help setup quickstart test check lint docs report example-report simulations bench
