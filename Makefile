@@ -27,7 +27,10 @@ quickstart: setup  ## train sentiment, NER and QA on the shipped data, offline
 test: setup    ## every test
 	$(PYTEST)
 
-check: lint    ## lint, types and fast tests: under a minute, for every day
+check: $(VENV)/.installed  ## lint, types and fast tests, side by side: under a minute, for every day
+	@$(MAKE) --no-print-directory -j 2 lint fast
+
+fast: $(VENV)/.installed  ## the tests that neither train for long nor start processes or services
 	$(PYTEST) -m "not slow and not process and not service" --durations 5 --durations-min 2
 
 lint: $(VENV)/.installed  ## ruff, codespell and mypy
@@ -54,4 +57,4 @@ simulations: $(VENV)/.installed  ## coverage of intervals and false positives of
 bench: setup   ## speed beside the Hugging Face Trainer; DATA=folder with sst2_phrases, wnut17 and squad
 	$(BIN)/python benchmarks/speed.py --data $(DATA) --model $(MODEL)
 
-.PHONY: reference help setup quickstart test check lint docs report example-report simulations bench
+.PHONY: reference help setup quickstart test check fast lint docs report example-report simulations bench

@@ -64,7 +64,7 @@ def search(args: Any, asked: dict[str, Any], folder: str) -> dict[str, Any]:
         min_resource=asked["min_resource"], reduction_factor=asked["reduction_factor"]
     )
     trainer.hyperparameter_search(
-        hp_space=space,  # type: ignore[arg-type]
+        hp_space=space,
         compute_objective=lambda metrics: metrics["eval_accuracy"],
         n_trials=asked["trials"],
         direction="maximize",

@@ -10,9 +10,10 @@ import lightning as L
 import torch
 
 from research.config.schema import Config
-from research.training import run as train
+from research.training.build import build
 from research.training.module import TaskModule
 from research.training.optimizer import clip, learning_rate
+from research.training.trainer import make_trainer
 
 
 def tokenising(module: TaskModule, split: str = "train", rows: int = 5000) -> dict[str, float]:
@@ -28,7 +29,7 @@ def tokenising(module: TaskModule, split: str = "train", rows: int = 5000) -> di
 
 def evaluation(module: TaskModule) -> float:
     """Examples per second of an evaluation of the test split, with predictions decoded and scored."""
-    trainer = train.make_trainer(module.config, [_Scores()], [])
+    trainer = make_trainer(module.config, [_Scores()], [])
     began = time.perf_counter()
     trainer.test(module, datamodule=module.data, verbose=False)
     return len(module.data.stores["test"]) / (time.perf_counter() - began)
@@ -93,9 +94,9 @@ class _Paired(L.Callback):
 
 def lightning_cost(config: Config) -> dict[str, float]:
     """Seconds of a step in Lightning's loop and in a bare one, alternating on the same batches: medians."""
-    module, pairs = train.build(config), _Paired()
+    module, pairs = build(config), _Paired()
     module.train()
-    train.make_trainer(config, [pairs], []).fit(module, datamodule=module.data)
+    make_trainer(config, [pairs], []).fit(module, datamodule=module.data)
     warm = len(pairs.bare) // 4
     more = [a - b for a, b in zip(pairs.lightning[warm:], pairs.bare[warm:], strict=True)]
     return {"bare_seconds": statistics.median(pairs.bare[warm:]), "lightning_adds_seconds": statistics.median(more)}

@@ -78,7 +78,7 @@ def details(results: dict[str, Any], against: Sequence[str]) -> list[list[str]]:
         return [name, *(cell(result) for result in results.values())]
 
     def median(result: dict[str, Any], system: str, key: str) -> float:
-        return statistics.median(pair[system][key] for pair in result["rounds"])
+        return float(statistics.median(pair[system][key] for pair in result["rounds"]))
 
     rows = [row("pairs", lambda r: str(len(r["rounds"])))]
     for system in (OURS, *against):
@@ -87,7 +87,10 @@ def details(results: dict[str, Any], against: Sequence[str]) -> list[list[str]]:
             row(f"{system}: tokens/s", lambda r, s=system: f"{median(r, s, 'tokens_per_second'):.0f}"),
             row(f"{system}: peak memory, MiB", lambda r, s=system: f"{max(p[s]['peak_mib'] for p in r['rounds']):.0f}"),
         ]
-    share = lambda r: median(r, OURS, "tokens_per_second") * r["flops_per_token"] / r["matrix_rate"]  # noqa: E731
+
+    def share(r: Figures) -> float:
+        return float(median(r, OURS, "tokens_per_second") * r["flops_per_token"] / r["matrix_rate"])
+
     return [
         *rows,
         row("bf16 matrix rate at the model's shapes, GFLOP/s", lambda r: f"{r['matrix_rate'] / 1e9:.0f}"),

@@ -43,7 +43,7 @@ def step_seconds(train: Path, model: Path, ranks: int) -> float:
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
         rows = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()]
     rows = [row for row in rows if "train/loss" in row and row["step"] > WARMUP_STEPS]
-    return statistics.median(row["time/step_seconds"] for row in rows)
+    return float(statistics.median(row["time/step_seconds"] for row in rows))
 
 
 def exchange(rank: int, ranks: int, port: int, sizes: list[int], target: str) -> None:
@@ -87,7 +87,7 @@ def main() -> None:
                 free.bind(("127.0.0.1", 0))
                 port = free.getsockname()[1]
                 free.close()
-                mp.spawn(exchange, (ranks, port, [layers, rows, 2], target.name), nprocs=ranks)  # type: ignore[no-untyped-call]
+                mp.spawn(exchange, (ranks, port, [layers, rows, 2], target.name), nprocs=ranks)
                 gradients, embedding, flags = json.loads(Path(target.name).read_text())
             line += (
                 f"; exchange alone: gradients of the layers {1e3 * gradients:.1f} ms, of embedding rows "

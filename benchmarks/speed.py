@@ -214,9 +214,9 @@ def inside(job: Job, loop_steps: int) -> dict[str, Any]:
 
     from research.batching.store import INPUT
     from research.config.load import load_config
-    from research.training import run as train
+    from research.training.build import build
 
-    module = train.build(load_config(job.config(data={"test": str(job.validation)})))
+    module = build(load_config(job.config(data={"test": str(job.validation)})))
     store, own = module.data.stores["train"], module.backbone.model.config
     lengths = store.streams[INPUT].windows.rows(range(len(store)))  # type: ignore[arg-type]
     flops = training_flops(
@@ -242,11 +242,12 @@ def against_yardstick(job: Job, options: argparse.Namespace) -> list[float]:
         f"--batch-size={job.case.batch_size}", f"--max-steps={steps}", "--bf16", "--no-eval",
     ]  # fmt: skip
     for k in range(options.pairs):
-        calls = {
-            "ours": lambda k=k: peer(job, PEERS["dynamic"], steps, 0, k)["examples_per_second"],
-            "theirs": lambda k=k: last_object(run_process([*command, f"--seed={k}"]))["examples_per_s"],
-        }
-        rates = {name: calls[name]() for name in rotated(["ours", "theirs"], k)}
+        rates = {}
+        for name in rotated(["ours", "theirs"], k):
+            if name == "ours":
+                rates[name] = peer(job, PEERS["dynamic"], steps, 0, k)["examples_per_second"]
+            else:
+                rates[name] = last_object(run_process([*command, f"--seed={k}"]))["examples_per_s"]
         found.append(rates["ours"] / rates["theirs"])
     return found
 

@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_resumable = options.run in (train, sweep)  # stopped at any moment, the same command goes on
     with leaving_at_once() if is_resumable else nullcontext():
         try:
-            return options.run(options)
+            return int(options.run(options))
         except Exception as error:
             return fail(error)
         except KeyboardInterrupt:

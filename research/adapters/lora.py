@@ -61,7 +61,7 @@ class Adapter(AdapterHooks):
         if any(isinstance(module, peft.tuners.tuners_utils.BaseTunerLayer) for module in model.modules()):
             raise UserError("adapter: lora cannot wrap a model that has an adapter already; start from its model/.")
         hits = targets(model, self.keys.targets, self.keys.top_layers)
-        narrow = min(min(model.get_submodule(name).weight.shape) for name in hits)  # type: ignore[arg-type, type-var]
+        narrow = min(min(model.get_submodule(name).weight.shape) for name in hits)  # type: ignore[arg-type]
         if self.keys.rank > narrow:
             raise UserError(f"adapter.rank={self.keys.rank} is more than the width {narrow} of the layers it adapts.")
         head = head_parameters(model)
@@ -158,14 +158,14 @@ def merged(layer: Any, name: str, state: dict[str, Tensor]) -> Tensor:
     """The weight of a linear layer with its change in it, from the tensors of a state."""
     weight = state[f"{name}.base_layer.weight"]
     a, b = (state[f"{name}.lora_{part}.{ADAPTER}.weight"] for part in "AB")  # (rank, in), (out, rank)
-    change = layer.scaling[ADAPTER] * (b @ a)
+    change: Tensor = layer.scaling[ADAPTER] * (b @ a)
     if layer.fan_in_fan_out:  # GPT-2's Conv1D keeps its weight the other way round
         change = change.T
     magnitude = state.get(f"{name}.lora_magnitude_vector.{ADAPTER}.weight")
     if magnitude is None:
         return weight + change
     changed = weight + change
-    norm = torch.linalg.norm(changed.T if layer.fan_in_fan_out else changed, dim=1)
+    norm: Tensor = torch.linalg.norm(changed.T if layer.fan_in_fan_out else changed, dim=1)
     factor = magnitude / norm
     return changed * (factor if layer.fan_in_fan_out else factor[:, None])
 

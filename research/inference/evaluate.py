@@ -62,7 +62,8 @@ def evaluate(run: Run, split: str, trust_remote_code: bool = False) -> dict[str,
     make_trainer(config, [callback], []).test(module, datamodule=module.data, verbose=False)
     keep_predictions(run, split, callback.table, callback.scores)
     note_evaluation(run, split, callback.scores)
-    return callback.scores
+    scores: dict[str, float] = callback.scores
+    return scores
 
 
 def keep_predictions(run: Run, split: str, table: pa.Table, scores: Mapping[str, float]) -> None:

@@ -46,4 +46,4 @@ def predict(
             del columns["gold"]
         table = predictions.make_table(split, columns, data.metric_name, data.score_settings())
     writer_of(target, data.labels, escape_formulas)(table)
-    return table.num_rows
+    return int(table.num_rows)

@@ -40,7 +40,7 @@ class Method(MethodHooks):
     def on_model(self, module: Trained) -> None:
         self.embedded: Tensor | None = None
         self.step: Tensor | None = None
-        module.backbone.model.get_input_embeddings().register_forward_hook(self._move)  # type: ignore[operator]
+        module.backbone.model.get_input_embeddings().register_forward_hook(self._move)
 
     def loss(self, module: Trained, micro: MicroBatch, plain: Loss) -> tuple[Tensor, Any]:
         self.embedded = torch.empty(0)  # asks the hook for them

@@ -35,7 +35,7 @@ class Examples:
     @property
     def right(self) -> NDArray[np.bool_]:
         """(N,)"""
-        return self.score == 1
+        return np.equal(self.score, 1)
 
 
 def words(text: str) -> int:

@@ -42,7 +42,7 @@ class BucketAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         q: Tensor,
         k: Tensor,
@@ -80,7 +80,7 @@ class BucketAttention(torch.autograd.Function):
         return out.index_select(0, q_slots.scatter).view(Tq, H, D)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """dV = M^T g and dS = M * (g V^T) - W * (g . O): W the weights, M their kept part, g the gradient / (1 - p)."""
         q, k, v, out, *weights = ctx.saved_tensors
         Tq, H, D = grad.shape
@@ -161,7 +161,7 @@ def mark_cross_attention(model: nn.Module) -> None:
     """Mark the modules by which a decoder attends to an encoder: shapes do not tell, lengths can be equal by chance."""
     for name, module in model.named_modules():
         if CROSS_MODULES & set(name.split(".")):
-            module.attends_across = True  # type: ignore[assignment]
+            module.attends_across = True
 
 
 def role_of(module: nn.Module, is_causal: bool | None = None) -> str:
@@ -213,7 +213,8 @@ def packed_attention(
     if q.is_cuda and half and q.shape[-1] % 8 == 0 and q.shape[1:] == v.shape[1:] and position_bias is None:
         return flash_attention(q, k, v, plan, dropout, scale, window, causal)[None], None
     biases = plan.biases(q.dtype, window, causal)
-    return BucketAttention.apply(q, k, v, plan, biases, dropout, scale, position_bias)[None], None
+    out: Tensor = BucketAttention.apply(q, k, v, plan, biases, dropout, scale, position_bias)  # type: ignore[no-untyped-call]
+    return out[None], None
 
 
 PACKED = "packed"  # its name in `transformers`

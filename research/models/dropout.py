@@ -28,14 +28,14 @@ def zero_dropped(x: Tensor, keep: Tensor) -> Tensor:
 
 class _Dropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
         keep = keep_mask(x, p)
         ctx.save_for_backward(keep)
         ctx.scale = 1 / (1 - p)
         return zero_dropped(x, keep).mul_(ctx.scale)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (keep,) = ctx.saved_tensors
         return zero_dropped(grad, keep).mul_(ctx.scale), None
 
@@ -44,7 +44,10 @@ class FastDropout(nn.Dropout):
     """`nn.Dropout` with the cheap mask."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return _Dropout.apply(input, self.p) if self.training and self.p else input
+        if not (self.training and self.p):
+            return input
+        dropped: Tensor = _Dropout.apply(input, self.p)  # type: ignore[no-untyped-call]
+        return dropped
 
 
 def swap_dropout(model: nn.Module) -> None:

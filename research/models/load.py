@@ -57,7 +57,7 @@ def load_config(config: Config, labels: Sequence[str] = (), families: Collection
     if ENCODER not in families:
         head = {}
     try:
-        own = AutoConfig.from_pretrained(name, **_source(config), **head)
+        own: PretrainedConfig = AutoConfig.from_pretrained(name, **_source(config), **head)
     except Exception as error:  # each config class fails in a way of its own
         raise UserError(_not_found(name, error)) from None
     kind, family = own.model_type, family_of(own)

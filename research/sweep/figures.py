@@ -140,4 +140,4 @@ def height(search: Search, key: str, value: Any) -> float:
     low, high = float(parameter.low or 0.0), float(parameter.high or 0.0)
     if parameter.log:
         low, high, value = math.log(low), math.log(high), math.log(value)
-    return (value - low) / (high - low)
+    return float((value - low) / (high - low))

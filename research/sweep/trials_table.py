@@ -107,7 +107,8 @@ def _total(values: list[Any]) -> Any:
 def _reason(trial: FrozenTrial) -> str | None:
     """Why a trial was pruned or failed."""
     note = trial.user_attrs.get({TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}.get(trial.state, ""), {})
-    return note.get("reason")
+    reason: str | None = note.get("reason")
+    return reason
 
 
 def write_trials(search: Search) -> None:

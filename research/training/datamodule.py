@@ -190,7 +190,8 @@ class TaskData(L.LightningDataModule):
         if optim.class_weights:
             return np.array([optim.class_weights.get(label, 1.0) for label in self.labels])
         counts = self.stores["train"].count(self.class_column, len(self.labels))
-        return counts.sum() / (len(counts) * np.maximum(counts, 1))
+        balanced: NDArray[np.float64] = counts.sum() / (len(counts) * np.maximum(counts, 1))
+        return balanced
 
     def open_input(self, path: str, learned: Mapping[str, Any]) -> None:
         """Open new text, with or without gold answers, as the split `input`."""

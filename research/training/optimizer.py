@@ -84,7 +84,7 @@ def use_row_embedding(model: nn.Module, optim: OptimConfig) -> RowEmbedding | No
 @torch.no_grad()
 def clip(gradients: Sequence[Tensor], max_norm: float | None) -> Tensor:
     """Scale the gradients to a global norm of at most `max_norm`; returns the norm before."""
-    norm = torch.linalg.vector_norm(torch.stack(compat.foreach_norm(gradients)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(compat.foreach_norm(gradients)))
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
     if max_norm is None:

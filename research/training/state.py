@@ -109,7 +109,7 @@ def settled(tensors: dict[str, Tensor], module: TaskModule) -> dict[str, Tensor]
     by_row = "rows.last" in tensors
     if by_row == (module.rows is not None):
         return tensors
-    table = module.backbone.model.get_input_embeddings()  # type: ignore[operator]
+    table = module.backbone.model.get_input_embeddings()
     name = next(name for name, p in module.backbone.model.named_parameters() if p is table.weight)
     dense = [f"optimizer.{MODEL}{name}.{key}" for key in ("exp_avg", "exp_avg_sq", "step")]
     kept = {k: v for k, v in tensors.items() if not k.startswith("rows.") and k not in dense}

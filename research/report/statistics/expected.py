@@ -61,7 +61,10 @@ def without_each(scores: np.ndarray) -> np.ndarray:
     weights = maximum_weights(len(scores) - 1)  # (T - 1, n)
     below, above = scores[:-1, None] * weights, scores[1:, None] * weights  # as they rank without a higher, a lower one
     nothing = np.zeros((1, weights.shape[1]))
-    return np.vstack([nothing, below.cumsum(axis=0)]) + np.vstack([above[::-1].cumsum(axis=0)[::-1], nothing])
+    beneath: np.ndarray = np.vstack([nothing, below.cumsum(axis=0)])
+    beside: np.ndarray = np.vstack([above[::-1].cumsum(axis=0)[::-1], nothing])
+    estimates: np.ndarray = beneath + beside
+    return estimates
 
 
 def maximum_weights(count: int) -> np.ndarray:
@@ -76,4 +79,5 @@ def maximum_weights(count: int) -> np.ndarray:
 
 
 def _log_choose(total: np.ndarray | int, chosen: np.ndarray) -> np.ndarray:
-    return gammaln(np.add(total, 1)) - gammaln(chosen + 1) - gammaln(np.subtract(total, chosen) + 1)
+    logarithm: np.ndarray = gammaln(np.add(total, 1)) - gammaln(chosen + 1) - gammaln(np.subtract(total, chosen) + 1)
+    return logarithm

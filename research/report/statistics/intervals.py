@@ -101,8 +101,10 @@ class Draws:
 
 def contrast(scores: np.ndarray, runs: tuple[int, ...]) -> np.ndarray:
     """The mean over the first `runs[0]` of the last axis, less that over the `runs[1]` after them, if any."""
-    mean = scores[..., : runs[0]].mean(axis=-1)
-    return mean - scores[..., runs[0] :].mean(axis=-1) if len(runs) > 1 else mean
+    mean: np.ndarray = scores[..., : runs[0]].mean(axis=-1)
+    if len(runs) > 1:
+        mean = mean - scores[..., runs[0] :].mean(axis=-1)
+    return mean
 
 
 def over_examples(
@@ -206,8 +208,9 @@ def _proportion(counts: PairedCounts, variances: list[tuple[float, float]]) -> P
 def _resampled_means(scores: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Errors (B,) of the mean of n scores drawn with replacement, with the variance of a sample of n."""
     count = len(scores)
-    drawn = scores[rng.integers(count, size=(resamples, count))].mean(axis=1)
-    return (drawn - scores.mean()) * np.sqrt(count / (count - 1))
+    drawn: np.ndarray = scores[rng.integers(count, size=(resamples, count))].mean(axis=1)
+    widened: np.ndarray = (drawn - scores.mean()) * np.sqrt(count / (count - 1))
+    return widened
 
 
 def _of_seeds(sides: list[np.ndarray]) -> tuple[float, float]:
