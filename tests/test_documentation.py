@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from research import __version__
+from research.cli import main
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "STYLE.md", "docs/example-report/README.md")
@@ -36,3 +38,33 @@ def test_layout_in_the_readme_names_every_package() -> None:
 def test_citation_names_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert (citation["version"], citation["license"]) == (__version__, "Apache-2.0")
+
+
+@pytest.mark.slow
+def test_components_of_the_how_to_are_trained(
+    tiny_model: Path,
+    task_data: dict[str, dict[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (ROOT / "docs" / "how-to.md").read_text(encoding="utf-8")
+    files = dict(re.findall(r"```python\n# (my_\w+\.py)\n(.*?)```", page, re.DOTALL))
+    assert set(files) == {"my_method.py", "my_adapter.py", "my_callback.py"}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    shown = next(block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "my_method" in block)
+    experiment = {
+        **yaml.safe_load(shown),
+        "model": {"name": str(tiny_model)},
+        "data": task_data["sentiment"],
+        "optim": {"batch_size": 4, "epochs": 1},
+        "wandb": {"mode": "disabled"},
+    }
+    del experiment["extends"]
+    (tmp_path / "mine.yaml").write_text(json.dumps(experiment), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "mine.yaml", "run_dir=run"]) == 0
+    said = "".join(capsys.readouterr())
+    assert "learning rate at step 10: " in said
+    assert "weights of layer norms and the head trained" in " ".join(said.split())
