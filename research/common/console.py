@@ -77,9 +77,16 @@ def within_columns(parts: Sequence[str]) -> str:
     return line
 
 
-def print_scores(metrics: Mapping[str, Mapping[str, float]], labels: Mapping[str, str] | None = None) -> None:
-    """The scores of the splits side by side, then the last split's by class; `labels`: what a paper calls a score."""
-    console.print(score_table(metrics, labels or {}))
+def print_scores(
+    metrics: Mapping[str, Mapping[str, float]],
+    labels: Mapping[str, str] | None = None,
+    beside: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
+    """The scores of the splits side by side, and `beside` them others, then the last split's by class.
+
+    `labels`: what a paper calls a score.
+    """
+    console.print(score_table({**metrics, **(beside or {})}, labels or {}))
     classes = class_table([{}, *filter(None, metrics.values())][-1])
     if classes is not None:
         console.print(classes)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
 
 import pyarrow as pa
 
+from research.metrics.baselines import constant_answer
 from research.report.groups import Grid, Group, runs_with_predictions
 from research.report.statistics.baselines import Baseline
 from research.report.statistics.intervals import over_both
@@ -35,20 +35,13 @@ def findings(
 def _constant_answers(group: Group, predicted: Mapping[int, pa.ChunkedArray]) -> Iterator[str]:
     seeds = {}
     for seed, column in predicted.items():
-        answers = {_plain(answer) for answer in column.to_pylist()}
-        if len(answers) == 1 and len(column) > 1:
-            seeds[seed] = next(iter(answers))
+        if (answer := constant_answer(column)) is not None:
+            seeds[seed] = answer
     if seeds:
-        answer = next(iter(seeds.values())) or "nothing"
         yield (
-            f"{group.system} on {group.data_set} answers '{answer}' to every {group.split} example "
+            f"{group.system} on {group.data_set} answers '{next(iter(seeds.values()))}' to every {group.split} example "
             f"({_named_seeds(list(seeds))}): its score says nothing of what it has learned."
         )
-
-
-def _plain(answer: Any) -> str:
-    """An answer as text; the tags of a sentence, or several answers, by what occurs in them."""
-    return " ".join(sorted(set(map(str, answer)))) if isinstance(answer, list) else str(answer)
 
 
 def _equal_predictions(group: Group, predicted: Mapping[int, pa.ChunkedArray]) -> Iterator[str]:

@@ -17,9 +17,10 @@ from research.common.files import replace_folder, short_path, write_json
 from research.common.matmul_rate import mfu
 from research.data.source import file_sha256
 from research.metrics import metric_of, score_labels
+from research.metrics.baselines import baseline_scores, constant_answer
 from research.models import sharding
 from research.models.load import restore_limits
-from research.tracking import cost
+from research.tracking import cost, predictions
 from research.tracking.run import Run
 from research.training import checkpoint
 from research.training.attempt import Attempt
@@ -141,12 +142,29 @@ def result_of(attempt: Attempt) -> dict[str, Any]:
 
 def report(result: dict[str, Any], run: Run) -> None:
     """The short tables a run ends with."""
-    print_scores(result["metrics"], score_labels(result["metric"]["name"]))
+    metrics = {split: scores for split, scores in result["metrics"].items() if scores}
+    lowest, warning = worth(run, [*metrics][-1]) if metrics else ({}, None)
+    print_scores(result["metrics"], score_labels(result["metric"]["name"]), lowest)
+    if warning is not None:
+        console.print(warning)
     console.print(
         f"{result['examples']:,} examples in {result['train_seconds']:.1f} s "
         f"({result['examples_per_second']:.0f} examples/s, {result['tokens_per_second']:.0f} tokens/s)"
     )
     console.print(f"Run folder: {short_path(run.path)}")
+
+
+def worth(run: Run, split: str) -> tuple[dict[str, dict[str, float]], str | None]:
+    """The scores of answers that know nothing of the text, and a warning where the model gives one answer to all."""
+    path = run.predictions / f"{split}.parquet"
+    if not path.is_file():
+        return {}, None
+    table = predictions.read(path)
+    answer = constant_answer(table.column("prediction"))
+    lowest = baseline_scores(table, predictions.metric(table, own_files=True))
+    if answer is None:
+        return lowest, None
+    return lowest, f"Every {split} example got the answer '{answer}': the scores say nothing of what was learned."
 
 
 def record_outcome(attempt: Attempt, state: str, reason: str) -> None:

@@ -37,18 +37,13 @@ def main_table(grid: Grid, summaries: Sequence[Summary], lowest: Sequence[Baseli
 def baseline_rows(grid: Grid, summaries: Sequence[Summary], lowest: Sequence[Baseline]) -> list[list[Cell]]:
     """A row for each kind of baseline, its scores under those of the systems."""
     rows = []
-    for kind in dict.fromkeys(baseline_kind(b) for b in lowest):
-        cells = [Cell(kind), *(Cell("") for _ in grid.by)]
+    for name in dict.fromkeys(b.name for b in lowest):
+        cells = [Cell(name), *(Cell("") for _ in grid.by)]
         for data_set, split, _ in score_columns(grid, summaries):
-            of = [b for b in lowest if baseline_kind(b) == kind and (b.group.data_set, b.split) == (data_set, split)]
+            of = [b for b in lowest if b.name == name and (b.group.data_set, b.split) == (data_set, split)]
             cells.append(Cell(score_text(of[0].value, None), of[0].value, of[0].group.paths) if of else Cell("–"))
         rows.append(cells)
     return rows
-
-
-def baseline_kind(baseline: Baseline) -> str:
-    """Its name without the label, which differs between data sets."""
-    return baseline.name.split(" (")[0]
 
 
 def score_columns(grid: Grid, summaries: Sequence[Summary]) -> list[tuple[str, str, str]]:
