@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,16 +23,21 @@ from transformers import AutoModelForTokenClassification
 
 from research.batching.pack import MicroBatch
 from research.common.errors import UserError
+from research.config.component import key
 from research.data.labels import collect_labels, label_text
 from research.data.source import Split
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
 
 MARKS = {"e1": "@", "e2": "#"}
-OTHER = "Other"  # the label of no relation
 _TAGGED = {name: re.compile(rf"<{name}>(.*?)</{name}>", re.DOTALL) for name in MARKS}
 
 Span = tuple[int, int]  # first character and end, the end exclusive
+
+
+@dataclass
+class Keys:
+    other: str = key("Other", "label of no relation, which the scores leave out")
 
 
 class Data(TaskData):
@@ -53,7 +59,7 @@ class Data(TaskData):
         return [f"{label} at {name}" for name in MARKS for label in self.labels]
 
     def score_settings(self) -> dict[str, Any]:
-        return {"labels": self.labels, "other": OTHER}
+        return {"labels": self.labels, "other": self.config.task.other}
 
     def encode(self, rows: Columns) -> Columns:
         """`mark`: 1 at the first token of the first entity's mark, 2 at the second's, else 0."""

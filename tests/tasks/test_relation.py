@@ -19,6 +19,8 @@ from research.data.semeval_files import read_semeval
 from research.tasks.relation import entities_of, with_marks
 from research.tracking import predictions
 from research.tracking.run import Run
+from tests.conftest import write_jsonl
+from tests.small_runs import SmallRuns, assert_same_up_to_rounding
 from tests.tasks.conftest import Build
 
 CAUSE, CAUSED = "Cause-Effect(e1,e2)", "Cause-Effect(e2,e1)"
@@ -187,3 +189,22 @@ def test_a_report_over_two_runs_says_everything_of_a_metric_it_has_never_heard_o
     assert len(lows) == 4
     assert all(line[place] for line in lows if "test" in line)  # an interval for each test score
     assert "paired bootstrap" in (paper / "tables" / "scores.md").read_text()
+
+
+def test_the_label_of_no_relation_is_a_key(build: Build) -> None:
+    module = build(rows(4), "task.other=Message-Topic(e1,e2)")
+    assert module.data.score_settings()["other"] == "Message-Topic(e1,e2)"
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_micro_batches_and_ranks_change_nothing(small_runs: SmallRuns, tmp_path: Path) -> None:
+    data = str(write_jsonl(tmp_path / "rows.jsonl", rows(21)))  # an odd number: of two ranks one has more
+    sections = {"data": {"train": data, "validation": data, "test": data, "max_length": 48}}
+    reference = small_runs.train("relation", **sections)
+    for layout in ("trainer.tokens_per_microbatch=30", "trainer.packing=false"):
+        assert_same_up_to_rounding(small_runs.train("relation", layout, **sections), reference)
+    two = small_runs.train_ranks("relation", 2, **sections)
+    assert_same_up_to_rounding(two, reference)
+    scores = [(run.result or {})["metrics"]["test"] for run in (two, reference)]
+    assert scores[0]["f1"] == scores[1]["f1"] and scores[0]["support/Cause-Effect"] == 11
