@@ -83,6 +83,9 @@ class DataConfig:
         "auto", "how a CSV cell is quoted; auto: double in CSV, none in TSV"
     )
     header: bool = key(True, "false: CSV columns are named by their numbers, from 1")
+    max_overlap: float = key(
+        0.1, "largest share of validation or test whose texts may stand in train too", inside("[0, 1]"), decides=False
+    )
     labels: list[str] | None = key(None, "null: collected over all splits and sorted", NO_LABEL_TWICE)
     cluster: str | None = key(
         None, "a column that says which examples belong together: intervals resample its values", decides=False

@@ -45,6 +45,7 @@ class Data(TaskData):
             "windows": [[len(row)] for row in tokens["input_ids"]],
             "label": [[ids.get(label_text(label), 0)] for label in rows.get("label", [""] * len(rows["text"]))],
             "targets": [1.0] * len(rows["text"]),
+            "cut": [bool(encoding.overflowing) for encoding in tokens.encodings],
         }
 
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:

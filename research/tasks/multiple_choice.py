@@ -60,6 +60,7 @@ class Data(TaskData):
             columns["windows"].append([len(window) for window in pairs["input_ids"]])
             columns["right"].append([int(str(i) == str(label)) for i in range(len(choices))])
             columns["targets"].append(1.0)
+            columns["cut"].append(any(encoding.overflowing for encoding in pairs.encodings))
         return columns
 
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:

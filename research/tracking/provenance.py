@@ -64,6 +64,7 @@ def recorded(run: Run, module: TaskModule, resumed_from: int | None, ranks: int)
                 "sha256": split.fingerprint,
                 "examples": len(split.rows),
                 "tokens": int(module.data.stores[name].tokens.sum()),
+                "overview": module.data.overview[name].record() if name in module.data.overview else None,
             }
             for name, split in module.data.splits.items()
         },

@@ -27,6 +27,7 @@ from research.config import component
 from research.config.schema import Config, DataConfig
 from research.data.encoded import encoded, source_digest
 from research.data.formats import Reading
+from research.data.overview import SplitOverview, overview_of, refuse_overlap
 from research.data.sample import sampled
 from research.data.source import Split, open_split, set_aside
 from research.data.split import divided, shares_asked
@@ -34,7 +35,7 @@ from research.data.split import divided, shares_asked
 Columns = dict[str, list[Any]]
 NOT_ENCODED = (  # keys of `data` that say which rows there are, or act after encoding
     "train", "validation", "test", "max_train_examples", "max_eval_examples", "num_workers", "title", "cluster",
-    "group", "split_seed", "folds", "fold", "sample",
+    "group", "split_seed", "folds", "fold", "sample", "max_overlap",
 )  # fmt: skip
 
 
@@ -60,6 +61,8 @@ class TaskData(L.LightningDataModule):
         self.config, self.tokenizer = config, tokenizer
         self.tokenizer_as_loaded = tokenizer.backend_tokenizer.to_str()  # encoding leaves settings in it
         self.splits: dict[str, Split] = {}
+        self.overview: dict[str, SplitOverview] = {}  # of the splits that training opened
+        self.cut: dict[str, int] = {}  # examples of a split that lost text at data.max_length
         self.stores: dict[str, Store] = {}
         self.labels: list[str] = []
         self.tested = "test"  # the split that testing runs over
@@ -120,9 +123,22 @@ class TaskData(L.LightningDataModule):
             self.recall(learned)
         for name, split in self.splits.items():
             self.stores[name] = self.make_store(split)
+        if learned is None:
+            self.overview = self._overview()
+            refuse_overlap(self.splits, self.overview, self.config.data.max_overlap)
         self.class_weights = self._class_weights()
         if self.class_weights is not None and self.class_column:
             self.stores["train"].weigh(self.class_column, self.class_weights)
+
+    def _overview(self) -> dict[str, SplitOverview]:
+        """What the splits hold, with the lengths of the encoded examples."""
+        inputs = [field for field in self.fields if field in (*self.texts, *self.text_lists) and field not in self.gold]
+        found = overview_of(self.splits, inputs, self.gold[0] if self.gold else None)
+        for name, about in found.items():
+            tokens = self.stores[name].tokens
+            about.median_tokens, about.longest_tokens = int(np.median(tokens)), int(tokens.max())
+            about.cut = self.cut.get(name, 0)
+        return found
 
     def _all_splits(self, only: str | None) -> dict[str, Split]:
         """The splits by name, those that are shares of the training data cut from it, and not more than allowed."""
@@ -252,6 +268,8 @@ class TaskData(L.LightningDataModule):
             examples = encoded(split.rows, self.encode, key, f"Tokenising {split.name}")
         except UserError as error:  # `encode` knows the row, not the file
             raise UserError(f"{split.origin}, {error}") from None
+        if "cut" in examples.column_names:
+            self.cut[split.name] = sum(examples["cut"])
         columns = [name for name in self.token_columns if name in examples.column_names]
         return Store(examples, columns, self.window_columns)
 

@@ -22,6 +22,7 @@ from research.common.text import one_line
 from research.config import component
 from research.config.schema import Config
 from research.config.tree import to_dict
+from research.data.overview import sentences
 from research.models.parameters import counts
 from research.tracking import provenance
 from research.tracking.run import Run
@@ -39,6 +40,11 @@ from research.training.finish import finish, record_outcome, report
 from research.training.module import TaskModule
 from research.training.resume import announce_resume, resume
 from research.training.trainer import make_trainer
+
+NOTHING_SCORED = (
+    "Nothing is scored: there is neither validation nor test data. Name files for them, or take shares of the training "
+    "data by data.validation=0.1 data.test=0.2."
+)
 
 
 def train(
@@ -169,8 +175,10 @@ def announce(module: TaskModule, device: torch.device, world: World) -> None:
     if note := unused_gpus_note(device, config.trainer.accelerator):
         console.print(note)
     console.print(f"{config.task.name}: {sizes} examples; {steps}; {module.backbone.packing_note}")
-    for line in additions(module):
+    for line in (*sentences(module.data.overview), *additions(module)):
         console.print(line, markup=False)
+    if not {"validation", "test"} & set(stores):
+        console.print(NOTHING_SCORED)
     if int(train.max()) > budget:
         console.print(
             f"The longest example has {train.max()} tokens, above trainer.tokens_per_microbatch={budget}: "
@@ -203,6 +211,10 @@ def show(config: Config) -> None:
         tokens = data.stores[name].tokens
         size = f"{tokens.sum():,} tokens (mean {tokens.mean():.1f}, longest {tokens.max()})"
         print(f"{name}: {len(tokens):,} examples, {size}, {split.origin}")
+    for line in sentences(data.overview):
+        print(line)
+    if not {"validation", "test"} & set(data.stores):
+        print(NOTHING_SCORED)
     if data.labels:
         print(f"labels: {', '.join(data.labels)}")
     print(f"parameters: {parameter_note(module)} ({type(backbone.model).__name__})")
