@@ -1,7 +1,7 @@
-"""What the trials of one worker share: imports, opened and tokenised data, pretrained weights; each loaded once.
+"""Cache of what the trials of one worker share: opened and tokenised data, pretrained weights; each is loaded once.
 
-A module made here is bit-equal to one that `research.train.build` makes: data are the same arrays, and weights a copy
-of those that were loaded, with the same new head, for the same model, settings and seed.
+A module made here is bit-identical to one that `research.training.build.build` makes: data are the same arrays, and
+weights a copy of those that were loaded, with the same new head, for the same model, settings and seed.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from research.training.module import TaskModule
 MOST = 4  # kept of each kind, the newest
 
 
-class Workshop:
-    """Builds the modules of trials."""
+class TrialCache:
+    """Builds the modules of trials from cached data and weights."""
 
     def __init__(self) -> None:
         self._data: dict[str, TaskData] = {}
         self._models: dict[str, tuple[PreTrainedModel, torch.Tensor]] = {}
 
     def build(self, config: Config, group: Group | None = None) -> TaskModule:
-        """The module of a run, as `research.train.build` makes it."""
+        """The module of a run, bit-identical to that of `research.training.build.build`."""
         return build(config, self.data(config, group), load=self.load)
 
     def data(self, config: Config, group: Group | None = None) -> TaskData:
-        """The run's own view of data that are opened once."""
+        """A copy of the cached data module with the run's own config."""
         shared = {"model": config.model.name, "revision": config.model.revision, **asdict(config.data)}
         weights = (config.optim.class_weights, config.optim.balance_classes)
         key = json.dumps([asdict(config.task), {**shared, "num_workers": 0}, weights])

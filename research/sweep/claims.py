@@ -1,4 +1,4 @@
-"""Who works on which trial: claims in the sweep's folder, the one thing that decides between workers.
+"""Claims of trials: files in the sweep's folder that decide which worker runs which trial.
 
 `trials/0007/claim-2` is the second claim on trial 7: a line that says who made it, and a dot for each heartbeat since.
 The newest claim counts. A worker that finds it free links the next one into place; the file system lets one win. A
@@ -57,11 +57,11 @@ class Claim:
                 os.fsync(self._descriptor)
 
     def is_superseded(self) -> bool:
-        """Has another worker taken this process for dead?"""
+        """Has another worker claimed the trial, assuming that this process has died?"""
         return newest(self.path.parent) != self.path
 
     def give_back(self) -> None:
-        """Let the next worker have the trial at once."""
+        """Release the trial, so that the next worker can claim it immediately."""
         with suppress(OSError):
             os.write(self._descriptor, b"\n" + GIVEN_BACK)
             os.fsync(self._descriptor)
@@ -96,7 +96,7 @@ def claims_in(folder: Path) -> list[Path]:
 
 
 def newest(folder: Path) -> Path | None:
-    """The claim that counts."""
+    """The newest claim of a trial, which is the valid one."""
     return next(iter(claims_in(folder)), None)
 
 
@@ -181,7 +181,7 @@ class Claims:
             self._seen[path] = (size, time.monotonic(), before is not None)
 
     def deaths(self, number: int, progress: str) -> int:
-        """How many workers in a row died on this trial without a step ahead."""
+        """How many workers in a row died on this trial without any progress."""
         count = 0
         for path in claims_in(self.of(number)):
             content = path.read_bytes()
@@ -192,7 +192,7 @@ class Claims:
 
 
 def _header_of(content: bytes) -> dict[str, Any]:
-    """Who made a claim; of a damaged one nobody known: it is free when it has been silent for long enough."""
+    """The process that made a claim; of a damaged claim an unknown one, so that the claim expires by its silence."""
     unknown = {"boot": None, "progress": None}
     try:
         header = json.loads(content.split(b"\n", 1)[0])
@@ -211,7 +211,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _is_unlocked(path: Path) -> bool:
-    """Shared, so that two who look do not see each other."""
+    """Take a shared lock, so that two readers do not block each other."""
     with open(path, "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""What a worker has at hand for all of its trials."""
+"""Context of a sweep worker: what it needs for each of its trials."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass, field
 from research.cluster.group import Group
 from research.cluster.signals import StopFlag
 from research.config.schema import Config
-from research.sweep.cache import Workshop
-from research.sweep.schedule import Horizon
+from research.sweep.cache import TrialCache
+from research.sweep.schedule import Schedule
 from research.sweep.study import Search
 from research.sweep.sweepfile import SweepConfig
 
 
 @dataclass
-class Bench:
+class WorkerContext:
     """The search, what its trials share, and the processes that run them."""
 
     search: Search
     base: Config
-    horizon: Horizon
+    schedule: Schedule
     group: Group  # the ranks of each run
     flag: StopFlag
-    workshop: Workshop = field(default_factory=Workshop)
+    cache: TrialCache = field(default_factory=TrialCache)
 
     @property
     def sweep(self) -> SweepConfig:

@@ -1,4 +1,4 @@
-"""Asking the pruner: about a trial's course, by optimiser step, or about its scores, seed by seed.
+"""Pruning: ask the pruner about a trial's learning curve, by optimiser step, or about its scores, seed by seed.
 
 Fair to warmup: nothing is reported before the largest warmup of the space has ended, and a trial that is cut short has
 had the learning rates of the whole run's schedule. Each verdict against a trial is recorded with its reason before it
@@ -11,26 +11,26 @@ from optuna.trial import Trial
 
 from research.cluster.signals import Interrupted
 from research.metrics import smaller_is_better
-from research.sweep.context import Bench
+from research.sweep.context import WorkerContext
 from research.sweep.samplers import first_verdict
 from research.sweep.storage import StorageLost
 
 
 class Watch:
-    """Told the evaluations of a trial's first seed, answers whether the run shall end."""
+    """Receives the evaluations of a trial's first seed and decides whether the run is pruned."""
 
-    def __init__(self, bench: Bench, trial: Trial) -> None:
-        self.bench, self.trial = bench, trial
-        self.first_step = first_verdict(bench.sweep.pruner, bench.horizon.largest_warmup)
+    def __init__(self, context: WorkerContext, trial: Trial) -> None:
+        self.context, self.trial = context, trial
+        self.first_step = first_verdict(context.sweep.pruner, context.schedule.largest_warmup)
 
     def __call__(self, step: int, scores: dict[str, float]) -> str | None:
-        """Why the run shall end at this step; None: it goes on."""
+        """The reason to prune the run at this step; None to continue."""
         if step < self.first_step:
             return None
-        search = self.bench.search
+        search = self.context.search
         try:
-            with self.bench.flag.held():
-                return verdict(self.bench, self.trial, step, scores[search.metric])
+            with self.context.flag.held():
+                return verdict(self.context, self.trial, step, scores[search.metric])
         except StorageLost as error:
             search.storage_lost(error)
         except Interrupted:
@@ -38,12 +38,12 @@ class Watch:
         return None
 
 
-def verdict(bench: Bench, trial: Trial, step: int, value: float, final: bool = False) -> str | None:
+def verdict(context: WorkerContext, trial: Trial, step: int, value: float, final: bool = False) -> str | None:
     """Report a value and, unless it is the final one, ask the pruner.
 
     A step that was decided before, by a worker that died, stays decided.
     """
-    search, name = bench.search, bench.sweep.pruner.name
+    search, name = context.search, context.sweep.pruner.name
     known = search.trials()[trial.number]
     if known.user_attrs.get("pruned", {}).get("step") == step:
         return str(known.user_attrs["pruned"]["reason"])

@@ -1,4 +1,4 @@
-"""Which parameters a trial gets, and which trials are cut short: Optuna's samplers and pruners, as a sweep file asks.
+"""Samplers and pruners of Optuna, as the sweep file asks for them.
 
 Random, quasi-random and grid search draw from a sampler of our own: the point of trial n is a function of the sweep's
 seed and n alone, whoever draws it and however often a worker died before. Optuna's own keep their place in a generator
@@ -98,7 +98,7 @@ def _grid(sweep: SweepConfig) -> list[dict[str, Any]]:
 
 
 def trials_asked(sweep: SweepConfig) -> int | None:
-    """How many trials the search may have; None: as many as time allows."""
+    """The number of trials the search may have; None: limited by time alone."""
     whole = len(_grid(sweep)) if sweep.sampler.name == "grid" else None
     return min((n for n in (sweep.budget.trials, whole) if n is not None), default=None)
 
@@ -122,7 +122,7 @@ def make_pruner(pruner: PrunerConfig, warmup_steps: int, total_steps: int) -> Ba
 
 
 def first_verdict(pruner: PrunerConfig, warmup_steps: int) -> int:
-    """The first step at which a trial may be cut: never before the largest warmup of the space has ended."""
+    """The first step at which a trial may be pruned: never before the largest warmup of the space has ended."""
     return max(1, warmup_steps, pruner.min_steps or 0)
 
 

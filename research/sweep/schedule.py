@@ -1,4 +1,4 @@
-"""How long the runs of a space are and how long they warm up: what a pruner must know to be fair."""
+"""Length and warmup of the runs of a search space: a pruner must not act before all have warmed up."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ KEYS = (
 
 
 @dataclass(frozen=True)
-class Horizon:
-    """In optimiser steps, over all points of a space."""
+class Schedule:
+    """The largest warmup and number of optimiser steps over all points of a space."""
 
     largest_warmup: int
     most_steps: int
 
 
-def horizon(space: Space, base: Config, examples: int) -> Horizon:
+def schedule_of(space: Space, base: Config, examples: int) -> Schedule:
     """Steps and warmup at the corners of the space, for `examples` to train on."""
     warmups, steps = [], []
     for corner in corners(space, KEYS):
@@ -36,7 +36,7 @@ def horizon(space: Space, base: Config, examples: int) -> Horizon:
         total = total_steps(config.optim, -(-seen // config.optim.batch_size))
         steps.append(total)
         warmups.append(warmup_steps(config.optim, total))
-    return Horizon(max(warmups), max(steps))
+    return Schedule(max(warmups), max(steps))
 
 
 def evaluations(base: Config, examples: int) -> list[int]:

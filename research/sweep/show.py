@@ -1,4 +1,4 @@
-"""What `research show SWEEP` prints: the space, the runs, when they may be cut short, and what they will cost."""
+"""Print a sweep for `research show`: the space, the runs, when they may be pruned, and their expected cost."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import nullcontext
 import torch
 
 from research.batching.pack import Planner
-from research.sweep.cache import Workshop
+from research.sweep.cache import TrialCache
 from research.sweep.samplers import first_verdict, trials_asked
-from research.sweep.schedule import evaluations, horizon
+from research.sweep.schedule import evaluations, schedule_of
 from research.sweep.sweepfile import SweepConfig, to_yaml
 from research.sweep.worker import settled_base
 from research.training.module import TaskModule
@@ -22,7 +22,7 @@ TIMED_STEPS = 3
 def show(sweep: SweepConfig) -> None:
     """Print the resolved sweep, what it searches and what it costs at most; train nothing."""
     base = settled_base(sweep)
-    module = Workshop().build(base)
+    module = TrialCache().build(base)
     print(to_yaml(sweep))
     for line in lines(sweep, module):
         print(line)
@@ -31,7 +31,7 @@ def show(sweep: SweepConfig) -> None:
 def lines(sweep: SweepConfig, module: TaskModule) -> Iterator[str]:
     """The sentences behind the YAML."""
     base, examples = module.config, len(module.data.stores["train"])
-    span = horizon(sweep.space, base, examples)
+    span = schedule_of(sweep.space, base, examples)
     for key, p in sweep.space.items():
         values = f"one of {p.choices}" if p.choices is not None else f"{p.low:g} to {p.high:g}"
         details = [" (log)" * p.log, f", step {p.step:g}" if p.step else "", f", when {p.when}" if p.when else ""]

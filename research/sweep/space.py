@@ -152,7 +152,7 @@ def grid(space: Space) -> list[dict[str, Any]]:
 
 
 def extremes(parameter: Parameter) -> list[Any]:
-    """The values that may go too far: both ends of a range, or all choices."""
+    """The extreme values of a parameter: both ends of a range, or all choices."""
     return [parameter.low, parameter.high] if parameter.choices is None else list(parameter.choices)
 
 
@@ -208,7 +208,7 @@ def _schema_with(base: Config, key: str, parameter: Parameter) -> Config:
 
 
 def _wrong(p: Parameter, number: type | None, sampler: str) -> str | None:
-    """What is wrong with a parameter by itself; `number` is the type of its key, None where that is no number."""
+    """The mistakes of a parameter by itself; `number` is the type of its key, None where that is no number."""
     low, high = p.low, p.high
     if p.choices is not None:
         unfit = [c for c in p.choices if not (c is None or isinstance(c, bool | int | float | str))]
@@ -253,7 +253,7 @@ def _check_point(sweep: SweepConfig, base: Config, number: int, point: Mapping[s
 
 
 def as_dict(space: Space) -> dict[str, dict[str, Any]]:
-    """The space as plain values, what a study remembers of it."""
+    """The space as plain values, as the study stores it."""
     return {key: {k: v for k, v in asdict(space[key]).items() if k != "whole"} for key in sorted(space)}
 
 

@@ -1,4 +1,4 @@
-"""Where a study is kept: a journal file, PostgreSQL, or SQLite for a single worker; and patience with all of them.
+"""Storage of a study: a journal file, PostgreSQL, or SQLite for a single worker; calls are retried until it answers.
 
 The journal is one JSON object a line, safe on NFS by a lock file that is taken from a dead holder after a while. A
 line cut off by a full disk or a power failure is removed under that lock before anything is written behind it; what
@@ -77,7 +77,7 @@ class Patience:
 
 
 class RepairingLock(JournalFileOpenLock):
-    """The lock of a journal; whoever takes it first removes a line that was cut off at the end."""
+    """The lock of a journal; the first to acquire it removes a truncated last line."""
 
     def __init__(self, journal: Path, grace_period: int) -> None:
         super().__init__(str(journal), grace_period)
@@ -144,7 +144,7 @@ def drop_damaged_lines(journal: Path) -> None:
 
 
 def open_storage(storage: StorageConfig, folder: Path, create: bool) -> BaseStorage:
-    """The storage of a sweep whose folder is `folder`. Raises UserError for one that cannot serve."""
+    """The storage of a sweep whose folder is `folder`. Raises UserError for one that cannot be used."""
     url = str(storage.url)
     if "://" not in url:
         return _journal(Path(url), storage.lock_seconds, create)

@@ -1,4 +1,4 @@
-"""A sweep's study as one worker uses it: opening, comparing, taking trials, telling how they ended.
+"""A sweep's study as one worker uses it: open it, compare it, take trials, record how they ended.
 
 A trial is taken by its claim (`research.sweep.claims`); the study is the record. A worker takes the first unfinished
 trial whose claim is free, be it new, given back or left by a dead worker, and continues it where it stands; where
@@ -38,7 +38,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.01, 1.0
 
 
 def identity(sweep: SweepConfig, base: Config, metric: str) -> dict[str, Any]:
-    """What makes two sweeps the same search."""
+    """The settings by which two sweeps are the same search."""
     experiment = result_keys(to_dict(base))
     for key, parameter in sweep.space.items():
         if not parameter.when:  # elsewhere the experiment's own value counts
@@ -169,7 +169,7 @@ class Search:
         value: float | None = None,
         notes: Mapping[str, Any] | None = None,
     ) -> None:
-        """Tell how the trial ended; `notes` become its attributes."""
+        """Record how the trial ended; `notes` become its attributes."""
         for name, content in (notes or {}).items():
             self.note(trial, name, content)
         self.patience(lambda: self._tell(trial.number, state, value))
@@ -223,7 +223,7 @@ def open_search(
 
 
 def read_search(sweep: SweepConfig) -> Search:
-    """The study of a sweep that has begun, to look at. Raises UserError where there is none."""
+    """The study of a sweep that has begun, read-only. Raises UserError where there is none."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     patience = Patience(min(10.0, sweep.storage.wait_seconds))
     storage = patience(lambda: open_storage(sweep.storage, Path(str(sweep.folder)), create=False))

@@ -21,7 +21,7 @@ from research.common.text import one_line
 from research.config.schema import Config
 from research.config.tree import to_dict
 from research.sweep.claims import Claim
-from research.sweep.context import Bench
+from research.sweep.context import WorkerContext
 from research.sweep.pruning import Watch, verdict
 from research.sweep.space import suggest
 from research.sweep.study import Search
@@ -42,18 +42,18 @@ class Failed(Exception):
         self.kind = kind
 
 
-def run_trial(bench: Bench, trial: Trial, claim: Claim) -> None:
-    """Run a trial to its end and tell the study how it ended.
+def run_trial(context: WorkerContext, trial: Trial, claim: Claim) -> None:
+    """Run a trial to its end and record in the study how it ended.
 
     What is not the trial's fault (a signal, a lost storage, a full disk) is raised after giving the trial back.
     """
-    search, flag = bench.search, bench.flag
+    search, flag = context.search, context.flag
     value, notes, alone = None, {}, False
     try:
-        state, value = _outcome(bench, trial)
+        state, value = _outcome(context, trial)
     except Failed as error:
         state, notes = TrialState.FAIL, {"failed": {"kind": error.kind, "reason": str(error)}}
-        alone = bench.group.world.size > 1 and error.kind != "diverged"  # which all ranks see at the same step
+        alone = context.group.world.size > 1 and error.kind != "diverged"  # which all ranks see at the same step
         console.print(f"Trial {trial.number} failed ({error.kind}): {error}")
     except BaseException:
         with flag.held():
@@ -61,68 +61,68 @@ def run_trial(bench: Bench, trial: Trial, claim: Claim) -> None:
         raise
     finally:
         gc.collect()  # Lightning's objects hold one another, and with them the model
-    runs = [record for seed in bench.sweep.seeds if (record := record_of(search, trial.number, seed))]
+    runs = [record for seed in context.sweep.seeds if (record := record_of(search, trial.number, seed))]
     device_hours = sum(record["device_hours"] for record in runs)
     with flag.held():
         search.finish(trial, claim, state, value, {**notes, "runs": runs, "device_hours": device_hours})
     if alone:
-        raise UserError(f"Rank 0 of {bench.group.world.size} failed alone: this worker ends, others go on.")
+        raise UserError(f"Rank 0 of {context.group.world.size} failed alone: this worker ends, others go on.")
 
 
-def _outcome(bench: Bench, trial: Trial) -> tuple[TrialState, float | None]:
+def _outcome(context: WorkerContext, trial: Trial) -> tuple[TrialState, float | None]:
     """Run what is left of the trial. Raises Failed."""
-    search, sweep = bench.search, bench.sweep
+    search, sweep = context.search, context.sweep
     deaths = search.claims.deaths(trial.number, progress(search, trial.number)) - 1
     if deaths >= sweep.stop_after_deaths:
         raise Failed("worker died", f"{deaths} workers in a row died on it without a new checkpoint; out of memory?")
-    with bench.flag.held():
+    with context.flag.held():
         values = search.patience(lambda: suggest(sweep.space, trial))
     shown = [f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()]
     console.print(f"Trial {trial.number}: {', '.join(shown)}")
     scores: list[float] = []
     for place, seed in enumerate(sweep.seeds):
-        config = trial_config(sweep, bench.base, trial.number, values, seed)
+        config = trial_config(sweep, context.base, trial.number, values, seed)
         run = Run(str(config.run_dir))
         if (run.outcome or {}).get("state") != "pruned":
             by_step = place == 0 and sweep.pruner.name not in ("none", "wilcoxon")
-            _train(bench, config, Watch(bench, trial) if by_step else None)
+            _train(context, config, Watch(context, trial) if by_step else None)
         if run.result is None:
             return TrialState.PRUNED, None
         scores.append(run.result["metrics"]["validation"][search.metric])
         if sweep.pruner.name == "wilcoxon":
-            with bench.flag.held():
-                surely_worse = verdict(bench, trial, place, scores[-1], final=place + 1 == len(sweep.seeds))
+            with context.flag.held():
+                surely_worse = verdict(context, trial, place, scores[-1], final=place + 1 == len(sweep.seeds))
             if surely_worse:
                 return TrialState.PRUNED, None
     return TrialState.COMPLETE, statistics.fmean(scores)
 
 
-def _train(bench: Bench, config: Config, watch: Watch | None) -> None:
+def _train(context: WorkerContext, config: Config, watch: Watch | None) -> None:
     """One run to its end, pruned or not. Raises Failed for what is the trial's own fault."""
-    bench.group.agree(lambda: [to_dict(config), watch is not None])  # the other ranks run it, too
+    context.group.agree(lambda: [to_dict(config), watch is not None])  # the other ranks run it, too
     try:
-        code = train(config, bench.group, bench.workshop.build, watch, bench.flag)
+        code = train(config, context.group, context.cache.build, watch, context.flag)
     except Exception as error:
         if is_outside_fault(error) or has_lost_the_others(error):
             raise
         raise Failed(failure_kind(error), str(error) if isinstance(error, UserError) else one_line(error)) from error
     finally:
-        bench.flag.steps_run = False
-    if bench.search.lost is not None:
-        raise bench.search.lost
+        context.flag.steps_run = False
+    if context.search.lost is not None:
+        raise context.search.lost
     if code == STOPPED:
         raise HandedBack
 
 
 def failure_kind(error: Exception) -> str:
-    """What failures have in common."""
+    """The part of a message that failures of one kind share."""
     if isinstance(error, Diverged):
         return "diverged"
     return "out of memory" if is_out_of_memory(error) else type(error).__name__
 
 
 def progress(search: Search, number: int) -> str:
-    """How far the runs of a trial are: finished ones, and the newest checkpoint of each other."""
+    """Progress of the runs of a trial: which are finished, and the newest checkpoint of each of the others."""
     steps = []
     for run in sorted(trial_folder(search.sweep, number).glob("seed*")):
         newest = max((path.name for path in run.glob("checkpoints/step-*.safetensors")), default="")

@@ -1,4 +1,4 @@
-"""What a search has found: its trials as a table and as Parquet, the best one as an experiment, and tidy folders."""
+"""Results of a search: its trials as a table and as Parquet, the best one as an experiment; remove old checkpoints."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def ranked(search: Search) -> list[FrozenTrial]:
 
 
 def refresh(search: Search, base: Config) -> None:
-    """Bring trials.parquet, best.yaml and the kept weights up to date, with what other workers told meanwhile."""
+    """Update trials.parquet, best.yaml and the kept weights with what all workers have recorded."""
     told = -1
     while told != (now := sum(t.state.is_finished() for t in search.trials())):
         told = now
@@ -173,7 +173,7 @@ def status_lines(search: Search) -> list[str]:
 
 
 def seconds_left(search: Search, trials: list[FrozenTrial], running: int) -> float | None:
-    """Seconds until the last trial ends, judged by the mean time of ended ones; None where nothing can be said."""
+    """Seconds until the last trial ends, estimated from the mean time of ended ones; None where no trial has ended."""
     ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED) and t.datetime_start]
     took = [t.duration.total_seconds() for t in ended if t.duration is not None]
     if search.asked is None or not took or not running:

@@ -20,10 +20,10 @@ from research.config.load import from_dict
 from research.config.schema import Config
 from research.metrics import smaller_is_better
 from research.sweep import trials_table as results
-from research.sweep.cache import Workshop
-from research.sweep.context import Bench
+from research.sweep.cache import TrialCache
+from research.sweep.context import WorkerContext
 from research.sweep.samplers import first_verdict, make_pruner
-from research.sweep.schedule import evaluations, horizon
+from research.sweep.schedule import evaluations, schedule_of
 from research.sweep.study import Search, direction, open_search
 from research.sweep.sweepfile import SweepConfig, base_config
 from research.sweep.trial import HandedBack, progress, run_trial
@@ -54,7 +54,7 @@ def work(sweep: SweepConfig, group: Group | None = None, resume_anyway: bool = F
 
 
 def settled_base(sweep: SweepConfig) -> Config:
-    """What all trials share, with the searched metric choosing the best checkpoint.
+    """The settings all trials share, with the searched metric choosing the best checkpoint.
 
     Raises UserError for a direction that does not go with the metric.
     """
@@ -70,17 +70,17 @@ def settled_base(sweep: SweepConfig) -> Config:
 
 
 def _lead(sweep: SweepConfig, base: Config, group: Group, flag: StopFlag, resume_anyway: bool) -> None:
-    """Rank zero: take trials, run them with all ranks, tell the study."""
-    workshop = Workshop()
-    data = workshop.data(base, group)
+    """Rank zero: take trials, run them with all ranks, record how they ended."""
+    cache = TrialCache()
+    data = cache.data(base, group)
     refuse_unknown_monitor(base, data)
     examples = len(data.stores["train"])
     with flag.held():
         search = open_search(sweep, base, str(base.trainer.monitor), resume_anyway, flag)
-    span = horizon(sweep.space, base, examples)
-    search.study.pruner = make_pruner(sweep.pruner, span.largest_warmup, span.most_steps)
-    bench = Bench(search, base, span, group, flag, workshop)
-    if note := pruning_note(bench, examples):
+    schedule = schedule_of(sweep.space, base, examples)
+    search.study.pruner = make_pruner(sweep.pruner, schedule.largest_warmup, schedule.most_steps)
+    context = WorkerContext(search, base, schedule, group, flag, cache)
+    if note := pruning_note(context, examples):
         console.print(note)
     gc.freeze()  # imports and data stay: what is collected after each trial is what that trial made
     while True:
@@ -89,7 +89,7 @@ def _lead(sweep: SweepConfig, base: Config, group: Group, flag: StopFlag, resume
             taken = None if flag.signal is not None else search.next(lambda number: progress(search, number))
         if taken is None:
             break
-        run_trial(bench, *taken)
+        run_trial(context, *taken)
         with flag.held():
             results.refresh(search, base)
     with flag.held():
@@ -110,9 +110,9 @@ def _draw(search: Search) -> None:
 
 
 def _follow(base: Config, group: Group, flag: StopFlag) -> None:
-    """Any other rank: run what rank zero says, until it says no more."""
-    workshop = Workshop()
-    workshop.data(base, group)
+    """Every other rank: run what rank zero broadcasts, until it broadcasts None."""
+    cache = TrialCache()
+    cache.data(base, group)
     while True:
         with flag.held():  # a signal between runs stops the next one at its first step, on all ranks
             order = group.agree(lambda: None)
@@ -120,7 +120,7 @@ def _follow(base: Config, group: Group, flag: StopFlag) -> None:
             return
         config, watched = from_dict(order[0]), order[1]
         try:
-            code = train(config, group, workshop.build, (lambda step, scores: None) if watched else None, flag)
+            code = train(config, group, cache.build, (lambda step, scores: None) if watched else None, flag)
         except Diverged:
             continue  # on all ranks alike: rank zero tells
         finally:
@@ -129,12 +129,15 @@ def _follow(base: Config, group: Group, flag: StopFlag) -> None:
             raise HandedBack
 
 
-def pruning_note(bench: Bench, examples: int) -> str | None:
-    """Why the pruner will cut no trial of the experiment's own length, if that is so."""
-    name = bench.sweep.pruner.name
+def pruning_note(context: WorkerContext, examples: int) -> str | None:
+    """A sentence that says why the pruner cannot prune any trial of the experiment's length; None where it can."""
+    name = context.sweep.pruner.name
     if name in ("none", "wilcoxon"):
         return None
-    first, steps = first_verdict(bench.sweep.pruner, bench.horizon.largest_warmup), evaluations(bench.base, examples)
+    first, steps = (
+        first_verdict(context.sweep.pruner, context.schedule.largest_warmup),
+        evaluations(context.base, examples),
+    )
     if any(first <= step < steps[-1] for step in steps):
         return None
     return (

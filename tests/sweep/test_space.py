@@ -79,6 +79,7 @@ def test_quantiles() -> None:
     assert [s.at(CategoricalDistribution("abc"), u) for u in (0, 0.34, 0.67, 0.999)] == ["a", "b", "c", "c"]
 
 
+@pytest.mark.filterwarnings("ignore:The distribution is specified by:UserWarning")  # drawn ranges need not divide
 @settings(max_examples=100, deadline=None)
 @given(
     u=st.floats(0, 1, exclude_max=True),

@@ -47,7 +47,7 @@ class Outcome:
 
 
 @dataclass
-class Bench:
+class Runner:
     """Runs the command on one task; what comes out of the reference layout is kept."""
 
     folder: Path
@@ -97,7 +97,7 @@ def read(task: str, place: Path) -> Outcome:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, task_data: dict[str, dict[str, str]]) -> Bench:
+def runner(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, task_data: dict[str, dict[str, str]]) -> Runner:
     folder = tmp_path_factory.mktemp("invariance")
     (folder / "runs").mkdir()
     experiments = {}
@@ -121,7 +121,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, task_data:
         }
         experiments[task] = folder / f"{task}.yaml"
         experiments[task].write_text(yaml.safe_dump(content))
-    return Bench(folder / "runs", experiments, {})
+    return Runner(folder / "runs", experiments, {})
 
 
 def assert_same_up_to_rounding(got: Outcome, expected: Outcome) -> None:
@@ -189,22 +189,22 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("task", TASKS)
-def test_layout_on_one_rank(bench: Bench, task: str, layout: str) -> None:
-    assert_same_up_to_rounding(bench.run(task, *LAYOUTS[layout]), bench.reference(task))
+def test_layout_on_one_rank(runner: Runner, task: str, layout: str) -> None:
+    assert_same_up_to_rounding(runner.run(task, *LAYOUTS[layout]), runner.reference(task))
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_two_ranks(bench: Bench, task: str) -> None:
+def test_two_ranks(runner: Runner, task: str) -> None:
     """With micro-batches of different number on each, packed; for the word tagger padded and dense."""
     other = ("trainer.packing=false", "trainer.sparse_embedding=false") if task == "ner" else ()
-    got = bench.run_ranks(task, 2, "trainer.tokens_per_microbatch=40", *other)
-    assert_same_up_to_rounding(got, bench.reference(task))
+    got = runner.run_ranks(task, 2, "trainer.tokens_per_microbatch=40", *other)
+    assert_same_up_to_rounding(got, runner.reference(task))
 
 
-def test_two_ranks_train_what_one_rank_trains(bench: Bench, tmp_path: Path) -> None:
+def test_two_ranks_train_what_one_rank_trains(runner: Runner, tmp_path: Path) -> None:
     """A model with parameters that no loss reaches: DDP would wait for their gradients for ever."""
     model = make_tiny_model(tmp_path / "layoutlm", "layoutlm", max_2d_position_embeddings=32)
-    one, two = bench.run("ner", f"model.name={model}"), bench.run_ranks("ner", 2, f"model.name={model}")
+    one, two = runner.run("ner", f"model.name={model}"), runner.run_ranks("ner", 2, f"model.name={model}")
     assert_same_up_to_rounding(two, one)
     unused = {name: w for name, w in load_file(model / "model.safetensors").items() if "pooler" in name}
     assert len(unused) == 2
@@ -213,22 +213,22 @@ def test_two_ranks_train_what_one_rank_trains(bench: Bench, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_four_ranks_of_which_one_has_nothing(bench: Bench, task: str) -> None:
-    assert_same_up_to_rounding(bench.run_ranks(task, 4), bench.reference(task))
+def test_four_ranks_of_which_one_has_nothing(runner: Runner, task: str) -> None:
+    assert_same_up_to_rounding(runner.run_ranks(task, 4), runner.reference(task))
 
 
 @pytest.mark.parametrize(("task", "ranks"), [("sentiment", 2), ("ner", 4), ("qa", 2)])
-def test_ranks_that_share_the_model_out(bench: Bench, task: str, ranks: int) -> None:
+def test_ranks_that_share_the_model_out(runner: Runner, task: str, ranks: int) -> None:
     """The ranks would wait for ever if they had not equally many micro-batches, in training and in evaluation."""
-    got = bench.run_ranks(task, ranks, "trainer.strategy=fsdp", "trainer.tokens_per_microbatch=40")
-    assert_same_up_to_rounding(got, bench.reference(task))
+    got = runner.run_ranks(task, ranks, "trainer.strategy=fsdp", "trainer.tokens_per_microbatch=40")
+    assert_same_up_to_rounding(got, runner.reference(task))
 
 
-def test_the_reference_moves(bench: Bench) -> None:
+def test_the_reference_moves(runner: Runner) -> None:
     """Or all of the above would hold of a harness that does nothing."""
     for task in TASKS:
-        still = bench.run(task, "optim.lr=1e-12")
-        got = bench.reference(task)
+        still = runner.run(task, "optim.lr=1e-12")
+        got = runner.reference(task)
         assert max(abs(a - b) for a, b in zip(got.losses, still.losses, strict=True)) > 1e-3
         assert all(
             float((got.weights[name] - weight).abs().max()) > 1e-3
@@ -237,35 +237,35 @@ def test_the_reference_moves(bench: Bench) -> None:
         )
 
 
-def test_a_step_without_any_target_changes_nothing_but_decays(bench: Bench) -> None:
+def test_a_step_without_any_target_changes_nothing_but_decays(runner: Runner) -> None:
     """A batch of one sentence of control characters: no NaN, no gradient."""
-    got = bench.run("ner", "optim.batch_size=1")
+    got = runner.run("ner", "optim.batch_size=1")
     assert np.isfinite(got.losses).all()
     assert 0.0 in got.losses
     assert all(torch.isfinite(weight).all() for weight in got.weights.values())
 
 
-def test_the_same_command_gives_the_same_bits(bench: Bench) -> None:
+def test_the_same_command_gives_the_same_bits(runner: Runner) -> None:
     for task in TASKS:
-        assert_bit_equal(bench.run(task), bench.reference(task))
+        assert_bit_equal(runner.run(task), runner.reference(task))
 
 
-def test_loader_threads_change_no_bit(bench: Bench) -> None:
+def test_loader_threads_change_no_bit(runner: Runner) -> None:
     for workers, task in product((0, 3), TASKS):
-        assert_bit_equal(bench.run(task, f"data.num_workers={workers}"), bench.reference(task))
+        assert_bit_equal(runner.run(task, f"data.num_workers={workers}"), runner.reference(task))
 
 
-def test_dropout_gives_the_same_bits_twice(bench: Bench) -> None:
-    first = bench.run("sentiment", "model.dropout=0.1")
-    assert_bit_equal(bench.run("sentiment", "model.dropout=0.1", "data.num_workers=2"), first)
-    assert first.losses != bench.reference("sentiment").losses
+def test_dropout_gives_the_same_bits_twice(runner: Runner) -> None:
+    first = runner.run("sentiment", "model.dropout=0.1")
+    assert_bit_equal(runner.run("sentiment", "model.dropout=0.1", "data.num_workers=2"), first)
+    assert first.losses != runner.reference("sentiment").losses
 
 
-def test_the_two_seeds_move_independently(bench: Bench) -> None:
-    base = bench.run("sentiment", "optim.lr=1e-12", "seed=3")
-    order = bench.run("sentiment", "optim.lr=1e-12", "seed=3", "seed_order=4")
-    init = bench.run("sentiment", "optim.lr=1e-12", "seed=3", "seed_init=4")
-    both = bench.run("sentiment", "optim.lr=1e-12", "seed_init=3", "seed_order=3")
+def test_the_two_seeds_move_independently(runner: Runner) -> None:
+    base = runner.run("sentiment", "optim.lr=1e-12", "seed=3")
+    order = runner.run("sentiment", "optim.lr=1e-12", "seed=3", "seed_order=4")
+    init = runner.run("sentiment", "optim.lr=1e-12", "seed=3", "seed_init=4")
+    both = runner.run("sentiment", "optim.lr=1e-12", "seed_init=3", "seed_order=3")
     head = "classifier.weight"
 
     def close_to(outcome: Outcome) -> bool:
