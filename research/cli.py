@@ -17,6 +17,7 @@ from research.cluster import signals
 from research.cluster.failure import fail
 from research.cluster.signals import STOPPED, leave_stopped, leaving_at_once
 from research.common.errors import UserError
+from research.common.threads import settle_waiting
 
 if TYPE_CHECKING:
     from research.cluster.group import Group
@@ -325,6 +326,8 @@ def in_ranks(options: argparse.Namespace, trainer: TrainerConfig, name: str, wor
 
     settle_environment()
     world = settle(trainer)
+    if world.launcher is None:  # several ranks would take one another for strangers
+        settle_waiting()
     if world.launcher is None and world.size > 1:
         return launch(world.size, [sys.executable, "-P", "-m", "research.cli", *options.command_line])
     from research.cluster.group import PART_SECONDS, meet

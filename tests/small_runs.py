@@ -102,4 +102,4 @@ def assert_same_up_to_rounding(got: Run, expected: Run) -> None:
     for name, weight in theirs.items():
         if name != WITHOUT_GRADIENT.get((expected.result or {})["task"]):
             difference = float((mine[name] - weight).abs().max())
-            assert difference <= 2e-4 * max(float(weight.abs().max()), 0.02), f"{name}: {difference:.1e}"
+            assert difference <= 5e-5, f"{name}: {difference:.1e}"  # of the 0.03 that AdamW moves a weight at most

@@ -145,7 +145,7 @@ def test_fgm_moves_each_example_by_epsilon(packing: str, make: Build) -> None:
     clean = float(module.loss(micro)[0])
     total = float(module.training_loss(micro)[0])
     [step] = steps
-    flat = step[0, : micro.size] if module.backbone.packed else micro.unpad(step)
+    flat = step[0, : micro.size] if module.backbone.packed else micro.first.unpad(step)
     norms = [float(part.norm()) for part in flat.split(micro.lengths.tolist())]
     assert norms == pytest.approx([0.5] * 7, rel=1e-4)
     assert total - clean > clean
@@ -157,7 +157,8 @@ def test_fgm_moves_each_example_by_epsilon(packing: str, make: Build) -> None:
 @pytest.mark.slow
 def test_ema_is_the_average_of_all_steps(small_runs: SmallRuns) -> None:
     """By its formula, from the raw weights of each checkpoint; the model that is scored and exported is the average."""
-    keep = ("trainer.checkpoint_every_steps=1", "trainer.keep=9", "optim.warmup_ratio=0")
+    kept = ("trainer.keep=9", "trainer.keep_checkpoints=all")
+    keep = ("trainer.checkpoint_every_steps=1", "optim.warmup_ratio=0", *kept)
     run = small_runs.train("sentiment", *keep, methods={"ema": {"decay": 0.5}})
     saved = {checkpoint.step_of(path): load_file(path) for path in checkpoint.files(run.checkpoints)}
     assert sorted(saved) == [1, 2, 3, 4, 5, 6]
