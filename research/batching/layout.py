@@ -111,7 +111,7 @@ def _hidden(padding: Tensor, window: int | None, causal: bool) -> Tensor:
 
 
 @dataclass
-class Layout:
+class RowLayout:
     """Where the sequences of a packed row lie; the filler at its end is one more sequence, which nothing reads."""
 
     lengths: Lengths  # (sequences,), the filler's last
@@ -123,16 +123,16 @@ class Layout:
         """Tokens of the row with its filler."""
         return self.attention.q.T
 
-    def to(self, device: torch.device) -> Layout:
+    def to(self, device: torch.device) -> RowLayout:
         """The same layout with its tensors on `device`."""
-        return Layout(self.lengths, self.filler, self.attention.to(device))
+        return RowLayout(self.lengths, self.filler, self.attention.to(device))
 
     def fill(self, tokens: Tensor) -> Tensor:
         """(T - filler,) -> (1, T), the first token repeated at the end."""
         return torch.cat([tokens, tokens[:1].expand(self.filler)])[None]
 
 
-def make_layout(lengths: Lengths, always_fill: bool = False) -> Layout:
+def make_layout(lengths: Lengths, always_fill: bool = False) -> RowLayout:
     """Plan the attention of sequences of these lengths, which lie end to end in this order.
 
     With `always_fill` there is a filler even where the tokens need none, so that a row pairs with any other one.
@@ -140,7 +140,7 @@ def make_layout(lengths: Lengths, always_fill: bool = False) -> Layout:
     filler = int(-lengths.sum() % ROW_TOKENS) or (ROW_TOKENS if always_fill else 0)
     if filler:
         lengths = np.append(lengths, filler)
-    return Layout(lengths, filler, plan_attention(lengths, lengths))
+    return RowLayout(lengths, filler, plan_attention(lengths, lengths))
 
 
 def plan_attention(q_lengths: Lengths, k_lengths: Lengths) -> AttentionPlan:

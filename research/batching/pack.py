@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from research.batching.layout import AttentionPlan, Layout, make_layout, plan_attention
+from research.batching.layout import AttentionPlan, RowLayout, make_layout, plan_attention
 from research.batching.plan import Indices, StepPlan, assign_to_ranks, micro_batches
 from research.batching.store import SOURCE, TARGET, Store, StreamColumns
 
@@ -25,7 +25,7 @@ class Stream:
     sequences: dict[str, Tensor]  # each (N,)
     lengths: Indices  # (N,)
     examples: Indices  # (N,) the example each sequence belongs to; windows of one example stand together
-    layout: Layout | None
+    layout: RowLayout | None
     positions: Tensor  # (T,) place of each token in its sequence
 
     @property

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
 
 from research.batching.pack import pack
@@ -196,3 +200,51 @@ def test_learns_to_translate_and_to_stop(
     assert main(["predict", str(tmp_path / "run"), "--input", str(inputs), "--output", str(output)]) == 0
     again = [json.loads(line)["prediction"] for line in output.read_text().splitlines()]
     assert again == [row["prediction"] for row in table]
+
+
+def run_command(path: Path, folder: Path, *overrides: str) -> Path:
+    """The run folder of a training in processes of its own."""
+    command = [sys.executable, "-m", "research.cli", "train", str(path), f"run_dir={folder}", *overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.parametrize("kind", ["t5", "llama"])
+def test_layout_changes_nothing(kind: str, tmp_path: Path) -> None:
+    """The same losses and weights from small micro-batches, padded ones and two ranks."""
+    path = experiment(tmp_path, kind, rows(22))
+    usual = ["model.dropout=0.0", "trainer.log_every_steps=1", "optim.epochs=2", "optim.lr=1e-3"]
+    layouts = {
+        "reference": [],
+        "small": ["trainer.tokens_per_microbatch=24"],
+        "padded": ["trainer.packing=false", "trainer.tokens_per_microbatch=40"],
+        "ranks": ["trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp"],
+    }
+    outcomes = {}
+    for name, layout in layouts.items():
+        folder = run_command(path, tmp_path / name, *usual, *layout)
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        losses = [line["train/loss"] for line in lines if "train/loss" in line]
+        outcomes[name] = losses, load_file(folder / "model" / "model.safetensors")
+    losses, weights = outcomes.pop("reference")
+    assert len(losses) == 6 and losses[-1] < losses[0]
+    for name, (others, other_weights) in outcomes.items():
+        np.testing.assert_allclose(others, losses, rtol=1e-5, err_msg=name)
+        for key, tensor in weights.items():
+            torch.testing.assert_close(other_weights[key], tensor, rtol=1e-3, atol=2e-5, msg=f"{name}: {key}")
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_one_rank_and_two_write_the_same_texts(tmp_path: Path) -> None:
+    """To the bit, in bf16, where the batch a text is generated in can change it; the weights do not move."""
+    path = experiment(tmp_path, "bart", rows(30), init_std=0.15)
+    usual = ["optim.lr=1e-30", "optim.max_steps=1", "trainer.precision=bf16", "trainer.tokens_per_microbatch=40"]
+    one = run_command(path, tmp_path / "one", *usual)
+    two = run_command(path, tmp_path / "two", *usual, "trainer.devices=2", "trainer.accelerator=cpu")
+    tables = [pq.read_table(folder / "predictions" / "validation.parquet").to_pydict() for folder in (one, two)]
+    assert tables[0] == tables[1] and len(set(tables[0]["prediction"])) > 5
