@@ -48,7 +48,7 @@ reference: $(VENV)/.installed  ## experiments/base.yaml and docs/reference.md, f
 report: setup  ## train two settings over five seeds on the shipped data, and make the report of them in paper/
 	sh scripts/report.sh $(BIN)/research paper
 
-example-report: setup  ## train the example of docs/example-report and make its report; DATA=folder with sst2 and wnut17
+example-report: setup  ## train the example of docs/example-report and make its report; DATA=folder with sst2
 	sh scripts/example_report.sh $(BIN)/research $(DATA) build/example-report
 
 simulations: $(VENV)/.installed  ## coverage of intervals and false positives of tests over 2,000 data sets each
