@@ -76,9 +76,10 @@ def significance_table(comparisons: Sequence[Comparison]) -> Table:
     """One row a comparison: the p-value of each test, raw and corrected, and almost stochastic order."""
     names = list(dict.fromkeys(_family(test.name) for c in comparisons for test in c.tests if test.p_value is not None))
     columns = ["data set", "A", "B", *(column for name in names for column in (name, "Holm"))]
+    plural = "" if len(comparisons) == 1 else "s"
     assumed = {_family(test.name): test.assumes for c in comparisons for test in c.tests}
     caption = (
-        f"p-values, as they are and corrected over the {len(comparisons)} comparisons by Holm's method. Assumptions: "
+        f"p-values, as they are and corrected over {len(comparisons)} comparison{plural} by Holm's method. Assumptions: "
         f"{'; '.join(f'{name}: {what}' for name, what in assumed.items())}."
     )
     rows = [_test_row(c, names) for c in comparisons]

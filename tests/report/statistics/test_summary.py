@@ -33,7 +33,7 @@ def test_means_and_deviations_are_those_of_the_results(grid: Path) -> None:
 
 
 def test_the_best_and_those_that_tie_with_it_are_marked(make_run: MakeRun, tmp_path: Path) -> None:
-    for rate, quality in ((1e-5, 0.9), (2e-5, 0.895), (3e-5, 0.6)):
+    for rate, quality in ((1e-5, 0.9), (2e-5, 0.9), (3e-5, 0.6)):
         for seed in range(4):
             make_run(None, seed=seed, quality=quality, examples=300, config={"optim.lr": rate})
     summaries, _ = summaries_of(tmp_path)
