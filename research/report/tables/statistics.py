@@ -79,7 +79,7 @@ def significance_table(comparisons: Sequence[Comparison]) -> Table:
     plural = "" if len(comparisons) == 1 else "s"
     assumed = {_family(test.name): test.assumes for c in comparisons for test in c.tests}
     caption = (
-        f"p-values, as they are and corrected over {len(comparisons)} comparison{plural} by Holm's method. Assumptions: "
+        f"p-values, raw and corrected over {len(comparisons)} comparison{plural} by Holm's method. Assumptions: "
         f"{'; '.join(f'{name}: {what}' for name, what in assumed.items())}."
     )
     rows = [_test_row(c, names) for c in comparisons]
