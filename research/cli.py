@@ -151,10 +151,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Train as one of the ranks there are, or start as many as the experiment asks for."""
-    from research.config.load import load_config
+    from research.config.seeds import load_seeds
+    from research.training.preflight import refuse_wrong_arguments
 
-    config = load_config(options.experiment, options.overrides)
-    return in_ranks(options, config.trainer, "research.training.run", lambda module, group: module.train(config, group))
+    configs = load_seeds(options.experiment, options.overrides)
+    for config in configs:
+        refuse_wrong_arguments(config)
+    return in_ranks(
+        options, configs[0].trainer, "research.training.run", lambda module, group: module.train_seeds(configs, group)
+    )
 
 
 def show(options: argparse.Namespace) -> int:

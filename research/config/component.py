@@ -27,7 +27,10 @@ import omegaconf
 from research.common.errors import UserError
 from research.config.key import above, at_least, inside, key
 
-__all__ = ["Named", "above", "at_least", "choose", "find", "inside", "key", "keys", "load", "names", "summary"]
+__all__ = [
+    "Named", "above", "at_least", "choose", "class_attribute", "find", "inside", "key", "keys", "load", "names",
+    "summary",
+]  # fmt: skip
 
 ROOMS = {  # kind -> the package that holds ours, and the classes that make a file one
     "task": ("research.tasks", ("Data", "Module")),
@@ -128,6 +131,30 @@ def load(kind: str, name: str) -> ModuleType:
         del sys.modules[module_name]
         raise fault(path, error) from error
     return module
+
+
+def class_attribute(kind: str, name: str, cls: str, attribute: str) -> Any:
+    """The constant that a component's class gives an attribute, read from the source; None where none is seen."""
+    path = find(kind, name)
+    for _ in range(10):  # base classes and imports
+        statement = _definitions(path).get(cls)
+        if isinstance(statement, ast.ClassDef):
+            for line in statement.body:
+                targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
+                if any(isinstance(t, ast.Name) and t.id == attribute for t in targets):
+                    value = getattr(line, "value", None)
+                    return value.value if isinstance(value, ast.Constant) else None
+            bases = [base.id for base in statement.bases if isinstance(base, ast.Name)]
+            cls = bases[0] if bases else ""
+        elif isinstance(statement, ast.ImportFrom):
+            cls = next(alias.name for alias in statement.names if cls in (alias.asname, alias.name))
+            source = _source(statement.module or "")
+            if source is None:
+                return None
+            path = source
+        else:
+            return None
+    return None
 
 
 def summary(kind: str, name: str) -> str:

@@ -27,7 +27,7 @@ from research.sweep.schedule import evaluations, schedule_of
 from research.sweep.study import Search, direction, open_search
 from research.sweep.sweepfile import SweepConfig, base_config
 from research.sweep.trial import HandedBack, progress, run_trial
-from research.training.build import refuse_unknown_monitor
+from research.training.preflight import refuse_unknown_monitor
 from research.training.run import train
 
 CTRL_C = 130  # exit code
@@ -73,7 +73,7 @@ def _lead(sweep: SweepConfig, base: Config, group: Group, flag: StopFlag, resume
     """Rank zero: take trials, run them with all ranks, record how they ended."""
     cache = TrialCache()
     data = cache.data(base, group)
-    refuse_unknown_monitor(base, data)
+    refuse_unknown_monitor(base, data.metric_name)
     examples = len(data.stores["train"])
     with flag.held():
         search = open_search(sweep, base, str(base.trainer.monitor), resume_anyway, flag)

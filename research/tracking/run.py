@@ -73,7 +73,7 @@ class Run:
         except OSError as error:
             raise UserError(f"The run folder {run.path} cannot be written: {error.strerror or error}.") from None
         try:
-            run._refuse_another_experiment(to_dict(config))
+            run.refuse_another_experiment(to_dict(config))
             for part, names in OWN_FILES.items():
                 remove_temporaries(run.path / part, names)
             run._set_damaged_records_aside()
@@ -202,7 +202,8 @@ class Run:
         except OSError:
             return None
 
-    def _refuse_another_experiment(self, new: dict[str, Any]) -> None:
+    def refuse_another_experiment(self, new: dict[str, Any]) -> None:
+        """Raise UserError where the folder holds an experiment whose numbers another config decides."""
         if not (self.path / "config.yaml").is_file():
             return
         if not (self.path / "provenance.json").is_file() and _is_empty(self.checkpoints):

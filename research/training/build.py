@@ -14,13 +14,12 @@ from research.cluster.group import Group
 from research.common.errors import UserError
 from research.config import component
 from research.config.schema import Config
-from research.metrics import metric_class
-from research.metrics.base import LOSS
 from research.models.backbone import Backbone
 from research.models.load import family_of, load_config, load_model, load_tokenizer
 from research.training.datamodule import TaskData
 from research.training.module import TaskModule
 from research.training.optimizer import total_steps
+from research.training.preflight import refuse_unknown_monitor
 
 
 def build(
@@ -35,7 +34,7 @@ def build(
         raise UserError("trainer.precision=fp16 needs a GPU; set bf16 or fp32 here.")
     if data is None:
         data = open_data(config, group)
-    refuse_unknown_monitor(config, data)
+    refuse_unknown_monitor(config, data.metric_name)
     heads = task.Module.heads()
     own = load_config(config, data.head, heads)
     L.seed_everything(config.init_seed, verbose=False)
@@ -66,13 +65,3 @@ def open_data(config: Config, group: Group | None = None) -> TaskData:
     with (group or Group()).one_of_each_node_first():
         data.open()
     return data
-
-
-def refuse_unknown_monitor(config: Config, data: TaskData) -> None:
-    """Raise UserError unless the task reports the score that `trainer.monitor` names."""
-    names = [score.name for score in (*metric_class(data.metric_name).scores, LOSS)]
-    monitor = config.trainer.monitor
-    if monitor is not None and monitor.split("/")[0] not in names:
-        raise UserError(
-            f"trainer.monitor={monitor} is not a score of task {config.task.name}; it reports {', '.join(names)}."
-        )

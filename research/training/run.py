@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -77,6 +78,31 @@ def train(
         return STOPPED
     finally:
         run.close()
+
+
+def train_seeds(configs: Sequence[Config], group: Group) -> int:
+    """Train an experiment over its seeds, one after the other; at the end, the mean and deviation of the scores."""
+    for config in configs:
+        code = train(config, group)
+        if code != 0:
+            return code
+    if len(configs) > 1 and group.world.rank == 0:
+        results = [Run(str(config.run_dir)).result or {} for config in configs]
+        console.print(seed_summary([result.get("metrics", {}) for result in results]), markup=False)
+    return 0
+
+
+def seed_summary(metrics: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
+    """`test: f1 0.8125 ± 0.0120 over 3 seeds`, mean and standard deviation of the sample, for each split and score."""
+    lines = []
+    for split in dict.fromkeys(name for each in metrics for name in each if each[name]):
+        scores = [each.get(split) or {} for each in metrics]
+        for name in (name for name in scores[0] if "/" not in name):
+            values = [each[name] for each in scores if name in each]
+            if len(values) == len(metrics):
+                mean, deviation = statistics.fmean(values), statistics.stdev(values)
+                lines.append(f"{split}: {name} {mean:.4f} ± {deviation:.4f} over {len(values)} seeds")
+    return "\n".join(lines)
 
 
 def _train(

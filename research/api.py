@@ -1,0 +1,174 @@
+"""The harness from Python: `import research; run = research.train("my.yaml", seed=1, **{"optim.lr": 3e-5})`.
+
+Torch and the other libraries are imported when they are needed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from research.common.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from research.config.schema import Config
+    from research.report.compare import ComparedRuns
+
+
+class FinishedRun:
+    """A finished run: its scores, its predictions, its metrics by step, and its model for new text."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises UserError for a folder without a finished run."""
+        from research.tracking.run import Run
+
+        self._run = Run.read(path)
+        if self._run.result is None:
+            raise UserError(f"The run {path} is not finished; train it to its end first.")
+        self.path = self._run.path
+        self.result: dict[str, Any] = self._run.result
+
+    def __repr__(self) -> str:
+        shown = {split: {name: round(v, 4) for name, v in self.scores[split].items() if "/" not in name}
+                 for split in self.scores}  # fmt: skip
+        return f"FinishedRun({str(self.path)!r}, {shown})"
+
+    @property
+    def config(self) -> Config:
+        return self._run.config
+
+    @property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """By split, the scores of the best checkpoint: `run.scores["test"]["f1"]`, fractions between 0 and 1."""
+        return {split: scores for split, scores in self.result["metrics"].items() if scores}
+
+    def predictions(self, split: str = "test") -> pd.DataFrame:
+        """One row per example of a split: id, gold, prediction and the task's own columns."""
+        import pyarrow.parquet as pq
+
+        path = self._run.predictions / f"{split}.parquet"
+        if not path.is_file():
+            there = ", ".join(sorted(p.stem for p in self._run.predictions.glob("*.parquet"))) or "none"
+            raise UserError(f"The run {self.path} has no predictions of '{split}'; it has {there}.")
+        return pq.read_table(path).to_pandas()
+
+    def metrics(self) -> pd.DataFrame:
+        """One row per logged step, one column per metric."""
+        import pandas as pd
+
+        return pd.DataFrame(self._run.metrics())
+
+    def evaluate(self, split: str = "test") -> dict[str, float]:
+        """Score a split again with the saved model."""
+        prepare_process()
+        from research.inference.evaluate import evaluate
+
+        return evaluate(self._run, split)
+
+    def predict(self, inputs: Sequence[str | Mapping[str, Any]] | str | Path) -> pd.DataFrame:
+        """Label new text: texts, rows with the task's columns, or the path of a file. The model is loaded each time."""
+        prepare_process()
+        import pyarrow.parquet as pq
+
+        from research.inference.predict import predict
+
+        with TemporaryDirectory() as folder:
+            output, source, texts = Path(folder) / "predictions.parquet", None, []
+            if isinstance(inputs, str | Path):
+                source = str(inputs)
+            elif all(isinstance(each, str) for each in inputs):
+                texts = [str(each) for each in inputs]
+            else:
+                source = str(Path(folder) / "input.jsonl")
+                Path(source).write_text("".join(json.dumps(row) + "\n" for row in inputs), encoding="utf-8")
+            predict(self._run, source, str(output), texts=texts)
+            return pq.read_table(output).to_pandas()
+
+
+def train(experiment: str | Path, **values: Any) -> FinishedRun:
+    """Train an experiment, a YAML file, with other values of some keys; a run that was begun is resumed.
+
+    Dotted keys are given as `**{"optim.lr": 3e-5}`. Raises UserError for every mistake that `research train` reports,
+    and where the run was stopped before its end.
+    """
+    from research.config.load import load_config
+    from research.training.preflight import refuse_wrong_arguments
+
+    config = load_config(experiment, values=values, given_by="train()")
+    refuse_wrong_arguments(config)
+    code = _trained(config)
+    if code != 0:
+        raise UserError(f"The run {config.run_dir} was stopped (exit code {code}); call train again to resume it.")
+    return FinishedRun(str(config.run_dir))
+
+
+def _trained(config: Config) -> int:
+    """Train in this process, or in as many as the experiment asks for. Returns the exit code."""
+    from omegaconf import OmegaConf
+
+    from research.cluster.launch import launch
+    from research.cluster.ranks import settle
+    from research.config.tree import to_dict
+
+    prepare_process()
+    if (world := settle(config.trainer)).size > 1:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "experiment.yaml"
+            OmegaConf.save(OmegaConf.create(to_dict(config)), path)
+            return launch(world.size, [sys.executable, "-P", "-m", "research.cli", "train", str(path)])
+    from research.training.run import train as train_config
+
+    return train_config(config)
+
+
+def load(run: str | Path) -> FinishedRun:
+    """A finished run from its folder."""
+    return FinishedRun(run)
+
+
+def compare(runs: Any, against: Any, *, metric: str | None = None, split: str | None = None) -> ComparedRuns:
+    """Is the system of `runs` better than those of `against`? Both are run folders, FinishedRuns, or lists of them."""
+    from research.report.compare import compare_runs
+    from research.report.records import read_records
+
+    return compare_runs(read_records(_folders(runs)), read_records(_folders(against)), metric=metric, split=split)
+
+
+def write_report(runs: Any, output: str | Path, *, by: Sequence[str] | None = None, metric: str | None = None) -> Path:
+    """Write tables, figures, tests and the checklist of runs to a folder; returns it."""
+    from research.report.build import build
+
+    build([str(folder) for folder in _folders(runs)], Path(output), by=by, metric=metric)
+    return Path(output)
+
+
+def search(sweep: str | Path, *overrides: str) -> pd.DataFrame:
+    """Be a worker of a search until it ends; returns its trials. Overrides are as on the command line."""
+    import pandas as pd
+
+    prepare_process()
+    from research.sweep.space import read_sweep
+    from research.sweep.worker import work
+
+    asked = read_sweep(sweep, overrides)
+    if work(asked) != 0:
+        raise UserError(f"The search {asked.name} was stopped; call search again to go on.")
+    return pd.read_parquet(Path(str(asked.folder)) / "trials.parquet")
+
+
+def _folders(runs: Any) -> list[Path]:
+    given = [runs] if isinstance(runs, str | Path | FinishedRun) else list(runs)
+    return [each.path if isinstance(each, FinishedRun) else Path(each) for each in given]
+
+
+def prepare_process() -> None:
+    """Set what libraries read when they are imported."""
+    from research.cli import settle_environment
+
+    settle_environment()

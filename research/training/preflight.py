@@ -1,0 +1,44 @@
+"""Checks of an experiment's arguments that need no torch: a mistake is reported within a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from research.common.errors import UserError
+from research.config import component
+from research.config.schema import Config
+from research.config.tree import to_dict
+from research.metrics import metric_class
+from research.metrics.base import LOSS
+from research.tracking.run import Run
+
+
+def refuse_wrong_arguments(config: Config) -> None:
+    """Raise UserError for files that are missing, an unknown monitor, and a run folder of another experiment."""
+    refuse_missing_files(config)
+    metric = component.class_attribute("task", config.task.name, "Data", "metric")
+    if isinstance(metric, str) and not component.is_path(metric):
+        refuse_unknown_monitor(config, metric)
+    Run(str(config.run_dir)).refuse_another_experiment(to_dict(config))
+
+
+def refuse_missing_files(config: Config) -> None:
+    """Raise UserError where `data` names a local file that is not there."""
+    if config.data.name is not None:
+        return
+    for split in ("train", "validation", "test"):
+        value = getattr(config.data, split)
+        if value is not None and not Path(value).exists():
+            from research.data.source import missing_file
+
+            raise UserError(missing_file(Path(value)))
+
+
+def refuse_unknown_monitor(config: Config, metric: str) -> None:
+    """Raise UserError unless a metric has the score that `trainer.monitor` names."""
+    names = [score.name for score in (*metric_class(metric).scores, LOSS)]
+    monitor = config.trainer.monitor
+    if monitor is not None and monitor.split("/")[0] not in names:
+        raise UserError(
+            f"trainer.monitor={monitor} is not a score of task {config.task.name}; it reports {', '.join(names)}."
+        )

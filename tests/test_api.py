@@ -1,0 +1,122 @@
+"""From Python: train, load, predict, compare; nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import research
+from research.cli import main
+from research.common.errors import UserError
+from research.config.seeds import load_seeds, seeds_of
+from research.tracking.run import Run
+from tests.conftest import write_jsonl
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("api")
+    rows = [{"text": f"{word} film", "label": word} for word in ("good", "bad") * 12]
+    write_jsonl(folder / "rows.jsonl", rows)
+    content = {
+        "task": "classification",
+        "model": {"name": str(tiny_model)},
+        "data": {"train": "rows.jsonl", "validation": "rows.jsonl", "test": "rows.jsonl", "max_length": 16},
+        "optim": {"epochs": 8, "batch_size": 8, "lr": 5e-3},
+        "trainer": {"devices": 1, "precision": "fp32", "log_every_steps": 1},
+        "wandb": {"mode": "disabled"},
+    }
+    (folder / "mine.yaml").write_text(json.dumps(content))
+    return folder / "mine.yaml"
+
+
+@pytest.mark.slow
+def test_train_load_predict_and_compare(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(experiment.parent)
+    runs = [research.train("mine.yaml", seed=seed, **{"optim.lr": 6e-3}) for seed in (1, 2)]
+    run = runs[0]
+    assert run.path == experiment.parent / "runs/mine/seed1" and run.config.optim.lr == 6e-3
+    assert run.scores["test"]["accuracy"] == 1.0
+    predictions = run.predictions()
+    assert list(predictions["prediction"]) == ["good", "bad"] * 12
+    assert list(run.predictions("validation")["gold"]) == ["good", "bad"] * 12
+    metrics = run.metrics()
+    assert metrics["train/loss"].notna().sum() == 24 and metrics["step"].max() == 24
+    assert metrics["train/loss"].dropna().iloc[-1] < metrics["train/loss"].dropna().iloc[0]
+    loaded = research.load(run.path)
+    assert list(loaded.predict(["good film", "bad film"])["prediction"]) == ["good", "bad"]
+    rows = loaded.predict([{"text": "bad film", "mine": 3}])
+    assert rows["prediction"][0] == "bad" and np.isclose(sum(rows["probabilities"][0]), 1)
+    assert loaded.evaluate()["accuracy"] == 1.0
+    other = research.train("mine.yaml", seed=1, run_dir="runs/other", **{"optim.max_steps": 1})
+    found = research.compare(run, other)
+    assert found.comparisons[0].difference == 1.0 - other.scores["test"]["accuracy"]
+    with pytest.raises(UserError, match=r"holds another experiment; it differs in optim\.lr: 0\.006 -> 0\.1"):
+        research.train("mine.yaml", seed=1, **{"optim.lr": 0.1})
+    with pytest.raises(UserError, match="no predictions of 'train'; it has test, validation"):
+        run.predictions("train")
+
+
+@pytest.mark.slow
+def test_several_seeds_in_one_command(experiment: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = experiment.parent / "several"
+    assert main(["train", str(experiment), "seed=3,5", f"run_dir={folder}", "optim.max_steps=2"]) == 0
+    runs = [Run.read(folder / f"seed{seed}") for seed in (3, 5)]
+    scores = [run.result["metrics"]["test"]["accuracy"] for run in runs if run.result]
+    expected = f"test: accuracy {np.mean(scores):.4f} ± {np.std(scores, ddof=1):.4f} over 2 seeds"
+    assert [run.config.seed for run in runs] == [3, 5] and expected in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("0,1,2", [0, 1, 2]), ("0..4", [0, 1, 2, 3, 4]), ("7, 1..2", [7, 1, 2])])
+def test_seeds_as_a_list_or_a_range(experiment: Path, text: str, seeds: list[int]) -> None:
+    assert seeds_of(text) == seeds
+    configs = load_seeds(experiment, [f"seed={text}"])
+    assert [config.seed for config in configs] == seeds
+    assert [str(config.run_dir).rpartition("/")[2] for config in configs] == [f"seed{seed}" for seed in seeds]
+
+
+@pytest.mark.parametrize("text", ["1,1", "0..2,2", "4..0", "0..100000"])
+def test_seeds_that_make_no_list_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="must name each seed once"):
+        seeds_of(text)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"data.train": "row.jsonl"}, "did you mean rows.jsonl?"),
+        ({"data.test": "absent/rows.jsonl"}, "no folder"),
+        ({"trainer.monitor": "f2"}, "trainer.monitor=f2 is not a score of task classification; it reports accuracy"),
+        ({"run_dir": "begun"}, "holds another experiment; it differs in optim.lr"),
+        ({"optim.lrr": 1}, "Did you mean optim.lr?"),
+    ],
+)
+def test_mistakes_are_reported_before_torch_is_imported(experiment: Path, values: dict[str, str], said: str) -> None:
+    folder = experiment.parent
+    (folder / "begun").mkdir(exist_ok=True)
+    text = experiment.read_text().replace("0.005", "0.7").replace('"rows', f'"{folder}/rows')
+    (folder / "begun" / "config.yaml").write_text(text)
+    (folder / "begun" / "provenance.json").write_text("{}")
+    code = (
+        "import sys, research\n"
+        "assert 'omegaconf' not in sys.modules\n"
+        f"try: research.train('mine.yaml', **{values!r})\n"
+        "except Exception as error: print(error)\n"
+        "print([m for m in ('torch', 'transformers', 'lightning', 'datasets') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    message, imported = done.stdout.rsplit("\n", 2)[:2]
+    assert said in message and imported == "[]"
+
+
+def test_the_package_lists_what_it_offers() -> None:
+    assert {"train", "load", "compare", "write_report", "search"} <= set(dir(research))
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        research.trian  # noqa: B018
+    assert (Path(research.__file__).parent / "py.typed").is_file()
