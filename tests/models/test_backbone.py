@@ -247,7 +247,8 @@ def config_of(folder: Path, **model: Any) -> Config:
 def load(folder: Path, head: str = "sequence", **settings: Any) -> Any:
     config = config_of(folder, **settings)
     torch.manual_seed(3)
-    return load_model(config, load_config(config, () if head == "qa" else ("a", "b", "c")), HEADS[head])
+    labels = () if head == "qa" else ("LABEL_0", "LABEL_1", "LABEL_2")
+    return load_model(config, load_config(config, labels), HEADS[head])
 
 
 @pytest.mark.parametrize("kind", ["bert", "albert", "modernbert mean", "deberta-v2"])
