@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ import datasets
 import xxhash
 
 from research.common.errors import UserError
+from research.common.files import written_whole
 
+log = logging.getLogger("research")
 PACKAGE = Path(__file__).resolve().parent.parent
 SOURCES = (
     "tasks",
@@ -34,22 +38,43 @@ def encoded(
 ) -> datasets.Dataset:
     """The rows through `encode`, or what an earlier call with the same `key` has kept.
 
-    Raises UserError where the cache cannot be written.
+    A cache file that is no longer what was written, by the checksum beside it, is made again. Raises UserError where
+    the cache cannot be written.
     """
     fingerprint = hashlib.sha256(json.dumps(key, default=str).encode()).hexdigest()
+    settings = {"batched": True, "remove_columns": rows.column_names, "new_fingerprint": fingerprint[:32]}
     try:
-        return rows.map(
-            encode,
-            batched=True,
-            remove_columns=rows.column_names,
-            new_fingerprint=fingerprint[:32],
-            desc=description,
-        )
+        found = rows.map(encode, desc=description, **settings)
+        if all(_is_intact(Path(file["filename"])) for file in found.cache_files):
+            return found
+        log.warning("%s: the file in the data cache is damaged; it is made again.", description)
+        for file in found.cache_files:
+            _checksum_file(Path(file["filename"])).unlink(missing_ok=True)
+        found = rows.map(encode, desc=description, load_from_cache_file=False, **settings)
+        for file in found.cache_files:
+            _is_intact(Path(file["filename"]))  # writes the new checksum
+        return found
     except OSError as error:
         raise UserError(
             f"{description}: the result cannot be kept in the data cache ({error.strerror or error}); "
             "free space there or set HF_DATASETS_CACHE to a folder with space."
         ) from None
+
+
+def _is_intact(path: Path) -> bool:
+    """Is a cache file what its checksum says? The checksum of a new file is written beside it."""
+    beside = _checksum_file(path)
+    with open(path, "rb") as file:
+        checksum = hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+    if not beside.is_file():
+        with suppress(OSError, UserError), written_whole(beside) as temporary:  # a cache that is only read
+            temporary.write_text(checksum)
+        return True
+    return beside.read_text() == checksum
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.xxh3")
 
 
 def source_digest(task_data: type) -> str:
