@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from research import __version__
 from research.cluster import signals
 from research.cluster.failure import fail
-from research.cluster.signals import STOPPED, leave_stopped, leaving_at_once
+from research.cluster.signals import STOPPED, exit_immediately, exit_stopped
 from research.common.errors import UserError
 from research.common.threads import settle_waiting
 
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     is_resumable = options.run in (train, sweep)  # stopped at any moment, the same command goes on
-    with leaving_at_once() if is_resumable else nullcontext():
+    with exit_immediately() if is_resumable else nullcontext():
         try:
             return int(options.run(options))
         except Exception as error:
@@ -170,7 +170,7 @@ def show(options: argparse.Namespace) -> int:
         from research.sweep.space import read_sweep
 
         searched = read_sweep(options.experiment, options.overrides)
-        settle_environment()
+        prepare_process()
         from research.sweep.show import show as show_sweep
 
         show_sweep(searched)
@@ -178,7 +178,7 @@ def show(options: argparse.Namespace) -> int:
     from research.config.load import load_config
 
     config = load_config(options.experiment, options.overrides)
-    settle_environment()
+    prepare_process()
     from research.training.run import show
 
     show(config)
@@ -213,7 +213,7 @@ def sweep_status(arguments: list[str]) -> int:
 
 def prepare(options: argparse.Namespace) -> int:
     """Fetch, check and tokenise what experiments need."""
-    settle_environment()
+    prepare_process()
     from research.inference.prepare import prepare
 
     return prepare(options.experiments)
@@ -231,7 +231,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from research.tracking.run import Run
 
     run = Run.read(options.run_dir)
-    settle_environment()
+    prepare_process()
     from research.common.console import print_scores
     from research.inference.evaluate import evaluate
     from research.metrics import score_labels
@@ -248,7 +248,7 @@ def predict(options: argparse.Namespace) -> int:
 
     refuse_two_sources(options.input, options.text)
     run = Run.read(options.run_dir)
-    settle_environment()
+    prepare_process()
     from research.inference.predict import predict
 
     rows = predict(
@@ -327,30 +327,30 @@ def in_ranks(options: argparse.Namespace, trainer: TrainerConfig, name: str, wor
     from importlib import import_module
 
     from research.cluster.launch import launch
-    from research.cluster.ranks import settle
+    from research.cluster.ranks import ranks_of
 
-    settle_environment()
-    world = settle(trainer)
+    prepare_process()
+    world = ranks_of(trainer)
     if world.launcher is None:  # several ranks would take one another for strangers
         settle_waiting()
     if world.launcher is None and world.size > 1:
         return launch(world.size, [sys.executable, "-P", "-m", "research.cli", *options.command_line])
-    from research.cluster.group import PART_SECONDS, meet
+    from research.cluster.group import LEAVE_SECONDS, rendezvous
 
-    group = meet(world, trainer.accelerator)  # before the other imports: they take seconds
+    group = rendezvous(world, trainer.accelerator)  # before the other imports: they take seconds
     code = work(import_module(name), group)
     if code == 0:
-        group.part()
+        group.leave()
         if world.size > 1:  # threads of the process group may abort Python's own end
             sys.stdout.flush()
             os._exit(0)
     elif code == STOPPED and world.size > 1:
-        group.part(PART_SECONDS)
-        leave_stopped(world.rank)
+        group.leave(LEAVE_SECONDS)
+        exit_stopped(world.rank)
     return code
 
 
-def settle_environment() -> None:
+def prepare_process() -> None:
     """What libraries read when they are imported, and how memory is kept."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

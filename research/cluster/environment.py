@@ -1,4 +1,4 @@
-"""What Lightning is told of the ranks."""
+"""Lightning's cluster environment for ranks that a launcher has started."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from lightning.fabric.plugins.environments import ClusterEnvironment
 from research.cluster.ranks import World
 
 
-class Settled(ClusterEnvironment):
+class ExternalRanks(ClusterEnvironment):
     """Tells Lightning which rank this is, so that it need not guess."""
 
     def __init__(self, world: World) -> None:
@@ -34,13 +34,13 @@ class Settled(ClusterEnvironment):
         return self.world.size
 
     def set_world_size(self, size: int) -> None:
-        """It is what it is."""
+        """No-op: fixed by the launcher."""
 
     def global_rank(self) -> int:
         return self.world.rank
 
     def set_global_rank(self, rank: int) -> None:
-        """It is what it is."""
+        """No-op: fixed by the launcher."""
 
     def local_rank(self) -> int:
         return self.world.local_rank

@@ -1,4 +1,4 @@
-"""How one rank of several fails: the one at fault is heard, the job ends, and nobody takes it for a stop."""
+"""Report the failing rank, end the job, and exit with a failure code."""
 
 from __future__ import annotations
 

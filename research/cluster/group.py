@@ -28,9 +28,9 @@ from research.common.errors import UserError
 
 log = logging.getLogger("research")
 RESOLVE_SECONDS = 15.0  # a name server may be slow to answer
-MEET_SECONDS = 300.0  # a shared file system may hold up the imports of some
+RENDEZVOUS_SECONDS = 300.0  # a shared file system may hold up the imports of some
 COLLECTIVE_MINUTES = 15.0
-PART_SECONDS = 10.0  # a rank that was stopped may have gone without a word
+LEAVE_SECONDS = 10.0  # a rank that was stopped may have gone without a word
 T = TypeVar("T")
 
 
@@ -39,14 +39,14 @@ class Group:
 
     def __init__(self, world: World | None = None, store: dist.Store | None = None) -> None:
         self.world, self.store = world or World(), store
-        self.settled = 0
+        self.exchanges = 0
 
     def agree(self, choose: Callable[[], T]) -> T:
         """What rank 0 chooses, on every rank. A choice is plain data, as JSON holds it."""
         if self.store is None:
             return choose()
-        self.settled += 1
-        key = f"choice/{self.settled}"
+        self.exchanges += 1
+        key = f"choice/{self.exchanges}"
         if self.world.rank == 0:
             self.store.set(key, json.dumps(choose()))
         self._wait(key)
@@ -54,25 +54,25 @@ class Group:
         return chosen
 
     @contextmanager
-    def one_of_each_node_first(self) -> Iterator[None]:
+    def local_rank_zero_first(self) -> Iterator[None]:
         """The block on one rank of each node, then on the others, who find what it has put into the caches."""
-        self.settled += 1
-        key = f"done/{self.settled}/{self.world.node}"
+        self.exchanges += 1
+        key = f"done/{self.exchanges}/{self.world.node}"
         if self.store is not None and self.world.local_rank:
             self._wait(key)
         yield
         if self.store is not None and not self.world.local_rank:
             self.store.set(key, "")
 
-    def part(self, at_most_seconds: float = math.inf) -> None:
+    def leave(self, at_most_seconds: float = math.inf) -> None:
         """Rank 0, which keeps what was settled, stays until all others have read it."""
         if self.store is None:
             return
         deadline = time.monotonic() + at_most_seconds
-        self.store.set(f"parted/{self.world.rank}", "")
+        self.store.set(f"left/{self.world.rank}", "")
         if self.world.rank == 0:
             for rank in range(self.world.size):
-                self._wait(f"parted/{rank}", deadline)
+                self._wait(f"left/{rank}", deadline)
 
     def _wait(self, key: str, deadline: float = math.inf) -> None:
         """Until a key is set, however long it takes; the store's own waiting would put off signals."""
@@ -83,7 +83,7 @@ class Group:
             seconds = min(2 * seconds, 1.0)
 
 
-def meet(world: World, accelerator: str) -> Group:
+def rendezvous(world: World, accelerator: str) -> Group:
     """Bring the ranks together and form their process group: nccl on GPUs, gloo on CPUs.
 
     Raises UserError when rank 0's address does not resolve, its port is taken, a rank does not come or has no GPU.
@@ -101,7 +101,7 @@ def meet(world: World, accelerator: str) -> Group:
         timeout=timedelta(minutes=COLLECTIVE_MINUTES),
         device_id=device,
     )
-    return Group(world, dist.PrefixStore("settled", store))
+    return Group(world, dist.PrefixStore("exchanges", store))
 
 
 def _own_gpu(world: World) -> torch.device:
@@ -122,7 +122,7 @@ def _store(world: World) -> dist.Store:
     address = _resolved(world.address)
     of_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # whose store is up already
     keeps = world.rank == 0 and not of_torchrun
-    given = (address, world.port, None if of_torchrun else world.size, keeps, timedelta(seconds=MEET_SECONDS))
+    given = (address, world.port, None if of_torchrun else world.size, keeps, timedelta(seconds=RENDEZVOUS_SECONDS))
     try:
         with ThreadPoolExecutor(1) as thread:  # here it would put off signals
             return thread.submit(dist.TCPStore, *given).result()
@@ -133,7 +133,7 @@ def _store(world: World) -> dist.Store:
                 "to a free one, the same for all ranks."
             ) from None
         raise UserError(
-            f"Rank {world.rank} of {world.size} on {node_name()} has waited {MEET_SECONDS:.0f} s in vain for the "
+            f"Rank {world.rank} of {world.size} on {node_name()} has waited {RENDEZVOUS_SECONDS:.0f} s in vain for the "
             f"others at {address}, port {world.port}; check that all tasks run this command and that the nodes may "
             f"talk on that port ({' '.join(str(error).split())[:200]})."
         ) from None

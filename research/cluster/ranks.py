@@ -91,7 +91,7 @@ def first_node(nodes: str) -> str:
     return re.sub(r"\[(\d+)[^\]]*\]", r"\1", nodes).split(",")[0]
 
 
-def settle(trainer: TrainerConfig, environment: Mapping[str, str] = os.environ) -> World:
+def ranks_of(trainer: TrainerConfig, environment: Mapping[str, str] = os.environ) -> World:
     """The ranks of a run of this experiment.
 
     Where the process was started by itself, `size` says how many this command has still to start (`launch`).

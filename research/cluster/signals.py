@@ -22,7 +22,7 @@ class Interrupted(BaseException):
     """A signal came while there was nothing to save, or a second Ctrl-C."""
 
 
-def leave_stopped(rank: int) -> NoReturn:
+def exit_stopped(rank: int) -> NoReturn:
     """End one of several ranks that were stopped: rank 0 alone with STOPPED, and last.
 
     srun takes an exit code other than 0 for a failure and kills the ranks that are left, whose code would hide it.
@@ -54,7 +54,7 @@ def _leave_terminal(number: int) -> None:
 
 
 @contextmanager
-def leaving_at_once() -> Iterator[None]:
+def exit_immediately() -> Iterator[None]:
     """While a command starts, and loses nothing by it, a signal ends the process with the exit code STOPPED.
 
     Without an exception, which a library might catch while it is being imported. Ctrl-C stays Python's own.
@@ -66,7 +66,7 @@ def leaving_at_once() -> Iterator[None]:
         if world.rank == 0:
             os.write(2, b"research: stopped while starting; the same command starts again.\n")
         if world.size > 1:
-            leave_stopped(world.rank)
+            exit_stopped(world.rank)
         os._exit(STOPPED)
 
     before = {number: signal.signal(number, leave) for number in handled() if number != signal.SIGINT}
@@ -103,7 +103,7 @@ class StopFlag:
             signal.signal(number, self._set)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """While the block runs, signals are only noted, as while steps run."""
         before, self.steps_run = self.steps_run, True
         try:

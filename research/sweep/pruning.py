@@ -29,7 +29,7 @@ class Watch:
             return None
         search = self.context.search
         try:
-            with self.context.flag.held():
+            with self.context.flag.deferred():
                 return verdict(self.context, self.trial, step, scores[search.metric])
         except StorageLost as error:
             search.storage_lost(error)

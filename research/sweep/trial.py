@@ -56,14 +56,14 @@ def run_trial(context: WorkerContext, trial: Trial, claim: Claim) -> None:
         alone = context.group.world.size > 1 and error.kind != "diverged"  # which all ranks see at the same step
         console.print(f"Trial {trial.number} failed ({error.kind}): {error}")
     except BaseException:
-        with flag.held():
+        with flag.deferred():
             search.give_back(trial, claim)
         raise
     finally:
         gc.collect()  # Lightning's objects hold one another, and with them the model
     runs = [record for seed in context.sweep.seeds if (record := record_of(search, trial.number, seed))]
     device_hours = sum(record["device_hours"] for record in runs)
-    with flag.held():
+    with flag.deferred():
         search.finish(trial, claim, state, value, {**notes, "runs": runs, "device_hours": device_hours})
     if alone:
         raise UserError(f"Rank 0 of {context.group.world.size} failed alone: this worker ends, others go on.")
@@ -75,7 +75,7 @@ def _outcome(context: WorkerContext, trial: Trial) -> tuple[TrialState, float | 
     deaths = search.claims.deaths(trial.number, progress(search, trial.number)) - 1
     if deaths >= sweep.stop_after_deaths:
         raise Failed("worker died", f"{deaths} workers in a row died on it without a new checkpoint; out of memory?")
-    with context.flag.held():
+    with context.flag.deferred():
         values = search.patience(lambda: suggest(sweep.space, trial))
     shown = [f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()]
     console.print(f"Trial {trial.number}: {', '.join(shown)}")
@@ -90,7 +90,7 @@ def _outcome(context: WorkerContext, trial: Trial) -> tuple[TrialState, float | 
             return TrialState.PRUNED, None
         scores.append(run.result["metrics"]["validation"][search.metric])
         if sweep.pruner.name == "wilcoxon":
-            with context.flag.held():
+            with context.flag.deferred():
                 surely_worse = verdict(context, trial, place, scores[-1], final=place + 1 == len(sweep.seeds))
             if surely_worse:
                 return TrialState.PRUNED, None

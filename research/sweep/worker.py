@@ -48,8 +48,8 @@ def work(sweep: SweepConfig, group: Group | None = None, resume_anyway: bool = F
             group.agree(lambda: None)  # there is no other run
         if flag.signal is None:
             return 0
-        with flag.held():
-            group.part()
+        with flag.deferred():
+            group.leave()
         return CTRL_C if flag.signal == signal.SIGINT else STOPPED
 
 
@@ -75,7 +75,7 @@ def _lead(sweep: SweepConfig, base: Config, group: Group, flag: StopFlag, resume
     data = cache.data(base, group)
     refuse_unknown_monitor(base, data.metric_name)
     examples = len(data.stores["train"])
-    with flag.held():
+    with flag.deferred():
         search = open_search(sweep, base, str(base.trainer.monitor), resume_anyway, flag)
     schedule = schedule_of(sweep.space, base, examples)
     search.study.pruner = make_pruner(sweep.pruner, schedule.largest_warmup, schedule.most_steps)
@@ -84,15 +84,15 @@ def _lead(sweep: SweepConfig, base: Config, group: Group, flag: StopFlag, resume
         console.print(note)
     gc.freeze()  # imports and data stay: what is collected after each trial is what that trial made
     while True:
-        with flag.held():
+        with flag.deferred():
             search.refuse_repeated_failures()
             taken = None if flag.signal is not None else search.next(lambda number: progress(search, number))
         if taken is None:
             break
         run_trial(context, *taken)
-        with flag.held():
+        with flag.deferred():
             results.refresh(search, base)
-    with flag.held():
+    with flag.deferred():
         results.refresh(search, base)
         if search.is_over():
             _draw(search)
@@ -114,7 +114,7 @@ def _follow(base: Config, group: Group, flag: StopFlag) -> None:
     cache = TrialCache()
     cache.data(base, group)
     while True:
-        with flag.held():  # a signal between runs stops the next one at its first step, on all ranks
+        with flag.deferred():  # a signal between runs stops the next one at its first step, on all ranks
             order = group.agree(lambda: None)
         if order is None:
             return

@@ -31,7 +31,7 @@ LARGEST_DIFF_BYTES = 1_000_000
 # Files that hold passwords and keys: their changes are not kept.
 SECRET_FILES = (".env*", "*.env", "*.pem", "*.key", "id_rsa*", "id_ed25519*", ".netrc", ".pgpass", ".npmrc", ".pypirc",
                 "*secret*", "*credential*", "*.kdbx", "*.p12")  # fmt: skip
-UNHEARD = "lost: killed, or by a power cut or a node failure"
+ENDED_WITHOUT_RECORD = "lost: killed, or by a power cut or a node failure"
 
 
 def attempt(command: list[str], ranks: int, resumed_from: int | None) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def recorded(run: Run, module: TaskModule, resumed_from: int | None, ranks: int)
     from research.models.parameters import counts  # imports torch, which readers of provenance do without
 
     before, this = run.provenance, attempt(sys.argv, ranks, resumed_from)
-    earlier = [{**each, "ended": each.get("ended") or UNHEARD} for each in before.get("attempts", [])]
+    earlier = [{**each, "ended": each.get("ended") or ENDED_WITHOUT_RECORD} for each in before.get("attempts", [])]
     content = {
         "attempts": [*earlier, this],
         "data": {

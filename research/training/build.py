@@ -62,6 +62,6 @@ def open_data(config: Config, group: Group | None = None) -> TaskData:
     task = component.load("task", config.task.name)
     load_config(config, families=task.Module.heads())  # refuses a model that cannot serve before the data is encoded
     data: TaskData = task.Data(config, load_tokenizer(config, task.Data.prefix_space))
-    with (group or Group()).one_of_each_node_first():
+    with (group or Group()).local_rank_zero_first():
         data.open()
     return data

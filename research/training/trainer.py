@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from research.cluster.environment import Settled
+from research.cluster.environment import ExternalRanks
 from research.cluster.ranks import World
 from research.common.errors import UserError
 from research.config.schema import Config
@@ -37,7 +37,7 @@ def make_trainer(
             accelerator=t.accelerator,
             devices=world.local_size,
             num_nodes=world.nodes,
-            plugins=[Settled(world)],
+            plugins=[ExternalRanks(world)],
             default_root_dir=config.run_dir,
             strategy=strategy,
             precision=PRECISIONS[t.precision],

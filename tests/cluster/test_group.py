@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from research.cluster import group
-from research.cluster.group import meet
+from research.cluster.group import rendezvous
 from research.cluster.ranks import World
 from research.common.errors import UserError
 from tests.slurm_cluster import free_port
@@ -51,12 +51,12 @@ def _run(task: Callable[[World], Any], world: World, settings: dict[str, Any], t
 
 
 def choices(world: World) -> list[Any]:
-    ranks_group = meet(world, "cpu")
+    ranks_group = rendezvous(world, "cpu")
     first = ranks_group.agree(lambda: {"from": world.rank, "nothing": None})
     second = ranks_group.agree(lambda: time.sleep(0.3) or [world.rank])  # the others wait
     total = torch.tensor([float(world.rank)])
     dist.all_reduce(total)
-    ranks_group.part()
+    ranks_group.leave()
     return [first, second, float(total)]
 
 
@@ -65,12 +65,12 @@ def test_rank_zero_chooses_for_all() -> None:
 
 
 def turns(world: World) -> tuple[float, float]:
-    ranks_group = meet(world, "cpu")
-    with ranks_group.one_of_each_node_first():
+    ranks_group = rendezvous(world, "cpu")
+    with ranks_group.local_rank_zero_first():
         began = time.monotonic()
         time.sleep(0.2)
         ended = time.monotonic()
-    ranks_group.part()
+    ranks_group.leave()
     return began, ended
 
 
@@ -82,14 +82,14 @@ def test_one_rank_of_each_node_goes_first() -> None:
 
 
 def test_one_rank_needs_no_meeting() -> None:
-    alone = meet(World(), "cpu")
+    alone = rendezvous(World(), "cpu")
     assert alone.agree(lambda: Path("any object")) == Path("any object")
-    with alone.one_of_each_node_first():
+    with alone.local_rank_zero_first():
         assert not dist.is_initialized()
 
 
 def leaves(world: World) -> None:
-    ranks_group = meet(world, "cpu")
+    ranks_group = rendezvous(world, "cpu")
     if world.rank == 0:
         raise UserError("rank 0 has found a mistake")
     ranks_group.agree(lambda: 1)
@@ -101,11 +101,11 @@ def test_nobody_waits_for_a_rank_that_is_gone() -> None:
 
 
 def first_of_two(world: World) -> None:
-    meet(World(rank=0, size=2, port=world.port), "cpu")
+    rendezvous(World(rank=0, size=2, port=world.port), "cpu")
 
 
 def second_of_two(world: World) -> None:
-    meet(World(rank=1, size=2, port=world.port), "cpu")
+    rendezvous(World(rank=1, size=2, port=world.port), "cpu")
 
 
 def test_a_port_in_use() -> None:
@@ -118,7 +118,7 @@ def test_a_port_in_use() -> None:
 
 
 def elsewhere(world: World) -> None:
-    meet(World(size=2, address="no-such-node.invalid", port=world.port), "cpu")
+    rendezvous(World(size=2, address="no-such-node.invalid", port=world.port), "cpu")
 
 
 def test_an_address_that_does_not_resolve() -> None:
@@ -129,5 +129,5 @@ def test_an_address_that_does_not_resolve() -> None:
 
 @pytest.mark.parametrize(("rank", "meets"), [(0, first_of_two), (1, second_of_two)])
 def test_a_rank_that_does_not_come(rank: int, meets: Callable[[World], None]) -> None:
-    told = str(ranks(meets, 1, MEET_SECONDS=2.0)[0])
+    told = str(ranks(meets, 1, RENDEZVOUS_SECONDS=2.0)[0])
     assert told.startswith(f"Rank {rank} of 2 on ") and "has waited 2 s in vain for the others at 127.0.0.1" in told

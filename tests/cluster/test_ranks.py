@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from research.cluster.ranks import FIRST_PORT, PORTS, World, first_node, settle, started, tasks_of_nodes
+from research.cluster.ranks import FIRST_PORT, PORTS, World, first_node, ranks_of, started, tasks_of_nodes
 from research.common.errors import UserError
 from research.config.schema import TrainerConfig
 
@@ -26,8 +26,8 @@ TORCHRUN = {
 
 def test_alone() -> None:
     assert started({}) == World()
-    assert settle(TrainerConfig(accelerator="cpu"), {}) == World()
-    assert settle(TrainerConfig(devices=3), {}) == World(size=3, local_size=3)
+    assert ranks_of(TrainerConfig(accelerator="cpu"), {}) == World()
+    assert ranks_of(TrainerConfig(devices=3), {}) == World(size=3, local_size=3)
 
 
 def test_srun_without_tasks_per_node_and_with_uneven_nodes() -> None:
@@ -37,7 +37,7 @@ def test_srun_without_tasks_per_node_and_with_uneven_nodes() -> None:
     first = started({**SRUN, "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "0"})
     assert (first.rank, first.local_rank, first.local_size) == (1, 1, 2)
     assert (first.address, first.port) == (world.address, world.port)
-    assert settle(TrainerConfig(), SRUN) == world  # whatever the name of the job
+    assert ranks_of(TrainerConfig(), SRUN) == world  # whatever the name of the job
 
 
 def test_each_attempt_and_job_has_a_port_of_its_own() -> None:
@@ -57,7 +57,7 @@ def test_an_address_that_is_given_wins() -> None:
 def test_torchrun() -> None:
     world = started({**BATCH_SHELL, **TORCHRUN})
     assert world == World(5, 8, 1, 4, 1, 2, "first", 29500, "torchrun")
-    assert settle(TrainerConfig(devices=4, num_nodes=2), TORCHRUN) == world
+    assert ranks_of(TrainerConfig(devices=4, num_nodes=2), TORCHRUN) == world
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ def test_first_node(nodes: str, first: str) -> None:
 )  # fmt: skip
 def test_refusals(environment: dict[str, str], settings: dict[str, int], told: str) -> None:
     with pytest.raises(UserError) as refused:
-        settle(TrainerConfig(accelerator="cpu", **settings), environment)  # type: ignore[arg-type]
+        ranks_of(TrainerConfig(accelerator="cpu", **settings), environment)  # type: ignore[arg-type]
     assert str(refused.value).startswith(told)
 
 
 def test_one_node_of_a_job_may_be_used_alone() -> None:
-    assert settle(TrainerConfig(accelerator="cpu", num_nodes=1), BATCH_SHELL) == World()
+    assert ranks_of(TrainerConfig(accelerator="cpu", num_nodes=1), BATCH_SHELL) == World()
     one = {**BATCH_SHELL, "SLURM_JOB_NUM_NODES": "1"}
-    assert settle(TrainerConfig(accelerator="cpu", devices=2), one) == World(size=2, local_size=2)
+    assert ranks_of(TrainerConfig(accelerator="cpu", devices=2), one) == World(size=2, local_size=2)

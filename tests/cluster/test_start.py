@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from research.cluster.signals import STOPPED, leaving_at_once
+from research.cluster.signals import STOPPED, exit_immediately
 from tests.attempts import Attempt
 from tests.slurm_cluster import free_port
 
@@ -35,7 +35,7 @@ def test_a_signal_during_the_imports(number: int, experiments: dict[str, Path], 
 
 def test_handlers_are_put_back() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
-    with leaving_at_once():
+    with exit_immediately():
         assert signal.getsignal(signal.SIGTERM) != before[1] and signal.getsignal(signal.SIGINT) == before[0]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == before
 
