@@ -169,6 +169,6 @@ def _folders(runs: Any) -> list[Path]:
 
 def prepare_process() -> None:
     """Set what libraries read when they are imported."""
-    from research.cli import settle_environment
+    from research.cli import prepare_process
 
-    settle_environment()
+    prepare_process()

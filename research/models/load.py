@@ -158,6 +158,7 @@ def restore_limits(tokenizer: PreTrainedTokenizerFast, as_loaded: str) -> None:
         backend.enable_truncation(**loaded.truncation)
     if loaded.padding:
         backend.enable_padding(**loaded.padding)
+    tokenizer.init_kwargs.pop("local_files_only", None)  # how it was fetched, which its files would tell otherwise
 
 
 def _source(config: Config) -> dict[str, Any]:
