@@ -113,11 +113,11 @@ def _trained(config: Config) -> int:
     from omegaconf import OmegaConf
 
     from research.cluster.launch import launch
-    from research.cluster.ranks import settle
+    from research.cluster.ranks import ranks_of
     from research.config.tree import to_dict
 
     prepare_process()
-    if (world := settle(config.trainer)).size > 1:
+    if (world := ranks_of(config.trainer)).size > 1:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "experiment.yaml"
             OmegaConf.save(OmegaConf.create(to_dict(config)), path)
