@@ -1,16 +1,16 @@
 # shellcheck shell=bash
 # Read by the job scripts. `run_or_requeue COMMAND...` runs a command as a step of the job. When it was stopped and has
-# saved (exit code 75), the job goes back into the queue under the same id, and the same command goes on where it was.
+# saved (exit code 75), the job requeues itself under the same id, and the same command resumes where it stopped.
 
 # First of all: until there is a handler, a signal ends this shell and with it the job.
 signals='' step=''
 trap 'signals+=U; [ -z "$step" ] || kill -USR1 "$step" || :' USR1  # the time limit is near: srun tells the tasks
 trap 'signals+=U; [ -z "$step" ] || kill -USR2 "$step" || :' USR2
-trap 'signals+=T' TERM  # SLURM ends the job, has told the tasks, and requeues it by itself or not
+trap 'signals+=T' TERM  # SLURM ends the job, has signalled the tasks, and decides about requeueing
 
 cd "${SLURM_SUBMIT_DIR:?}" || exit
 export RESEARCH_SLURM="${RESEARCH_SLURM:-$PWD/SLURM}"
-# What a job inherits when it is submitted from inside another one, and what would let its ranks meet elsewhere.
+# Variables inherited when a job is submitted from inside another one; they would send the ranks to a wrong rendezvous.
 unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK MASTER_ADDR MASTER_PORT "${!SLURM_STEP@}"
 . "$RESEARCH_SLURM/site.sh"
 export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}"  # compute nodes have no network; `research prepare` has fetched everything

@@ -2,7 +2,7 @@
 # What is particular to this cluster: edit it once. It is read three times: by you before `sbatch` (`. SLURM/site.sh`),
 # by `research submit`, and by every job. A local copy named SLURM/site.local.sh is read after it and not committed.
 
-# Where jobs go. sbatch reads these; they win over the #SBATCH lines of a script, and the command line over them.
+# Where jobs go. sbatch reads these; they override the #SBATCH lines of a script, and the command line overrides them.
 # export SBATCH_ACCOUNT=my-project
 # export SBATCH_PARTITION=gpu
 # export SBATCH_GPUS_PER_NODE=4         # GPUs of each node; one task for each: --ntasks-per-node=4 in train.sbatch

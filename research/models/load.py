@@ -113,7 +113,8 @@ def load_model(config: Config, own: PretrainedConfig, auto_class: Any) -> PreTra
     new = {*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])}
     fit_head(model, name, AutoConfig.from_pretrained(name, **_source(config)).id2label or {}, new)
     if config.model.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        own_name = getattr(model, "activation_checkpointing_enable", None)  # the newer name
+        (own_name or model.gradient_checkpointing_enable)({"use_reentrant": False})
     if not torch.cuda.is_available():
         swap_dropout(model)
     trainable: PreTrainedModel = model.train()
