@@ -10,21 +10,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from research.cluster import slurm
 from research.cluster.signals import Interrupted
 from research.common.errors import UserError
 from research.common.files import write_json
 from research.tracking.run import Run
-
-if TYPE_CHECKING:
-    from research.training.module import TaskModule
 
 PACKAGE = Path(__file__).parent.parent
 LARGEST_DIFF_BYTES = 1_000_000
@@ -50,27 +47,20 @@ def attempt(command: list[str], ranks: int, resumed_from: int | None) -> dict[st
 
 
 @contextmanager
-def recorded(run: Run, module: TaskModule, resumed_from: int | None, ranks: int) -> Iterator[dict[str, Any]]:
-    """Adds this attempt to a run's record; when the block ends, however it may, how the attempt `ended`."""
-    from research.models.parameters import counts  # imports torch, which readers of provenance do without
+def recorded(
+    run: Run, data: Mapping[str, Any], model_name: str, facts: Mapping[str, Any], resumed_from: int | None, ranks: int
+) -> Iterator[dict[str, Any]]:
+    """Adds this attempt to a run's record; when the block ends, however it may, how the attempt `ended`.
 
+    `data`: what is known of each split; `facts`: what else of the model belongs into the record.
+    """
     before, this = run.provenance, attempt(sys.argv, ranks, resumed_from)
     earlier = [{**each, "ended": each.get("ended") or ENDED_WITHOUT_RECORD} for each in before.get("attempts", [])]
     content = {
         "attempts": [*earlier, this],
-        "data": {
-            name: {
-                "origin": split.origin,
-                "sha256": split.fingerprint,
-                "examples": len(split.rows),
-                "tokens": int(module.data.stores[name].tokens.sum()),
-                "overview": module.data.overview[name].record() if name in module.data.overview else None,
-            }
-            for name, split in module.data.splits.items()
-        },
-        "weights": before.get("weights") or weights_sha256(module.config.model.name),
-        **counts(module.backbone.model),
-        "batching": module.backbone.packing_note,
+        "data": data,
+        "weights": before.get("weights") or weights_sha256(model_name),
+        **facts,
         "packages": packages(),
     }
     write_json(run.path / "provenance.json", content)

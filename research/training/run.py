@@ -131,7 +131,9 @@ def _train(
         announce(module, trainer.strategy.root_device, world)
         if drawn := module.data.drawn_ids():
             write_json(run.path / "splits.json", drawn)
-        record = provenance.recorded(run, module, newest.step if newest else None, world.size)
+        facts = {**counts(module.backbone.model), "batching": module.backbone.packing_note}
+        resumed_from, model_name = newest.step if newest else None, config.model.name
+        record = provenance.recorded(run, data_facts(module), model_name, facts, resumed_from, world.size)
     exit_code = 1
     try:
         with record as this:
@@ -148,6 +150,21 @@ def _train(
             table = run.predictions / ("test.parquet" if "test" in data.stores else "validation.parquet")
             ended = run.result or run.outcome or {}
             tracker.finish(ended, run.provenance, table if table.is_file() else None, exit_code)
+
+
+def data_facts(module: TaskModule) -> dict[str, Any]:
+    """What provenance says of each split."""
+    data = module.data
+    return {
+        name: {
+            "origin": split.origin,
+            "sha256": split.fingerprint,
+            "examples": len(split.rows),
+            "tokens": int(data.stores[name].tokens.sum()),
+            "overview": data.overview[name].record() if name in data.overview else None,
+        }
+        for name, split in data.splits.items()
+    }
 
 
 def callbacks(attempt: Attempt, on_evaluation: OnEvaluation | None) -> list[L.Callback]:
