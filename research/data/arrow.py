@@ -7,6 +7,7 @@ only when it is not in the cache, and not from its first thousand rows.
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterable, Iterator
 from functools import cache, reduce
 from pathlib import Path
@@ -22,6 +23,7 @@ from research.data.formats import BY_NAME, Format, Reading, Row
 
 PLACE = "__line__"  # our column: a row's 1-based line, item or question number in its file
 BATCH_ROWS = 5_000
+NAME = "research_file"  # of the folder in the data cache
 DEEPEST = 20  # levels of nested values that get column types
 
 
@@ -30,12 +32,26 @@ def load_file(path: str, sha256: str, format: Format, reading: Reading = BY_NAME
 
     A column of the file that is named `__line__` itself becomes `data_line`.
     """
+    kept = _cache_folder(path, sha256, format, reading) / f"{NAME}-train.arrow"
+    if kept.is_file() and not os.access(kept.parent, os.W_OK):  # a builder would make a lock file
+        return datasets.Dataset.from_file(str(kept))
     try:
         builder = _LocalFile(path, sha256, format, reading)
         builder.download_and_prepare()
         return builder.as_dataset(split="train")
     except (datasets.exceptions.DatasetGenerationError, OSError, pa.ArrowException) as error:
         raise _for_people(error, path, format) from error
+
+
+def _config_id(path: str, sha256: str, format: Format, reading: Reading) -> str:
+    key = (format.name, reading, path.lower().endswith(".tsv"), _readers())
+    return f"{format.name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}-{sha256}"
+
+
+def _cache_folder(path: str, sha256: str, format: Format, reading: Reading) -> Path:
+    """Where `datasets` keeps the rows of a file."""
+    name = _config_id(path, sha256, format, reading)
+    return Path(datasets.config.HF_DATASETS_CACHE) / NAME / name / str(_LocalFile.VERSION)
 
 
 def _for_people(error: Exception, path: str, format: Format) -> UserError:
@@ -57,9 +73,7 @@ class _LocalFile(datasets.ArrowBasedBuilder):
 
     def __init__(self, path: str, sha256: str, format: Format, reading: Reading) -> None:
         self.path, self.format, self.reading = path, format, reading
-        key = (format.name, reading, path.lower().endswith(".tsv"), _readers())
-        how = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-        super().__init__(dataset_name="research_file", config_id=f"{format.name}-{how}-{sha256}")
+        super().__init__(dataset_name=NAME, config_id=_config_id(path, sha256, format, reading))
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +38,38 @@ def test_a_flipped_bit_in_the_cache_is_noticed(tmp_path: Path, caplog: pytest.Lo
     assert made()[1] == right and calls == [3, 3]
     assert "the file in the data cache is damaged" in caplog.text
     assert made()[1] == right and calls == [3, 3]
+
+
+READ = """
+import os, sys
+import datasets
+from research.data.source import open_split
+if len(sys.argv) > 2:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)  # permissions mean nothing to root
+split = open_split(name="train", value=sys.argv[1], hub_name=None, hub_config=None, hub_revision=None,
+                   fields={"text": "text"}, optional=(), limit=None)
+print(split.rows["text"][:])
+"""
+
+
+@pytest.mark.process
+def test_a_warm_cache_that_is_read_only_opens(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "HF_HOME": str(tmp_path / "home")}
+    as_nobody = ["nobody"] if os.getuid() == 0 else []
+
+    def read(*who: str) -> str:
+        command = [sys.executable, "-c", READ, str(tmp_path / "rows.jsonl"), *who]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return done.stdout.strip() or done.stderr
+
+    assert read() == "['a', 'b']"
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    for path in (tmp_path / "cache").rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        assert read(*as_nobody) == "['a', 'b']"
+    finally:
+        for path in (tmp_path / "cache").rglob("*"):
+            path.chmod(0o755)
