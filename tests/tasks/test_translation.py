@@ -58,7 +58,7 @@ def experiment(folder: Path, kind: str, data: list[dict[str, Any]], **model: Any
     content = {
         "task": {"name": "translation", "max_new_tokens": 12, "max_target_tokens": 12},
         "model": {"name": str(make_model(folder / kind, kind, **model))},
-        "data": {"train": str(file), "validation": str(file), "max_length": 16},
+        "data": {"train": str(file), "validation": str(file), "max_length": 16, "max_overlap": 1.0},
         "optim": {"epochs": 1, "batch_size": 8, "lr": 3e-3},
         "trainer": {"precision": "fp32", "devices": 1},
         "wandb": {"mode": "disabled"},
