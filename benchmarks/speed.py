@@ -65,8 +65,12 @@ class Job:
             "task": self.case.task,
             "run_dir": str(self.scratch / f"run{self.runs}"),
             "model": {"name": str(self.model)},
-            "data": {"train": str(self.train), "max_length": self.case.max_length, "max_train_examples": self.examples,
-                     "sample": "first"},  # as the peers
+            "data": {
+                "train": str(self.train),
+                "max_length": self.case.max_length,
+                "max_train_examples": self.examples,
+                "sample": "first",
+            },  # as the peers
             "optim": {"batch_size": self.case.batch_size},
             "trainer": {"precision": "bf16", "devices": 1, "checkpoint_every_minutes": None, "progress": False},
             "wandb": {"mode": "disabled"},

@@ -40,7 +40,12 @@ def sweep_file(options: argparse.Namespace, folder: Path, steps: int, seed: int)
         "task": "sentiment",
         "model": {"name": str(options.model)},
         "seed": seed,
-        "data": {**data, "max_length": CASE.max_length, "max_train_examples": steps * CASE.batch_size, "sample": "first"},
+        "data": {
+            **data,
+            "max_length": CASE.max_length,
+            "max_train_examples": steps * CASE.batch_size,
+            "sample": "first",
+        },
         "optim": {"batch_size": CASE.batch_size, "epochs": 1},
         "trainer": {"precision": "bf16", "devices": 1, "checkpoint_every_minutes": None, "progress": False},
         "wandb": {"mode": "disabled"},
