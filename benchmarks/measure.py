@@ -12,7 +12,8 @@ import torch
 from research.config.schema import Config
 from research.training.build import build
 from research.training.module import TaskModule
-from research.training.optimizer import clip, learning_rate
+from research.training.optimizer import clip
+from research.training.schedule import learning_rate
 from research.training.trainer import make_trainer
 
 

@@ -8,7 +8,7 @@ from research.cluster.group import Group
 from research.cluster.signals import StopFlag
 from research.config.schema import Config
 from research.sweep.cache import TrialCache
-from research.sweep.schedule import Schedule
+from research.sweep.run_length import RunLength
 from research.sweep.study import Search
 from research.sweep.sweepfile import SweepConfig
 
@@ -19,7 +19,7 @@ class WorkerContext:
 
     search: Search
     base: Config
-    schedule: Schedule
+    length: RunLength
     group: Group  # the ranks of each run
     flag: StopFlag
     cache: TrialCache = field(default_factory=TrialCache)

@@ -21,7 +21,7 @@ class Watch:
 
     def __init__(self, context: WorkerContext, trial: Trial) -> None:
         self.context, self.trial = context, trial
-        self.first_step = first_verdict(context.sweep.pruner, context.schedule.largest_warmup)
+        self.first_step = first_verdict(context.sweep.pruner, context.length.largest_warmup)
 
     def __call__(self, step: int, scores: dict[str, float]) -> str | None:
         """The reason to prune the run at this step; None to continue."""

@@ -10,8 +10,8 @@ import torch
 
 from research.batching.pack import Planner
 from research.sweep.cache import TrialCache
+from research.sweep.run_length import evaluations, run_length
 from research.sweep.samplers import first_verdict, trials_asked
-from research.sweep.schedule import evaluations, schedule_of
 from research.sweep.sweepfile import SweepConfig, to_yaml
 from research.sweep.worker import settled_base
 from research.training.module import TaskModule
@@ -31,7 +31,7 @@ def show(sweep: SweepConfig) -> None:
 def lines(sweep: SweepConfig, module: TaskModule) -> Iterator[str]:
     """The sentences behind the YAML."""
     base, examples = module.config, len(module.data.stores["train"])
-    span = schedule_of(sweep.space, base, examples)
+    span = run_length(sweep.space, base, examples)
     for key, p in sweep.space.items():
         values = f"one of {p.choices}" if p.choices is not None else f"{p.low:g} to {p.high:g}"
         details = [" (log)" * p.log, f", step {p.step:g}" if p.step else "", f", when {p.when}" if p.when else ""]

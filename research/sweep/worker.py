@@ -22,8 +22,8 @@ from research.metrics import smaller_is_better
 from research.sweep import trials_table as results
 from research.sweep.cache import TrialCache
 from research.sweep.context import WorkerContext
+from research.sweep.run_length import evaluations, run_length
 from research.sweep.samplers import first_verdict, make_pruner
-from research.sweep.schedule import evaluations, schedule_of
 from research.sweep.study import Search, direction, open_search
 from research.sweep.sweepfile import SweepConfig, base_config
 from research.sweep.trial import HandedBack, progress, run_trial
@@ -77,9 +77,9 @@ def _lead(sweep: SweepConfig, base: Config, group: Group, flag: StopFlag, resume
     examples = len(data.stores["train"])
     with flag.deferred():
         search = open_search(sweep, base, str(base.trainer.monitor), resume_anyway, flag)
-    schedule = schedule_of(sweep.space, base, examples)
-    search.study.pruner = make_pruner(sweep.pruner, schedule.largest_warmup, schedule.most_steps)
-    context = WorkerContext(search, base, schedule, group, flag, cache)
+    length = run_length(sweep.space, base, examples)
+    search.study.pruner = make_pruner(sweep.pruner, length.largest_warmup, length.most_steps)
+    context = WorkerContext(search, base, length, group, flag, cache)
     if note := pruning_note(context, examples):
         console.print(note)
     gc.freeze()  # imports and data stay: what is collected after each trial is what that trial made
@@ -135,7 +135,7 @@ def pruning_note(context: WorkerContext, examples: int) -> str | None:
     if name in ("none", "wilcoxon"):
         return None
     first, steps = (
-        first_verdict(context.sweep.pruner, context.schedule.largest_warmup),
+        first_verdict(context.sweep.pruner, context.length.largest_warmup),
         evaluations(context.base, examples),
     )
     if any(first <= step < steps[-1] for step in steps):

@@ -18,8 +18,8 @@ from research.models.backbone import Backbone
 from research.models.load import family_of, load_config, load_model, load_tokenizer
 from research.training.datamodule import TaskData
 from research.training.module import TaskModule
-from research.training.optimizer import total_steps
 from research.training.preflight import refuse_unknown_monitor
+from research.training.schedule import total_steps
 
 
 def build(

@@ -34,8 +34,9 @@ from research.models.parameters import flops_per_token
 from research.tracking import predictions
 from research.training import backward
 from research.training.datamodule import TaskData
-from research.training.optimizer import clip, evaluation_steps, learning_rate, make_optimizer, use_row_embedding
+from research.training.optimizer import clip, make_optimizer, use_row_embedding
 from research.training.progress import Progress
+from research.training.schedule import evaluation_steps, learning_rate
 
 
 class TaskModule(L.LightningModule):

@@ -13,8 +13,8 @@ from scipy.stats import kstest, qmc
 
 from research.config.component import choose
 from research.config.schema import Config
+from research.sweep.run_length import RunLength, evaluations, run_length
 from research.sweep.samplers import make_pruner, make_sampler, trials_asked
-from research.sweep.schedule import Schedule, evaluations, schedule_of
 from research.sweep.space import at, distribution, grid, suggest
 from research.sweep.sweepfile import BudgetConfig, Parameter, PrunerConfig, SamplerConfig, SweepConfig
 
@@ -126,17 +126,17 @@ def config(**optim: Any) -> Config:
     return built
 
 
-def test_schedule_is_that_of_the_worst_corner() -> None:
+def test_run_length_is_that_of_the_worst_corner() -> None:
     space = {
         "optim.warmup_ratio": Parameter(low=0.0, high=0.25),
         "optim.epochs": Parameter(low=1, high=4),
         "optim.batch_size": Parameter(choices=[8, 32]),
     }
-    assert schedule_of(space, config(), examples=100) == Schedule(largest_warmup=13, most_steps=52)
-    assert schedule_of({}, config(epochs=2.0, batch_size=10, warmup_ratio=0.1), 100) == Schedule(2, 20)
-    assert schedule_of({}, config(warmup_steps=30, max_steps=50), 100) == Schedule(30, 50)
+    assert run_length(space, config(), examples=100) == RunLength(largest_warmup=13, most_steps=52)
+    assert run_length({}, config(epochs=2.0, batch_size=10, warmup_ratio=0.1), 100) == RunLength(2, 20)
+    assert run_length({}, config(warmup_steps=30, max_steps=50), 100) == RunLength(30, 50)
     either = {"optim.warmup_steps": Parameter(low=0, high=40)}
-    assert schedule_of(either, config(max_steps=50), 100) == Schedule(40, 50)
+    assert run_length(either, config(max_steps=50), 100) == RunLength(40, 50)
 
 
 def test_when_a_run_is_evaluated() -> None:

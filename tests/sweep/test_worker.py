@@ -132,7 +132,7 @@ def test_pruned_trials(make_sweep: MakeSweep) -> None:
         assert reason == f"asha at step {step}: calibration_error {value:.4f}, {least}"
         assert rows[trial.number]["steps"] == step and trial.value == value
         logged = [row for row in run.metrics() if "train/lr" in row]
-        warmup = int(trial.params["optim.warmup_ratio"] * 10)  # of the whole run: its schedule is not cut
+        warmup = int(trial.params["optim.warmup_ratio"] * 10)  # of the whole run: its length is not cut
         expected = [min(s / warmup if warmup else 1, (10 - s) / (10 - warmup)) for s in range(step or 0)]
         assert [row["train/lr"] / trial.params["optim.lr"] for row in logged] == pytest.approx(expected)
 

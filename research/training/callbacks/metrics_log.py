@@ -9,7 +9,7 @@ import lightning as L
 
 from research.training.attempt import Attempt
 from research.training.module import TaskModule
-from research.training.optimizer import learning_rate
+from research.training.schedule import learning_rate
 
 
 class MetricsLog(L.Callback):

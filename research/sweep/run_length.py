@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from research.config.schema import Config
 from research.sweep.space import Space, corners
 from research.sweep.sweepfile import with_values
-from research.training.optimizer import evaluation_steps, total_steps, warmup_steps
+from research.training.schedule import evaluation_steps, total_steps, warmup_steps
 
 KEYS = (
     "optim.warmup_ratio",
@@ -20,14 +20,14 @@ KEYS = (
 
 
 @dataclass(frozen=True)
-class Schedule:
+class RunLength:
     """The largest warmup and number of optimiser steps over all points of a space."""
 
     largest_warmup: int
     most_steps: int
 
 
-def schedule_of(space: Space, base: Config, examples: int) -> Schedule:
+def run_length(space: Space, base: Config, examples: int) -> RunLength:
     """Steps and warmup at the corners of the space, for `examples` to train on."""
     warmups, steps = [], []
     for corner in corners(space, KEYS):
@@ -36,7 +36,7 @@ def schedule_of(space: Space, base: Config, examples: int) -> Schedule:
         total = total_steps(config.optim, -(-seen // config.optim.batch_size))
         steps.append(total)
         warmups.append(warmup_steps(config.optim, total))
-    return Schedule(max(warmups), max(steps))
+    return RunLength(max(warmups), max(steps))
 
 
 def evaluations(base: Config, examples: int) -> list[int]:

@@ -1,0 +1,41 @@
+"""The schedule of a run, functions of the step alone: its length, warmup, evaluations and learning rate."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from research.config.schema import OptimConfig
+
+
+def total_steps(optim: OptimConfig, steps_per_epoch: int) -> int:
+    """Optimiser steps of the whole run."""
+    return optim.max_steps or max(1, math.ceil(optim.epochs * steps_per_epoch))
+
+
+def warmup_steps(optim: OptimConfig, total: int) -> int:
+    """Steps over which the learning rate rises."""
+    return int(optim.warmup_ratio * total) if optim.warmup_steps is None else optim.warmup_steps
+
+
+def evaluation_steps(every: int | None, steps_per_epoch: int, total: int) -> list[int]:
+    """The steps after which a run is evaluated: `every` so many, or after each epoch, and at its end."""
+    every = every or steps_per_epoch
+    return [*range(every, total, every), total]
+
+
+def learning_rate(optim: OptimConfig, step: int, total: int) -> float:
+    """The rate of optimiser step `step` (from 0): linear warmup, then the schedule to zero at `total`.
+
+    As `transformers.get_scheduler` defines linear, cosine and constant_with_warmup.
+    """
+    warmup = warmup_steps(optim, total)
+    if step < warmup:
+        return optim.lr * step / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    if optim.schedule == "linear":
+        return optim.lr * max(0.0, 1.0 - progress)
+    if optim.schedule == "cosine":
+        return optim.lr * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+    return optim.lr
