@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
+settings.register_profile("busy machine", deadline=None)  # other jobs make an example slow
+settings.load_profile("busy machine")
 
 WORDS = [
     "the", "a", "an", "of", "in", "to", "and", "is", "was", "not", "very", "good", "bad", "film", "book", "Anna",

@@ -261,7 +261,7 @@ def test_predict_refuses_what_it_cannot_do(
 def test_an_unfinished_run_or_none(
     runs: dict[str, Run], tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name, *rest = arguments
+    name, *rest = (str(write_jsonl(tmp_path / x, [{"tokens": ["a"]}])) if x == "a.jsonl" else x for x in arguments)
     unfinished = tmp_path / "run"
     unfinished.mkdir()
     (unfinished / "config.yaml").write_text((runs["ner"].path / "config.yaml").read_text())

@@ -96,7 +96,7 @@ ROWS = [{"text": f"film {i}", "label": "ab"[i % 2], "author": f"w{i // 3}"} for 
 
 def test_a_run_on_one_file(build, tmp_path: Path) -> None:
     shares = ["data.validation=0.1", "data.test=0.2", "data.group=author"]
-    build(ROWS, "seed=0")
+    build(ROWS, "seed=0", "data.max_overlap=1")
     assert main(["train", str(tmp_path / "classification.yaml"), *shares, "data.max_train_examples=20"]) == 0
     run = Run.read(tmp_path / "run")
     ids = json.loads((run.path / "splits.json").read_text())
@@ -123,9 +123,11 @@ def test_slices_of_files(build, tmp_path: Path) -> None:
 
 
 def test_the_first_rows_only_where_asked(build) -> None:
-    first = build(ROWS, "data.max_train_examples=6", "data.sample=first").data.splits["train"].rows
+    first = (
+        build(ROWS, "data.max_train_examples=6", "data.sample=first", "data.max_overlap=1").data.splits["train"].rows
+    )
     assert first["text"][:] == [f"film {i}" for i in range(6)]
-    drawn = build(ROWS, "data.max_train_examples=6").data.splits["train"].rows
+    drawn = build(ROWS, "data.max_train_examples=6", "data.max_overlap=1").data.splits["train"].rows
     assert drawn["text"][:] != first["text"][:] and Counter(drawn["label"][:]) == {"a": 3, "b": 3}
-    larger = build(ROWS, "data.max_train_examples=20").data.splits["train"].rows
+    larger = build(ROWS, "data.max_train_examples=20", "data.max_overlap=1").data.splits["train"].rows
     assert set(drawn["id"][:]) < set(larger["id"][:])
