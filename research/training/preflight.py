@@ -8,6 +8,8 @@ from research.common.errors import UserError
 from research.config import component
 from research.config.schema import Config
 from research.config.tree import to_dict
+from research.data.source import missing_file, sliced
+from research.data.split import share_of
 from research.metrics import metric_class
 from research.metrics.base import LOSS
 from research.tracking.run import Run
@@ -28,10 +30,11 @@ def refuse_missing_files(config: Config) -> None:
         return
     for split in ("train", "validation", "test"):
         value = getattr(config.data, split)
-        if value is not None and not Path(value).exists():
-            from research.data.source import missing_file
-
-            raise UserError(missing_file(Path(value)))
+        if value is None or share_of(value) is not None:
+            continue
+        path = Path(sliced(value)[0])
+        if not path.exists():
+            raise UserError(missing_file(path))
 
 
 def refuse_unknown_monitor(config: Config, metric: str) -> None:
