@@ -17,7 +17,7 @@ from research.cluster import signals
 from research.cluster.failure import fail
 from research.cluster.signals import STOPPED, exit_immediately, exit_stopped
 from research.common.errors import UserError
-from research.common.threads import settle_waiting
+from research.common.threads import choose_waiting_policy
 
 if TYPE_CHECKING:
     from research.cluster.group import Group
@@ -332,7 +332,7 @@ def in_ranks(options: argparse.Namespace, trainer: TrainerConfig, name: str, wor
     prepare_process()
     world = ranks_of(trainer)
     if world.launcher is None:  # several ranks would take one another for strangers
-        settle_waiting()
+        choose_waiting_policy()
     if world.launcher is None and world.size > 1:
         return launch(world.size, [sys.executable, "-P", "-m", "research.cli", *options.command_line])
     from research.cluster.group import LEAVE_SECONDS, rendezvous

@@ -1,4 +1,4 @@
-"""How the ranks of a run meet, and what they settle before gradients flow.
+"""Rendezvous of the ranks of a run, and the choices of rank 0 that all of them follow.
 
 Rank 0 keeps a key-value store, and the process group of the gradients is formed over it. What could differ from rank
 to rank (is the run finished? which checkpoint is whole?) is looked up by rank 0 and told to the others.
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Group:
-    """The ranks of a run that have met. A rank alone settles everything with itself."""
+    """The ranks of a run that have met. A rank alone agrees with itself."""
 
     def __init__(self, world: World | None = None, store: dist.Store | None = None) -> None:
         self.world, self.store = world or World(), store
@@ -65,7 +65,7 @@ class Group:
             self.store.set(key, "")
 
     def leave(self, at_most_seconds: float = math.inf) -> None:
-        """Rank 0, which keeps what was settled, stays until all others have read it."""
+        """Rank 0, which keeps the choices, stays until all others have read it."""
         if self.store is None:
             return
         deadline = time.monotonic() + at_most_seconds

@@ -17,7 +17,7 @@ from pathlib import Path
 LOOKS, BETWEEN_SECONDS = 9, 0.01
 
 
-def settle_waiting() -> None:
+def choose_waiting_policy() -> None:
     """Choose how threads wait, before torch is imported: OpenMP reads its settings once."""
     os.environ.update(waiting(running_processes(), os.cpu_count() or 1, os.environ))
 

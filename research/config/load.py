@@ -50,7 +50,7 @@ def load_config(
     for origin, content in [*given, *map(parse_override, overrides)]:
         layers.append(Layer(origin, in_long_form(content, origin, path.parent)))
     config = combined(layers, str(path))
-    settle_paths(config, path)
+    absolute_paths(config, path)
     check(config, str(path))
     return config
 
@@ -177,23 +177,23 @@ def merge(base: Any, content: dict[str, Any], origin: str) -> Any:
         raise UserError(f"{origin}: {key}: {said}.") from None
 
 
-def settle_paths(config: Config, experiment: Path) -> None:
+def absolute_paths(config: Config, experiment: Path) -> None:
     """Make local files and folders absolute (looked up from here, then from the YAML's folder)."""
 
-    def settled(value: str) -> str:
+    def absolute(value: str) -> str:
         name, bracket, rows = value.partition("[") if not Path(value).exists() else (value, "", "")
         for base in (Path.cwd(), experiment.resolve().parent):
             if (base / name).exists():
                 return os.path.abspath(base / name) + bracket + rows  # the link, not the file a hub's cache keeps
         return value
 
-    config.model.name = settled(config.model.name)
+    config.model.name = absolute(config.model.name)
     if config.data.name:
-        config.data.name = settled(config.data.name)
+        config.data.name = absolute(config.data.name)
     for split in ("train", "validation", "test"):
         value = getattr(config.data, split)
         if value and (config.data.name is None or value.partition("[")[0].endswith(DATA_SUFFIXES)):
-            setattr(config.data, split, settled(value))
+            setattr(config.data, split, absolute(value))
     if config.run_dir is None:
         parts = experiment.resolve().with_suffix("").parts
         root = next((root for root in ("experiments", "runs") if root in parts[:-1]), None)

@@ -56,7 +56,7 @@ def evaluate(run: Run, split: str, trust_remote_code: bool = False) -> dict[str,
             "with `research predict`."
         )
     if split == "validation":
-        data.settle({})  # its own scores, as training reported them, come before what they settle
+        data.use_validation_scores({})  # its own scores, as training reported them, come before what they decide
     module = build(config, data)
     callback = _Evaluation()
     make_trainer(config, [callback], []).test(module, datamodule=module.data, verbose=False)
@@ -142,8 +142,8 @@ def finished_result(run: Run) -> dict[str, Any]:
 
 
 def task_data(run: Run, config: Config) -> TaskData:
-    """The task's data, not opened yet, with what the run's validation settled."""
+    """The task's data, not opened yet, with what the run's validation scores decided."""
     task = component.load("task", config.task.name)
     data: TaskData = task.Data(config, load_tokenizer(config, task.Data.prefix_space))
-    data.settle(finished_result(run)["metrics"]["validation"])
+    data.use_validation_scores(finished_result(run)["metrics"]["validation"])
     return data

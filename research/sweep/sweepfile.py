@@ -114,7 +114,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
     if OmegaConf.missing_keys(merged):
         raise UserError(f"{path} does not say experiment; add the YAML file whose keys are searched.")
     sweep: SweepConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
-    _settle(sweep, path)
+    _complete_paths_and_name(sweep, path)
     _check(sweep, str(path))
     return sweep
 
@@ -165,7 +165,7 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield full, value
 
 
-def _settle(sweep: SweepConfig, path: Path) -> None:
+def _complete_paths_and_name(sweep: SweepConfig, path: Path) -> None:
     """Fill in what the file's place says: absolute paths and the sweep's name."""
     candidates = [base / sweep.experiment for base in (Path.cwd(), path.resolve().parent)]
     sweep.experiment = str(next((c.resolve() for c in candidates if c.is_file()), candidates[0]))

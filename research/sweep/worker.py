@@ -35,7 +35,7 @@ CTRL_C = 130  # exit code
 
 def work(sweep: SweepConfig, group: Group | None = None, resume_anyway: bool = False) -> int:
     """Be one worker of a sweep, or one rank of it. Returns the exit code: 75 or 130 when stopped by a signal."""
-    base, group = settled_base(sweep), group or Group()
+    base, group = shared_config(sweep), group or Group()
     with StopFlag() as flag:
         try:
             if group.world.rank == 0:
@@ -53,7 +53,7 @@ def work(sweep: SweepConfig, group: Group | None = None, resume_anyway: bool = F
         return CTRL_C if flag.signal == signal.SIGINT else STOPPED
 
 
-def settled_base(sweep: SweepConfig) -> Config:
+def shared_config(sweep: SweepConfig) -> Config:
     """The settings all trials share, with the searched metric choosing the best checkpoint.
 
     Raises UserError for a direction that does not go with the metric.

@@ -69,7 +69,7 @@ class Data(TaskData):
         self.may_have_no_answer = any(answers is not None and not answers["text"] for answers in answered)
         return []
 
-    def settle(self, validation: Mapping[str, float]) -> None:
+    def use_validation_scores(self, validation: Mapping[str, float]) -> None:
         """The no-answer threshold that is best on the validation questions."""
         official = validation.get("best_f1_threshold", 0.0)  # all that older runs have
         self.threshold = validation.get("no_answer_threshold", official)

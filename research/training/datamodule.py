@@ -101,7 +101,7 @@ class TaskData(L.LightningDataModule):
         """What the metric needs beside the rows; stands in the predictions file."""
         return {"labels": self.labels}
 
-    def settle(self, validation: Mapping[str, float]) -> None:
+    def use_validation_scores(self, validation: Mapping[str, float]) -> None:
         """Take what the best validation scores decide for all other data, such as a threshold."""
 
     def learned(self) -> dict[str, Any]:

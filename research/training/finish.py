@@ -34,7 +34,7 @@ def finish(trainer: L.Trainer, attempt: Attempt, group: Group) -> None:
     restore_predictions(trainer, attempt, group)
     if attempt.stopped:
         return
-    module.data.settle(module.progress.best_scores)
+    module.data.use_validation_scores(module.progress.best_scores)
     if "test" in module.data.stores:
         trainer.test(module, datamodule=module.data, verbose=False)
     if attempt.stopped:

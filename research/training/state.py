@@ -59,7 +59,7 @@ def is_finite(module: TaskModule) -> bool:
 
 def load_weights(module: TaskModule, saved: Checkpoint) -> None:
     """Put a checkpoint's weights, and the embedding's row state, into the module."""
-    tensors = settled(saved.tensors(), module)
+    tensors = with_moments_as_kept(saved.tensors(), module)
     weights = below("model.", tensors)
     expected = trained_state(module.backbone.model)
     wrong = sorted(k for k in expected if k not in weights or weights[k].shape != expected[k].shape)
@@ -76,7 +76,7 @@ def load_weights(module: TaskModule, saved: Checkpoint) -> None:
 
 def load_optimizer(module: TaskModule, saved: Checkpoint) -> None:
     """Put a checkpoint's optimiser moments into the optimiser Lightning has made."""
-    tensors = settled(saved.tensors(), module)
+    tensors = with_moments_as_kept(saved.tensors(), module)
     optimizer: Any = module.optimizers()
     for name, parameter in module.named_parameters():
         state = below(f"optimizer.{name}.", tensors)
@@ -103,7 +103,7 @@ def present_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def settled(tensors: dict[str, Tensor], module: TaskModule) -> dict[str, Tensor]:
+def with_moments_as_kept(tensors: dict[str, Tensor], module: TaskModule) -> dict[str, Tensor]:
     """A checkpoint's tensors with the word embedding's moments in the form this module keeps: by row, or dense."""
     tensors = present_names(tensors)
     by_row = "rows.last" in tensors

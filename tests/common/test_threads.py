@@ -1,4 +1,4 @@
-"""How OpenMP's threads wait is settled by who else runs on the machine, unless the user has said it."""
+"""How OpenMP's threads wait is chosen by who else runs on the machine, unless the user has said it."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from research.sweep.sweepfile import (
     trial_config,
     with_values,
 )
-from research.sweep.worker import settled_base
+from research.sweep.worker import shared_config
 
 FOLDER = Path(__file__).parent.parent.parent / "sweeps"
 SWEEPS = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.yaml"))
@@ -60,7 +60,7 @@ def test_their_number() -> None:
 @pytest.mark.parametrize("name", SWEEPS)
 def test_shipped_sweeps_are_sound(name: str) -> None:
     sweep = load_sweep(FOLDER / name)
-    base = settled_base(sweep)
+    base = shared_config(sweep)
     check_space(sweep, base)
     assert {"optim.lr", "optim.warmup_ratio"} <= set(sweep.space)
     assert base.trainer.monitor in ("accuracy", "f1")
@@ -189,11 +189,11 @@ def test_missing_files(write: Write, tmp_path: Path) -> None:
 
 
 def test_direction_is_that_of_the_metric(write: Write) -> None:
-    assert settled_base(load_sweep(write())).trainer.monitor == "accuracy"
+    assert shared_config(load_sweep(write())).trainer.monitor == "accuracy"
     for metric in ("loss", "calibration_error"):
         minimized = write(metric=metric, direction="minimize")
-        assert settled_base(load_sweep(minimized)).trainer.monitor == metric
+        assert shared_config(load_sweep(minimized)).trainer.monitor == metric
         with pytest.raises(UserError, match=f"maximize does not go with metric={metric}: a smaller value is better"):
-            settled_base(load_sweep(write(metric=metric, direction="maximize")))
+            shared_config(load_sweep(write(metric=metric, direction="maximize")))
     with pytest.raises(UserError, match="direction=minimize does not go with metric=accuracy"):
-        settled_base(load_sweep(write(direction="minimize")))
+        shared_config(load_sweep(write(direction="minimize")))
