@@ -6,13 +6,9 @@ import functools
 import statistics
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from research.training.module import TaskModule
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of trainer.precision
 
@@ -42,8 +38,7 @@ def device_rate(device: torch.device, dtype: torch.dtype) -> float:
     return matrix_rate([(a, b)])
 
 
-def mfu(module: TaskModule, device_seconds: float) -> float:
+def mfu(operations: float, device_seconds: float, device: torch.device, precision: str) -> float:
     """Model FLOPs utilisation (Chowdhery et al. 2022): useful operations of training over those of one large matrix
     product in the same time."""
-    rate = device_rate(module.device, DTYPES[module.config.trainer.precision])
-    return module.flops_per_token * module.progress.tokens / device_seconds / rate
+    return operations / device_seconds / device_rate(device, DTYPES[precision])

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 
-from research.cluster.group import Group
+from research.cluster.group import RankGroup
 from research.common import compat
 from research.common.console import console, print_scores
 from research.common.errors import UserError
@@ -27,7 +27,7 @@ from research.training.attempt import Attempt
 from research.training.state import load_weights
 
 
-def finish(trainer: L.Trainer, attempt: Attempt, group: Group) -> None:
+def finish(trainer: L.Trainer, attempt: Attempt, group: RankGroup) -> None:
     """Return to the best checkpoint, test it, export it, and write the result; nothing more where a signal comes."""
     module = attempt.module
     return_to_best(attempt, group)
@@ -49,7 +49,7 @@ def finish(trainer: L.Trainer, attempt: Attempt, group: Group) -> None:
     report(result, run)
 
 
-def return_to_best(attempt: Attempt, group: Group) -> None:
+def return_to_best(attempt: Attempt, group: RankGroup) -> None:
     """Put the weights with the best validation score into the module. Raises UserError where they are lost."""
     module, folder = attempt.module, attempt.run.checkpoints
     best_step = module.progress.best_step
@@ -64,7 +64,7 @@ def return_to_best(attempt: Attempt, group: Group) -> None:
     load_weights(module, best)
 
 
-def restore_predictions(trainer: L.Trainer, attempt: Attempt, group: Group) -> None:
+def restore_predictions(trainer: L.Trainer, attempt: Attempt, group: RankGroup) -> None:
     """Evaluate the best weights again where `predictions/validation.parquet` is not the file of that evaluation."""
     path, recorded = attempt.run.predictions / "validation.parquet", attempt.module.progress.best_predictions
 
@@ -126,7 +126,12 @@ def result_of(attempt: Attempt) -> dict[str, Any]:
         "examples_per_second": p.examples / seconds,
         "tokens_per_second": p.tokens / seconds,
         "cost": attempt.cost(),
-        "mfu": mfu(module, seconds * module.trainer.world_size),
+        "mfu": mfu(
+            module.flops_per_token * p.tokens,
+            seconds * module.trainer.world_size,
+            module.device,
+            module.config.trainer.precision,
+        ),
         "peak_memory_mib": cost.peak_memory_mib(),
         "parameters": run.provenance.get("parameters"),
         "trained_parameters": run.provenance.get("trained_parameters"),
