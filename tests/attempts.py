@@ -14,7 +14,7 @@ from pathlib import Path
 
 HEAVY = [
     "research.sweep.worker", "research.training.run", "research.data.arrow", "research.tasks.classification",
-    "research.tasks.ner", "research.tasks.extractive_qa", "transformers.models.bert.modeling_bert", "sklearn.metrics",
+    "research.tasks.ner", "research.tasks.extractive_qa", "transformers.models.bert.modeling_bert",
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from research.report.tables import provenance
 
 PACKAGES = {
     "torch": "PyTorch", "transformers": "Transformers", "tokenizers": "Tokenizers", "datasets": "Datasets",
-    "lightning": "Lightning", "peft": "PEFT", "optuna": "Optuna", "scikit-learn": "scikit-learn", "numpy": "NumPy",
+    "lightning": "Lightning", "peft": "PEFT", "optuna": "Optuna", "numpy": "NumPy",
     "scipy": "SciPy", "statsmodels": "statsmodels", "sacrebleu": "sacreBLEU", "rouge-score": "rouge-score",
 }  # fmt: skip
 
