@@ -17,20 +17,28 @@ TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")  # `.<name>.<process id>.tmp
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; it becomes `path`, flushed to disk, when the block succeeds."""
-    temporary = temporary_name(path)
+def _write_errors_as_user_errors(path: Path) -> Iterator[None]:
+    """Raises UserError in place of what the system says when `path` cannot be written."""
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        follow_umask(temporary)
-        os.replace(temporary, path)
+        yield
     except Exception as error:
         cause = as_os_error(error)
         if cause is None:
             raise
         raise UserError(f"{path} could not be written: {cause.strerror or cause}.") from cause
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; it becomes `path`, flushed to disk, when the block succeeds."""
+    temporary = temporary_name(path)
+    try:
+        with _write_errors_as_user_errors(path):
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            follow_umask(temporary)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -109,18 +117,14 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
         if re.fullmatch(r"\.\d+\.(new|old)", found.name.removeprefix(f".{path.name}")):  # a killed process left it
             shutil.rmtree(found, ignore_errors=True)
     try:
-        new.mkdir(parents=True)
-        fill(new)
-        for file in filter(Path.is_file, new.rglob("*")):
-            follow_umask(file)
-        if path.exists():
-            os.replace(path, old)
-        os.replace(new, path)
-    except Exception as error:
-        cause = as_os_error(error)
-        if cause is None:
-            raise
-        raise UserError(f"{path} could not be written: {cause.strerror or cause}.") from cause
+        with _write_errors_as_user_errors(path):
+            new.mkdir(parents=True)
+            fill(new)
+            for file in filter(Path.is_file, new.rglob("*")):
+                follow_umask(file)
+            if path.exists():
+                os.replace(path, old)
+            os.replace(new, path)
     finally:
         for leftover in (new, old):
             shutil.rmtree(leftover, ignore_errors=True)

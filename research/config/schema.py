@@ -16,9 +16,8 @@ from research.config import component
 from research.config.component import Named
 from research.config.key import Rule, above, at_least, inside, key
 
-DATA_SUFFIXES = (
-    ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll", ".conllu", ".bio", ".iob", ".iob2", ".txt"
-)  # fmt: skip
+CONLL_SUFFIXES = (".conll", ".conllu", ".bio", ".iob", ".iob2", ".txt")
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *CONLL_SUFFIXES)
 FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "conll", "squad", "semeval", "text")  # of data.format
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from research.common.errors import UserError
+from research.config.schema import CONLL_SUFFIXES, FORMATS
 from research.config.schema import DATA_SUFFIXES as SUFFIXES
-from research.config.schema import FORMATS
 from research.data.conll import read_conll
 from research.data.delimited import read_csv
 from research.data.json_files import Row, Rows, kind_name, read_json, read_jsonl, shape_of
@@ -22,9 +22,6 @@ from research.data.semeval_files import read_semeval
 from research.data.squad_files import read_squad
 
 __all__ = ["BY_NAME", "FORMATS", "SUFFIXES", "Format", "Reading", "Row", "format_of", "has_known_suffix", "kind_name"]
-
-_TABLES_AND_JSON = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
-CONLL_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix not in _TABLES_AND_JSON)
 
 
 @dataclass(frozen=True)

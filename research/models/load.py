@@ -16,7 +16,7 @@ from transformers import logging as transformers_logging
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from research.common import compat
-from research.common.errors import UserError
+from research.common.errors import UserError, is_out_of_memory
 from research.common.text import one_line
 from research.data.hub import hub_answers
 from research.models.dropout import swap_dropout
@@ -100,9 +100,9 @@ def load_model(config: Config, own: PretrainedConfig, auto_class: Any) -> PreTra
             )
     except SafetensorError as error:
         raise UserError(f"The weights of {name} are damaged or cut short ({error}); fetch them again.") from None
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:  # each model class fails in a way of its own
+        if is_out_of_memory(error):
+            raise
         raise UserError(_not_found(name, error)) from None
     model.new_weights = {*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])}
     wrong = sorted(key for key, *_ in loaded["mismatched_keys"] if key.startswith(f"{model.base_model_prefix}."))

@@ -11,7 +11,6 @@ A process that finds a newer claim than its own was taken for dead: it ends at o
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from research.cluster.signals import STOPPED
+from research.common.locks import try_lock
 
 GIVEN_BACK = b"released\n"
 
@@ -204,17 +204,12 @@ def _header_of(content: bytes) -> dict[str, Any]:
 def _lock(descriptor: int) -> bool:
     """Lock a new claim; False on a file system without locks."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return try_lock(descriptor)
     except OSError:
         return False
-    return True
 
 
 def _is_unlocked(path: Path) -> bool:
     """Take a shared lock, so that two readers do not block each other."""
     with open(path, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
+        return try_lock(file, shared=True)

@@ -7,7 +7,6 @@ was cut is kept beside the journal.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -26,6 +25,7 @@ from research.cluster.signals import Interrupted
 from research.common import compat
 from research.common.console import console
 from research.common.errors import UserError
+from research.common.locks import try_lock
 from research.common.text import one_line
 from research.sweep.sweepfile import StorageConfig
 
@@ -192,13 +192,11 @@ def _refuse_second_worker(folder: Path) -> None:
     """SQLite is for one worker: two take the same trial, and on a shared file system the file breaks."""
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder / ".sqlite-worker", "a", encoding="utf-8")  # noqa: SIM115 - held while the process lives
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(file):
         file.close()
         raise UserError(
             "storage.url is an SQLite file and another worker is using it: SQLite cannot be shared, workers overwrite "
             "each other's records and a shared file system breaks the file. Leave storage.url out (a journal file) or "
             "use postgresql://."
-        ) from None
+        )
     _alone.append(file)

@@ -9,7 +9,6 @@ empty is refused, and in a run's own folder only files of the names below are ev
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import re
@@ -25,6 +24,7 @@ from yaml import YAMLError
 from research.cluster import slurm
 from research.common.errors import InUse, UserError
 from research.common.files import read_json, remove_temporaries, set_aside, written_whole
+from research.common.locks import try_lock
 from research.config.load import from_dict
 from research.config.schema import Config
 from research.config.tree import differences, result_keys, to_dict
@@ -159,13 +159,11 @@ class Run:
     def _take_lock(self) -> None:
         path = self.path / ".lock"
         self._lock = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - held while the run lives
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(self._lock):
             self._lock.seek(0)
             holder = self._lock.read().strip() or "another process"
             if not slurm.is_superseded(holder):
-                raise InUse(f"The run folder {self.path} is in use by {holder}; wait for it or stop it.") from None
+                raise InUse(f"The run folder {self.path} is in use by {holder}; wait for it or stop it.")
             log.warning(
                 "The run folder %s was held by %s. SLURM has lost that attempt; if it still runs, it ends by itself.",
                 self.path, holder,

@@ -3,7 +3,6 @@ whole, that is, with their last step and their end."""
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from research.common.locks import try_lock
 from research.common.text import one_line
 from research.config.load import completed
 from research.config.schema import Config, WandbConfig
@@ -71,12 +71,9 @@ def in_use(path: Path) -> bool:
     """Whether a process is training in this run folder."""
     try:
         with open(path / ".lock", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            return not try_lock(lock, shared=True)
     except OSError:
         return False
-    return False
 
 
 def complete(run: Run) -> None:
