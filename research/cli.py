@@ -20,7 +20,7 @@ from research.common.errors import UserError
 from research.common.threads import choose_waiting_policy
 
 if TYPE_CHECKING:
-    from research.cluster.group import Group
+    from research.cluster.group import RankGroup
     from research.config.schema import TrainerConfig
 
 TRUST = "run Python code that the run's model folder brings along; read it first"
@@ -322,7 +322,9 @@ def sync(options: argparse.Namespace) -> int:
     return 0 if all(map(has_arrived, outcomes.values())) else 1
 
 
-def in_ranks(options: argparse.Namespace, trainer: TrainerConfig, name: str, work: Callable[[Any, Group], int]) -> int:
+def in_ranks(
+    options: argparse.Namespace, trainer: TrainerConfig, name: str, work: Callable[[Any, RankGroup], int]
+) -> int:
     """Do the work of a module as one of the ranks there are, or start as many as the experiment asks for."""
     from importlib import import_module
 

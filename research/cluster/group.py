@@ -34,7 +34,7 @@ LEAVE_SECONDS = 10.0  # a rank that was stopped may have gone without a word
 T = TypeVar("T")
 
 
-class Group:
+class RankGroup:
     """The ranks of a run that have met. A rank alone agrees with itself."""
 
     def __init__(self, world: World | None = None, store: dist.Store | None = None) -> None:
@@ -83,13 +83,13 @@ class Group:
             seconds = min(2 * seconds, 1.0)
 
 
-def rendezvous(world: World, accelerator: str) -> Group:
+def rendezvous(world: World, accelerator: str) -> RankGroup:
     """Bring the ranks together and form their process group: nccl on GPUs, gloo on CPUs.
 
     Raises UserError when rank 0's address does not resolve, its port is taken, a rank does not come or has no GPU.
     """
     if world.size == 1:
-        return Group(world)
+        return RankGroup(world)
     on_gpu = accelerator != "cpu" and torch.cuda.is_available()
     device = _own_gpu(world) if on_gpu else None
     store = _store(world)
@@ -101,7 +101,7 @@ def rendezvous(world: World, accelerator: str) -> Group:
         timeout=timedelta(minutes=COLLECTIVE_MINUTES),
         device_id=device,
     )
-    return Group(world, dist.PrefixStore("exchanges", store))
+    return RankGroup(world, dist.PrefixStore("exchanges", store))
 
 
 def _own_gpu(world: World) -> torch.device:

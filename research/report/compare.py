@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from research.common.errors import UserError
 from research.report.grouping import group_runs, refuse_mixed, refuse_other_tasks, table_records
-from research.report.groups import Group, with_distinct_texts
+from research.report.groups import RunGroup, with_distinct_texts
 from research.report.records import Record, with_distinct_names
 from research.report.settings import DATA_KEYS, differing_keys
 from research.report.statistics.comparison import Comparison, compare_groups, p_text, with_corrections
@@ -53,7 +53,7 @@ def compare_runs(
 
 def grouped_sides(
     first: Sequence[Record], second: Sequence[Record], metric: str | None
-) -> tuple[list[Group], list[Group]]:
+) -> tuple[list[RunGroup], list[RunGroup]]:
     """The groups of both sides, named apart by the settings in which the sides differ, or by their seeds."""
     first, second = table_records(first), table_records(second)
     named = with_distinct_names([*first, *second])
@@ -68,12 +68,12 @@ def grouped_sides(
     return own, other
 
 
-def _with_seeds(group: Group) -> Group:
+def _with_seeds(group: RunGroup) -> RunGroup:
     seeds = ", ".join(str(run.seed) for run in group.runs)
     return replace(group, texts={**group.texts, "seed" if len(group.runs) == 1 else "seeds": seeds})
 
 
-def paired_groups(own: Sequence[Group], other: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
+def paired_groups(own: Sequence[RunGroup], other: Sequence[RunGroup]) -> Iterator[tuple[RunGroup, RunGroup]]:
     """The groups to compare: each system of the other side with the one of the own side on the same data set."""
     data_sets = list(dict.fromkeys(g.data_set for g in own))
     for data_set in data_sets:
@@ -99,7 +99,7 @@ def paired_groups(own: Sequence[Group], other: Sequence[Group]) -> Iterator[tupl
             yield a, b
 
 
-def left_out(own: Sequence[Group], other: Sequence[Group]) -> list[str]:
+def left_out(own: Sequence[RunGroup], other: Sequence[RunGroup]) -> list[str]:
     """A sentence for each data set that one side alone has."""
     sides = {"before": ({g.data_set for g in other}, own), "after": ({g.data_set for g in own}, other)}
     return [
@@ -166,7 +166,7 @@ def _data(c: Comparison) -> str:
     return "" if fingerprint is None else f" (sha256 of the data {fingerprint[0][:12]}…)"
 
 
-def _others(side: Group) -> str:
+def _others(side: RunGroup) -> str:
     return f"; {len(side.others)} more not finished" if side.others else ""
 
 

@@ -9,7 +9,7 @@ from itertools import combinations
 import pyarrow as pa
 
 from research.metrics.baselines import constant_answer
-from research.report.groups import Grid, Group, runs_with_predictions
+from research.report.groups import Grid, RunGroup, runs_with_predictions
 from research.report.statistics.baselines import Baseline
 from research.report.statistics.intervals import over_both
 from research.report.statistics.paired_runs import Pool
@@ -32,7 +32,7 @@ def findings(
     return found + [text for data_set, runs in pooled.items() for text in _small_test_set(data_set, runs)]
 
 
-def _constant_answers(group: Group, predicted: Mapping[int, pa.ChunkedArray]) -> Iterator[str]:
+def _constant_answers(group: RunGroup, predicted: Mapping[int, pa.ChunkedArray]) -> Iterator[str]:
     seeds = {}
     for seed, column in predicted.items():
         if (answer := constant_answer(column)) is not None:
@@ -44,7 +44,7 @@ def _constant_answers(group: Group, predicted: Mapping[int, pa.ChunkedArray]) ->
         )
 
 
-def _equal_predictions(group: Group, predicted: Mapping[int, pa.ChunkedArray]) -> Iterator[str]:
+def _equal_predictions(group: RunGroup, predicted: Mapping[int, pa.ChunkedArray]) -> Iterator[str]:
     for (seed, column), (other, other_column) in combinations(predicted.items(), 2):
         if column.equals(other_column):
             yield (

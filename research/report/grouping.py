@@ -18,7 +18,7 @@ import numpy as np
 
 from research.common.errors import UserError
 from research.metrics import smaller_is_better
-from research.report.groups import Grid, Group, with_distinct_texts
+from research.report.groups import Grid, RunGroup, with_distinct_texts
 from research.report.records import Record, status_counts
 from research.report.settings import (
     DATA_KEYS,
@@ -98,7 +98,7 @@ def refuse_unknown(keys: Iterable[str], settings: Iterable[Mapping[str, Any]]) -
             raise UserError(f"Runs cannot be grouped by '{key}': it is no config key that decides a score.{hint}")
 
 
-def _make(settings: dict[str, Any], members: list[Record], metric: str | None) -> Group:
+def _make(settings: dict[str, Any], members: list[Record], metric: str | None) -> RunGroup:
     """One group. Raises UserError where its runs differ in anything but the seeds, or are two of one seed."""
     runs = sorted((run for run in members if run.status == "finished"), key=seeds_of)
     name = system_name({key: value_text(value) for key, value in settings.items()})
@@ -114,7 +114,7 @@ def _make(settings: dict[str, Any], members: list[Record], metric: str | None) -
     if metric is None and len(metrics) > 1:
         raise UserError(f"The runs of {place} were chosen by different scores ({', '.join(metrics)}); name one metric.")
     chosen = metric or (metrics[0] if metrics else "")
-    return Group(settings, members[0].task, members[0].data_set, chosen, runs, others)
+    return RunGroup(settings, members[0].task, members[0].data_set, chosen, runs, others)
 
 
 def refuse_differences(members: Sequence[Record], place: str) -> None:
@@ -156,10 +156,10 @@ def refuse_other_tasks(records: Sequence[Record]) -> None:
             )
 
 
-def refuse_mixed(groups: Sequence[Group]) -> None:
+def refuse_mixed(groups: Sequence[RunGroup]) -> None:
     """Raise UserError where systems of one column were scored on different tasks, test sets or metrics."""
     refuse_other_tasks([run for each in groups for run in each.runs])
-    first: dict[str, tuple[Group, Record]] = {}
+    first: dict[str, tuple[RunGroup, Record]] = {}
     for each in groups:
         for run in each.runs:
             other_group, other = first.setdefault(each.data_set, (each, run))
@@ -183,7 +183,7 @@ def refuse_mixed(groups: Sequence[Group]) -> None:
                     )
 
 
-def _with_missing(groups: Sequence[Group]) -> list[Group]:
+def _with_missing(groups: Sequence[RunGroup]) -> list[RunGroup]:
     """The groups, each told the seeds that others have and it neither finished nor began."""
     seeds = sorted({run.seed for each in groups for run in each.runs})
     return [

@@ -20,7 +20,7 @@ MOST_RUNS = 10  # of a system whose predictions are read: more would change litt
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """The runs of one system on one data set."""
 
     settings: dict[str, Any]  # config key -> value: what names the system
@@ -73,7 +73,7 @@ class Group:
 class Grid:
     """Groups of all systems (rows) and data sets (columns), and what their runs share."""
 
-    groups: list[Group]
+    groups: list[RunGroup]
     by: list[str]  # config keys whose values name the systems
     constant: dict[str, Any]  # the same in all runs
     by_data_set: dict[str, dict[str, Any]]  # the same in all runs on a data set, and different between data sets
@@ -91,18 +91,18 @@ class Grid:
         """The settings of a row as they are shown."""
         return next(group.texts for group in self.groups if group.settings == settings)
 
-    def find(self, settings: Mapping[str, Any], data_set: str) -> Group | None:
+    def find(self, settings: Mapping[str, Any], data_set: str) -> RunGroup | None:
         return next((g for g in self.groups if g.settings == settings and g.data_set == data_set), None)
 
 
-def with_distinct_texts(groups: Sequence[Group]) -> list[Group]:
+def with_distinct_texts(groups: Sequence[RunGroup]) -> list[RunGroup]:
     """The groups, their settings written so that systems that differ have different names."""
     keys = dict.fromkeys(key for group in groups for key in group.settings)
     texts = {key: distinct_texts(g.settings[key] for g in groups if key in g.settings) for key in keys}
     return [replace(g, texts={key: texts[key][canonical(value)] for key, value in g.settings.items()}) for g in groups]
 
 
-def leading_groups(grid: Grid, data_set: str, most: int) -> list[Group]:
+def leading_groups(grid: Grid, data_set: str, most: int) -> list[RunGroup]:
     """The systems with finished runs on a data set, in the table's order; the best by validation where too many."""
     groups = [group for group in grid.groups if group.data_set == data_set and group.runs]
     if len(groups) <= most:
@@ -111,12 +111,12 @@ def leading_groups(grid: Grid, data_set: str, most: int) -> list[Group]:
     return [group for group in groups if id(group) in kept]
 
 
-def best_group(grid: Grid, data_set: str) -> Group | None:
+def best_group(grid: Grid, data_set: str) -> RunGroup | None:
     """The system with the best mean validation score on a data set: the one that tuning would have chosen."""
     return max(leading_groups(grid, data_set, len(grid.groups)), key=validation_mean, default=None)
 
 
-def validation_mean(group: Group) -> float:
+def validation_mean(group: RunGroup) -> float:
     """Mean validation score over the runs, negative where less is better; test where a run was never validated."""
     split = "validation" if all(run.scores("validation") for run in group.runs) else "test"
     sign = -1.0 if group.score.smaller_is_better else 1.0
@@ -130,6 +130,6 @@ def left_out_note(shown: int, grid: Grid, data_set: str) -> str:
     return f" The {shown} best of {there} systems by validation score." if shown < there else ""
 
 
-def runs_with_predictions(group: Group) -> list[Record]:
+def runs_with_predictions(group: RunGroup) -> list[Record]:
     """The runs of a group whose predictions can be read, at most MOST_RUNS."""
     return [run for run in group.runs if group.split in run.splits][:MOST_RUNS]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from research.cluster.group import Group
+from research.cluster.group import RankGroup
 from research.config.schema import Config
 from research.models.load import load_model
 from research.training.build import build, open_data
@@ -31,11 +31,11 @@ class TrialCache:
         self._data: dict[str, TaskData] = {}
         self._models: dict[str, tuple[PreTrainedModel, torch.Tensor]] = {}
 
-    def build(self, config: Config, group: Group | None = None) -> TaskModule:
+    def build(self, config: Config, group: RankGroup | None = None) -> TaskModule:
         """The module of a run, bit-identical to that of `research.training.build.build`."""
         return build(config, self.data(config, group), load=self.load)
 
-    def data(self, config: Config, group: Group | None = None) -> TaskData:
+    def data(self, config: Config, group: RankGroup | None = None) -> TaskData:
         """A copy of the cached data module with the run's own config."""
         shared = {"model": config.model.name, "revision": config.model.revision, **asdict(config.data)}
         weights = (config.optim.class_weights, config.optim.balance_classes)

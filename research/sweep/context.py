@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from research.cluster.group import Group
+from research.cluster.group import RankGroup
 from research.cluster.signals import StopFlag
 from research.config.schema import Config
 from research.sweep.cache import TrialCache
@@ -20,7 +20,7 @@ class WorkerContext:
     search: Search
     base: Config
     length: RunLength
-    group: Group  # the ranks of each run
+    group: RankGroup  # the ranks of each run
     flag: StopFlag
     cache: TrialCache = field(default_factory=TrialCache)
 

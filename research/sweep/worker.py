@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import signal
 
-from research.cluster.group import Group
+from research.cluster.group import RankGroup
 from research.cluster.signals import STOPPED, Interrupted, StopFlag
 from research.common import extras
 from research.common.console import console
@@ -33,9 +33,9 @@ from research.training.run import train
 CTRL_C = 130  # exit code
 
 
-def work(sweep: SweepConfig, group: Group | None = None, resume_anyway: bool = False) -> int:
+def work(sweep: SweepConfig, group: RankGroup | None = None, resume_anyway: bool = False) -> int:
     """Be one worker of a sweep, or one rank of it. Returns the exit code: 75 or 130 when stopped by a signal."""
-    base, group = shared_config(sweep), group or Group()
+    base, group = shared_config(sweep), group or RankGroup()
     with StopFlag() as flag:
         try:
             if group.world.rank == 0:
@@ -69,7 +69,7 @@ def shared_config(sweep: SweepConfig) -> Config:
     return base
 
 
-def _lead(sweep: SweepConfig, base: Config, group: Group, flag: StopFlag, resume_anyway: bool) -> None:
+def _lead(sweep: SweepConfig, base: Config, group: RankGroup, flag: StopFlag, resume_anyway: bool) -> None:
     """Rank zero: take trials, run them with all ranks, record how they ended."""
     cache = TrialCache()
     data = cache.data(base, group)
@@ -109,7 +109,7 @@ def _draw(search: Search) -> None:
         figures.draw(search)
 
 
-def _follow(base: Config, group: Group, flag: StopFlag) -> None:
+def _follow(base: Config, group: RankGroup, flag: StopFlag) -> None:
     """Every other rank: run what rank zero broadcasts, until it broadcasts None."""
     cache = TrialCache()
     cache.data(base, group)

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from research.adapters.hooks import AdapterHooks
-from research.cluster.group import Group
+from research.cluster.group import RankGroup
 from research.common.errors import UserError
 from research.config import component
 from research.config.schema import Config
@@ -25,7 +25,7 @@ from research.training.schedule import total_steps
 def build(
     config: Config,
     data: TaskData | None = None,
-    group: Group | None = None,
+    group: RankGroup | None = None,
     load: Callable[..., PreTrainedModel] = load_model,
 ) -> TaskModule:
     """The task's module on its data: the same weights and the same head for the same seed."""
@@ -57,11 +57,11 @@ def build(
     return module
 
 
-def open_data(config: Config, group: Group | None = None) -> TaskData:
+def open_data(config: Config, group: RankGroup | None = None) -> TaskData:
     """The task's data, opened and tokenised, by one rank of each node first."""
     task = component.load("task", config.task.name)
     load_config(config, families=task.Module.heads())  # refuses a model that cannot serve before the data is encoded
     data: TaskData = task.Data(config, load_tokenizer(config, task.Data.prefix_space))
-    with (group or Group()).local_rank_zero_first():
+    with (group or RankGroup()).local_rank_zero_first():
         data.open()
     return data

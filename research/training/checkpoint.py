@@ -28,7 +28,7 @@ from research.common.files import follow_umask
 from research.models.sharding import copied
 
 if TYPE_CHECKING:
-    from research.cluster.group import Group
+    from research.cluster.group import RankGroup
 
 log = logging.getLogger("research")
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.safetensors")  # step, checksum
@@ -102,7 +102,7 @@ def at_step(folder: Path, step: int) -> Checkpoint | None:
     return next((load(path) for path in files(folder) if step_of(path) == step and is_whole(path)), None)
 
 
-def agreed(group: Group, choose: Callable[[], Checkpoint | None]) -> Checkpoint | None:
+def agreed(group: RankGroup, choose: Callable[[], Checkpoint | None]) -> Checkpoint | None:
     """The checkpoint that rank 0 chooses, on every rank: another might see a newer one, or none."""
 
     def chosen() -> str | None:

@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 from research.cluster.devices import layout_note, unused_gpus_note
-from research.cluster.group import Group
+from research.cluster.group import RankGroup
 from research.cluster.ranks import World
 from research.cluster.signals import STOPPED, Interrupted, StopFlag
 from research.common.console import console
@@ -50,7 +50,7 @@ NOTHING_SCORED = (
 
 def train(
     config: Config,
-    group: Group | None = None,
+    group: RankGroup | None = None,
     make_module: Callable[..., TaskModule] | None = None,
     on_evaluation: OnEvaluation | None = None,
     stop_flag: StopFlag | None = None,
@@ -60,7 +60,7 @@ def train(
     A process that trains several runs makes their modules itself, is told each evaluation, and holds the signals
     in a `stop_flag` of its own.
     """
-    group = group or Group()
+    group = group or RankGroup()
     writes = group.world.rank == 0
     run = Run.open(config) if writes else Run(str(config.run_dir))
     try:
@@ -80,7 +80,7 @@ def train(
         run.close()
 
 
-def train_seeds(configs: Sequence[Config], group: Group) -> int:
+def train_seeds(configs: Sequence[Config], group: RankGroup) -> int:
     """Train an experiment over its seeds, one after the other; at the end, the mean and deviation of the scores."""
     for config in configs:
         code = train(config, group)
@@ -108,7 +108,7 @@ def seed_summary(metrics: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
 def _train(
     config: Config,
     run: Run,
-    group: Group,
+    group: RankGroup,
     make_module: Callable[..., TaskModule],
     on_evaluation: OnEvaluation | None,
     stop_flag: StopFlag,
@@ -180,7 +180,7 @@ def callbacks(attempt: Attempt, on_evaluation: OnEvaluation | None) -> list[L.Ca
     ]
 
 
-def _fit(trainer: L.Trainer, attempt: Attempt, group: Group) -> tuple[int, str]:
+def _fit(trainer: L.Trainer, attempt: Attempt, group: RankGroup) -> tuple[int, str]:
     """All steps that are still to do, then the end of the run. Returns the exit code and how this attempt ended."""
     run, module, data = attempt.run, attempt.module, attempt.module.data
     if attempt.owes_evaluation:

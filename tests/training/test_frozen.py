@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from research.cluster.group import Group
+from research.cluster.group import RankGroup
 from research.config.load import load_config
 from research.config.schema import Config
 from research.models.parameters import counts, flops_per_token, frozen_parameters, trained_parameters
@@ -52,7 +52,7 @@ def test_frozen_weights_do_not_move_by_a_bit(sparse: bool | str, config: Config)
     config.trainer.sparse_embedding = sparse
     made: list[TaskModule] = []
 
-    def make(config: Config, group: Group) -> TaskModule:
+    def make(config: Config, group: RankGroup) -> TaskModule:
         made.append(build(config, group=group, load=freeze("embeddings", "layer.0")))
         return made[-1]
 
@@ -83,7 +83,7 @@ def test_other_frozen_weights_are_not_resumed(config: Config, capsys: pytest.Cap
     from research.common.errors import UserError
 
     def make(shift: float) -> Any:
-        def making(config: Config, group: Group) -> TaskModule:
+        def making(config: Config, group: RankGroup) -> TaskModule:
             module = build(config, group=group, load=freeze("embeddings"))
             module.backbone.model.get_input_embeddings().weight.data += shift
             return module

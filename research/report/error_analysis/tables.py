@@ -19,7 +19,7 @@ from research.metrics.examples import Examples, Floats
 from research.report.error_analysis import slices
 from research.report.error_analysis.agreement import agreement
 from research.report.error_analysis.cartography import of_run
-from research.report.groups import Grid, Group, best_group, leading_groups, left_out_note, runs_with_predictions
+from research.report.groups import Grid, RunGroup, best_group, leading_groups, left_out_note, runs_with_predictions
 from research.report.records import Record
 from research.report.statistics.pairing import in_order
 from research.report.tables.cells import Cell, Table, cell, file_name, make_table, write_table_csv
@@ -33,7 +33,7 @@ MOST_EXAMPLES = 15
 class System:
     """A group's runs with their predictions, all in the order of the first one's examples."""
 
-    group: Group
+    group: RunGroup
     metric: BaseMetric
     runs: list[Record]
     tables: list[pa.Table]
@@ -93,7 +93,7 @@ def analyse_errors(grid: Grid, folder: Path) -> ErrorAnalysis:
     return ErrorAnalysis(sections, notes)
 
 
-def load_system(group: Group) -> System | None:
+def load_system(group: RunGroup) -> System | None:
     """A group with its predictions; None where it has none of a known form."""
     runs = runs_with_predictions(group)
     tables = [run.predictions(group.split) for run in runs]

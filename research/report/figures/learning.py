@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from research.report.figures import style
-from research.report.groups import Grid, Group, leading_groups, left_out_note
+from research.report.groups import Grid, RunGroup, leading_groups, left_out_note
 from research.report.records import Record
 from research.report.tables.cells import file_name
 
@@ -63,7 +63,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         yield f"learning-{file_name(data_set)}", caption, draw_curves(groups, histories)
 
 
-def draw_curves(groups: Sequence[Group], histories: Mapping[int, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure:
+def draw_curves(groups: Sequence[RunGroup], histories: Mapping[int, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure:
     figure, (above, below) = style.new_figure(2.8, rows=2, sharex=True, height_ratios=[3, 2])
     for i, group in enumerate(groups):
         runs = histories[id(group)]

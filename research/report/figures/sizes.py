@@ -9,7 +9,7 @@ import numpy as np
 
 from research.metrics.base import Score
 from research.report.figures import style
-from research.report.groups import Grid, Group
+from research.report.groups import Grid, RunGroup
 from research.report.records import Record
 from research.report.settings import system_name
 from research.report.tables.cells import file_name
@@ -37,7 +37,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
             yield f"sizes-{file_name(data_set)}", caption, draw_sizes(shown, f"{split} {metric}", groups[0].score)
 
 
-def series_of(groups: Sequence[Group]) -> dict[str, dict[int, np.ndarray]]:
+def series_of(groups: Sequence[RunGroup]) -> dict[str, dict[int, np.ndarray]]:
     """System without its size -> number of training examples, as recorded -> one score per run."""
     found: dict[str, dict[int, np.ndarray]] = {}
     for group in groups:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from research.metrics.baselines import baseline_scores
-from research.report.groups import Grid, Group, runs_with_predictions
+from research.report.groups import Grid, RunGroup, runs_with_predictions
 from research.tracking import predictions
 
 
@@ -14,7 +14,7 @@ class Baseline:
     """One score of answers that know nothing."""
 
     name: str
-    group: Group  # one that is scored on the same examples
+    group: RunGroup  # one that is scored on the same examples
     split: str
     value: float
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from research.report.groups import Group
+from research.report.groups import RunGroup
 from research.report.statistics import significance
 from research.report.statistics.intervals import Interval, contrast, over_both, over_examples
 from research.report.statistics.paired_runs import Pool
@@ -20,8 +20,8 @@ from research.report.statistics.significance import Correction, Test, corrected
 class Comparison:
     """One system against another on one data set."""
 
-    first: Group
-    second: Group
+    first: RunGroup
+    second: RunGroup
     split: str
     examples: int  # paired by id
     scores: np.ndarray  # one per run, fractions
@@ -40,7 +40,7 @@ class Comparison:
         return float(contrast(np.concatenate([self.scores, self.other_scores]), runs))
 
 
-def compare_groups(a: Group, b: Group, split: str, pooled: Pool, seed: int = 0) -> Comparison:
+def compare_groups(a: RunGroup, b: RunGroup, split: str, pooled: Pool, seed: int = 0) -> Comparison:
     """All that two groups of a pool allow to say of each other, not yet corrected."""
     scores, other_scores = a.scores(split), b.scores(split)
     counts, runs, replicates = pooled.of(a, b)

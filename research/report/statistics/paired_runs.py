@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from research.report.groups import Group
+from research.report.groups import RunGroup
 from research.report.records import ChangedRun, Record
 from research.report.statistics.pairing import PairedCounts, paired
 from research.report.statistics.resampling import bootstrap
@@ -20,17 +20,17 @@ SCORE_TOLERANCE = 1e-9  # scorers may sum in another order
 class Pool:
     """Runs (R of them) of several groups, group after group."""
 
-    groups: list[Group]
+    groups: list[RunGroup]
     counts: PairedCounts
     replicates: np.ndarray  # (B, R): the runs' metrics on bootstrap resamples of the examples
 
-    def of(self, *groups: Group) -> tuple[PairedCounts, tuple[int, ...], np.ndarray]:
+    def of(self, *groups: RunGroup) -> tuple[PairedCounts, tuple[int, ...], np.ndarray]:
         """Counts, numbers of runs and replicates of some of the groups, as the statistics take them."""
         places = [place for group in groups for place in self._places(group)]
         counts = replace(self.counts, values=self.counts.values[places])
         return counts, tuple(len(group.runs) for group in groups), self.replicates[:, places]
 
-    def _places(self, group: Group) -> range:
+    def _places(self, group: RunGroup) -> range:
         start = 0
         for other in self.groups:
             if other is group:
@@ -39,7 +39,7 @@ class Pool:
         raise ValueError("the group is not in the pool")
 
 
-def pool_runs(groups: Sequence[Group], split: str, resamples: int, seed: int = 0) -> Pool:
+def pool_runs(groups: Sequence[RunGroup], split: str, resamples: int, seed: int = 0) -> Pool:
     """Read and resample the predictions of the groups' runs.
 
     Raises UserError where a run lacks the metric, and where predictions are missing or edited, cannot be paired, or
@@ -65,7 +65,7 @@ def refuse_changed_score(run: Record, split: str, metric: str, value: float) -> 
         )
 
 
-def refuse_changed_validation(groups: Sequence[Group]) -> None:
+def refuse_changed_validation(groups: Sequence[RunGroup]) -> None:
     """Raise ChangedRun where a validation score is not the one that the run's predictions give."""
     for group in groups:
         for run in group.runs:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from research.common.errors import UserError
-from research.report.groups import Grid, Group
+from research.report.groups import Grid, RunGroup
 from research.report.records import ChangedRun
 from research.report.statistics.intervals import Interval, over_both
 from research.report.statistics.paired_runs import Pool, pool_runs, refuse_changed_validation
@@ -23,7 +23,7 @@ ALPHA = 0.05
 class Summary:
     """One group's scores on one split."""
 
-    group: Group
+    group: RunGroup
     split: str
     scores: np.ndarray  # one per run, fractions; none where no run is finished
     interval: Interval | None = None  # of the mean, over seeds and examples
@@ -75,7 +75,7 @@ def summarise(grid: Grid, pooled: dict[str, Pool]) -> list[Summary]:
     return _with_ties(summaries)
 
 
-def _plain(group: Group, split: str) -> Summary:
+def _plain(group: RunGroup, split: str) -> Summary:
     unvalidated = split == "validation" and not any(run.scores(split) for run in group.runs)
     return Summary(group, split, np.array([]) if unvalidated or not group.runs else group.scores(split))
 

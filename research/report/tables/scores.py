@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research.config.load import completed
-from research.report.groups import Grid, Group
+from research.report.groups import Grid, RunGroup
 from research.report.settings import deciding_settings, key_text, value_text
 from research.report.statistics.baselines import Baseline
 from research.report.statistics.summary import ALPHA, Summary
@@ -149,7 +149,7 @@ def absent(grid: Grid) -> str:
     return f"Not in the means: {'; '.join(counts)}." if counts else ""
 
 
-def _named(runs: Sequence[tuple[Group, int]]) -> str:
+def _named(runs: Sequence[tuple[RunGroup, int]]) -> str:
     """`lr 3e-5 on wnut17: seed 3`, at most three of them."""
     named = [f"{group.system} on {group.data_set}, seed {seed}" for group, seed in runs[:3]]
     return "; ".join(named) + (f"; and {len(runs) - 3} more" if len(runs) > 3 else "")

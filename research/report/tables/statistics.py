@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.report.groups import Grid, Group, leading_groups
+from research.report.groups import Grid, RunGroup, leading_groups
 from research.report.statistics.comparison import Comparison, compare_groups, p_text, with_corrections
 from research.report.statistics.paired_runs import Pool
 from research.report.statistics.power import POWER
@@ -118,7 +118,7 @@ def variance_table(pooled: Mapping[str, Pool]) -> Table:
     return make_table("Sources of variance", [*columns, *(["because"] if len(reasons) > 1 else [])], rows, caption)
 
 
-def _variance(group: Group, runs: Pool) -> VarianceSplit:
+def _variance(group: RunGroup, runs: Pool) -> VarianceSplit:
     inits, orders = (
         [run.seed if run.config[key] is None else int(run.config[key]) for run in group.runs]
         for key in ("seed_init", "seed_order")
@@ -131,7 +131,7 @@ def _family(name: str) -> str:
     return name.split(" (")[0]
 
 
-def _what(group: Group, split: str) -> tuple[str, str]:
+def _what(group: RunGroup, split: str) -> tuple[str, str]:
     return group.score.label, split
 
 
