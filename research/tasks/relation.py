@@ -170,6 +170,9 @@ class Module(TaskModule):
         logits = self.outputs(micro)
         return self.cross_entropy(logits, micro.sequences["label"]), logits
 
+    def target_logits(self, micro: MicroBatch, outputs: Tensor) -> list[Tensor]:
+        return [outputs]
+
     def decode(self, micro: MicroBatch, outputs: Tensor) -> dict[int, dict[str, Any]]:
         probabilities = torch.softmax(outputs, -1).tolist()
         return {row: {"probabilities": p} for row, p in zip(micro.examples.tolist(), probabilities, strict=True)}

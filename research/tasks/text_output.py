@@ -159,11 +159,15 @@ class TextModule(TaskModule):
         self.generation = generation_config(data.own, data.end, keys.max_new_tokens, keys.num_beams)
         backbone.model.generation_config = self.generation  # also in the exported model
 
-    def loss(self, micro: MicroBatch) -> tuple[Tensor, None]:
+    def loss(self, micro: MicroBatch) -> tuple[Tensor, Tensor | None]:
+        """And the logits in training alone: while an evaluation generates, they would fill the memory."""
         labels = self.backbone.predicting(micro).tokens["label"]
         asked = (labels >= 0).nonzero().squeeze(1)  # (K,)
         logits = self.backbone.vocabulary_logits(micro, asked)  # (K, V)
-        return self.cross_entropy(logits, labels[asked]), None
+        return self.cross_entropy(logits, labels[asked]), logits if self.training else None
+
+    def target_logits(self, micro: MicroBatch, outputs: Tensor) -> list[Tensor]:
+        return [outputs]
 
     def outputs(self, micro: MicroBatch) -> None:
         """Nothing: what is decoded is generated."""

@@ -22,6 +22,7 @@ from research.tracking.run import Run
 from tests.conftest import write_jsonl
 from tests.small_runs import SmallRuns, assert_same_up_to_rounding
 from tests.tasks.conftest import Build
+from tests.tasks.r_drop import assert_r_drop
 
 CAUSE, CAUSED = "Cause-Effect(e1,e2)", "Cause-Effect(e2,e1)"
 
@@ -144,6 +145,11 @@ def test_published_files_are_read(tmp_path: Path) -> None:
     path.write_text("1\tno quotes <e1>a</e1> <e2>b</e2>\n\nnot a sentence\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"TRAIN_FILE\.TXT, line 3: not a sentence of SemEval-2010 Task 8"):
         list(read_semeval(str(path)))
+
+
+@pytest.mark.parametrize("packing", ["auto", "false"])
+def test_r_drop_compares_two_passes_of_the_same_text(build: Build, packing: str) -> None:
+    assert_r_drop(lambda *keys: build(rows(6), f"trainer.packing={packing}", *keys), labels=4)
 
 
 def train(tmp_path: Path, build: Build, *overrides: str) -> Path:

@@ -24,6 +24,7 @@ from research.models.generate import cut, generate, prompts
 from research.training import run as train
 from tests.conftest import make_tokenizer, write_jsonl
 from tests.models.test_families import BART, DECODERS, T5
+from tests.tasks.r_drop import assert_r_drop
 
 KINDS: dict[str, dict[str, Any]] = {"bart": BART, "t5": T5, "gpt2": DECODERS["gpt2"], "llama": DECODERS["llama"]}
 NUMBERS = dict(zip(["good", "bad", "film", "book", "city", "river"], ["a", "an", "of", "in", "to", "and"], strict=True))
@@ -99,6 +100,15 @@ def test_a_decoder_goes_on_from_the_source(tmp_path: Path) -> None:
     assert (label[:6] == -100).all() and text(tokenizer, label[6:]) == ["a", "of", "[SEP]"]
     assert store.targets.tolist() == [3.0]
     assert text(tokenizer, prompts(micro)[0]) == prompt
+
+
+@pytest.mark.parametrize("kind", ["bart", "gpt2"])
+@pytest.mark.parametrize("packing", ["auto", "false"])
+def test_r_drop_compares_two_passes_of_the_same_text(kind: str, packing: str, tmp_path: Path) -> None:
+    def built(*keys: str) -> Any:
+        return build(tmp_path, kind, f"trainer.packing={packing}", *keys)
+
+    assert_r_drop(built, labels=len(make_tokenizer()))
 
 
 @pytest.mark.parametrize("kind", KINDS)
