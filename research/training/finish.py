@@ -149,7 +149,13 @@ def report(result: dict[str, Any], run: Run) -> None:
     """The short tables a run ends with."""
     metrics = {split: scores for split, scores in result["metrics"].items() if scores}
     lowest, warning = worth(run, [*metrics][-1]) if metrics else ({}, None)
-    print_scores(result["metrics"], score_labels(result["metric"]["name"]), lowest)
+    if metrics:
+        print_scores(result["metrics"], score_labels(result["metric"]["name"]), lowest)
+    else:
+        console.print(
+            "Nothing was scored: the experiment names neither validation nor test data, so the last weights are kept. "
+            "`data.validation: 0.1` sets a tenth of the training data aside for it."
+        )
     if warning is not None:
         console.print(warning)
     console.print(

@@ -10,7 +10,7 @@ import pytest
 from research.common.console import print_scores
 from research.tracking import predictions
 from research.tracking.run import Run
-from research.training.finish import worth
+from research.training.finish import report, worth
 from tests.report.synthetic import write_run
 
 
@@ -37,3 +37,13 @@ def test_one_answer_to_everything_is_a_warning(tmp_path: Path) -> None:
 
 def test_a_metric_without_labels_has_no_baselines(tmp_path: Path) -> None:
     assert worth(Run(write_run(tmp_path / "run", task="ner", data_set="news")), "test") == ({}, None)
+
+
+def test_a_run_that_scored_nothing_says_what_to_add(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(write_run(tmp_path / "run"))
+    assert run.result is not None
+    speed = {"examples": 8, "train_seconds": 2.0, "examples_per_second": 4.0, "tokens_per_second": 64.0}
+    report({**run.result, **speed, "metrics": {"validation": {}, "test": None}}, run)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Nothing was scored" in said and "`data.validation: 0.1`" in said and "Scores" not in said
+    assert "8 examples in 2.0 s (4 examples/s, 64 tokens/s)" in said
