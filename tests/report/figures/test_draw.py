@@ -39,7 +39,7 @@ def test_a_grid_has_the_figures_its_runs_allow(grid, tmp_path):
     assert all(path.with_suffix(".png").stat().st_size > 5000 for path in drawn)
     by_name = {path.stem: path for path in drawn}
     learning = text_of(by_name["learning-reviews"])
-    assert "optimiser steps" in learning and "validation accuracy" in learning and "lr 3e-5 (5)" in learning
+    assert "optimiser steps" in learning and "validation accuracy" in learning and "lr 3e-5 (5 runs)" in learning
     assert "test micro F1" in text_of(by_name["scores-news"])
     assert "one standard deviation" in drawn[by_name["learning-news"]]
 
