@@ -286,7 +286,7 @@ def test_a_metric_the_task_does_not_report(make_sweep: MakeSweep, capsys: pytest
     path = make_sweep("ner", metric="bleu")
     assert main(["sweep", str(path)]) == 2
     said = capsys.readouterr().err
-    assert "trainer.monitor=bleu is not a score of task ner; it reports precision, recall, f1" in said
+    assert "trainer.monitor=bleu is not a score of task ner; it reports f1, precision, recall" in said
     assert not (path.with_suffix("") / "journal.log").exists()
     assert main(["show", str(path)]) == 2
 
