@@ -111,6 +111,14 @@ class StopFlag:
         finally:
             self.steps_run = before
 
+    @contextmanager
+    def raised_after(self) -> Iterator[None]:
+        """A signal that comes in the block interrupts after it: a library in it may swallow the exception."""
+        with self.deferred():
+            yield
+        if self.signal is not None and not self.steps_run:
+            raise Interrupted
+
     def _set(self, number: int, frame: FrameType | None) -> None:
         _leave_terminal(number)
         second = number == signal.SIGINT and self.signal == signal.SIGINT

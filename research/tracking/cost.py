@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from research.common.errors import UserError
 from research.common.files import set_aside, write_json
 from research.tracking.run import Run
 
@@ -27,7 +28,7 @@ class Meter:
     """Measures this attempt and adds it to those before."""
 
     def __init__(self, run: Run, ranks: int, tokens_done: int) -> None:
-        self.path = run.path / "cost.json"
+        self.run, self.path = run, run.path / "cost.json"
         self.before: list[dict[str, Any]] = read(run)
         self.ranks, self.tokens_before, self.began = ranks, tokens_done, time.monotonic()
         self.energy, self.written = EnergyCounter(), self.began
@@ -48,7 +49,11 @@ class Meter:
                 "energy_joules": self.energy.joules(),
             },
         ]
-        write_json(self.path, attempts)
+        try:
+            write_json(self.path, attempts)
+        except UserError:
+            self.run.refuse_if_taken_over()  # the attempt that has the folder now removes what others were writing
+            raise
         self.written = time.monotonic()
         return attempts
 

@@ -61,7 +61,8 @@ def return_to_best(attempt: Attempt, group: RankGroup) -> None:
             f"The best checkpoint (step {best_step}) is missing from {folder} or damaged; "
             "the same command goes back before it."
         )
-    load_weights(module, best)
+    with attempt.stop_flag.raised_after():
+        load_weights(module, best)
 
 
 def restore_predictions(trainer: L.Trainer, attempt: Attempt, group: RankGroup) -> None:

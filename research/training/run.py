@@ -119,7 +119,8 @@ def _train(
     tracker = Tracker(run, config) if writes else None
     newest = checkpoint.agreed(group, lambda: checkpoint.resumable(run.checkpoints))
     if newest is not None:
-        resume(module, newest)
+        with stop_flag.raised_after():
+            resume(module, newest)
     if writes:
         run.rewind(module.step)
     attempt = Attempt(run, module, writes, stop_flag, tracker, newest)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from research.cluster.signals import STOPPED, StopFlag
+from research.cluster.signals import STOPPED, Interrupted, StopFlag
 from research.tracking.run import Run
 from research.training import checkpoint
 from tests.attempts import Attempt, attempt
@@ -42,6 +42,16 @@ def test_hangup_is_noted_unless_the_shell_ignores_it() -> None:
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_signal_in_code_that_swallows_exceptions_interrupts_after_it() -> None:
+    finished = False
+    with StopFlag() as flag, pytest.raises(Interrupted):
+        with flag.raised_after():
+            os.kill(os.getpid(), signal.SIGTERM)
+            finished = True
+        pytest.fail("the signal was lost")
+    assert finished and flag.signal == signal.SIGTERM and not flag.steps_run
 
 
 @pytest.mark.slow

@@ -343,5 +343,5 @@ def test_other_data_or_weights_are_refused(stopped: Path, experiments: dict[str,
     finally:
         shutil.rmtree(model)
         model.with_name("kept").rename(model)
-    assert code == 2 and "is of another model: it lacks or reshapes" in output and "Traceback" not in output
+    assert code == 2 and "it is of another experiment: pretrained: " in output and "Traceback" not in output
     assert run.metrics() == before
