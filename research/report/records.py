@@ -245,10 +245,32 @@ def status_counts(records: Iterable[Record]) -> dict[str, int]:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, None without the file. Raises UserError where it has not what a report reads."""
     if not path.is_file():
         return None
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object.")
+    if wrong := _wrong_part(path.stem, content):
+        raise UserError(f"{path} is damaged: {wrong}; restore it, or leave the run out.")
     return content
+
+
+def _wrong_part(stem: str, content: dict[str, Any]) -> str | None:
+    """What of result.json, provenance.json or outcome.json is not as training writes it."""
+    if stem == "outcome":
+        return None if content.get("state") in ("pruned", "failed") else "'state' is not pruned or failed"
+    name = "metrics" if stem == "result" else "data"
+    splits = content.get(name, {} if stem == "provenance" else None)
+    if not isinstance(splits, dict):
+        return f"'{name}' is missing or no JSON object"
+    for split, part in splits.items():
+        if part is not None and not isinstance(part, dict):
+            return f"'{name}.{split}' is no JSON object"
+        missing = [key for key in ("sha256", "examples") if stem == "provenance" and part and key not in part]
+        if missing:
+            return f"'{name}.{split}' lacks {' and '.join(missing)}"
+    return None

@@ -261,3 +261,15 @@ def test_imports_stay_light():
         "assert 'datasets' in sys.modules and 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_a_link_to_a_blob_without_suffix_is_read_by_the_links_name(file, tmp_path):
+    """As the cache of the hub keeps files: snapshots/<commit>/train.jsonl -> ../../blobs/<sha256>."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshots" / "0a1b").mkdir(parents=True)
+    file("blobs/77af", [{"text": "good"}, {"text": "bad"}])
+    link = tmp_path / "snapshots" / "0a1b" / "train.jsonl"
+    link.symlink_to("../../blobs/77af")
+    split = opened(str(link))
+    assert split.rows["text"][:] == ["good", "bad"] and split.where(1) == f"{link}, line 2"
+    assert split.fingerprint == file_sha256(tmp_path / "blobs" / "77af")

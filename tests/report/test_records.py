@@ -94,6 +94,13 @@ def test_a_torn_parquet_file_is_told(make_run: MakeRun) -> None:
         ("config.yaml", "task: [", "config.yaml is not valid YAML"),
         ("config.yaml", "model: x", "it names no task"),
         ("result.json", '{"task": ', "result.json is not valid JSON"),
+        ("result.json", "[1]", "result.json is damaged: it holds no JSON object"),
+        ("result.json", "{}", "result.json is damaged: 'metrics' is missing"),
+        ("result.json", '{"metrics": {"test": 3}}', "result.json is damaged: 'metrics.test' is no JSON object"),
+        ("provenance.json", "7", "provenance.json is damaged: it holds no JSON object"),
+        ("provenance.json", '{"data": []}', "provenance.json is damaged: 'data' is missing or no JSON object"),
+        ("provenance.json", '{"data": {"test": {"sha256": "a"}}}', "'data.test' lacks examples"),
+        ("outcome.json", '{"reason": "x"}', "outcome.json is damaged: 'state' is not pruned or failed"),
     ],
 )
 def test_damaged_files_are_named(make_run: MakeRun, name: str, content: str, message: str) -> None:
@@ -101,6 +108,17 @@ def test_damaged_files_are_named(make_run: MakeRun, name: str, content: str, mes
     (path / name).write_text(content)
     with pytest.raises(UserError, match=message):
         read_records([path])
+
+
+def test_lines_of_another_shape_in_metrics_are_counted_and_passed_over(
+    make_run: MakeRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = make_run("a")
+    before = read_records([path])[0].metrics()
+    with open(path / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('[1]\n7\n{"loss": 1.0}\n')
+    assert read_records([path])[0].metrics() == before
+    assert f"{path / 'metrics.jsonl'} has 3 damaged lines" in caplog.text
 
 
 def test_no_runs_is_told(tmp_path: Path) -> None:
