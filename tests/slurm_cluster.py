@@ -171,9 +171,10 @@ class Cluster:
         """All that runs on the node is gone at once."""
         self.crash(node)
         tasks = self.processes(SLURMD_NODENAME=node)
-        for pid in {*filter(is_slurmstepd, map(parent_of, tasks))}:  # first, or it would report the end of the others
-            kill(pid, signal.SIGKILL)
-        for pid in tasks:
+        stepds = {*filter(is_slurmstepd, map(parent_of, tasks))}
+        for pid in stepds:  # it must not report the end of the others, nor may its own be a hangup to them
+            kill(pid, signal.SIGSTOP)
+        for pid in (*tasks, *stepds):
             kill(pid, signal.SIGKILL)
 
     def processes(self, **variables: str) -> list[int]:

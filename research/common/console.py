@@ -10,8 +10,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+
+class LastingConsole(Console):
+    """A console whose reader may go away, as with `2>&1 | head`: the work goes on without it."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True  # rich would end the process
+
+
 # Labels, paths and messages are shown as they are: `[/b]` and `:smile:` are text.
-console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+console = LastingConsole(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 COLUMNS = 100

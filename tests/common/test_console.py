@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from research.common.console import COLUMNS, StepProgress, metric_parts, within_columns
@@ -28,3 +31,20 @@ def test_what_does_not_fit_is_left_out() -> None:
     parts = metric_parts({f"validation/score_{i}": 0.123456 for i in range(30)}, "score_17")
     line = within_columns(["step 1/2", *parts])
     assert len(line) <= 100 and line.startswith("step 1/2  validation  score_17 0.1235*  score_0 0.1235")
+
+
+@pytest.mark.process
+def test_a_reader_that_goes_away_ends_nothing() -> None:
+    """As with `research train ... 2>&1 | head`: rich would raise SystemExit at the next line."""
+    program = (
+        "import sys; from research.common.console import console; sys.stdin.read()\n"
+        "for _ in range(3): console.print('a line')\n"
+        "print('done', flush=True)"
+    )
+    place = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", program], text=True, **place)
+    assert process.stdin and process.stdout and process.stderr
+    process.stderr.close()
+    process.stdin.close()
+    assert process.stdout.read() == "done\n" and process.wait() == 0
+    process.stdout.close()
