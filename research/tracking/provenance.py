@@ -38,7 +38,7 @@ def attempt(command: list[str], ranks: int, resumed_from: int | None) -> dict[st
         "resumed_from_step": resumed_from,
         "command": command,
         "ranks": ranks,
-        "code": code(),
+        "code": code(PACKAGE),
         "host": socket.gethostname(),
         "slurm": slurm.job(),
         "hardware": hardware(),
@@ -76,7 +76,7 @@ def recorded(
             write_json(run.path / "provenance.json", content)
 
 
-def code(folder: Path = PACKAGE) -> dict[str, Any]:
+def code(folder: Path) -> dict[str, Any]:
     """Commit and uncommitted changes of this package's repository, as far as there is one."""
 
     def git(*arguments: str) -> str | None:
