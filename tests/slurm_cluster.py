@@ -21,6 +21,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from research.cluster.ranks import FIRST_PORT, PORTS
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 PLACES = ("/usr/sbin", "/sbin")
 NODES = 11
@@ -348,8 +350,8 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> int:
-    """The first of so many consecutive ports that are free and that the kernel does not hand out by itself."""
-    firsts = list(range(20000, 32700 - count, count))
+    """The first of so many consecutive free ports, between those of ranks (ranks.py) and those of the kernel."""
+    firsts = list(range(FIRST_PORT + PORTS, 32700 - count, count))
     random.shuffle(firsts)  # another cluster may be looking for its ports at this moment
     for first in firsts:
         try:

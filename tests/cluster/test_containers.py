@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import EVALUATED, STEPS, Project
+from tests.cluster.conftest import EVALUATED, ROOT, STEPS, Project
 from tests.cluster.test_slurm import advanced, requeued
 from tests.training.test_resume import assert_same
 
@@ -65,7 +64,7 @@ def test_submitted_from_another_folder(project: Project, tmp_path: Path) -> None
     command = [sys.executable, "-m", "research.cli", "submit", "--mem=100M", "--comment=hello", "--cpus-per-task=1"]
     said = subprocess.run(
         [*command, "exp.yaml", f"run_dir={run}"],
-        cwd=elsewhere, env={**environment, "PYTHONPATH": os.environ["PYTHONPATH"]},
+        cwd=elsewhere, env={**environment, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert said.returncode == 0, said.stderr

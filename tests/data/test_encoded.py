@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,24 +54,30 @@ print(split.rows["text"][:])
 """
 
 
+@pytest.fixture
+def readable() -> Iterator[Path]:
+    """A folder that every user may enter; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.mark.process
-def test_a_warm_cache_that_is_read_only_opens(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
-    environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "HF_HOME": str(tmp_path / "home")}
+def test_a_warm_cache_that_is_read_only_opens(readable: Path) -> None:
+    (readable / "rows.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(readable / "cache"), "HF_HOME": str(readable / "home")}
     as_nobody = ["nobody"] if os.getuid() == 0 else []
 
     def read(*who: str) -> str:
-        command = [sys.executable, "-c", READ, str(tmp_path / "rows.jsonl"), *who]
+        command = [sys.executable, "-c", READ, str(readable / "rows.jsonl"), *who]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         return done.stdout.strip() or done.stderr
 
     assert read() == "['a', 'b']"
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    for path in (tmp_path / "cache").rglob("*"):
+    for path in (readable / "cache").rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)
     try:
         assert read(*as_nobody) == "['a', 'b']"
     finally:
-        for path in (tmp_path / "cache").rglob("*"):
+        for path in (readable / "cache").rglob("*"):
             path.chmod(0o755)
