@@ -22,7 +22,6 @@ from research.batching.plan import Indices
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from datasets import Dataset
 
 
 class Ragged:
@@ -68,8 +67,7 @@ def stream_and_name(column: str) -> tuple[str, str]:
 class Store:
     """The encoded examples of one split."""
 
-    def __init__(self, encoded: Dataset, token_columns: Sequence[str], window_columns: Sequence[str]) -> None:
-        table = encoded.data.table
+    def __init__(self, table: pa.Table, token_columns: Sequence[str], window_columns: Sequence[str]) -> None:
         self.columns = {name: Ragged(table.column(name)) for name in (*token_columns, *window_columns)}
         self.streams: dict[str, StreamColumns] = {}
         for column, values in self.columns.items():

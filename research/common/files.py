@@ -29,15 +29,21 @@ def _write_errors_as_user_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; it becomes `path`, flushed to disk, when the block succeeds."""
+def written_whole(path: Path, secret: bool = False) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; it becomes `path`, flushed to disk, when the block succeeds.
+
+    A `secret` file is readable for its owner alone, from the first byte on.
+    """
     temporary = temporary_name(path)
     try:
         with _write_errors_as_user_errors(path):
+            if secret:
+                temporary.touch(0o600)
             yield temporary
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            follow_umask(temporary)
+            if not secret:
+                follow_umask(temporary)
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -271,7 +271,7 @@ class TaskData(L.LightningDataModule):
         if "cut" in examples.column_names:
             self.cut[split.name] = sum(examples["cut"])
         columns = [name for name in self.token_columns if name in examples.column_names]
-        return Store(examples, columns, self.window_columns)
+        return Store(examples.data.table, columns, self.window_columns)
 
     @property
     def plan(self) -> StepPlan:

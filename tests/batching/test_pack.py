@@ -29,7 +29,7 @@ def make_store() -> Store:
         }
         for i, windows in enumerate(WINDOWS)
     ]
-    return Store(Dataset.from_list(rows), ["input_ids", "token_type_ids"], ["start"])
+    return Store(Dataset.from_list(rows).data.table, ["input_ids", "token_type_ids"], ["start"])
 
 
 def test_pack_lays_examples_end_to_end() -> None:

@@ -57,7 +57,7 @@ def make_store(parts: int = 3) -> Store:
     ]
     pieces = np.array_split(np.arange(3), parts)
     return Store(
-        concatenate_datasets([Dataset.from_list([rows[i] for i in piece]) for piece in pieces]),
+        concatenate_datasets([Dataset.from_list([rows[i] for i in piece]) for piece in pieces]).data.table,
         token_columns=["input_ids", "tag"],
         window_columns=["start"],
     )
@@ -86,7 +86,7 @@ def test_store_reads_a_memory_map(tmp_path: Path) -> None:
     lists = [list(range(i % 7)) for i in range(100)]
     rows = {"input_ids": lists, "windows": [[len(x)] for x in lists], "targets": [1.0] * 100}
     Dataset.from_dict(rows).save_to_disk(tmp_path / "d", num_shards=3)
-    store = Store(Dataset.load_from_disk(tmp_path / "d"), ["input_ids"], [])
+    store = Store(Dataset.load_from_disk(tmp_path / "d").data.table, ["input_ids"], [])
     assert store.tokens.tolist() == [i % 7 for i in range(100)]
     assert [x.tolist() for x in store.columns["input_ids"].rows(np.array([99, 5, 40]))] == [
         lists[99],

@@ -1,8 +1,5 @@
 """The page in a real Chromium: sorting, filtering, links to runs, light and dark, narrow and wide, no errors."""
 
-import os
-import shutil
-
 import pytest
 
 from research.report import figures
@@ -12,6 +9,7 @@ from research.report.grouping import group_runs
 from research.report.records import read_records
 from research.report.render import html as page
 from research.report.tables.cells import Cell, Table
+from tests.browser import open_browser
 from tests.report.synthetic import write_run
 
 pytestmark = pytest.mark.service
@@ -21,20 +19,8 @@ EVIL = "<script>window.pwned = 1</script>"
 
 @pytest.fixture(scope="module")
 def browser():
-    """A headless Chromium; tests without one are skipped, but fail where CI_REQUIRES_CHROMIUM=1 is set."""
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        assert os.environ.get("CI_REQUIRES_CHROMIUM") != "1", "chromium or chromedriver is missing"
-        pytest.skip("needs Debian's chromium and chromium-driver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
+    with open_browser() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")

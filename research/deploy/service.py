@@ -1,0 +1,120 @@
+"""The runs that a process serves: each a predictor with an engine, replaced without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from research.common.errors import UserError
+from research.deploy.engine import Engine
+from research.deploy.monitoring import Monitor
+from research.inference.predictor import BadInput, Predictor, Question, Row
+from research.tracking.run import Run
+
+log = logging.getLogger("research.serve")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a process takes."""
+
+    body_bytes: int = 1_000_000
+    texts: int = 256  # of one request
+    waiting_tokens: int = 65_536  # of one run; above them requests are refused until some are answered
+    timeout_seconds: float = 10.0  # from a request to its answer
+
+
+class Late(Exception):
+    """The answer did not come in time."""
+
+
+class Served:
+    """One run with its engine."""
+
+    def __init__(self, name: str, path: Path, precision: str | None, limits: Limits, monitor: Monitor) -> None:
+        """Load the model and compute a long and a short row, so that the first request does not wait for that."""
+        self.name, self.path = name, path
+        self.predictor = Predictor(Run.read(path), precision)
+        self.engine = Engine(
+            self.predictor.answer, self.predictor.budget_tokens, limits.waiting_tokens, partial(monitor.row, name)
+        )
+        result = self.predictor.run.result or {}
+        weights = (result.get("files") or {}).get("model/model.safetensors", "")
+        monitor.add_run(name, result["task"], weights, self.predictor.data.labels, lambda: self.engine.waiting_tokens)
+        self.warm()
+
+    def warm(self) -> None:
+        """Compute rows of both extremes of length."""
+        data = self.predictor.data
+        for words in (self.predictor.config.data.max_length, 1):
+            text = "a " * words
+            row = {field: text.split() if field in data.text_lists else text for field in self.predictor.required}
+            try:
+                questions = [self.predictor.question(row)]
+            except Exception as error:  # a task whose rows need more than text
+                log.info("%s is not warmed: %s", self.name, error)
+                return
+            self.predictor.answer(questions)
+
+
+class Service:
+    """All runs of a process by name."""
+
+    def __init__(self, runs: Mapping[str, Path], precision: str | None = None, limits: Limits | None = None) -> None:
+        self.limits, self.precision = limits or Limits(), precision
+        self.monitor = Monitor()
+        self.runs = {name: self._load(name, path) for name, path in runs.items()}
+        self.is_ready = True
+
+    def _load(self, name: str, path: Path) -> Served:
+        return Served(name, path, self.precision, self.limits, self.monitor)
+
+    def reload(self) -> None:
+        """Load every run again; requests are answered by the old model until the new one is ready."""
+        for name, served in list(self.runs.items()):
+            try:
+                self.runs[name] = self._load(name, served.path)
+            except UserError as error:
+                log.error("%s is served as before: %s", name, error)
+                continue
+            served.engine.close()
+            log.warning("%s was loaded again", name)
+
+    def close(self) -> None:
+        """Answer what waits, then end."""
+        self.is_ready = False
+        for served in self.runs.values():
+            served.engine.close()
+
+    async def answer(self, name: str, rows: Sequence[Any]) -> list[Row]:
+        """The answers to the rows of one request.
+
+        Raises KeyError for an unknown run, BadInput for a wrong row, Busy, Late, and what computing raises.
+        """
+        served = self.runs[name]
+        questions = [self._question(served.predictor, i, row) for i, row in enumerate(rows)]
+        futures = [asyncio.wrap_future(each) for each in served.engine.submit(questions, self.limits.timeout_seconds)]
+        try:
+            answers = await asyncio.wait_for(asyncio.gather(*futures), self.limits.timeout_seconds)
+        except TimeoutError:
+            raise Late from None
+        finally:
+            for future in futures:
+                future.cancel()  # one request's error, time or client ends all that it asked
+        for answer in answers:
+            self.monitor.answer(name, answer)
+        return list(answers)
+
+    @staticmethod
+    def _question(predictor: Predictor, index: int, row: Any) -> Question:
+        if not isinstance(row, Mapping):
+            raise BadInput(f'inputs[{index}]: must be an object such as {{"text": "..."}}')
+        try:
+            return predictor.question(row)
+        except BadInput as error:
+            raise BadInput(f"inputs[{index}]: {error}") from None

@@ -1,0 +1,179 @@
+"""A finished run kept in memory, that labels rows without files: what `research serve` asks.
+
+Each row is encoded once, by the task's own `encode`; rows that are answered together are one packed micro-batch,
+decoded and tabulated by the task. So an answer is what `research predict` writes for the same row.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from research.batching.pack import pack
+from research.batching.store import Store
+from research.common.errors import UserError
+from research.data.source import Split
+from research.inference.evaluate import finished_config, finished_result, task_data
+from research.tracking.run import Run
+from research.training.build import build
+
+Row = dict[str, Any]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LEAST_CHARACTERS, CHARACTERS_PER_TOKEN = 20_000, 40  # longest text; the tokenizer reads all of it before it cuts
+
+
+class BadInput(UserError):
+    """A row that cannot be labelled, and why."""
+
+
+class Rows(list[Row]):
+    """Rows in memory, read as the rows of a split are: by index, or a column by its name."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        super().__init__(rows)
+        self.column_names = list(rows[0]) if rows else []
+
+    def __getitem__(self, key: Any) -> Any:
+        return [row[key] for row in self] if isinstance(key, str) else super().__getitem__(key)
+
+    def __iter__(self) -> Iterator[Row]:
+        return super().__iter__()
+
+
+@dataclass
+class Question:
+    """One row that waits for its answer."""
+
+    row: Row
+    encoded: pa.Table
+    tokens: int  # of all its windows
+    truncated: bool  # whether its text was cut at data.max_length
+    offsets: list[tuple[int, int]] | None = None  # of the words of a text that was split here
+
+
+class Predictor:
+    """The model of a finished run with its task's encoding and decoding."""
+
+    def __init__(self, run: Run, precision: str | None = None) -> None:
+        """`precision` of the activations: that of the training by default.
+
+        Raises UserError for a run that is not finished or whose model has changed.
+        """
+        self.base_model = run.config.model.name  # what was fine-tuned
+        config = finished_config(run)
+        config.trainer.sparse_embedding = False  # it serves training alone
+        if config.trainer.precision == "fp16" and not torch.cuda.is_available():
+            config.trainer.precision = "fp32"
+        config.trainer.precision = precision or config.trainer.precision  # type: ignore[assignment]
+        self.run, self.config = run, config
+        self.data = task_data(run, config)
+        self.data.recall(finished_result(run)["learned"])
+        self.module = build(config, self.data).eval()
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.module.to(self.device)
+        gold = {*self.data.gold, *self.data.optional}
+        self.required = [field for field in self.data.fields if field not in gold]
+        self.longest_text = max(LEAST_CHARACTERS, CHARACTERS_PER_TOKEN * config.data.max_length)
+
+    @property
+    def budget_tokens(self) -> int:
+        """Tokens that are computed together."""
+        return self.module.budget_tokens
+
+    @property
+    def fields(self) -> list[str]:
+        """What a row may hold."""
+        return [field for field in self.data.fields if field not in self.data.gold]
+
+    def question(self, given: Mapping[str, Any]) -> Question:
+        """Check and encode one row. Raises BadInput for one that cannot be labelled."""
+        row, offsets = self._row(given)
+        columns = self.data.encode({field: [value] for field, value in row.items()})
+        table = pa.table({name: pa.array(values) for name, values in columns.items()})
+        tokens = sum(len(values[0]) for name, values in columns.items() if name.split(".")[-1] == "input_ids")
+        if tokens == 0:
+            raise BadInput("there is no text to label")
+        return Question(row, table, tokens, bool(columns.get("cut", [False])[0]), offsets)
+
+    def _row(self, given: Mapping[str, Any]) -> tuple[Row, list[tuple[int, int]] | None]:
+        """The task's fields of a row, by their own names or by those of the training data's columns."""
+        names = {self.config.data.columns.get(field, usual): field for field, usual in self.data.fields.items()}
+        row: Row = {}
+        for name, value in given.items():
+            field = name if name in self.fields else names.get(name, "tokens" if name == "text" else name)
+            if field not in self.fields:
+                raise BadInput(f"unknown field '{name}'; the fields are {', '.join(self.fields)}")
+            row[field] = value
+        offsets = None
+        if "tokens" in self.required and "text" not in self.fields and isinstance(row.get("tokens"), str):
+            words = list(re.finditer(r"\S+", row["tokens"]))
+            row["tokens"], offsets = [word.group() for word in words], [word.span() for word in words]
+        missing = [field for field in self.required if row.get(field) is None]
+        if missing:
+            raise BadInput(f"the field '{missing[0]}' is missing; a row needs {', '.join(self.required)}")
+        for field, value in row.items():
+            self._refuse_other_than_text(field, value)
+        return row, offsets
+
+    def _refuse_other_than_text(self, field: str, value: Any) -> None:
+        texts = value if field in self.data.text_lists and isinstance(value, list) else [value]
+        if field in (*self.data.texts, *self.data.text_lists):
+            if field in self.data.text_lists and not isinstance(value, list):
+                raise BadInput(f"'{field}' must be a list of texts")
+            if not all(isinstance(text, str) for text in texts) and (value is not None or field in self.required):
+                raise BadInput(f"'{field}' must be text")
+            if not texts or not any(text and text.strip() for text in texts if text is not None):
+                raise BadInput(f"'{field}' is empty")
+        characters = sum(len(text) for text in texts if isinstance(text, str))
+        if characters > self.longest_text:
+            raise BadInput(f"'{field}' has {characters} characters; at most {self.longest_text} are read")
+
+    @torch.inference_mode()
+    def answer(self, questions: Sequence[Question]) -> list[Row]:
+        """The answers to questions, computed together: what `research predict` writes for each row.
+
+        Raises FloatingPointError where the model gives numbers that are none.
+        """
+        tables = [question.encoded for question in questions]
+        names = [name for name in self.data.token_columns if name in tables[0].column_names]
+        store = Store(pa.concat_tables(tables, promote_options="permissive"), names, self.data.window_columns)
+        micro = pack(store, np.arange(len(questions)), self.module.backbone.packed).to(self.device)
+        dtype = DTYPES[self.config.trainer.precision]
+        mixed = torch.autocast(self.device.type, dtype) if dtype != torch.float32 else nullcontext()
+        with mixed:
+            found = self.module.decode(micro, self.module.outputs(micro))
+        rows = Rows([question.row for question in questions])
+        split = Split(name="input", rows=rows, origin="the request", lines=False, fingerprint="")
+        columns = {name: values for name, values in self.data.table(split, found).items() if name != "gold"}
+        answers = [plain({name: values[i] for name, values in columns.items()}) for i in range(len(questions))]
+        for question, answer in zip(questions, answers, strict=True):
+            if "probabilities" in answer and self.data.labels:
+                answer["probabilities"] = dict(zip(self.data.labels, answer["probabilities"], strict=False))
+            if question.offsets is not None:
+                answer["offsets"] = question.offsets
+            if question.truncated:
+                answer["truncated"] = True
+        return answers
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it. Raises FloatingPointError for NaN and for an infinity."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        raise FloatingPointError("the model gave a number that is none (NaN or infinite)")
+    return value

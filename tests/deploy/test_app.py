@@ -1,0 +1,169 @@
+"""The service over HTTP, in this process: answers, refusals, health, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+from research.deploy.app import make_app
+from research.deploy.keys import Keys, add_key, read_keys
+from research.deploy.service import Limits, Service
+from research.tracking.run import Run
+
+pytestmark = pytest.mark.slow
+LIMITS = Limits(body_bytes=100_000, texts=8, waiting_tokens=2000, timeout_seconds=60)
+
+
+@pytest.fixture(scope="module")
+def service(served_runs: dict[str, Run]) -> Iterator[Service]:
+    made = Service({task: served_runs[task].path for task in ("sentiment", "ner")}, limits=LIMITS)
+    yield made
+    made.close()
+
+
+def ask(app: Any, *requests: tuple[str, str, dict[str, Any]]) -> list[httpx.Response]:
+    """The answers to requests made at the same time."""
+
+    async def all_of_them() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=60) as client:
+            return await asyncio.gather(*[client.request(method, path, **about) for method, path, about in requests])
+
+    return asyncio.run(all_of_them())
+
+
+def predict(app: Any, content: Any, run: str = "sentiment") -> httpx.Response:
+    return ask(app, ("POST", f"/v1/predict/{run}", {"json": content}))[0]
+
+
+def test_predictions_and_what_is_told_of_the_runs(service: Service) -> None:
+    app = make_app(service, None)
+    answer = predict(app, {"inputs": [{"text": "good"}, {"text": "bad"}]})
+    assert answer.status_code == 200
+    first, second = answer.json()["predictions"]
+    assert set(first["probabilities"]) == {"negative", "positive"} and first["prediction"] in first["probabilities"]
+    assert sum(second["probabilities"].values()) == pytest.approx(1)
+    tensor = {"name": "text", "shape": [2], "datatype": "BYTES", "data": ["good", "bad"]}
+    (infer,) = ask(app, ("POST", "/v2/models/sentiment/infer", {"json": {"id": "7", "inputs": [tensor]}}))
+    outputs = {output["name"]: output for output in infer.json()["outputs"]}
+    assert infer.json()["id"] == "7" and outputs["prediction"]["data"] == [first["prediction"], second["prediction"]]
+    assert outputs["probabilities"]["shape"] == [2, 2]
+    runs, live, ready, page, schema = ask(
+        app, *[("GET", path, {}) for path in ("/v1/runs", "/live", "/ready", "/", "/openapi.json")]
+    )
+    assert [(run["name"], run["required"]) for run in runs.json()["runs"]] == [
+        ("sentiment", ["text"]), ("ner", ["tokens"]),
+    ]  # fmt: skip
+    assert live.json() == {"live": True} and ready.json() == {"ready": True}
+    assert "<title>research serve</title>" in page.text
+    assert "A film to remember." in json.dumps(schema.json()["paths"]["/v1/predict/{run}"])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"{", "the body is not JSON"),
+        (b"\xff", "the body is not UTF-8"),
+        (b"[" * 1000, "nested deeper than 50 levels"),
+        (b"3", 'give {"inputs"'),
+        (b'{"inputs": []}', 'give {"inputs"'),
+        (b'{"inputs": ["a"]}', 'inputs[0]: must be an object such as {"text": "..."}'),
+        (b'{"inputs": [{"text": "a"}, {"text": 1}]}', "inputs[1]: 'text' must be text"),
+        (b'{"inputs": [{"text": NaN}]}', "inputs[0]: 'text' must be text"),
+        (json.dumps({"inputs": [{"text": "a"}] * 9}).encode(), "9 inputs; at most 8 in one request"),
+        (json.dumps({"inputs": [{"text": "a" * 50_000}]}).encode(), "has 50000 characters"),
+    ],
+)
+def test_wrong_requests(content: bytes, reason: str, service: Service) -> None:
+    (answer,) = ask(make_app(service, None), ("POST", "/v1/predict/sentiment", {"content": content}))
+    assert answer.status_code == 422 and reason in answer.json()["error"]
+
+
+def test_refusals(service: Service) -> None:
+    app = make_app(service, None)
+    unknown = predict(app, {"inputs": [{"text": "a"}]}, "other")
+    assert unknown.status_code == 404
+    assert unknown.json()["error"] == "no run 'other' is served here; there is sentiment, ner"
+    assert predict(app, {"inputs": [{"text": "a" * 200_000}]}).status_code == 413
+
+    async def parts() -> Any:
+        for _ in range(30):
+            yield b"a" * 10_000
+
+    (chunked,) = ask(app, ("POST", "/v1/predict/sentiment", {"content": parts()}))
+    assert chunked.status_code == 413 and chunked.json()["error"] == "the body may have 100000 bytes"
+
+
+def test_one_bad_request_fails_alone(service: Service) -> None:
+    good = ("POST", "/v1/predict/sentiment", {"json": {"inputs": [{"text": "good film"}]}})
+    bad = ("POST", "/v1/predict/sentiment", {"json": {"inputs": [{"text": ["good"]}]}})
+    answers = ask(make_app(service, None), *[good] * 16, bad)
+    assert [answer.status_code for answer in answers] == [200] * 16 + [422]
+
+
+def test_a_flood_is_refused_and_what_was_accepted_is_answered(service: Service) -> None:
+    long = ("POST", "/v1/predict/sentiment", {"json": {"inputs": [{"text": "good film " * 40}] * 8}})
+    answers = ask(make_app(service, None), *[long] * 20)
+    codes = [answer.status_code for answer in answers]
+    assert set(codes) == {200, 503} and all(
+        answer.headers["retry-after"] == "1" for answer in answers if answer.status_code == 503
+    )
+    assert service.runs["sentiment"].engine.waiting_tokens == 0
+
+
+def test_weights_that_give_no_numbers(service: Service, served_runs: dict[str, Run]) -> None:
+    broken = Service({"broken": served_runs["sentiment"].path}, limits=LIMITS)
+    with torch.no_grad():
+        broken.runs["broken"].predictor.module.backbone.model.classifier.weight.fill_(torch.nan)
+    answer = predict(make_app(broken, None), {"inputs": [{"text": "good"}]}, "broken")
+    broken.close()
+    assert answer.status_code == 500 and "NaN" in answer.json()["error"]
+    text = broken.monitor.text().decode()
+    assert 'research_failures_total{reason="not a number",run="broken"} 1.0' in text
+
+
+def test_time_is_over(served_runs: dict[str, Run]) -> None:
+    slow = Service({"slow": served_runs["sentiment"].path}, limits=Limits(timeout_seconds=1e-9))
+    answer = predict(make_app(slow, None), {"inputs": [{"text": "good"}]}, "slow")
+    slow.close()
+    assert answer.status_code == 504 and answer.json()["error"] == "no answer within 1e-09 s"
+
+
+def test_keys_and_rates(service: Service, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "keys.json"
+    token, slow = add_key(path, "one"), add_key(path, "two", per_second=0.001)
+    assert path.stat().st_mode & 0o777 == 0o600 and token not in path.read_text()
+    app = make_app(service, Keys(read_keys(path)))
+
+    def status(header: str | None) -> int:
+        headers = {} if header is None else {"Authorization": header}
+        body = {"json": {"inputs": [{"text": "a"}]}, "headers": headers}
+        return ask(app, ("POST", "/v1/predict/sentiment", body))[0].status_code
+
+    assert [status(None), status(token), status("Bearer "), status(f"Bearer {token}x")] == [401] * 4
+    assert [status(f"Bearer {token}"), status(f"bearer {token}")] == [200, 200]
+    assert [status(f"Bearer {slow}"), status(f"Bearer {slow}"), status(f"Bearer {token}")] == [200, 429, 200]
+    assert ask(app, ("GET", "/ready", {}))[0].status_code == 200
+
+
+def test_metrics_hold_labels_and_no_text(service: Service) -> None:
+    app = make_app(service, None)
+    before = counted(app, "research_predictions_total", 'run="sentiment"')
+    predict(app, {"inputs": [{"text": "something secret"}, {"text": "good"}]})
+    assert counted(app, "research_predictions_total", 'run="sentiment"') == before + 2
+    text = ask(app, ("GET", "/metrics", {}))[0].text
+    assert "secret" not in text and 'research_run_info{model_sha256="' in text
+    assert counted(app, "research_waiting_tokens", 'run="sentiment"') == 0
+
+
+def counted(app: Any, name: str, labels: str) -> float:
+    """The sum of a metric over what it is labelled with beside `labels`."""
+    lines = ask(app, ("GET", "/metrics", {}))[0].text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{") and labels in line)

@@ -1,0 +1,79 @@
+"""A run in memory answers what training has recorded, alone and among others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from research.inference.predictor import BadInput, Predictor
+from research.tracking.run import Run
+
+TASKS = ("sentiment", "ner", "qa", "choice")
+
+
+def rows_of(run: Run, predictor: Predictor) -> list[dict[str, Any]]:
+    """The test rows with the fields that new text has."""
+    lines = Path(str(run.config.data.test)).read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name in predictor.fields} for line in lines]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_answers_are_those_of_the_predictions_file(task: str, served_runs: dict[str, Run]) -> None:
+    predictor = Predictor(served_runs[task])
+    questions = [predictor.question(row) for row in rows_of(served_runs[task], predictor)]
+    recorded = pq.read_table(served_runs[task].predictions / "test.parquet").to_pylist()
+    together = predictor.answer(questions)
+    assert [answer["prediction"] for answer in together] == [row["prediction"] for row in recorded]
+    alone = [predictor.answer([question])[0] for question in questions]
+    for answer, other, row in zip(together, alone, recorded, strict=True):
+        assert answer["prediction"] == other["prediction"]
+        for name in ("probabilities", "confidence", "no_answer_score"):
+            if name in answer:
+                mine, others, kept = numbers(answer[name]), numbers(other[name]), numbers(row[name])
+                torch.testing.assert_close(mine, others, atol=1e-5, rtol=0)
+                torch.testing.assert_close(mine, kept, atol=1e-5, rtol=0)
+
+
+def numbers(value: Any) -> torch.Tensor:
+    return torch.tensor(list(value.values()) if isinstance(value, dict) else value, dtype=torch.float64)
+
+
+@pytest.mark.slow
+def test_text_is_split_into_words_with_their_places(served_runs: dict[str, Run]) -> None:
+    predictor = Predictor(served_runs["ner"])
+    text = " Anna  saw\nOslo."
+    (of_text,) = predictor.answer([predictor.question({"text": text})])
+    (of_words,) = predictor.answer([predictor.question({"tokens": ["Anna", "saw", "Oslo."]})])
+    assert [text[start:end] for start, end in of_text["offsets"]] == ["Anna", "saw", "Oslo."]
+    assert of_text["prediction"] == of_words["prediction"] and "offsets" not in of_words
+
+
+@pytest.mark.slow
+def test_rows_that_cannot_be_labelled(served_runs: dict[str, Run]) -> None:
+    predictor = Predictor(served_runs["sentiment"])
+    for row, reason in (
+        ({}, "the field 'text' is missing; a row needs text"),
+        ({"txt": "a"}, "unknown field 'txt'; the fields are text, text_pair"),
+        ({"text": 3}, "'text' must be text"),
+        ({"text": None}, "the field 'text' is missing"),
+        ({"text": "  \n"}, "'text' is empty"),
+        ({"text": "a" * 900_000}, "'text' has 900000 characters; at most 20000 are read"),
+    ):
+        with pytest.raises(BadInput, match="^" + reason.replace("(", r"\(")):
+            predictor.question(row)
+    assert predictor.answer([predictor.question({"text": "good " * 500})])[0]["truncated"] is True
+
+
+@pytest.mark.slow
+def test_a_number_that_is_none_is_an_error(served_runs: dict[str, Run]) -> None:
+    predictor = Predictor(served_runs["sentiment"])
+    with torch.no_grad():
+        next(predictor.module.backbone.model.classifier.parameters()).fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="a number that is none"):
+        predictor.answer([predictor.question({"text": "good"})])

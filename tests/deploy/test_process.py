@@ -1,0 +1,139 @@
+"""`research serve` as a process: its key, signals, and the page in a browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import research
+from research.cli import main
+from research.tracking.run import Run
+from tests.browser import open_browser
+
+pytestmark = [pytest.mark.slow, pytest.mark.process]
+
+
+class Server:
+    """A serving process that has become ready."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.keys, self.log = folder / "keys.json", folder / "serve.log"
+        environment = {**os.environ, "PYTHONPATH": str(Path(research.__file__).parents[1])}
+        command = [sys.executable, "-m", "research.cli", "serve", *arguments, "--port", str(self.port)]
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                [*command, "--keys", str(self.keys), "--timeout-seconds", "120"],
+                stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder,
+            )  # fmt: skip
+        self.until(lambda: self.get("/ready").status_code == 200)
+        found = re.search(r"shown this once: (\S+)", self.said)
+        self.token = found.group(1) if found else ""
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def until(self, holds: Any) -> None:
+        deadline = time.monotonic() + 200
+        while True:
+            try:
+                if holds():
+                    return
+            except httpx.HTTPError:
+                pass
+            assert self.process.poll() is None and time.monotonic() < deadline, self.said
+            time.sleep(0.1)
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=60)
+
+    def predict(self, texts: list[str], run: str = "good-run") -> int:
+        return httpx.post(
+            f"http://127.0.0.1:{self.port}/v1/predict/{run}",
+            json={"inputs": [{"text": text} for text in texts]},
+            headers={"Authorization": f"Bearer {self.token}"},
+            timeout=200,
+        ).status_code
+
+
+@pytest.fixture(scope="module")
+def server(served_runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    server = Server(folder, f"good-run={served_runs['sentiment'].path}", f"ner={served_runs['ner'].path}")
+    yield server
+    server.process.kill()
+    server.process.wait()
+
+
+@pytest.mark.service
+def test_the_page_in_a_browser(server: Server) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    with open_browser() as driver:
+        driver.set_window_size(400, 900)
+        driver.get(f"http://127.0.0.1:{server.port}/")
+        driver.find_element(By.ID, "key").send_keys(server.token)
+        driver.find_element(By.TAG_NAME, "h1").click()
+        WebDriverWait(driver, 60).until(lambda d: d.find_elements(By.ID, "field-text"))
+        driver.find_element(By.ID, "field-text").send_keys("<b>good</b> film")
+        driver.find_element(By.ID, "send").click()
+        WebDriverWait(driver, 60).until(lambda d: d.find_elements(By.CLASS_NAME, "bar"))
+        rows = [row.text for row in driver.find_elements(By.CLASS_NAME, "row")]
+        assert len(rows) == 2 and all(re.search(r"(positive|negative)\s+[\d.]+ %", row) for row in rows)
+        assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_signals_lose_no_request(server: Server) -> None:
+    """Runs are loaded again, and then the process ends, under requests that are all answered."""
+    assert server.token and server.token not in server.keys.read_text()
+    with ThreadPoolExecutor(24) as clients:
+        asked = [clients.submit(server.predict, ["good film " * 20] * 8) for _ in range(24)]
+        server.process.send_signal(signal.SIGHUP)
+        server.until(lambda: server.said.count("was loaded again") == 2)
+        asked += [clients.submit(server.predict, ["good film " * 20] * 8) for _ in range(24)]
+        assert [each.result() for each in asked] == [200] * 48
+        asked = [clients.submit(server.predict, ["good film " * 20] * 64) for _ in range(24)]
+        accepted = '_requests_total{code="200",run="good-run"} '
+        before = float(server.get("/metrics").text.split(accepted)[1].split()[0])
+        server.until(lambda: float(server.get("/metrics").text.split(accepted)[1].split()[0]) > before)
+        server.process.send_signal(signal.SIGTERM)
+        assert {each.result() for each in asked} == {200}
+    assert server.process.wait(100) == 0, server.said
+    assert "Traceback" not in server.said and "good film" not in server.said
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", server.port)) != 0
+
+
+def test_what_cannot_be_served(served_runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, keys = str(served_runs["sentiment"].path), str(tmp_path / "keys.json")
+    for runs, reason in (
+        ([], "name the runs to serve"),
+        ([str(tmp_path)], "is not a run folder"),
+        ([f"a={run}", f"a={run}"], "two runs are named 'a'"),
+        ([f"a/b={run}"], "'a/b' cannot stand in a URL"),
+    ):
+        assert main(["serve", *runs, "--keys", keys]) == 2
+        assert reason in capsys.readouterr().err
+    assert main(["serve", "--add-key", "desk", "--keys", keys]) == 0
+    assert len(capsys.readouterr().out.strip()) == 43
+    assert main(["serve", "--add-key", "desk", "--keys", keys]) == 2
+    assert "there is a key named 'desk'" in capsys.readouterr().err
+    Path(keys).write_text("{")
+    assert main(["serve", run, "--keys", keys]) == 2
+    assert "holds no keys" in capsys.readouterr().err
