@@ -18,6 +18,7 @@ from research.config.key import Rule, above, at_least, inside, key
 
 CONLL_SUFFIXES = (".conll", ".conllu", ".bio", ".iob", ".iob2", ".txt")
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *CONLL_SUFFIXES)
+LONG_TEXTS = ("truncate", "head_tail", "window")  # what becomes of them: research/data/long_texts.py
 FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "conll", "squad", "semeval", "text")  # of data.format
 
 
@@ -33,6 +34,7 @@ SEED = Rule(lambda v: 0 <= v < 2**32, "must be a whole number from 0 below 2**32
 POSITIVE = above(0, ", or null")
 COUNT = Rule(lambda v: v == "auto" or int(v) >= 1, "must be auto or at least 1")
 FORMAT = Rule(lambda v: v in FORMATS, f"must be one of {', '.join(FORMATS)}")
+LONG = Rule(lambda v: v in LONG_TEXTS, f"must be one of {', '.join(LONG_TEXTS)}")
 CODEC = Rule(_is_codec, "is no text encoding Python knows; names are utf-8, cp1252, gb18030, ...")
 CHARACTER = Rule(lambda v: v == "tab" or (len(v) == 1 and v not in '"\r\n'), "must be one character, or tab")
 ONE_LINE = Rule(lambda v: v.isprintable() and bool(v.strip()), "must be a name on one line")
@@ -93,6 +95,12 @@ class DataConfig:
         None, "name of the data set in tables; null: its hub name or the folder of its file", ONE_LINE, decides=False
     )
     max_length: int = key(128, "tokens of one window", at_least(8, "tokens"))
+    long: str | None = key(
+        None,
+        "what becomes of a longer text: truncate keeps its beginning, head_tail the first quarter and the end, window "
+        "reads it in several; null: as the task does by default",
+        LONG,
+    )
     max_train_examples: int | None = key(None, "train on a sample of N; null: all", POSITIVE)
     sample: Literal["stratified", "first"] = key(
         "stratified", "that sample: seeded, with each label's share, part of each larger one; or the first N"

@@ -35,6 +35,7 @@ class SplitOverview:
     duplicates: int = 0  # that stand in the split before
     conflicting: int = 0  # whose text stands in the split with another gold answer
     cut: int = 0
+    windowed: int = 0  # read in several windows
     median_tokens: int = 0
     longest_tokens: int = 0
     labels: dict[str, int] = field(default_factory=dict)
@@ -107,8 +108,13 @@ def _said(about: SplitOverview) -> Iterator[str]:
     if 1 < len(about.labels) <= _MOST_LABELS:
         total = sum(about.labels.values())
         yield "labels " + ", ".join(f"{label} {100 * n / total:.1f} %" for label, n in about.labels.items())
-    odd = {"cut at data.max_length": about.cut, "empty": about.empty, "duplicates": about.duplicates,
-           "with conflicting gold": about.conflicting}  # fmt: skip
+    odd = {
+        "cut at data.max_length": about.cut,
+        "read in several windows": about.windowed,
+        "empty": about.empty,
+        "duplicates": about.duplicates,
+        "with conflicting gold": about.conflicting,
+    }
     for what, count in odd.items():
         if count:
             yield f"{count:,} {what} ({100 * count / about.examples:.1f} %)"

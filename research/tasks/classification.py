@@ -1,12 +1,14 @@
 """Sentiment and any other single-label classification of a text or a pair of texts.
 
-Shapes: N sequences, C classes.
+With `data.long: window` a long text is read in several windows. Its logits are the mean of theirs, in training too, and
+loss, scores and predictions are of whole texts.
+
+Shapes: N windows, E texts, C classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,14 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from research.batching.pack import MicroBatch
-from research.data.cutting import beginning
 from research.data.labels import collect_labels, label_text
+from research.data.long_texts import HEAD_TAIL, TRUNCATE, WINDOW, encoded_texts
 from research.data.source import Split
+from research.models.windows import mean_over_windows
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
+
+NO_TARGET = -100  # the label of a text stands at its first window
 
 
 class Data(TaskData):
@@ -28,24 +33,23 @@ class Data(TaskData):
     texts = ("text", "text_pair")
     window_columns = ("label",)
     metric = "classification"
+    long = (TRUNCATE, HEAD_TAIL, WINDOW)
 
     def collect(self, splits: Sequence[Split]) -> list[str]:
         return collect_labels(splits, "label", self.config.data.labels)
 
     def encode(self, rows: Columns) -> Columns:
         ids = {label: i for i, label in enumerate(self.labels)}
-        limit = self.config.data.max_length
-        short = partial(beginning, self.tokenizer, tokens=limit)
-        pairs = zip(rows["text"], rows.get("text_pair", [None] * len(rows["text"])), strict=True)
-        texts = [(short(text), short(pair)) if pair else short(text) for text, pair in pairs]
-        tokens = self.tokenizer(texts, truncation=True, max_length=limit, return_attention_mask=False)
-        kept = {name: tokens[name] for name in self.token_columns if name in tokens}
+        texts, pairs = rows["text"], rows.get("text_pair", [None] * len(rows["text"]))
+        columns = encoded_texts(self.tokenizer, texts, pairs, self.config.data.max_length, self.long_texts)
+        labels = [ids.get(label_text(label), 0) for label in rows.get("label", [""] * len(texts))]
         return {
-            **kept,
-            "windows": [[len(row)] for row in tokens["input_ids"]],
-            "label": [[ids.get(label_text(label), 0)] for label in rows.get("label", [""] * len(rows["text"]))],
-            "targets": [1.0] * len(rows["text"]),
-            "cut": [bool(encoding.overflowing) for encoding in tokens.encodings],
+            **columns,
+            "label": [
+                [label, *[NO_TARGET] * (len(windows) - 1)]
+                for label, windows in zip(labels, columns["windows"], strict=True)
+            ],
+            "targets": [1.0] * len(texts),
         }
 
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
@@ -63,16 +67,19 @@ class Module(TaskModule):
     monitor = "accuracy"
 
     def outputs(self, micro: MicroBatch) -> Tensor:
-        """Logits (N, C)."""
-        return self.backbone.sequence_logits(micro)
+        """Logits (E, C)."""
+        return mean_over_windows(self.backbone.sequence_logits(micro), micro.examples)
 
     def loss(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
-        logits = self.outputs(micro)
-        return self.cross_entropy(logits, micro.sequences["label"]), logits
+        logits, labels = self.outputs(micro), micro.sequences["label"]
+        if len(labels) > len(logits):  # texts of several windows
+            labels = labels[labels >= 0]
+        return self.cross_entropy(logits, labels), logits
 
     def target_logits(self, micro: MicroBatch, outputs: Tensor) -> list[Tensor]:
         return [outputs]
 
     def decode(self, micro: MicroBatch, outputs: Tensor) -> dict[int, dict[str, Any]]:
         probabilities = torch.softmax(outputs, -1).float().cpu().numpy()
-        return {row: {"probabilities": p} for row, p in zip(micro.examples.tolist(), probabilities, strict=True)}
+        texts = dict.fromkeys(micro.examples.tolist())
+        return {row: {"probabilities": p} for row, p in zip(texts, probabilities, strict=True)}

@@ -25,6 +25,7 @@ from research.config.component import at_least, key
 from research.config.schema import DataConfig
 from research.data.answers import NOWHERE, read_answers
 from research.data.cutting import beginning
+from research.data.long_texts import WINDOW
 from research.data.source import Split, set_aside
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
@@ -49,6 +50,7 @@ class Data(TaskData):
     token_columns = ("input_ids", "token_type_ids", "char_start", "char_end")
     window_columns = ("start", "end")
     metric = "squad"
+    long = (WINDOW,)
     class_column = None
     learned_names = ("may_have_no_answer",)
     may_have_no_answer = False
@@ -111,7 +113,8 @@ class Data(TaskData):
             columns["end"][example].append(end)
         if "token_type_ids" not in tokens:
             del columns["token_type_ids"]
-        return {**columns, "targets": [float(len(windows)) for windows in columns["windows"]]}
+        counts = [len(windows) for windows in columns["windows"]]
+        return {**columns, "targets": list(map(float, counts)), "several": [count > 1 for count in counts]}
 
     def _shortened(self, question: str, limit: int) -> str:
         offsets = self.tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]

@@ -1,6 +1,8 @@
 """Multiple choice: which of an example's answers fits its text. Each choice is one window of the example.
 
-Shapes: N windows (choices of all examples of a micro-batch), E examples.
+With `data.long: window` a long text is read in several windows with each choice, whose score is the mean of theirs.
+
+Shapes: N windows, K choices of all examples of a micro-batch, E examples.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification
@@ -19,8 +22,9 @@ from transformers import AutoModelForSequenceClassification
 from research.batching.pack import MicroBatch
 from research.common.errors import UserError
 from research.config.schema import DataConfig
-from research.data.cutting import beginning
+from research.data.long_texts import HEAD_TAIL, TRUNCATE, WINDOW, encoded_texts
 from research.data.source import Split
+from research.models.windows import firsts, mean_over_windows, runs
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
 
@@ -28,8 +32,9 @@ from research.training.module import TaskModule
 class Data(TaskData):
     fields = {"text": "text", "choices": "choices", "label": "label"}  # label: the number of the right choice, from 0
     text_lists = ("choices",)
-    window_columns = ("right",)
+    window_columns = ("right", "choice")
     metric = "classification"
+    long = (TRUNCATE, HEAD_TAIL, WINDOW)
     class_column = None  # a choice's number is no class
 
     @property
@@ -50,23 +55,20 @@ class Data(TaskData):
         limit = self.config.data.max_length
         labels = rows.get("label", [None] * len(rows["text"]))
         for text, choices, label in zip(rows["text"], rows["choices"], labels, strict=True):
-            text, *choices = (beginning(self.tokenizer, part, limit) for part in (text, *choices))
-            pairs = self.tokenizer(
-                [text] * len(choices), choices, truncation=True, max_length=limit, return_attention_mask=False
-            )
-            for name in ("input_ids", "token_type_ids"):
-                if name in pairs:
-                    columns[name].append(list(chain.from_iterable(pairs[name])))
-            columns["windows"].append([len(window) for window in pairs["input_ids"]])
-            columns["right"].append([int(str(i) == str(label)) for i in range(len(choices))])
+            pairs = encoded_texts(self.tokenizer, [text] * len(choices), choices, limit, self.long_texts)
+            for name in {"input_ids", "token_type_ids", "windows"} & pairs.keys():
+                columns[name].append(list(chain.from_iterable(pairs[name])))
+            of_window = [i for i, windows in enumerate(pairs["windows"]) for _ in windows]
+            columns["choice"].append(of_window)
+            columns["right"].append([int(str(i) == str(label)) for i in of_window])
             columns["targets"].append(1.0)
-            columns["cut"].append(any(encoding.overflowing for encoding in pairs.encodings))
+            for name in ("cut", "several"):
+                columns[name].append(any(pairs[name]))
         return columns
 
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
         labels = split.rows["label"] if "label" in split.rows.column_names else [None] * len(split.rows)
         probabilities = [predictions[i]["probabilities"] for i in range(len(split.rows))]
-        max(len(self.labels), *map(len, probabilities))
         return {
             "gold": [None if label is None else str(label) for label in labels],
             "prediction": [str(int(np.argmax(p))) for p in probabilities],
@@ -95,14 +97,19 @@ class Module(TaskModule):
 
     def outputs(self, micro: MicroBatch) -> list[Tensor]:
         """For each of E examples, the log probabilities of its choices."""
-        scores = self.backbone.sequence_logits(micro)[:, 0]  # (N,)
-        counts = np.unique(np.cumsum(np.diff(micro.examples, prepend=-1) != 0), return_counts=True)[1]
-        return [torch.log_softmax(part, 0) for part in scores.split(counts.tolist())]
+        belongs_to = self._belongs_to(micro)
+        scores = mean_over_windows(self.backbone.sequence_logits(micro)[:, 0], *belongs_to)  # (K,)
+        return [torch.log_softmax(part, 0) for part in scores.split(runs(micro.examples[firsts(*belongs_to)]))]
+
+    def _belongs_to(self, micro: MicroBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The example and the choice of each window, (N,)."""
+        several = self.data.long_texts == WINDOW
+        return micro.examples, micro.sequences["choice"].cpu().numpy() if several else np.arange(len(micro.examples))
 
     def loss(self, micro: MicroBatch) -> tuple[Tensor, list[Tensor]]:
         """Cross entropy; label smoothing spreads over an example's own choices, in training alone."""
-        outputs = self.outputs(micro)
-        loss = -(torch.cat(outputs) * micro.sequences["right"]).sum()
+        outputs, right = self.outputs(micro), micro.sequences["right"][firsts(*self._belongs_to(micro))]
+        loss = -(torch.cat(outputs) * right).sum()
         smoothing = self.config.optim.label_smoothing if self.training else 0.0
         if smoothing:
             uniform = torch.stack([log_p.mean() for log_p in outputs]).sum()

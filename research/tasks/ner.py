@@ -28,6 +28,7 @@ from research.config.component import at_least, key
 from research.config.schema import Config, DataConfig
 from research.data.entity_spans import OUTSIDE, with_characters
 from research.data.labels import collect_labels
+from research.data.long_texts import WINDOW
 from research.data.source import Split, set_aside
 from research.metrics.tags import Scheme, convert, detect_scheme
 from research.training.datamodule import Columns, TaskData
@@ -47,6 +48,7 @@ class Data(TaskData):
     text_lists = aligned = ("tokens", "tags")
     token_columns = ("input_ids", "token_type_ids", "word", "label")
     metric = "entities"
+    long = (WINDOW,)
     learned_names = ("labels", "scheme")
     scheme: Any = "IOB2"  # of the data; it is converted to IOB2
 
@@ -119,6 +121,7 @@ class Data(TaskData):
             "word": [list(chain.from_iterable(mine)) for mine in words],
             "label": labels,
             "windows": [[len(window) for window in mine] for mine in words],
+            "several": [len(mine) > 1 for mine in words],
             "targets": [float(sum(label != NO_TARGET for label in row)) for row in labels],
         }
 

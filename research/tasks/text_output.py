@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from research.batching.pack import MicroBatch
 from research.common.errors import UserError
 from research.config.schema import Config
+from research.data.long_texts import HEAD_TAIL, TRUNCATE, encoded_texts
 from research.data.source import Split
 from research.models.generate import generate, generation_config, start_token
 from research.models.load import DECODER, ENCODER_DECODER, family_of, load_config
@@ -38,6 +39,7 @@ class TextData(TaskData):
     gold = ("target",)
     texts = ("source", "target")
     prefix_space = False
+    long = (TRUNCATE, HEAD_TAIL)  # of the source
     class_column = None
     learned_names = ()
     default_template: ClassVar[str] = "{source}"
@@ -94,10 +96,10 @@ class TextData(TaskData):
         count, limit = len(rows["source"]), self.config.data.max_length
         template = self.config.task.template or (self.default_template + ("\n" if self.family == DECODER else ""))
         texts = [template.replace("{source}", text) for text in rows["source"]]
-        sources = self.tokenizer(texts, truncation=True, max_length=limit, return_attention_mask=False)["input_ids"]
+        read = encoded_texts(self.tokenizer, texts, [None] * count, limit, self.long_texts)
         targets = self._targets(rows["target"]) if rows.get("target") else [[]] * count
         columns = self._as_one if self.family == DECODER else self._as_two
-        return columns(sources, targets)
+        return {**columns(read["input_ids"], targets), "cut": read["cut"]}
 
     def _targets(self, texts: list[str]) -> list[list[int]]:
         """Token ids with the end token, which a target that is cut lacks: its text did not end there."""

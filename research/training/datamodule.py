@@ -46,6 +46,7 @@ class TaskData(L.LightningDataModule):
     optional: ClassVar[tuple[str, ...]] = ()  # fields the data may lack
     gold: ClassVar[tuple[str, ...]] = ("label",)  # fields unlabelled text lacks
     texts: ClassVar[tuple[str, ...]] = ("text",)  # fields that hold text
+    long: ClassVar[tuple[str, ...]] = ()  # what it does with long texts where data.long says so; the first by default
     free: ClassVar[tuple[str, ...]] = ()  # fields that hold values of any shape, which the task reads itself
     text_lists: ClassVar[tuple[str, ...]] = ()  # fields that hold lists of text
     aligned: ClassVar[tuple[str, ...]] = ()  # fields that hold lists of equal lengths
@@ -63,6 +64,7 @@ class TaskData(L.LightningDataModule):
         self.splits: dict[str, Split] = {}
         self.overview: dict[str, SplitOverview] = {}  # of the splits that training opened
         self.cut: dict[str, int] = {}  # examples of a split that lost text at data.max_length
+        self.several: dict[str, int] = {}  # and that are read in several windows
         self.stores: dict[str, Store] = {}
         self.labels: list[str] = []
         self.tested = "test"  # the split that testing runs over
@@ -116,6 +118,7 @@ class TaskData(L.LightningDataModule):
     def open(self, learned: Mapping[str, Any] | None = None, only: str | None = None) -> None:
         """Open and encode every split the experiment names, or `only` one of them."""
         self._refuse_keys_of_classes()
+        self._refuse_way_with_long_texts()
         self.splits = self._all_splits(only)
         if learned is None:
             self.labels = self.collect(list(self.splits.values()))
@@ -137,7 +140,7 @@ class TaskData(L.LightningDataModule):
         for name, about in found.items():
             tokens = self.stores[name].tokens
             about.median_tokens, about.longest_tokens = int(np.median(tokens)), int(tokens.max())
-            about.cut = self.cut.get(name, 0)
+            about.cut, about.windowed = self.cut.get(name, 0), self.several.get(name, 0)
         return found
 
     def _all_splits(self, only: str | None) -> dict[str, Split]:
@@ -191,6 +194,18 @@ class TaskData(L.LightningDataModule):
         named = [key for key, value in keys.items() if value]
         if named and self.class_column is None:
             raise UserError(f"task '{self.config.task.name}' has no classes for {' and '.join(named)}; remove the key.")
+
+    @property
+    def long_texts(self) -> str:
+        """What becomes of a text longer than `data.max_length`: one of `research.data.long_texts`."""
+        return self.config.data.long or self.long[0]
+
+    def _refuse_way_with_long_texts(self) -> None:
+        """Raise UserError for a `data.long` that the task does not take."""
+        asked, task = self.config.data.long, self.config.task.name
+        if asked is not None and asked not in self.long:
+            known = f"it takes {', '.join(self.long)}" if self.long else "it has a way of its own; remove the key"
+            raise UserError(f"data.long={asked}: task '{task}' does not read long texts so; {known}.")
 
     def _class_weights(self) -> NDArray[np.float64] | None:
         """A weight for each label in the training loss, or None: all alike. Raises UserError for an unknown label."""
@@ -268,8 +283,9 @@ class TaskData(L.LightningDataModule):
             examples = encoded(split.rows, self.encode, key, f"Tokenising {split.name}")
         except UserError as error:  # `encode` knows the row, not the file
             raise UserError(f"{split.origin}, {error}") from None
-        if "cut" in examples.column_names:
-            self.cut[split.name] = sum(examples["cut"])
+        for name, counted in (("cut", self.cut), ("several", self.several)):
+            if name in examples.column_names:
+                counted[split.name] = sum(examples[name])
         columns = [name for name in self.token_columns if name in examples.column_names]
         return Store(examples.data.table, columns, self.window_columns)
 

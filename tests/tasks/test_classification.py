@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from research.batching.pack import pack
 from research.cli import main
+from research.common.errors import UserError
 from research.tracking import predictions
 from research.tracking.run import Run
 from tests.tasks.conftest import Build
@@ -118,3 +119,35 @@ def test_probabilities_of_each_example(build: Build) -> None:
     table = module.data.table(module.data.splits["validation"], module.decode(micro, logits))
     assert table["prediction"] == table["gold"] == [r["label"] for r in rows]
     assert np.allclose(table["probabilities"], torch.softmax(logits, 1).tolist())
+
+
+LONG = [
+    {"text": " ".join([*(["good film"] * (i % 5) * 9), "Anna", "bad"][: 3 + 40 * i]), "label": "ab"[i % 2]}
+    for i in range(10)
+]
+
+
+def test_a_text_of_several_windows_has_the_mean_of_their_logits(build: Build) -> None:
+    module = build(LONG, "data.long=window", "optim.class_weights={a: 3, b: 1}").eval()
+    store = module.data.stores["train"]
+    micro = pack(store, np.arange(10), module.backbone.packed)
+    counts = np.bincount(micro.examples)
+    assert counts.tolist() == [1, 1, 2, 2, 3, 1, 1, 2, 2, 3]  # of 30 tokens each; the texts have up to 74
+    assert store.targets.tolist() == [3, 1] * 5 and store.count("label", 2).tolist() == [5, 5]
+    with torch.no_grad():
+        windows = module.backbone.sequence_logits(micro)
+        loss, logits = module.loss(micro)
+    means = torch.stack([part.mean(0) for part in windows.split(counts.tolist())])
+    assert torch.equal(logits, means)
+    assert float(loss) == pytest.approx(float(F.cross_entropy(means, torch.tensor([0, 1] * 5), reduction="sum")))
+    assert [len(p["probabilities"]) for p in module.decode(micro, logits).values()] == [2] * 10
+    assert module.data.overview["train"].windowed == 6 and module.data.overview["train"].cut == 0
+
+
+def test_what_becomes_of_long_texts_is_told_and_truncation_is_the_default(build: Build, tmp_path: Path) -> None:
+    default, named = (encoded(build(LONG, *how))[0] for how in ((), ("data.long=truncate",)))
+    ends = build(LONG, "data.long=head_tail", "data.max_overlap=1")
+    assert named == default and max(map(len, default)) == 32
+    assert ends.data.overview["train"].cut == 6 and encoded(ends)[0][4][-2] == default[0][-2]
+    with pytest.raises(UserError, match=r"data\.long=middle must be one of truncate, head_tail, window"):
+        build(LONG, "data.long=middle")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,3 +104,19 @@ def test_predict_needs_no_label(build: Build, tmp_path: Path, label: Any) -> Non
     (row,) = [json.loads(line) for line in target.read_text().splitlines()]
     assert row["prediction"] in "0123" and len(row["probabilities"]) == 4
     assert row.get("gold") == (None if label is None else str(label))
+
+
+def test_the_score_of_a_choice_is_the_mean_over_the_windows_of_its_text(build: Build) -> None:
+    rows = [{**row, "text": " ".join([row["text"]] * (1 + 10 * (i % 2)))} for i, row in enumerate(ROWS)]
+    module = build(rows, "data.long=window").eval()
+    store = module.data.stores["train"]
+    micro = pack(store, np.arange(4), module.backbone.packed)
+    # 33 tokens of text, 3 special ones, and 2, 3 and 1 of the choices: 27, 26 and 28 are read at a time
+    assert store.columns["choice"].rows(np.arange(2))[1].tolist() == [0, 0, 1, 1, 2, 2]
+    with torch.no_grad():
+        scores = module.backbone.sequence_logits(micro)[:, 0]
+        loss, outputs = module.loss(micro)
+    first, second = torch.log_softmax(scores[:2], 0), torch.log_softmax(scores[2:8].view(3, 2).mean(1), 0)
+    assert torch.equal(outputs[0], first) and torch.allclose(outputs[1], second) and len(outputs) == 4
+    assert float(loss) == pytest.approx(-float(outputs[0][0] + outputs[1][1] + outputs[2][0] + outputs[3][1]))
+    assert module.data.overview["train"].windowed == 6

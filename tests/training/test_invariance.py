@@ -201,6 +201,16 @@ def test_two_ranks(runner: Runner, task: str) -> None:
     assert_same_up_to_rounding(got, runner.reference(task))
 
 
+def test_texts_of_several_windows_in_any_layout(runner: Runner) -> None:
+    """Scores and predictions are of texts, however their windows lie in micro-batches and on ranks."""
+    long = ("data.long=window", "data.max_length=12")
+    expected = runner.reference("sentiment", *long)
+    assert expected.losses != runner.reference("sentiment", "data.max_length=12").losses
+    for layout in ("an example each", "padded, some micro-batches"):
+        assert_same_up_to_rounding(runner.run("sentiment", *long, *LAYOUTS[layout]), expected)
+    assert_same_up_to_rounding(runner.run_ranks("sentiment", 2, *long, "trainer.tokens_per_microbatch=40"), expected)
+
+
 def test_two_ranks_train_what_one_rank_trains(runner: Runner, tmp_path: Path) -> None:
     """A model with parameters that no loss reaches: DDP would wait for their gradients for ever."""
     model = make_tiny_model(tmp_path / "layoutlm", "layoutlm", max_2d_position_embeddings=32)
