@@ -1,21 +1,22 @@
-"""Generate text with a model that is fed in micro-batches: greedy or beam search over padded batches, with a cache.
+"""Generate text with a model that is fed in micro-batches: greedy, beam search or sampling, padded, with a cache.
 
 What is generated depends on the batch it is generated in, in bf16 often: a batch is a micro-batch of the evaluation,
-which is cut from the data alone. Settings of the checkpoint do not act: the model's own generation config is replaced.
+or a part of one, which is cut from the data alone. Settings of the checkpoint do not act: the model's own generation
+config is replaced by one that says everything. A sample belongs to (seed, example).
 
-Shapes: N sequences, L longest prompt, G longest output.
+Shapes: N sequences, L longest prompt, G longest output, S outputs of a sequence, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PretrainedConfig
+from transformers import GenerationConfig, LogitsProcessorList, PretrainedConfig, StoppingCriteriaList
 
 from research.batching.pack import MicroBatch
 from research.batching.store import SOURCE
@@ -23,26 +24,118 @@ from research.common import compat
 from research.common.errors import UserError
 from research.models.attention import PACKED
 from research.models.backbone import Backbone, padding_id
+from research.models.generation_steps import KeyedSampling, StopStrings
 from research.models.load import ENCODER_DECODER, without_advice
 from research.models.positions import set_plans
+
+MOST_TOKENS = 32768  # of a batch with its outputs, each of which has a place in the cache
 
 
 @dataclass(frozen=True)
 class Output:
-    """One generated text."""
+    """What was generated for one example."""
 
+    text: str  # without special tokens, cut before a stop string, stripped
     tokens: list[int]  # without the prompt and the end token
-    ended: bool  # by the end token; else by the limit
+    stopped_by: str  # "end" token, "text" of task.stop, or "limit"
+    others: tuple[str, ...] = ()  # the further texts of task.num_return_sequences
+
+    @property
+    def ended(self) -> bool:
+        """Did it end before task.max_new_tokens?"""
+        return self.stopped_by != "limit"
 
 
-def generation_config(own: PretrainedConfig, end: int, max_new_tokens: int, num_beams: int) -> GenerationConfig:
+class Generator:
+    """Generates an output for each example of a micro-batch, by the task's keys (`research.config.generation`).
+
+    `ends`: tokens that end an output; `first`: a token it must begin with, such as a language's. Raises UserError for
+    an encoder-decoder that names no start token.
+    """
+
+    def __init__(
+        self, backbone: Backbone, tokenizer: Any, keys: Any, seed: int, ends: Sequence[int], first: int | None = None
+    ) -> None:
+        self.backbone, self.tokenizer, self.keys, self.seed = backbone, tokenizer, keys, seed
+        self.settings = generation_config(backbone.model.config, keys, ends, first)
+
+    @property
+    def signature(self) -> str:
+        """All that decides the texts, in one line: `beam:4|length_penalty:1.0|max_new_tokens:128`."""
+        keys, parts = self.keys, ["greedy"]
+        if keys.temperature is not None:
+            parts = [f"sampled:{keys.temperature}", f"top_p:{keys.top_p}", f"top_k:{keys.top_k}", f"seed:{self.seed}"]
+        elif keys.num_beams > 1:
+            parts = [f"beam:{keys.num_beams}", f"length_penalty:{keys.length_penalty}"]
+        if keys.no_repeat_ngram_size:
+            parts.append(f"no_repeat_ngram_size:{keys.no_repeat_ngram_size}")
+        if keys.repetition_penalty != 1:
+            parts.append(f"repetition_penalty:{keys.repetition_penalty}")
+        return "|".join([*parts, f"max_new_tokens:{keys.max_new_tokens}", *(f"stop:{text!r}" for text in keys.stop)])
+
+    @torch.no_grad()
+    def __call__(self, micro: MicroBatch) -> list[Output]:
+        """An output for each sequence of the source, or for each prompt: the tokens before the first target."""
+        is_pair = self.backbone.family == ENCODER_DECODER
+        rows = sources(micro) if is_pair else prompts(micro)
+        longest, count = max(map(len, rows)) + self.keys.max_new_tokens, len(rows)
+        copies = self.keys.num_beams if self.keys.temperature is None else self.keys.num_return_sequences
+        size = max(1, MOST_TOKENS // (longest * copies))
+        outputs = []
+        with own_settings(self.backbone.model, self.settings), native_attention(self.backbone), without_advice():
+            for i in range(0, count, size):
+                outputs += self._batch(rows[i : i + size], micro.examples[i : i + size].tolist(), is_pair)
+        return outputs
+
+    def _batch(self, rows: list[Tensor], examples: list[int], is_pair: bool) -> list[Output]:
+        keys = self.keys
+        model: Any = self.backbone.model
+        ids, mask = padded(rows, padding_id(model.config), left=not is_pair)  # (N, L)
+        steps: dict[str, Any] = {}
+        if keys.temperature is not None:
+            ids, mask = (x.repeat_interleave(keys.num_return_sequences, dim=0) for x in (ids, mask))  # (N * S, L)
+            streams = [(self.seed, i, copy) for i in examples for copy in range(keys.num_return_sequences)]
+            steps["logits_processor"] = LogitsProcessorList(
+                [KeyedSampling(streams, keys.temperature, keys.top_k, keys.top_p)]
+            )
+        skipped = 1 if is_pair else ids.shape[1]  # the start token, or the prompt
+        if keys.stop:
+            steps["stopping_criteria"] = StoppingCriteriaList([StopStrings(self.tokenizer, keys.stop, skipped)])
+        out = model.generate(
+            input_ids=ids, attention_mask=mask, generation_config=self.settings, **steps
+        )  # (N * S, -1)
+        found = [self._output(tokens) for tokens in out[:, skipped:].tolist()]
+        several = [found[i : i + keys.num_return_sequences] for i in range(0, len(found), keys.num_return_sequences)]
+        return [
+            Output(first.text, first.tokens, first.stopped_by, tuple(other.text for other in others))
+            for first, *others in several
+        ]
+
+    def _output(self, tokens: list[int]) -> Output:
+        """What generated ids say; what follows the first end token is padding."""
+        kept, by_end = cut(tokens, self.settings.eos_token_id)
+        text = self.tokenizer.decode(kept, skip_special_tokens=True)
+        places = [place for stop in self.keys.stop if (place := text.find(stop)) >= 0]
+        if places:
+            return Output(text[: min(places)].strip(), kept, "text")
+        return Output(text.strip(), kept, "end" if by_end else "limit")
+
+
+def generation_config(
+    own: PretrainedConfig, keys: Any, ends: Sequence[int], first: int | None = None
+) -> GenerationConfig:
     """All that decides what is generated, and nothing of the checkpoint's but its token ids.
 
-    Raises UserError for an encoder-decoder that names no start token.
+    Sampling is greedy search over perturbed scores (`KeyedSampling`), so that `do_sample` is always false.
     """
+    sampled = keys.temperature is not None
     settings: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens, "num_beams": num_beams, "do_sample": False, "use_cache": True,
-        "eos_token_id": end, "pad_token_id": padding_id(own),
+        "max_new_tokens": keys.max_new_tokens, "min_new_tokens": 0, "num_beams": keys.num_beams, "do_sample": False,
+        "num_return_sequences": 1 if sampled else keys.num_return_sequences, "use_cache": True,
+        "length_penalty": keys.length_penalty, "early_stopping": False,
+        "no_repeat_ngram_size": keys.no_repeat_ngram_size, "encoder_no_repeat_ngram_size": 0,
+        "repetition_penalty": keys.repetition_penalty, "encoder_repetition_penalty": 1.0,
+        "eos_token_id": list(dict.fromkeys(ends)), "pad_token_id": padding_id(own), "forced_bos_token_id": first,
     }  # fmt: skip
     if own.is_encoder_decoder:
         settings["decoder_start_token_id"] = start_token(own)
@@ -57,21 +150,22 @@ def start_token(own: PretrainedConfig) -> int:
     return start
 
 
-@torch.no_grad()
-def generate(backbone: Backbone, micro: MicroBatch, settings: GenerationConfig) -> list[Output]:
-    """An output for each sequence of the source, or for each prompt: the tokens before the first target."""
-    model: Any = backbone.model
-    pad = padding_id(model.config)
-    if backbone.family == ENCODER_DECODER:
-        source = micro.streams[SOURCE]
-        ids, mask = source.pad(source.tokens["input_ids"], pad), source.mask
-        skipped = 1  # the start token
-    else:
-        ids, mask = left_padded(prompts(micro), pad)
-        skipped = ids.shape[1]
-    with native_attention(backbone), without_advice():
-        out = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)  # (N, L or 1 + G)
-    return [cut(row, settings.eos_token_id) for row in out[:, skipped:].tolist()]
+def end_tokens(model: Any, end: int) -> list[int]:
+    """The token that ends a target, and those that end a text for the checkpoint, such as the end of a chat's turn."""
+    theirs = getattr(model.generation_config, "eos_token_id", None)
+    return [end, *([theirs] if isinstance(theirs, int) else theirs or [])]
+
+
+def positions_of(own: PretrainedConfig) -> int | None:
+    """How many tokens the stack that writes has positions for; None where they have no limit."""
+    writer = getattr(own, "decoder", own)
+    return getattr(writer, "max_position_embeddings", None)
+
+
+def sources(micro: MicroBatch) -> list[Tensor]:
+    """The tokens of each source."""
+    stream = micro.streams[SOURCE]
+    return list(stream.tokens["input_ids"].split(stream.lengths.tolist()))
 
 
 def prompts(micro: MicroBatch) -> list[Tensor]:
@@ -85,19 +179,31 @@ def prompts(micro: MicroBatch) -> list[Tensor]:
     return found
 
 
-def left_padded(rows: list[Tensor], pad: int) -> tuple[Tensor, Tensor]:
-    """(N, L) ids and mask of rows that end together, as a decoder goes on from them."""
+def padded(rows: list[Tensor], pad: int, left: bool) -> tuple[Tensor, Tensor]:
+    """(N, L) ids and mask. `left`: the rows end together, as a decoder goes on from them."""
     L = max(map(len, rows))
     ids = rows[0].new_full((len(rows), L), pad)
     mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):
-        ids[i, L - len(row) :], mask[i, L - len(row) :] = row, 1
+        place = slice(L - len(row), L) if left else slice(0, len(row))
+        ids[i, place], mask[i, place] = row, 1
     return ids, mask
 
 
-def cut(tokens: list[int], end: int) -> Output:
-    """The tokens before the first end token; what follows it is padding."""
-    return Output(tokens[: tokens.index(end)], True) if end in tokens else Output(tokens, False)
+def cut(tokens: list[int], ends: Sequence[int]) -> tuple[list[int], bool]:
+    """The tokens before the first end token, and whether there is one."""
+    place = next((i for i, token in enumerate(tokens) if token in ends), None)
+    return (tokens, False) if place is None else (tokens[:place], True)
+
+
+@contextmanager
+def own_settings(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """Within it the model has these settings: `generate` fills what they leave open from the model's own."""
+    before, model.generation_config = model.generation_config, settings
+    try:
+        yield
+    finally:
+        model.generation_config = before
 
 
 @contextmanager

@@ -19,10 +19,11 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from research.batching.pack import MicroBatch
 from research.common.errors import UserError
+from research.config.generation import refuse_keys_without_effect
 from research.config.schema import Config
 from research.data.long_texts import HEAD_TAIL, TRUNCATE, encoded_texts
 from research.data.source import Split
-from research.models.generate import generate, generation_config, start_token
+from research.models.generate import Generator, end_tokens, positions_of, start_token
 from research.models.load import DECODER, ENCODER_DECODER, family_of, load_config
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
@@ -51,11 +52,12 @@ class TextData(TaskData):
         one, two = ("input_ids", "label"), ("source.input_ids", "target.input_ids", "target.label")
         self.token_columns = one if self.family == DECODER else two  # type: ignore[misc]
         self.end = end_token(tokenizer, config.model.name)
+        refuse_keys_without_effect(config.task)
         self._refuse_too_long()
 
     def _refuse_too_long(self) -> None:
         """Raise UserError where a model has no position for the longest output."""
-        positions, keys = getattr(self.own, "max_position_embeddings", None), self.config.task
+        positions, keys = positions_of(self.own), self.config.task
         before = self.config.data.max_length if self.family == DECODER else 0
         longest = before + max(keys.max_new_tokens, keys.max_target_tokens)
         if positions and longest > positions:
@@ -141,10 +143,13 @@ class TextData(TaskData):
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
         found = [predictions[i] for i in range(len(split.rows))]
         gold = split.rows["target"] if "target" in split.rows.column_names else [None] * len(found)
+        several = self.config.task.num_return_sequences > 1
         return {
             "gold": pa.array(gold, pa.string()).to_pylist(),
             "prediction": [row["text"] for row in found],
             "ended": [row["ended"] for row in found],
+            "stopped_by": [row["stopped_by"] for row in found],
+            **({"other_predictions": [row["others"] for row in found]} if several else {}),
         }
 
 
@@ -157,9 +162,14 @@ class TextModule(TaskModule):
         super().__init__(config, backbone, data, total_steps)
         if self.sharded:
             raise UserError(f"task '{config.task.name}' generates text, which trainer.strategy=fsdp does not: use ddp.")
-        keys = config.task
-        self.generation = generation_config(data.own, data.end, keys.max_new_tokens, keys.num_beams)
-        backbone.model.generation_config = self.generation  # also in the exported model
+        model = backbone.model
+        first = getattr(model.generation_config, "forced_bos_token_id", None)
+        ends = end_tokens(model, data.end)
+        self.generate = Generator(backbone, data.tokenizer, config.task, config.seed, ends, first)
+        model.generation_config = self.generate.settings  # also in the exported model
+
+    def notes(self) -> dict[str, Any]:
+        return {"generation": self.generate.signature}
 
     def loss(self, micro: MicroBatch) -> tuple[Tensor, Tensor | None]:
         """And the logits in training alone: while an evaluation generates, they would fill the memory."""
@@ -175,12 +185,10 @@ class TextModule(TaskModule):
         """Nothing: what is decoded is generated."""
 
     def decode(self, micro: MicroBatch, outputs: None) -> dict[int, dict[str, Any]]:
-        generated = generate(self.backbone, micro, self.generation)
-        tokenizer = self.data.tokenizer
-        texts = tokenizer.batch_decode([each.tokens for each in generated], skip_special_tokens=True)
+        generated = self.generate(micro)
         return {
-            row: {"text": text.strip(), "ended": each.ended}
-            for row, text, each in zip(micro.examples.tolist(), texts, generated, strict=True)
+            row: {"text": each.text, "ended": each.ended, "stopped_by": each.stopped_by, "others": list(each.others)}
+            for row, each in zip(micro.examples.tolist(), generated, strict=True)
         }
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from research.config.generation import GenerationKeys
 from research.config.key import at_least, key
 from research.tasks.text_output import TextData, TextModule
 
 
 @dataclass
-class Keys:
+class Keys(GenerationKeys):
     template: str | None = key(None, "what the model reads, such as `translate English to German: {source}`")
     max_target_tokens: int = key(128, "targets are cut to so many tokens in the loss, never in the scores", at_least(2))
-    max_new_tokens: int = key(128, "tokens of the longest output", at_least(1))
-    num_beams: int = key(1, "beams of the search; 1 is greedy", at_least(1))
     bleu_tokenizer: Literal["13a", "zh", "intl", "char", "none"] = key("13a", "of sacrebleu; zh for Chinese targets")
 
 

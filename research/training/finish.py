@@ -118,6 +118,7 @@ def result_of(attempt: Attempt) -> dict[str, Any]:
         "learned": module.data.learned(),
         "monitor": module.monitored,
         "metric": {"name": data.metric_name, "signature": metric.signature},
+        **module.notes(),
         "steps": module.step,
         "best_step": p.best_step if p.best_step is not None else module.step,
         "stopped_early": attempt.stopped_early,

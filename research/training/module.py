@@ -283,6 +283,10 @@ class TaskModule(L.LightningModule):
         if not micro.idle:
             self.predictions.update(self.decode(micro, outputs))
 
+    def notes(self) -> dict[str, Any]:
+        """What `result.json` says of the task beside its scores; values for JSON."""
+        return {}
+
     @abstractmethod
     def outputs(self, micro: MicroBatch) -> Any:
         """The head's outputs for a micro-batch."""

@@ -20,7 +20,7 @@ from research.batching.pack import pack
 from research.cli import main
 from research.common.errors import UserError
 from research.config.load import load_config
-from research.models.generate import cut, generate, prompts
+from research.models.generate import cut, prompts
 from research.training import run as train
 from tests.conftest import make_tokenizer, write_jsonl
 from tests.models.test_families import BART, DECODERS, T5
@@ -131,7 +131,7 @@ def test_settings_of_the_checkpoint_do_not_act(tmp_path: Path) -> None:
     module = build(tmp_path, "gpt2").eval()
     model = module.backbone.model
     micro = pack(module.data.stores["train"], np.array([3]))
-    (output,) = generate(module.backbone, micro, module.generation)
+    (output,) = module.generate(micro)
     ids = prompts(micro)[0]
     expected = []
     model.set_attn_implementation("eager")
@@ -147,13 +147,12 @@ def test_settings_of_the_checkpoint_do_not_act(tmp_path: Path) -> None:
         expected.append(token)
     assert output.tokens == expected
     assert len(expected) > len(set(expected)), "no token repeats, so that no_repeat_ngram_size would not show"
-    assert model.generation_config.num_beams == 1 and model.generation_config.no_repeat_ngram_size is None
+    assert model.generation_config.num_beams == 1 and model.generation_config.no_repeat_ngram_size == 0
 
 
 def test_what_follows_the_end_is_cut() -> None:
-    assert cut([5, 6, 3, 0, 0], 3).tokens == [5, 6] and cut([5, 6, 3, 0, 0], 3).ended
-    assert cut([5, 6], 3).tokens == [5, 6] and not cut([5, 6], 3).ended
-    assert cut([3], 3).tokens == []
+    assert cut([5, 6, 3, 0, 0], [9, 3]) == ([5, 6], True) and cut([5, 6], [3]) == ([5, 6], False)
+    assert cut([3], [3]) == ([], True)
 
 
 def test_long_targets_are_reported_and_scored_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -162,7 +161,9 @@ def test_long_targets_are_reported_and_scored_whole(tmp_path: Path, caplog: pyte
     assert "1 of 4 targets of train are longer than task.max_target_tokens=12 and lose their end" in caplog.text
     labels = module.data.stores["train"].columns["target.label"].rows(np.array([0]))[0]
     assert len(labels) == 12 and labels[-1] != module.data.end
-    table = module.data.table(module.data.splits["train"], {i: {"text": "a", "ended": True} for i in range(4)})
+    table = module.data.table(
+        module.data.splits["train"], {i: {"text": "a", "ended": True, "stopped_by": "end"} for i in range(4)}
+    )
     assert table["gold"][0] == "a " * 30
 
 

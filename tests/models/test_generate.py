@@ -1,0 +1,168 @@
+"""Generated texts: those of transformers' own search, the same in every layout, stopped where they are told to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from research.batching.pack import pack
+from research.batching.plan import evaluation_share
+from research.common.errors import UserError
+from research.models import generate as generating
+from research.models.generate import native_attention, padded, prompts, sources
+from research.models.generation_steps import KeyedSampling
+from tests.tasks.test_translation import build, rows
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`modules(kind, *overrides)`: a translator whose random weights say something, each built once."""
+    made: dict[tuple[str, ...], Any] = {}
+
+    def module(kind: str, *overrides: str) -> Any:
+        if (kind, *overrides) not in made:
+            built = build(tmp_path_factory.mktemp(kind), kind, *overrides, data=rows(14)).eval()
+            torch.manual_seed(1)
+            for p in built.backbone.model.parameters():
+                p.data += 0.2 * torch.randn_like(p)
+            made[(kind, *overrides)] = built
+        return made[(kind, *overrides)]
+
+    return module
+
+
+def batch(module: Any, count: int = 14) -> Any:
+    return pack(module.data.stores["validation"], np.arange(count), module.backbone.packed)
+
+
+@pytest.mark.parametrize(("kind", "beams"), [("t5", 1), ("bart", 3), ("gpt2", 3), ("llama", 1)])
+def test_tokens_are_those_of_transformers(kind: str, beams: int, modules: Any) -> None:
+    """Of `model.generate` with a plain config of its own, for a batch padded by hand."""
+    module = modules(kind, f"task.num_beams={beams}")
+    micro, model, end = batch(module), module.backbone.model, module.data.end
+    outputs = module.generate(micro)
+    pair = kind in ("t5", "bart")
+    ids, mask = padded(sources(micro) if pair else prompts(micro), 0, left=not pair)
+    with native_attention(module.backbone), torch.no_grad():
+        model.generation_config = GenerationConfig()
+        expected = model.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=12, num_beams=beams, do_sample=False, eos_token_id=end,
+            pad_token_id=0, decoder_start_token_id=2 if pair else None,
+        )[:, 1 if pair else ids.shape[1] :].tolist()  # fmt: skip
+    assert [o.tokens for o in outputs] == [row[: row.index(end)] if end in row else row for row in expected]
+    assert [o.stopped_by for o in outputs] == ["end" if end in row else "limit" for row in expected]
+    assert len({o.text for o in outputs}) > 2
+
+
+@pytest.mark.parametrize("kind", ["bart", "llama"])
+def test_texts_are_the_same_on_any_number_of_ranks(kind: str, modules: Any) -> None:
+    """To the bit in bf16: ranks take whole batches, which are cut from the data alone."""
+    module = modules(kind, "task.temperature=1.0")
+    store = module.data.stores["validation"]
+    found = []
+    for ranks in (1, 2, 4):
+        texts: dict[int, Any] = {}
+        for rank in range(ranks):
+            for part in evaluation_share(store.stream_tokens, rank, ranks, 40):
+                with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+                    texts |= module.decode(pack(store, part, module.backbone.packed), None)
+        found.append(texts)
+    assert found[0] == found[1] == found[2] and found[0].keys() == set(range(14))
+
+
+def test_a_sample_belongs_to_seed_and_example(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = modules("gpt2", "task.temperature=0.8", "task.num_return_sequences=3")
+    texts = module.decode(batch(module), None)
+    alone = {}
+    for i in range(14):
+        alone |= module.decode(pack(module.data.stores["validation"], np.array([i])), None)
+    assert texts == alone
+    assert all(len({row["text"], *row["others"]}) == 3 for row in texts.values())
+    monkeypatch.setattr(generating, "MOST_TOKENS", 100)  # batches of one or two
+    assert module.decode(batch(module), None) == texts
+    monkeypatch.setattr(module.generate, "seed", 7)
+    assert module.decode(batch(module), None)[0]["text"] != texts[0]["text"]
+
+
+def test_samples_are_distributed_as_the_softmax() -> None:
+    """4,000 draws from 4 tokens: each share within 4 standard errors; top_k and top_p leave the unlikely out."""
+    draws = 4_000
+    scores = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05])).expand(draws, 4)
+
+    def shares(temperature: float = 1.0, **kept: Any) -> Any:
+        sample = KeyedSampling([(0, i) for i in range(draws)], temperature, **kept)
+        drawn = sample(torch.zeros(draws, 1, dtype=torch.int64), scores).argmax(-1)
+        return np.bincount(drawn.numpy(), minlength=4) / draws
+
+    for expected, got in (
+        ([0.5, 0.3, 0.15, 0.05], shares()),
+        ([0.25 / 0.365, 0.09 / 0.365, 0.0225 / 0.365, 0.0025 / 0.365], shares(0.5)),
+        ([0.625, 0.375, 0, 0], shares(top_k=2)),
+        ([0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0], shares(top_p=0.9)),
+    ):
+        p = np.array(expected)
+        assert (np.abs(got - p) <= 4 * np.sqrt(p * (1 - p) / draws)).all(), (got, expected)
+
+
+def test_beams_return_several(modules: Any) -> None:
+    module = modules("bart", "task.num_beams=3", "task.num_return_sequences=2")
+    first = modules("bart", "task.num_beams=3").generate(batch(module))
+    outputs = module.generate(batch(module))
+    assert [o.text for o in outputs] == [o.text for o in first]
+    assert all(len(o.others) == 1 and o.others[0] != o.text for o in outputs)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_text_stops_before_a_stop_string(beams: int, modules: Any) -> None:
+    """As if it were cut there by hand; and it is not computed to the limit."""
+    plain = modules("gpt2").generate(batch(modules("gpt2")))
+    text = max((o.text for o in plain), key=len)
+    stop = text[len(text) // 2 : len(text) // 2 + 3]
+    module = modules("gpt2", f"task.stop=['{stop}']", f"task.num_beams={beams}")
+    outputs = module.generate(batch(module))
+    stopped = [o for o in outputs if o.stopped_by == "text"]
+    assert stopped and not any(stop in o.text for o in outputs)
+    if beams == 1:
+        assert [o.text for o in outputs] == [o.text.partition(stop)[0].strip() for o in plain]
+        one = pack(module.data.stores["validation"], np.array([[o.text for o in plain].index(text)]))
+        assert len(module.generate(one)[0].tokens) < len(plain[0].tokens)
+
+
+def test_an_output_begins_with_the_token_it_is_told_to(modules: Any) -> None:
+    """As the language of mBART and NLLB."""
+    module = modules("bart")
+    generator = generating.Generator(
+        module.backbone, module.data.tokenizer, module.config.task, seed=0, ends=[3, 7], first=40
+    )
+    outputs = generator(batch(module))
+    assert all(o.tokens[0] == 40 and not {3, 7} & {*o.tokens} for o in outputs)
+    assert generator.settings.eos_token_id == [3, 7]
+
+
+def test_the_signature_names_what_decides(modules: Any) -> None:
+    assert modules("bart").notes() == {"generation": "greedy|max_new_tokens:12"}
+    beams = modules("bart", "task.num_beams=3", "task.num_return_sequences=2")
+    assert beams.notes() == {"generation": "beam:3|length_penalty:1.0|max_new_tokens:12"}
+    sampled = modules("bart", "task.temperature=1.0").generate.signature
+    assert sampled == "sampled:1.0|top_p:1.0|top_k:None|seed:0|max_new_tokens:12"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["task.length_penalty=2"], "task.length_penalty acts in a beam search alone"),
+        (["task.top_p=0.5"], "task.top_p and task.top_k act in sampling alone"),
+        (["task.temperature=1", "task.num_beams=2"], "task.temperature samples, and task.num_beams=2 searches"),
+        (["task.num_return_sequences=2"], "task.num_return_sequences=2 needs as many beams"),
+        (["task.stop=['']"], "task.stop=.* must not have an empty text in it"),
+        (["task.max_new_tokens=500"], "need 500 positions; .* has 128"),
+    ],
+)
+def test_keys_that_cannot_act_are_refused(overrides: list[str], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence):
+        build(tmp_path, "bart", *overrides)
