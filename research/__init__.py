@@ -1,15 +1,15 @@
 """Fine-tune transformers, with publication-ready numbers.
 
-From Python: `train`, `load`, `compare`, `write_report` and `search` (research/api.py), imported when first used.
+From Python: the names of `__all__` (research/api.py), each imported when it is first used.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from research.api import FinishedRun, compare, load, search, train, write_report
+    from research.api import FinishedRun, build, compare, load, open_data, search, train, write_report
 
 __version__ = "0.1.0"
-__all__ = ["FinishedRun", "compare", "load", "search", "train", "write_report"]
+__all__ = ["FinishedRun", "build", "compare", "load", "open_data", "search", "train", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

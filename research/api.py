@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from research.config.schema import Config
     from research.report.compare import ComparedRuns
+    from research.training.datamodule import TaskData
+    from research.training.module import TaskModule
 
 
 class FinishedRun:
@@ -125,6 +127,37 @@ def _trained(config: Config) -> int:
     from research.training.run import train as train_config
 
     return train_config(config)
+
+
+def build(experiment: str | Path, **values: Any) -> TaskModule:
+    """The module and, as `module.data`, the datamodule of an experiment, for a `lightning.Trainer` of one's own.
+
+    `trainer.fit(module, datamodule=module.data)` makes the steps of `research train` and logs `train/loss` and the
+    scores, as `validation/accuracy`; there is no run folder. Devices and precision are the trainer's, and the embedding
+    is a plain one, as with `trainer.sparse_embedding=false`.
+    """
+    from research.config.load import load_config
+
+    config = load_config(experiment, values=values, given_by="build()")
+    config.trainer.sparse_embedding = False  # Lightning's checkpoints would lack what rows owe
+    prepare_process()
+    from research.training.build import build as build_module
+
+    module = build_module(config)
+    module.plain = True
+    return module
+
+
+def open_data(experiment: str | Path, **values: Any) -> TaskData:
+    """The datamodule of an experiment, for a LightningModule of one's own: each batch of training is a `StepItem`, one
+    optimiser step in padded micro-batches, and an epoch of the trainer is one of the step plan."""
+    from research.config.load import load_config
+
+    config = load_config(experiment, values=values, given_by="open_data()")
+    prepare_process()
+    from research.training.build import open_data as open_task_data
+
+    return open_task_data(config)
 
 
 def load(run: str | Path) -> FinishedRun:

@@ -11,6 +11,7 @@ import yaml
 
 from research import __version__
 from research.cli import main
+from research.tracking.run import Run
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "STYLE.md", "docs/example-report/README.md")
@@ -41,30 +42,36 @@ def test_citation_names_this_version() -> None:
 
 
 @pytest.mark.slow
-def test_components_of_the_how_to_are_trained(
+def test_own_code_of_the_documentation_is_trained(
     tiny_model: Path,
     task_data: dict[str, dict[str, str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    page = (ROOT / "docs" / "how-to.md").read_text(encoding="utf-8")
-    files = dict(re.findall(r"```python\n# (my_\w+\.py)\n(.*?)```", page, re.DOTALL))
-    assert set(files) == {"my_method.py", "my_adapter.py", "my_callback.py"}
+    page = (ROOT / "docs" / "own-code.md").read_text(encoding="utf-8")
+    files = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", page, re.DOTALL))
+    components = {"my_task.py", "my_metric.py", "my_method.py", "my_adapter.py", "my_callback.py"}
+    assert set(files) == {*components, "fit.py", "own_module.py"}
     for name, content in files.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
-    shown = next(block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "my_method" in block)
+    shown = yaml.safe_load(next(block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)))
     experiment = {
-        **yaml.safe_load(shown),
+        **shown,
         "model": {"name": str(tiny_model)},
         "data": task_data["sentiment"],
         "optim": {"batch_size": 4, "epochs": 1},
         "wandb": {"mode": "disabled"},
     }
-    del experiment["extends"]
     (tmp_path / "mine.yaml").write_text(json.dumps(experiment), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     assert main(["train", "mine.yaml", "run_dir=run"]) == 0
     said = "".join(capsys.readouterr())
     assert "learning rate at step 10: " in said
     assert "weights of layer norms and the head trained" in " ".join(said.split())
+    assert main(["evaluate", "run"]) == 0
+    recorded = Run.read("run").result or {}
+    assert f"{recorded['metrics']['test']['error_rate']:.4f}" in capsys.readouterr().err
+    for name in ("fit.py", "own_module.py"):
+        exec(compile(files[name], name, "exec"), {"__name__": name})
+    assert re.search(r"^tensor\(0\.\d+\)$", capsys.readouterr().out, re.MULTILINE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,27 +14,29 @@ from research.batching.store import Store
 
 
 class StepLoader:
-    """Yields the items of a range of steps; so many threads make the next ones while one is computed.
+    """Yields the items of a range of steps, which is asked for each time; so many threads make the next ones while one
+    is computed.
 
     Threads, for a process forked from one that has threads of its own (gloo's, the checkpoint writer's) may find one of
     their locks taken for ever; and packing costs less than handing a packed step from one process to another.
     """
 
-    def __init__(self, planner: Planner, steps: range, workers: int) -> None:
+    def __init__(self, planner: Planner, steps: Callable[[], range], workers: int) -> None:
         self.planner, self.steps, self.workers = planner, steps, workers
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return len(self.steps())
 
     def __iter__(self) -> Iterator[StepItem]:
+        steps = self.steps()
         if not self.workers:
-            yield from map(self.planner, self.steps)
+            yield from map(self.planner, steps)
             return
         with ThreadPoolExecutor(self.workers) as threads:
-            ahead = deque(threads.submit(self.planner, step) for step in self.steps[: self.workers])
-            for step in self.steps:
+            ahead = deque(threads.submit(self.planner, step) for step in steps[: self.workers])
+            for step in steps:
                 item = ahead.popleft().result()
-                if step + self.workers in self.steps:
+                if step + self.workers in steps:
                     ahead.append(threads.submit(self.planner, step + self.workers))
                 yield item
 

@@ -5,7 +5,7 @@ Shapes: T tokens of a stream, N sequences (windows) in it, L longest sequence.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -170,6 +170,11 @@ class StepItem:
     examples: int  # of the whole global batch
     vocabulary: Tensor | None  # distinct token ids of the whole global batch
 
+    def to(self, device: torch.device) -> StepItem:
+        """The same step on `device`."""
+        vocabulary = None if self.vocabulary is None else self.vocabulary.to(device, non_blocking=True)
+        return replace(self, micro=[micro.to(device) for micro in self.micro], vocabulary=vocabulary)
+
 
 @dataclass
 class Planner:
@@ -210,3 +215,8 @@ class Planner:
 
     def _cut(self, share: Indices) -> list[Indices]:
         return micro_batches(share, self.store.stream_tokens[share], self.budget_tokens, padded=not self.packed)
+
+
+def default_budget_tokens() -> int:
+    """Tokens of a micro-batch that keep the device busy within its memory."""
+    return 16384 if torch.cuda.is_available() else 4096

@@ -31,6 +31,7 @@ from research.data.overview import SplitOverview, overview_of, refuse_overlap
 from research.data.sample import sampled
 from research.data.source import Split, open_split, set_aside
 from research.data.split import divided, shares_asked
+from research.training.plain import padded_layout
 
 Columns = dict[str, list[Any]]
 NOT_ENCODED = (  # keys of `data` that say which rows there are, or act after encoding
@@ -69,7 +70,7 @@ class TaskData(L.LightningDataModule):
         self.labels: list[str] = []
         self.tested = "test"  # the split that testing runs over
         self.class_weights: NDArray[np.float64] | None = None
-        self.layout: Callable[[], Layout]  # set by who trains or evaluates; asked whenever batches are made
+        self.layout: Callable[[], Layout] = lambda: padded_layout(self)  # or its module's; asked with each loader
 
     @abstractmethod
     def collect(self, splits: Sequence[Split]) -> list[str]:
@@ -300,7 +301,7 @@ class TaskData(L.LightningDataModule):
             self.stores["train"], self.plan, layout.rank, layout.ranks,
             layout.budget_tokens, layout.packed, layout.sparse_rows, layout.sharded,
         )  # fmt: skip
-        return StepLoader(planner, layout.steps, self.config.data.num_workers)
+        return StepLoader(planner, lambda: self.layout().steps, self.config.data.num_workers)
 
     def evaluation_batches(self, split: str) -> EvaluationBatches:
         """This rank's micro-batches of a split."""

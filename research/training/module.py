@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from research.adapters.hooks import AdapterHooks
-from research.batching.pack import MicroBatch, StepItem
+from research.batching.pack import MicroBatch, StepItem, default_budget_tokens
 from research.batching.plan import Indices, Layout
 from research.common.errors import UserError
 from research.config import component
@@ -35,6 +35,7 @@ from research.tracking import predictions
 from research.training import backward
 from research.training.datamodule import TaskData
 from research.training.optimizer import clip, make_optimizer, use_row_embedding
+from research.training.plain import PlainTraining
 from research.training.progress import Progress
 from research.training.schedule import evaluation_steps, learning_rate
 
@@ -68,6 +69,7 @@ class TaskModule(L.LightningModule):
         self.predictions: dict[int, dict[str, Any]] = {}
         self.eval_loss = [0.0, 0.0]  # summed loss, targets
         self.leaving = False  # the evaluation under way, which will not count
+        self.plain = False  # trained by a `lightning.Trainer` alone, without a run folder
 
     @classmethod
     def heads(cls) -> Mapping[str, Any]:
@@ -102,8 +104,13 @@ class TaskModule(L.LightningModule):
 
     def prepare(self, adapter: AdapterHooks, note: str | None) -> None:
         """Once, when the module is whole: `adapter` is that of its model already. Raises UserError where a method does
-        not suit the task or the model."""
+        not suit the task or the model, and for weights outside of the model."""
         self.adapter, self.adapter_note = adapter, note
+        if outside := [name for name, _ in self.named_parameters() if not name.startswith("backbone.model.")]:
+            raise UserError(
+                f"The module of task '{self.config.task.name}' has weights of its own ({', '.join(outside[:3])}), "
+                "which no checkpoint would hold; put them into a model class, which `auto_class` names."
+            )
         for name, method in self.methods.items():
             overrides_loss = type(method).loss is not MethodHooks.loss
             if self.needs_whole_step and overrides_loss:
@@ -159,6 +166,9 @@ class TaskModule(L.LightningModule):
         name = name.removeprefix("backbone.model.")
         return math.prod(method.learning_rate(self, name) for method in self.methods.values())
 
+    def configure_callbacks(self) -> list[L.Callback]:
+        return [PlainTraining()] if self.plain else []
+
     def configure_model(self) -> None:
         if self.device_mesh is not None and not sharding.is_sharded(self.backbone.model):
             sharding.shard(self.backbone.model, self.device_mesh["data_parallel"])
@@ -199,14 +209,6 @@ class TaskModule(L.LightningModule):
             sparse_rows=self.rows is not None,
             steps=self.segment() if "train" in self.data.stores else range(0),
         )
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        if isinstance(batch, StepItem):
-            batch.micro = [micro.to(device) for micro in batch.micro]
-            if batch.vocabulary is not None:
-                batch.vocabulary = batch.vocabulary.to(device, non_blocking=True)
-            return batch
-        return batch.to(device)
 
     def training_step(self, item: StepItem, batch_idx: int) -> None:
         optimizer: Any = self.optimizers()
@@ -317,8 +319,3 @@ def methods_of(config: Config) -> dict[str, MethodHooks]:
     """The methods that a config switches on, at a strength above 0."""
     made = {name: component.load("method", keys.name).Method(keys) for name, keys in config.methods.items()}
     return {name: method for name, method in made.items() if not method.is_off}
-
-
-def default_budget_tokens() -> int:
-    """Tokens of a micro-batch that keep the device busy within its memory."""
-    return 16384 if torch.cuda.is_available() else 4096
