@@ -6,9 +6,12 @@ V vocabulary.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import EncoderDecoderModel, PretrainedConfig, PreTrainedModel
 
 from research.batching.pack import MicroBatch, Stream
@@ -16,9 +19,10 @@ from research.batching.store import SOURCE, TARGET
 from research.common import compat
 from research.common.errors import UserError
 from research.models.attention import CROSS, Plans, mark_cross_attention, role_of
+from research.models.linear_cross_entropy import LARGE_SCORES, linear_cross_entropy, plain_cross_entropy
 from research.models.load import DECODER, ENCODER, ENCODER_DECODER, without_advice
 from research.models.positions import follow_sequences, set_plans
-from research.models.probe import try_packing
+from research.models.probe import probe_batch, try_packing
 
 
 class Backbone(nn.Module):
@@ -49,7 +53,7 @@ class Backbone(nn.Module):
             model.set_attn_implementation(compat.native_attention(model))
         if drop_no_layers(model):
             self.packing_note += "; LayerDrop is off, whose draws would depend on the micro-batches"
-        base, head = model.base_model, output_layer(model)
+        base, head = model.base_model, self.head
         if self.packed and base is not model:
             base.register_forward_hook(self._restore_sequences, with_kwargs=True)
         if head is not None:
@@ -57,6 +61,12 @@ class Backbone(nn.Module):
 
     _restoring: Stream | None = None  # a sequence-level head is coming
     _asked: Tensor | None = None  # (K,) places of the flattened hidden states that are scored over the vocabulary
+    _states: list[Tensor] | None = None  # where the (K, W) hidden states are to be left, and none scored
+
+    @property
+    def head(self) -> nn.Module | None:
+        """The layer that scores the vocabulary, if the model has one."""
+        return output_layer(self.model)
 
     def token_logits(self, micro: MicroBatch) -> dict[str, Tensor]:
         """Outputs of a token-level head, each (T, ...) in float32."""
@@ -87,6 +97,46 @@ class Backbone(nn.Module):
         finally:
             self._asked = None
         return logits[0].float()
+
+    def vocabulary_losses(
+        self, micro: MicroBatch, asked: Tensor, targets: Tensor, smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Cross entropy of the vocabulary at these tokens: summed, smoothed, and of each without smoothing, (K,).
+
+        Where the scores would be many, they are made and forgotten chunk by chunk.
+        """
+        head: Any = self.head
+        if getattr(head, "out_features", 0) * len(asked) < LARGE_SCORES or not self.is_linear_head:
+            return plain_cross_entropy(self.vocabulary_logits(micro, asked), targets, smoothing)
+        states, bias = self._states_of(micro, asked), head_bias(self.model, head)
+        return linear_cross_entropy(states, head.weight, bias, targets, smoothing)
+
+    @cached_property
+    def is_linear_head(self) -> bool:
+        """Are the scores of the vocabulary the output layer's product alone? A cap, or a scale, would be lost."""
+        head: Any = self.head
+        if type(head) is not nn.Linear or isinstance(head.weight, DTensor):
+            return False
+        device, modes = head.weight.device, [(module, module.training) for module in self.model.modules()]
+        micro, asked = probe_batch(self.model.config, self.packed).to(device), torch.arange(4, device=device)
+        self.model.eval()
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            states, bias = self._states_of(micro, asked), head_bias(self.model, head)
+            scores = self.vocabulary_logits(micro, asked)
+            own = states @ head.weight.T + (0 if bias is None else bias)
+        for module, training in modes:
+            module.training = training
+        return bool((scores - own).abs().max() <= 1e-4 * own.abs().max())
+
+    def _states_of(self, micro: MicroBatch, asked: Tensor) -> Tensor:
+        """What the output layer reads at these tokens, (K, W)."""
+        states: list[Tensor] = []
+        self._states = states
+        try:
+            self.vocabulary_logits(micro, asked)
+        finally:
+            self._states = None
+        return states[0]
 
     def predicting(self, micro: MicroBatch) -> Stream:
         """The stream whose tokens the model's outputs belong to."""
@@ -165,7 +215,11 @@ class Backbone(nn.Module):
             return None
         if args[0].ndim != 3:
             raise UserError(f"{type(self.model).__name__} scores more than one next token; it cannot be trained here.")
-        return (args[0].flatten(0, 1)[self._asked][None],)
+        states = args[0].flatten(0, 1)[self._asked]
+        if self._states is not None:
+            self._states.append(states)
+            states = states[:0]
+        return (states[None],)
 
 
 def attention_family(model: PreTrainedModel) -> str:
@@ -181,6 +235,12 @@ def output_layer(model: PreTrainedModel) -> nn.Module | None:
     if layer is None and isinstance(model, EncoderDecoderModel):
         layer = model.decoder.get_output_embeddings()
     return layer if isinstance(layer, nn.Module) else None
+
+
+def head_bias(model: PreTrainedModel, head: nn.Module) -> Tensor | None:
+    """What is added to the products of the output layer, (V,): its bias, and that of BART's family beside it."""
+    own, beside = getattr(head, "bias", None), getattr(model, "final_logits_bias", None)
+    return own if beside is None else beside[0] if own is None else own + beside[0]
 
 
 def padding_id(config: PretrainedConfig) -> int:

@@ -123,7 +123,7 @@ def sharpened(model: nn.Module) -> Iterator[None]:
                 weight.mul_(factor)
 
 
-def probe_batch(config: PretrainedConfig) -> MicroBatch:
+def probe_batch(config: PretrainedConfig, packed: bool = True) -> MicroBatch:
     """A few short sequences, and one longer than any sliding window of the model."""
     window = getattr(config, "sliding_window", None) or getattr(config, "local_attention", None) or 0
     longest = min(2 * window + 8 if window else 24, (getattr(config, "max_position_embeddings", None) or 512) - 4)
@@ -135,7 +135,7 @@ def probe_batch(config: PretrainedConfig) -> MicroBatch:
     def stream(lengths: np.ndarray, paired: bool) -> Any:
         ids = torch.from_numpy(rng.integers(5, min(1000, vocabulary), int(lengths.sum())))
         ids[ids == padding] -= 1
-        return make_stream({"input_ids": ids}, lengths, paired=paired)
+        return make_stream({"input_ids": ids}, lengths, packed=packed, paired=paired)
 
     if not config.is_encoder_decoder:
         return MicroBatch({INPUT: stream(lengths, False)})

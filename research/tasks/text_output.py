@@ -172,11 +172,14 @@ class TextModule(TaskModule):
         return {"generation": self.generate.signature}
 
     def loss(self, micro: MicroBatch) -> tuple[Tensor, Tensor | None]:
-        """And the logits in training alone: while an evaluation generates, they would fill the memory."""
+        """And the scores (K, V) where a method compares them; they would fill the memory."""
         labels = self.backbone.predicting(micro).tokens["label"]
         asked = (labels >= 0).nonzero().squeeze(1)  # (K,)
-        logits = self.backbone.vocabulary_logits(micro, asked)  # (K, V)
-        return self.cross_entropy(logits, labels[asked]), logits if self.training else None
+        if self.training and self.compares_logits:
+            logits = self.backbone.vocabulary_logits(micro, asked)
+            return self.cross_entropy(logits, labels[asked]), logits
+        smoothing = self.config.optim.label_smoothing if self.training else 0.0
+        return self.backbone.vocabulary_losses(micro, asked, labels[asked], smoothing)[0], None
 
     def target_logits(self, micro: MicroBatch, outputs: Tensor) -> list[Tensor]:
         return [outputs]

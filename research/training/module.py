@@ -137,6 +137,11 @@ class TaskModule(L.LightningModule):
         return F.cross_entropy(logits, targets, weight, reduction="sum", ignore_index=-100, label_smoothing=smoothing)
 
     @property
+    def compares_logits(self) -> bool:
+        """Does a method read the logits that the loss was made from?"""
+        return any(type(method).loss is not MethodHooks.loss for method in self.methods.values())
+
+    @property
     def step(self) -> int:
         """Optimiser steps done."""
         return self.progress.step
