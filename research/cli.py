@@ -166,15 +166,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Train as one of the ranks there are, or start as many as the experiment asks for."""
-    from research.config.seeds import load_seeds
+    from research.config.several import load_several
     from research.training.preflight import refuse_wrong_arguments
 
-    configs = load_seeds(options.experiment, options.overrides)
+    configs = load_several(options.experiment, options.overrides)
     for config in configs:
         refuse_wrong_arguments(config)
-    return in_ranks(
-        options, configs[0].trainer, "research.training.run", lambda module, group: module.train_seeds(configs, group)
-    )
+
+    def train_each(module: Any, group: RankGroup) -> int:
+        for config in configs:
+            code: int = module.train(config, group)
+            if code != 0:
+                return code
+        if len(configs) > 1 and group.world.rank == 0:
+            from research.common.console import console
+            from research.report.several_runs import summary_of
+            from research.tracking.run import Run
+
+            console.print(summary_of([Run.read(str(config.run_dir)) for config in configs]), markup=False)
+        return 0
+
+    return in_ranks(options, configs[0].trainer, "research.training.run", train_each)
 
 
 def show(options: argparse.Namespace) -> int:

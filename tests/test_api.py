@@ -13,7 +13,8 @@ import pytest
 import research
 from research.cli import main
 from research.common.errors import UserError
-from research.config.seeds import load_seeds, seeds_of
+from research.config.several import load_several, numbers_of
+from research.report.statistics.folds import over_folds
 from research.tracking.run import Run
 from tests.conftest import write_jsonl
 
@@ -74,16 +75,46 @@ def test_several_seeds_in_one_command(experiment: Path, capfd: pytest.CaptureFix
 
 @pytest.mark.parametrize(("text", "seeds"), [("0,1,2", [0, 1, 2]), ("0..4", [0, 1, 2, 3, 4]), ("7, 1..2", [7, 1, 2])])
 def test_seeds_as_a_list_or_a_range(experiment: Path, text: str, seeds: list[int]) -> None:
-    assert seeds_of(text) == seeds
-    configs = load_seeds(experiment, [f"seed={text}"])
+    assert numbers_of(text) == seeds
+    configs = load_several(experiment, [f"seed={text}"])
     assert [config.seed for config in configs] == seeds
     assert [str(config.run_dir).rpartition("/")[2] for config in configs] == [f"seed{seed}" for seed in seeds]
 
 
+def test_all_folds_and_seeds_in_one_command_have_a_folder_each(experiment: Path, tmp_path: Path) -> None:
+    divided = ["data.validation=0.2", "data.test=null", "data.folds=3"]
+    configs = load_several(experiment, [*divided, "data.fold=all", "seed=0,4"])
+    assert [(c.data.fold, c.seed) for c in configs] == [(0, 0), (0, 4), (1, 0), (1, 4), (2, 0), (2, 4)]
+    assert str(configs[3].run_dir).endswith("runs/mine/fold1/seed4")
+    given = load_several(experiment, [*divided, "data.fold=0..1", f"run_dir={tmp_path}"])
+    assert [config.run_dir for config in given] == [f"{tmp_path}/fold0", f"{tmp_path}/fold1"]
+    assert [config.data.fold for config in load_several(experiment, [*divided, "data.fold=2"])] == [2]
+    with pytest.raises(UserError, match=r"data\.fold=all needs data\.folds"):
+        load_several(experiment, ["data.fold=all"])
+
+
+@pytest.mark.slow
+def test_all_folds_are_trained_and_summed_up(experiment: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = experiment.parent / "folds"
+    settings = ["data.validation=0.2", "data.test=null", "data.max_overlap=1", "optim.max_steps=2"]
+    command = ["train", str(experiment), *settings, "data.folds=2", "data.fold=all", "seed=0,1", f"run_dir={folder}"]
+    assert main(command) == 0
+    runs = [[Run.read(folder / f"fold{fold}/seed{seed}") for seed in (0, 1)] for fold in range(2)]
+    scores = [np.mean([run.result["metrics"]["test"]["accuracy"] for run in each if run.result]) for each in runs]
+    tested = [set(research.load(each[0].path).predictions()["id"]) for each in runs]
+    assert len(set.union(*tested)) == 24 == sum(map(len, tested))
+    examples = np.mean([run.provenance["data"]["train"]["examples"] for each in runs for run in each])
+    limits = over_folds(scores, float(examples), 12, low=0, high=1)
+    assert (
+        f"test: accuracy {np.mean(scores):.4f} ± {np.std(scores, ddof=1):.4f} over 2 folds of 2 seeds each, "
+        f"95 % interval {limits.low:.4f} to {limits.high:.4f} (corrected resampled t)"
+    ) in " ".join(capfd.readouterr().err.split())
+
+
 @pytest.mark.parametrize("text", ["1,1", "0..2,2", "4..0", "0..100000"])
 def test_seeds_that_make_no_list_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match="must name each seed once"):
-        seeds_of(text)
+    with pytest.raises(UserError, match="must name each number once"):
+        numbers_of(text)
 
 
 @pytest.mark.process

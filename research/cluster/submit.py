@@ -100,10 +100,10 @@ def scripts_folder() -> Path:
 
 def check(submission: Submission) -> None:
     """Raise UserError for an experiment that could not start."""
-    from research.config.load import load_config
+    from research.config.several import load_several
 
     if submission.script.name != "sweep.sbatch":
-        load_config(submission.experiment, submission.overrides)
+        load_several(submission.experiment, submission.overrides)
 
 
 def clean(environment: Mapping[str, str]) -> dict[str, str]:

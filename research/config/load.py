@@ -198,5 +198,6 @@ def absolute_paths(config: Config, experiment: Path) -> None:
         parts = experiment.resolve().with_suffix("").parts
         root = next((root for root in ("experiments", "runs") if root in parts[:-1]), None)
         name = Path(*parts[parts.index(root) + 1 :]) if root else Path(parts[-1])
-        config.run_dir = str(Path("runs") / name / f"seed{config.seed}")
+        fold = [f"fold{config.data.fold}"] if config.data.fold is not None else []
+        config.run_dir = str(Path("runs", name, *fold, f"seed{config.seed}"))
     config.run_dir = os.path.abspath(config.run_dir)

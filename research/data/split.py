@@ -37,7 +37,10 @@ def shares_asked(data: DataConfig) -> dict[str, float]:
         if data.test is not None:
             raise UserError(f"data.folds={data.folds} takes its test set from data.train; remove data.test")
         if data.fold is None or not 0 <= data.fold < data.folds:
-            raise UserError(f"data.folds={data.folds} needs data.fold, the part to test on: 0 to {data.folds - 1}")
+            raise UserError(
+                f"data.folds={data.folds} needs data.fold, the part to test on: 0 to {data.folds - 1}, or "
+                "`research train EXPERIMENT data.fold=all` for one run after the other"
+            )
         shares["test"] = 1 / data.folds
         if sum(shares.values()) >= 1:
             raise UserError(f"data.folds={data.folds} and data.validation={data.validation} leave nothing to train on")

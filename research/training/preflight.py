@@ -9,7 +9,7 @@ from research.config import component
 from research.config.schema import Config
 from research.config.tree import to_dict
 from research.data.source import missing_file, sliced
-from research.data.split import share_of
+from research.data.split import share_of, shares_asked
 from research.metrics import metric_class
 from research.metrics.base import LOSS
 from research.tracking.run import Run
@@ -25,7 +25,8 @@ def refuse_wrong_arguments(config: Config) -> None:
 
 
 def refuse_missing_files(config: Config) -> None:
-    """Raise UserError where `data` names a local file that is not there."""
+    """Raise UserError where `data` names a local file that is not there, or shares that cannot be."""
+    shares_asked(config.data)
     if config.data.name is not None:
         return
     for split in ("train", "validation", "test"):

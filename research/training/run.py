@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import signal
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -80,31 +79,6 @@ def train(
         run.close()
 
 
-def train_seeds(configs: Sequence[Config], group: RankGroup) -> int:
-    """Train an experiment over its seeds, one after the other; at the end, the mean and deviation of the scores."""
-    for config in configs:
-        code = train(config, group)
-        if code != 0:
-            return code
-    if len(configs) > 1 and group.world.rank == 0:
-        results = [Run(str(config.run_dir)).result or {} for config in configs]
-        console.print(seed_summary([result.get("metrics", {}) for result in results]), markup=False)
-    return 0
-
-
-def seed_summary(metrics: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
-    """`test: f1 0.8125 ± 0.0120 over 3 seeds`, mean and standard deviation of the sample, for each split and score."""
-    lines = []
-    for split in dict.fromkeys(name for each in metrics for name in each if each[name]):
-        scores = [each.get(split) or {} for each in metrics]
-        for name in (name for name in scores[0] if "/" not in name):
-            values = [each[name] for each in scores if name in each]
-            if len(values) == len(metrics):
-                mean, deviation = statistics.fmean(values), statistics.stdev(values)
-                lines.append(f"{split}: {name} {mean:.4f} ± {deviation:.4f} over {len(values)} seeds")
-    return "\n".join(lines)
-
-
 def _train(
     config: Config,
     run: Run,
@@ -160,6 +134,7 @@ def data_facts(module: TaskModule) -> dict[str, Any]:
         name: {
             "origin": split.origin,
             "sha256": split.fingerprint,
+            "drawn": split.drawn or None,
             "examples": len(split.rows),
             "tokens": int(data.stores[name].tokens.sum()),
             "overview": data.overview[name].record() if name in data.overview else None,

@@ -1,0 +1,56 @@
+"""What runs of one experiment over seeds and folds come to together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from research.metrics import metric_class
+from research.report.statistics.folds import over_folds
+from research.tracking.run import Run
+
+
+def summary_of(runs: Sequence[Run]) -> str:
+    """`test: f1 0.8125 ± 0.0120 over 3 seeds`, mean and standard deviation of the sample, for each split and score.
+
+    Of folds the mean over seeds counts once each, and the test scores have the interval of `report.statistics.folds`.
+    """
+    results = [run.result or {} for run in runs]
+    metrics = [result.get("metrics") or {} for result in results]
+    lines = []
+    for split in dict.fromkeys(name for each in metrics for name in each if each[name]):
+        scores = [each.get(split) or {} for each in metrics]
+        for name in (name for name in scores[0] if "/" not in name and all(name in each for each in scores)):
+            values = np.array([each[name] for each in scores])
+            lines.append(f"{split}: {name} {_said(runs, split, name, values)}")
+    return "\n".join(lines)
+
+
+def _said(runs: Sequence[Run], split: str, name: str, values: np.ndarray) -> str:
+    folds = [run.config.data.fold for run in runs]
+    seeds = len({run.config.seed for run in runs})
+    if len(set(folds)) == 1:
+        return f"{_mean(values)} over {seeds} seeds"
+    of_folds = np.array([values[[f == fold for f in folds]].mean() for fold in dict.fromkeys(folds)])
+    text = f"{_mean(of_folds)} over {len(of_folds)} folds" + (f" of {seeds} seeds each" if seeds > 1 else "")
+    if split != "test":
+        return text
+    low, high = next(_range(runs[0].result or {}, name), (-np.inf, np.inf))
+    interval = over_folds(of_folds, _examples(runs, "train"), _examples(runs, "test"), low=low, high=high)
+    return f"{text}, 95 % interval {interval.low:.4f} to {interval.high:.4f} (corrected resampled t)"
+
+
+def _mean(values: np.ndarray) -> str:
+    return f"{values.mean():.4f} ± {values.std(ddof=1):.4f}"
+
+
+def _examples(runs: Sequence[Run], split: str) -> float:
+    return float(np.mean([run.provenance["data"][split]["examples"] for run in runs]))
+
+
+def _range(result: Mapping[str, Any], name: str) -> Iterator[tuple[float, float]]:
+    for score in metric_class(result["metric"]["name"]).scores:
+        if score.name == name:
+            yield score.low, score.high
