@@ -264,7 +264,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from research.metrics import score_labels
 
     scores = evaluate(run, options.split, options.trust_remote_code)
-    print_scores({options.split: scores}, score_labels(((run.result or {}).get("metric") or {}).get("name")))
+    print_scores({options.split: scores}, score_labels((run.result or {}).get("metric")))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research.common.errors import UserError
@@ -32,15 +33,36 @@ def metric_of(settings: Mapping[str, Any], own_files: bool = True) -> BaseMetric
     return metric_class(name)(settings)
 
 
-def score_labels(name: str | None) -> dict[str, str]:
-    """What a paper calls each score of a metric; nothing for none, or one that is a file of the user's."""
-    if name is None or component.is_path(name):
+def metric_of_task(task: str) -> str | None:
+    """The name of a task's metric, read from the source; the path of a user's file is resolved from the task's file.
+
+    None where the source names none.
+    """
+    name = component.class_attribute("task", task, "Data", "metric")
+    return resolved(name, component.find("task", task)) if isinstance(name, str) else None
+
+
+def resolved(metric: str, task_file: Path) -> str:
+    """A metric's name; the path of a user's file is looked up from the file of the task that names it."""
+    return str((task_file.parent / metric).resolve()) if component.is_path(metric) else metric
+
+
+def score_labels(recorded: Mapping[str, Any] | None) -> dict[str, str]:
+    """What a paper calls each score of a metric, from what `result.json` holds of it; nothing for none."""
+    if recorded is None:
         return {}
-    return {score.name: score.label for score in metric_class(name).scores}
+    if "scores" in recorded:
+        return {score["name"]: score["label"] for score in recorded["scores"]}
+    if component.is_path(recorded["name"]):
+        return {}
+    return {score.name: score.label for score in metric_class(recorded["name"]).scores}
 
 
-def smaller_is_better(score: str, metric: str | None = None) -> bool:
-    """Is a smaller value of a score better? Without `metric`, all metrics of this folder are asked by its name."""
+def smaller_is_better(score: str, metric: str | None) -> bool:
+    """Is a smaller value of a score of this metric better? Where the metric is None, unknown, all of this folder count.
+
+    Imports the metric, a user's file too: of a run that was received, ask its record.
+    """
     from research.metrics.base import LOSS
 
     part = score.split("/")[0]

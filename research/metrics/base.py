@@ -15,8 +15,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -43,6 +43,30 @@ class Score:
 
 
 LOSS = Score("loss", "loss", smaller_is_better=True, high=math.inf)
+
+
+def score_named(scores: Iterable[Score], name: str) -> Score:
+    """The score of a name; `f1/PER` is the one of a class. Raises UserError for an unknown name."""
+    part, _, kind = name.partition("/")
+    known = [*scores]
+    found = next((score for score in (*known, LOSS) if score.name == part), None)
+    if found is None:
+        raise UserError(f"There is no score '{name}'; there are {', '.join(score.name for score in known)}.")
+    if not kind:
+        return found
+    label = found.label.removeprefix("macro ").removeprefix("micro ")
+    return replace(found, name=name, label=f"{label} of {kind}", is_proportion=False)
+
+
+def recorded(scores: Iterable[Score]) -> list[dict[str, Any]]:
+    """Scores as JSON, for `result.json`; an infinite end of the range is null."""
+    return [{k: None if v in (math.inf, -math.inf) else v for k, v in asdict(score).items()} for score in scores]
+
+
+def from_record(content: Iterable[Mapping[str, Any]]) -> list[Score]:
+    """The scores that `recorded` wrote. Raises TypeError or AttributeError for anything else."""
+    ends: dict[str, Any] = {"low": -math.inf, "high": math.inf}
+    return [Score(**{k: ends[k] if v is None else v for k, v in each.items()}) for each in content]
 
 
 @dataclass(frozen=True)
@@ -93,14 +117,7 @@ class BaseMetric(ABC):
 
     def score_named(self, name: str) -> Score:
         """The score of a name; `f1/PER` is the one of a class. Raises UserError for an unknown name."""
-        part, _, kind = name.partition("/")
-        found = next((score for score in (*self.scores, LOSS) if score.name == part), None)
-        if found is None:
-            raise UserError(f"There is no score '{name}'; there are {', '.join(score.name for score in self.scores)}.")
-        if not kind:
-            return found
-        label = found.label.removeprefix("macro ").removeprefix("micro ")
-        return replace(found, name=name, label=f"{label} of {kind}", is_proportion=False)
+        return score_named(self.scores, name)
 
     # --- counts and scores ----------------------------------------------------------------------------
 

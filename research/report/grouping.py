@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from research.common.errors import UserError
-from research.metrics import smaller_is_better
 from research.report.groups import Grid, RunGroup, with_distinct_texts
 from research.report.records import Record, status_counts
 from research.report.settings import (
@@ -82,7 +81,7 @@ def best_trial(trials: Sequence[Record]) -> list[Record]:
     def mean(runs: list[Record]) -> float:
         scores = [run.scores("validation").get(run.chosen_by) for run in runs]
         known = [score for score in scores if score is not None]
-        sign = -1 if smaller_is_better(runs[0].chosen_by) else 1
+        sign = -1 if runs[0].score_named(runs[0].chosen_by).smaller_is_better else 1
         return sign * float(np.mean(known)) if len(known) == len(runs) else -np.inf
 
     best = max(by_trial.values(), key=mean)

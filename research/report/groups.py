@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from research.common.errors import UserError
 from research.metrics.base import Score
-from research.report.records import Record
+from research.report.records import Record, score_of
 from research.report.settings import canonical, distinct_texts, system_name
 
 MOST_RUNS = 10  # of a system whose predictions are read: more would change little
@@ -45,11 +44,7 @@ class RunGroup:
     @cached_property
     def score(self) -> Score:
         """What its metric says of the score: its name in a paper, range and direction."""
-        named = next((run.metric for run in self.runs if run.metric is not None), None)
-        with suppress(UserError):  # a score of another version
-            if named is not None:
-                return named.score_named(self.metric)
-        return Score(self.metric, self.metric.replace("_", " "))
+        return score_of(self.runs or self.others, self.metric)
 
     @property
     def split(self) -> str:

@@ -19,7 +19,7 @@ import yaml
 from research.common.errors import UserError
 from research.config.load import completed
 from research.metrics import metric_of, smaller_is_better
-from research.metrics.base import BaseMetric
+from research.metrics.base import BaseMetric, Score, from_record, score_named
 from research.tracking.predictions import KEY
 from research.tracking.run import Run
 
@@ -89,9 +89,22 @@ class Record:
         """The score that chose the checkpoint; where that was one to minimise, the task's first score."""
         scores = self.scores("validation") or self.scores("test")
         monitor = (self.result or {}).get("monitor")
-        if monitor in scores and not smaller_is_better(monitor):
+        if monitor in scores and not self.score_named(monitor).smaller_is_better:
             return str(monitor)
-        return self.metric.scores[0].name if self.metric is not None else next(iter(scores), "")
+        return self.known_scores[0].name if self.known_scores else next(iter(scores), "")
+
+    @cached_property
+    def known_scores(self) -> Sequence[Score]:
+        """What its metric says of its scores, or what the run recorded of them; empty where neither is known."""
+        if self.metric is not None:
+            return self.metric.scores
+        return from_record(((self.result or {}).get("metric") or {}).get("scores") or [])
+
+    def score_named(self, name: str) -> Score:
+        """Name in a paper, direction and range of a score; of an unknown metric, by the direction of its name."""
+        with suppress(UserError):  # a score of another version
+            return score_named(self.known_scores, name)
+        return Score(name, name.replace("_", " "), smaller_is_better=smaller_is_better(name, None))
 
     def scores(self, split: str) -> dict[str, float]:
         """The scores of `validation` or `test` in the result, empty where there are none."""
@@ -167,6 +180,11 @@ class Record:
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl: `step` and named scalars."""
         return Run(self.path).metrics()
+
+
+def score_of(records: Sequence[Record], name: str) -> Score:
+    """What the first of the records that knows its metric says of a score."""
+    return next((record for record in records if record.known_scores), records[0]).score_named(name)
 
 
 def read_records(paths: Sequence[str | Path]) -> list[Record]:
@@ -261,6 +279,10 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 def _wrong_part(stem: str, content: dict[str, Any]) -> str | None:
     """What of result.json, provenance.json or outcome.json is not as training writes it."""
+    try:
+        from_record((content.get("metric") or {}).get("scores") or [])
+    except (TypeError, AttributeError, KeyError):
+        return "'metric' is not as training writes it"
     if stem == "outcome":
         return None if content.get("state") in ("pruned", "failed") else "'state' is not pruned or failed"
     name = "metrics" if stem == "result" else "data"

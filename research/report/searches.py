@@ -17,9 +17,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from research.common.errors import UserError
-from research.metrics import smaller_is_better
 from research.metrics.base import Score
-from research.report.records import Record
+from research.report.records import Record, score_of
 from research.report.settings import flat, value_text
 
 STATES = {"complete": "finished", "running": "unfinished", "waiting": "unfinished", "interrupted": "unfinished"}
@@ -52,12 +51,11 @@ class Search:
     @property
     def score(self) -> Score:
         """What the metric says of the searched score."""
-        metric = next((run.metric for trial in self.trials for run in trial.runs if run.metric is not None), None)
-        return Score(self.metric, self.metric.replace("_", " ")) if metric is None else metric.score_named(self.metric)
+        return score_of([run for trial in self.trials for run in trial.runs], self.metric)
 
     @property
     def maximises(self) -> bool:
-        return not smaller_is_better(self.metric)
+        return not self.score.smaller_is_better
 
     @property
     def sampler(self) -> str:

@@ -23,7 +23,6 @@ from matplotlib.figure import Figure
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from research.metrics import smaller_is_better
 from research.report import records
 from research.report.figures import style, sweep_map
 from research.report.searches import read_search
@@ -66,7 +65,7 @@ def best_so_far(search: Search) -> Figure:
     minutes = hours[-1] < 1
     spent = hours * 60 if minutes else hours
     scores = np.array([t.value if t.state == TrialState.COMPLETE else math.nan for t in ended], dtype=np.float64)
-    better = np.fmin if smaller_is_better(search.metric) else np.fmax
+    better = np.fmin if search.smaller_is_better else np.fmax
     axes.plot(spent, scores, "o", color=style.GREY, label="trial")
     axes.step(spent, better.accumulate(scores), where="post", color=style.COLOURS[0], label="best so far")
     axes.set(xlabel=f"device {'minutes' if minutes else 'hours'}", ylabel=_label(search))
@@ -104,7 +103,7 @@ def parallel_coordinates(search: Search, trials: Sequence[FrozenTrial]) -> Figur
     figure, axes = style.new_figure(2.3)
     keys = list(search.sweep.space)
     scores = np.array([t.value for t in trials], dtype=np.float64)
-    bright_is_good = style.SEQUENTIAL + ("_r" if smaller_is_better(search.metric) else "")
+    bright_is_good = style.SEQUENTIAL + ("_r" if search.smaller_is_better else "")
     colours = ScalarMappable(Normalize(scores.min(), scores.max() + 1e-12), bright_is_good)
     for trial, score in [*zip(trials, scores, strict=True)][::-1]:
         heights = [height(search, key, trial.params.get(key)) for key in keys]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from optuna.trial import Trial
 
 from research.cluster.signals import Interrupted
-from research.metrics import smaller_is_better
 from research.sweep.context import WorkerContext
 from research.sweep.samplers import first_verdict
 from research.sweep.storage import StorageLost
@@ -54,7 +53,7 @@ def verdict(context: WorkerContext, trial: Trial, step: int, value: float, final
     if final or not search.patience(trial.should_prune):
         return None
     others = [t.intermediate_values[step] for t in search.trials() if step in t.intermediate_values]
-    best = (min if smaller_is_better(search.metric) else max)(others)
+    best = (min if search.smaller_is_better else max)(others)
     unit = "seed" if name == "wilcoxon" else "step"
     reason = f"{name} at {unit} {step}: {search.metric} {value:.4f}, the best of {len(others)} there is {best:.4f}"
     search.note(trial, "pruned", {"step": step, "reason": reason})

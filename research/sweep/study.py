@@ -26,7 +26,7 @@ from research.common.errors import UserError
 from research.common.files import written_whole
 from research.config.schema import Config
 from research.config.tree import differences, result_keys, to_dict
-from research.metrics import smaller_is_better
+from research.metrics import metric_of_task, smaller_is_better
 from research.sweep.claims import Claim, Claims
 from research.sweep.samplers import enqueued, make_sampler, trials_asked
 from research.sweep.space import as_dict, grew
@@ -51,14 +51,15 @@ def identity(sweep: SweepConfig, base: Config, metric: str) -> dict[str, Any]:
     return {
         "experiment": experiment,
         "metric": metric,
-        "direction": direction(metric),
+        "direction": direction(metric, base),
         "seeds": sweep.seeds,
         "space": as_dict(sweep.space),
     }
 
 
-def direction(metric: str) -> Literal["minimize", "maximize"]:
-    return "minimize" if smaller_is_better(metric) else "maximize"
+def direction(score: str, base: Config) -> Literal["minimize", "maximize"]:
+    """The direction of a validation score of the experiment, as its task's metric has it."""
+    return "minimize" if smaller_is_better(score, metric_of_task(base.task.name)) else "maximize"
 
 
 class Search:
@@ -78,6 +79,10 @@ class Search:
     @property
     def metric(self) -> str:
         return str(self.study.user_attrs[KEY]["metric"])
+
+    @property
+    def smaller_is_better(self) -> bool:
+        return bool(self.study.user_attrs[KEY]["direction"] == "minimize")
 
     def trials(self) -> list[FrozenTrial]:
         """All trials, by number; not to be changed."""
@@ -207,7 +212,7 @@ def open_search(
     storage = patience(lambda: open_storage(sweep.storage, folder, create=True))
     study = patience(
         lambda: optuna.create_study(
-            storage=storage, study_name=sweep.name, direction=direction(metric), load_if_exists=True
+            storage=storage, study_name=sweep.name, direction=direction(metric, base), load_if_exists=True
         )
     )
     new = identity(sweep, base, metric)

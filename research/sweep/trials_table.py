@@ -19,7 +19,6 @@ from research.common.console import console
 from research.common.files import written_whole
 from research.config.schema import Config
 from research.config.tree import to_dict
-from research.metrics import smaller_is_better
 from research.sweep.claims import newest
 from research.sweep.study import Search
 from research.sweep.sweepfile import trial_folder, with_values
@@ -51,7 +50,7 @@ def best(search: Search) -> FrozenTrial | None:
 def ranked(search: Search) -> list[FrozenTrial]:
     """The complete trials, best first."""
     complete = [t for t in search.trials() if t.state == TrialState.COMPLETE and t.value is not None]
-    sign = 1 if smaller_is_better(search.metric) else -1
+    sign = 1 if search.smaller_is_better else -1
     return sorted(complete, key=lambda t: (sign * (t.value or 0.0), t.number))
 
 

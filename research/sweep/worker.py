@@ -18,7 +18,6 @@ from research.common.errors import Diverged, UserError
 from research.config import component
 from research.config.load import from_dict
 from research.config.schema import Config
-from research.metrics import smaller_is_better
 from research.sweep import trials_table as results
 from research.sweep.cache import TrialCache
 from research.sweep.context import WorkerContext
@@ -61,10 +60,11 @@ def shared_config(sweep: SweepConfig) -> Config:
     base = base_config(sweep)
     own = component.load("task", base.task.name).Module.monitor
     base.trainer.monitor = sweep.metric or base.trainer.monitor or own
-    if sweep.direction not in (None, direction(str(base.trainer.monitor))):
+    own_direction = direction(str(base.trainer.monitor), base)
+    if sweep.direction not in (None, own_direction):
         raise UserError(
             f"direction={sweep.direction} does not go with metric={base.trainer.monitor}: "
-            f"{'a smaller' if smaller_is_better(str(base.trainer.monitor)) else 'a larger'} value is better."
+            f"{'a smaller' if own_direction == 'minimize' else 'a larger'} value is better."
         )
     return base
 

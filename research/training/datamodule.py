@@ -23,7 +23,6 @@ from research.batching.pack import Planner
 from research.batching.plan import Layout, StepPlan, evaluation_share
 from research.batching.store import Store
 from research.common.errors import UserError
-from research.config import component
 from research.config.schema import Config, DataConfig
 from research.data.encoded import encoded, source_digest
 from research.data.formats import Reading
@@ -31,6 +30,7 @@ from research.data.overview import SplitOverview, overview_of, refuse_overlap
 from research.data.sample import sampled
 from research.data.source import Split, open_split, set_aside
 from research.data.split import divided, shares_asked
+from research.metrics import resolved
 from research.training.plain import padded_layout
 
 Columns = dict[str, list[Any]]
@@ -96,9 +96,7 @@ class TaskData(L.LightningDataModule):
     @property
     def metric_name(self) -> str:
         """The metric's name; the path of a user's file is looked up from the task's own file."""
-        if not component.is_path(self.metric):
-            return self.metric
-        return str((Path(inspect.getfile(type(self))).parent / self.metric).resolve())
+        return resolved(self.metric, Path(inspect.getfile(type(self))))
 
     def score_settings(self) -> dict[str, Any]:
         """What the metric needs beside the rows; stands in the predictions file."""

@@ -17,6 +17,7 @@ from research.common.files import replace_folder, short_path, write_json
 from research.common.matmul_rate import mfu
 from research.data.source import file_sha256
 from research.metrics import metric_of, score_labels
+from research.metrics.base import recorded
 from research.metrics.baselines import baseline_scores, constant_answer
 from research.models import sharding
 from research.models.load import restore_limits
@@ -117,8 +118,8 @@ def result_of(attempt: Attempt) -> dict[str, Any]:
         "metrics": {"validation": p.best_scores, "test": attempt.test_scores},
         "learned": module.data.learned(),
         "monitor": module.monitored,
-        "metric": {"name": data.metric_name, "signature": metric.signature},
         **module.notes(),
+        "metric": {"name": data.metric_name, "signature": metric.signature, "scores": recorded(metric.scores)},
         "steps": module.step,
         "best_step": p.best_step if p.best_step is not None else module.step,
         "stopped_early": attempt.stopped_early,
@@ -152,7 +153,7 @@ def report(result: dict[str, Any], run: Run) -> None:
     metrics = {split: scores for split, scores in result["metrics"].items() if scores}
     lowest, warning = worth(run, [*metrics][-1]) if metrics else ({}, None)
     if metrics:
-        print_scores(result["metrics"], score_labels(result["metric"]["name"]), lowest)
+        print_scores(result["metrics"], score_labels(result["metric"]), lowest)
     else:
         console.print(
             "Nothing was scored: the experiment names neither validation nor test data, so the last weights are kept. "

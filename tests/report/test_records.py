@@ -97,6 +97,7 @@ def test_a_torn_parquet_file_is_told(make_run: MakeRun) -> None:
         ("result.json", "[1]", "result.json is damaged: it holds no JSON object"),
         ("result.json", "{}", "result.json is damaged: 'metrics' is missing"),
         ("result.json", '{"metrics": {"test": 3}}', "result.json is damaged: 'metrics.test' is no JSON object"),
+        ("result.json", '{"metrics": {}, "metric": {"scores": [1]}}', "'metric' is not as training writes it"),
         ("provenance.json", "7", "provenance.json is damaged: it holds no JSON object"),
         ("provenance.json", '{"data": []}', "provenance.json is damaged: 'data' is missing or no JSON object"),
         ("provenance.json", '{"data": {"test": {"sha256": "a"}}}', "'data.test' lacks examples"),

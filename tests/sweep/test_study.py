@@ -205,6 +205,6 @@ def test_a_storage_that_goes_away_stops_the_run_under_way(tmp_path: Path) -> Non
 
 
 def test_direction() -> None:
-    assert {metric: direction(metric) for metric in ("loss", "calibration_error", "f1", "accuracy")} == {
+    assert {metric: direction(metric, dummy.base()) for metric in ("loss", "calibration_error", "f1", "accuracy")} == {
         "loss": "minimize", "calibration_error": "minimize", "f1": "maximize", "accuracy": "maximize",
     }  # fmt: skip
