@@ -96,18 +96,27 @@ class FinishedRun:
 def train(experiment: str | Path, **values: Any) -> FinishedRun:
     """Train an experiment, a YAML file, with other values of some keys; a run that was begun is resumed.
 
-    Dotted keys are given as `**{"optim.lr": 3e-5}`. Raises UserError for every mistake that `research train` reports,
-    and where the run was stopped before its end.
+    Dotted keys are given as `**{"optim.lr": 3e-5}`, rows in memory as `data={"train": rows, "validation": 0.1}`: a list
+    of dicts, a `datasets.Dataset`, a torch `Dataset` of dicts or a pandas `DataFrame`, here as in `build` and
+    `open_data`. Raises UserError for every mistake that `research train` reports, and where the run was stopped before
+    its end.
     """
-    from research.config.load import load_config
     from research.training.preflight import refuse_wrong_arguments
 
-    config = load_config(experiment, values=values, given_by="train()")
+    config = _configured(experiment, values, "train()")
     refuse_wrong_arguments(config)
     code = _trained(config)
     if code != 0:
         raise UserError(f"The run {config.run_dir} was stopped (exit code {code}); call train again to resume it.")
     return FinishedRun(str(config.run_dir))
+
+
+def _configured(experiment: str | Path, values: Mapping[str, Any], given_by: str) -> Config:
+    from research.config.load import load_config
+    from research.data.in_memory import with_stored_rows
+
+    prepare_process()
+    return load_config(experiment, values=with_stored_rows(values), given_by=given_by)
 
 
 def _trained(config: Config) -> int:
@@ -136,9 +145,7 @@ def build(experiment: str | Path, **values: Any) -> TaskModule:
     scores, as `validation/accuracy`; there is no run folder. Devices and precision are the trainer's, and the embedding
     is a plain one, as with `trainer.sparse_embedding=false`.
     """
-    from research.config.load import load_config
-
-    config = load_config(experiment, values=values, given_by="build()")
+    config = _configured(experiment, values, "build()")
     config.trainer.sparse_embedding = False  # Lightning's checkpoints would lack what rows owe
     prepare_process()
     from research.training.build import build as build_module
@@ -151,9 +158,7 @@ def build(experiment: str | Path, **values: Any) -> TaskModule:
 def open_data(experiment: str | Path, **values: Any) -> TaskData:
     """The datamodule of an experiment, for a LightningModule of one's own: each batch of training is a `StepItem`, one
     optimiser step in padded micro-batches, and an epoch of the trainer is one of the step plan."""
-    from research.config.load import load_config
-
-    config = load_config(experiment, values=values, given_by="open_data()")
+    config = _configured(experiment, values, "open_data()")
     prepare_process()
     from research.training.build import open_data as open_task_data
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -61,6 +62,22 @@ def test_train_load_predict_and_compare(experiment: Path, monkeypatch: pytest.Mo
         research.train("mine.yaml", seed=1, **{"optim.lr": 0.1})
     with pytest.raises(UserError, match="no predictions of 'train'; it has test, validation"):
         run.predictions("train")
+
+
+@pytest.mark.slow
+def test_rows_in_memory_are_trained_on(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(experiment.parent)
+    rows = [{"text": f"{word} film", "label": word} for word in ("good", "bad") * 8]
+    data = {"train": rows, "validation": rows[:6], "test": None, "max_overlap": 1}
+    settings = {"run_dir": "runs/memory", "optim.max_steps": 2}
+    run = research.train("mine.yaml", data=data, **settings)
+    facts = Run.read(run.path).provenance["data"]
+    assert facts["train"]["examples"] == 16 and list(run.predictions("validation")["gold"]) == ["good", "bad"] * 3
+    content = Path(str(run.config.data.train)).read_bytes()
+    assert facts["train"]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert research.train("mine.yaml", data=data, **settings).scores == run.scores  # finished: nothing is trained
+    with pytest.raises(UserError, match=r"another experiment; it differs in data\.train"):
+        research.train("mine.yaml", data={**data, "train": rows[1:]}, **settings)
 
 
 @pytest.mark.slow
