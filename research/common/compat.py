@@ -75,3 +75,15 @@ def wandb_core() -> str:
 def needs_remote_code(error: BaseException) -> bool:
     """transformers: whether a model was refused for bringing Python code of its own."""
     return "trust_remote_code" in str(error)
+
+
+def sacrebleu_statistics(metric: Any, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> Any:
+    """sacrebleu: what each output counts, (N, K), whose sums over examples give the score of a corpus.
+
+    `references` are those of each output, one or more.
+    """
+    import numpy as np
+
+    most = max(map(len, references))
+    streams = [[texts[k] if k < len(texts) else None for texts in references] for k in range(most)]
+    return np.array(metric._extract_corpus_statistics(list(outputs), streams), dtype=np.float64)

@@ -21,11 +21,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from research.common.errors import UserError
 from research.metrics.examples import Examples, Floats, joined
 from research.metrics.slicing import Cut, Part, column_cuts, length_cuts
 
+Indices = NDArray[np.intp]
 Blocks = Mapping[str, Floats]  # name -> counts of the examples (N, K), or their sums (K,)
 CHUNK_ROWS = 8192  # of a table that are counted at a time
 
@@ -90,10 +92,20 @@ class Counts:
         return float(self.score(self.values.sum(axis=0)))
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Examples of one run that error analysis shows side by side."""
+
+    title: str
+    what: str  # the numbers are
+    numbers: Floats  # (N,)
+    rows: Indices  # which examples, in order
+
+
 class BaseMetric(ABC):
     """A metric of one task's predictions. `settings` are the metadata of the predictions file."""
 
-    scores: ClassVar[tuple[Score, ...]]  # the first is the main one
+    scores: tuple[Score, ...]  # of the class; the first is the main one
     has_labels: ClassVar[bool] = False  # gold and prediction are one label each
     texts: ClassVar[tuple[str, ...]] = ("text",)  # columns that show an example, side by side
     lengths: ClassVar[tuple[str, ...]] = ("text",)  # columns by whose length the examples are cut
@@ -238,6 +250,10 @@ class BaseMetric(ABC):
     def confused(self) -> str:
         """What `confusion` counts, for captions."""
         return "examples"
+
+    def selections(self, table: pa.Table) -> Iterator[Selection]:
+        """Examples to show beside those of the lowest scores."""
+        return iter(())
 
     # --- slices and kinds of error --------------------------------------------------------------------
 

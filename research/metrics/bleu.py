@@ -1,6 +1,6 @@
-"""BLEU of translations (Papineni et al. 2002) by the rules of sacrebleu (Post 2018), as a fraction.
+"""BLEU (Papineni et al. 2002) by the rules of sacrebleu (Post 2018), as a fraction, over one or several references.
 
-Legend: N examples; an example counts 10 numbers: tokens of output and reference, matched and all 1- to 4-grams.
+Legend: N examples; an example counts 10 numbers: tokens of output and closest reference, matched and all 1- to 4-grams.
 """
 
 from __future__ import annotations
@@ -10,60 +10,49 @@ from importlib.metadata import version
 import numpy as np
 import pyarrow as pa
 
-from research.metrics.base import BaseMetric, Blocks, Formula, Score, ratio
+from research.metrics.base import BaseMetric, Blocks, Formula, Score
 from research.metrics.examples import Floats
+from research.metrics.references import outputs, references
 
 ORDERS = 4
 
 
 class Metric(BaseMetric):
-    """Corpus BLEU; `settings["tokenizer"]` is sacrebleu's. The columns are gold and prediction, texts."""
+    """Corpus BLEU; `settings["bleu_tokenizer"]` is sacrebleu's. Columns: gold (a text or a list) and prediction."""
 
-    scores = (
-        Score("bleu", "BLEU"),
-        Score("length_ratio", "length ratio", high=np.inf),
-        Score("ended", "share of outputs that ended", is_proportion=True),
-    )
+    scores = (Score("bleu", "BLEU"),)
     texts = ("source",)
     lengths = ("source",)
-    columns = ("target", "ended")
+    columns = ("target",)
     sentence = "BLEU by sacrebleu"
 
     @property
     def tokenizer(self) -> str:
-        return str(self.settings.get("tokenizer", "13a"))
+        return str(self.settings.get("bleu_tokenizer", self.settings.get("tokenizer", "13a")))
 
     @property
     def signature(self) -> str:
-        return f"bleu|nrefs:1|case:mixed|eff:no|tok:{self.tokenizer}|smooth:exp|version:{version('sacrebleu')}"
+        rules = f"case:mixed|eff:no|tok:{self.tokenizer}|smooth:exp|version:{version('sacrebleu')}"
+        return f"bleu|nrefs:{self.settings.get('references', 1)}|{rules}"
 
     def widths(self) -> dict[str, int]:
-        return {"ngrams": 2 + 2 * ORDERS, "ended": 2}
+        return {"ngrams": 2 + 2 * ORDERS}
 
     def counts(self, table: pa.Table) -> Blocks:
-        """`ngrams`: tokens of output and reference, matched n-grams, all n-grams. `ended`: by the end token, 1."""
+        """`ngrams`: tokens of output and closest reference, matched n-grams, all n-grams."""
         from sacrebleu.metrics.bleu import BLEU
 
         scorer = BLEU(tokenize=self.tokenizer, effective_order=True)  # of one sentence; its counts are the corpus's
-        rows = zip(*(table.column(name).to_pylist() for name in ("prediction", "gold")), strict=True)
-        found = [scorer.sentence_score(prediction, [gold]) for prediction, gold in rows]
+        rows = zip(outputs(table), references(table), strict=True)
+        found = [scorer.sentence_score(output, golds) for output, golds in rows]
         ngrams = [[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in found]
-        ended = table.column("ended").to_pylist() if "ended" in table.column_names else [True] * len(ngrams)
-        return {
-            "ngrams": np.array(ngrams, dtype=np.float64).reshape(-1, 2 + 2 * ORDERS),
-            "ended": np.column_stack([ended, np.ones(len(ended))]).astype(np.float64),
-        }
+        return {"ngrams": np.array(ngrams, dtype=np.float64).reshape(-1, 2 + 2 * ORDERS)}
 
     def formula(self, name: str) -> Formula | None:
-        formulas = {
-            "bleu": Formula(("ngrams",), bleu),
-            "length_ratio": Formula(("ngrams",), lambda sums: ratio(sums[..., :2])),
-            "ended": Formula(("ended",), ratio),
-        }
-        return formulas.get(name)
+        return Formula(("ngrams",), bleu) if name == "bleu" else None
 
     def reported(self, sums: Blocks) -> list[str]:
-        return [score.name for score in self.scores]
+        return ["bleu"]
 
     def example_scores(self, table: pa.Table) -> Floats:
         """Sentence BLEU over the orders that have n-grams, as sacrebleu's effective order."""

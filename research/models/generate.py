@@ -169,13 +169,14 @@ def sources(micro: MicroBatch) -> list[Tensor]:
 
 
 def prompts(micro: MicroBatch) -> list[Tensor]:
-    """The tokens of each sequence up to the one that predicts the first target; all where there is no target."""
+    """The tokens of each sequence up to the one that predicts its last run of targets; all where it ends without."""
     stream = micro.first
     found = []
     sizes = stream.lengths.tolist()
     for ids, label in zip(*(stream.tokens[name].split(sizes) for name in ("input_ids", "label")), strict=True):
-        targets = (label >= 0).nonzero()
-        found.append(ids[: int(targets[0]) + 1] if len(targets) else ids)
+        others = (label < 0).nonzero()
+        last = int(others[-1]) if len(others) else -1  # of those that predict no target
+        found.append(ids if last == len(ids) - 1 else ids[: last + 2])
     return found
 
 

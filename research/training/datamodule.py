@@ -132,10 +132,14 @@ class TaskData(L.LightningDataModule):
         if self.class_weights is not None and self.class_column:
             self.stores["train"].weigh(self.class_column, self.class_weights)
 
+    @property
+    def inputs(self) -> list[str]:
+        """The columns that make an example's text."""
+        return [field for field in self.fields if field in (*self.texts, *self.text_lists) and field not in self.gold]
+
     def _overview(self) -> dict[str, SplitOverview]:
         """What the splits hold, with the lengths of the encoded examples."""
-        inputs = [field for field in self.fields if field in (*self.texts, *self.text_lists) and field not in self.gold]
-        found = overview_of(self.splits, inputs, self.gold[0] if self.gold else None)
+        found = overview_of(self.splits, self.inputs, self.gold[0] if self.gold else None)
         for name, about in found.items():
             tokens = self.stores[name].tokens
             about.median_tokens, about.longest_tokens = int(np.median(tokens)), int(tokens.max())
@@ -260,6 +264,10 @@ class TaskData(L.LightningDataModule):
         for field in sorted({*self.texts, *self.text_lists} & set(split.rows.column_names)):
             if name != "input" or field not in self.gold:
                 refuse_other_than_text(split, field, field in self.text_lists)
+        return self.prepared(split)
+
+    def prepared(self, split: Split) -> Split:
+        """A split as the task reads it, with columns of its own making."""
         return split
 
     def reading(self, data: DataConfig) -> Reading:

@@ -55,3 +55,10 @@ def test_optuna_storage_ids_and_distributions() -> None:
 def test_wandb_core_reads_logs() -> None:
     done = subprocess.run([compat.wandb_core(), "leet", "inspect", "--help"], capture_output=True, text=True)
     assert "--run-file" in done.stdout + done.stderr or "-run-file" in done.stdout + done.stderr
+
+
+def test_sacrebleu_counts_of_examples_add_up_to_the_corpus() -> None:
+    from sacrebleu.metrics.ter import TER
+
+    counts = compat.sacrebleu_statistics(TER(), ["a b", "c"], [["a b c", "b"], ["c"]])
+    assert counts.tolist() == [[1.0, 2.0], [0.0, 1.0]]  # edits to the closest reference, their mean length

@@ -49,13 +49,32 @@ def pair(i: int) -> dict[str, Any]:
     return {"source": f"{WORDS[i % 6]} film {i}", "target": f"good {WORDS[(i + 1) % 6]}"}
 
 
+def completed(i: int) -> dict[str, Any]:
+    return {"prompt": f"{WORDS[i % 6]} film {i}", "completion": f"good {WORDS[(i + 1) % 6]}"}
+
+
+def asked(i: int) -> dict[str, Any]:
+    return {"question": f"where {i}", "context": f"Anna in Oslo {i}", "answers": ["Oslo", "in Oslo"]}
+
+
+def chat(i: int) -> dict[str, Any]:
+    turns = [("human", f"where {i}"), ("gpt", "Oslo"), ("human", f"what film {i}"), ("gpt", f"a good {WORDS[i % 6]}")]
+    return {"conversations": [{"from": role, "value": text} for role, text in turns]}
+
+
+def unanswered(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "conversations": row["conversations"][:-1]}
+
+
 # task -> a row by its number, and the columns that unlabelled rows lack
 TASKS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "classification": (review, ("label",)), "sentiment": (review, ("label",)),
     "ner": (sentence, ("tags",)), "extractive_qa": (question, ("answers",)), "qa": (question, ("answers",)),
     "multiple_choice": (choice, ("label",)), "choice": (choice, ("label",)), "relation": (related, ("label",)),
-    "translation": (pair, ("target",)),
+    "translation": (pair, ("target",)), "summarization": (pair, ("target",)),
+    "generation": (completed, ("completion",)), "generative_qa": (asked, ("answers",)), "dialogue": (chat, ()),
 }  # fmt: skip
+TEXT = ("translation", "summarization", "generation", "generative_qa", "dialogue")
 ALIASES = {"sentiment", "qa", "choice"}
 ONES = [name for name in component.names("task") if name not in ALIASES]
 
@@ -68,7 +87,7 @@ def test_every_task_is_held_to_this() -> None:
 def run_of(task: str, folder: Path) -> tuple[Run, Path]:
     """A run of two steps on rows of the task, and its experiment."""
     row = TASKS[task][0]
-    if task == "translation":
+    if task in TEXT:
         from tests.tasks.test_translation import make_model
 
         model = make_model(folder / "model", "t5")
@@ -108,6 +127,7 @@ def test_train_evaluate_predict(task: str, folders: dict[str, Path], tmp_path: P
     assert again["scores"] == result["metrics"]["test"]
     row, gold = TASKS[task]
     bare = [{key: value for key, value in row(i + 200).items() if key not in gold} for i in range(8)]
+    bare = [unanswered(each) for each in bare] if task == "dialogue" else bare
     source, target = write_jsonl(tmp_path / "in.jsonl", bare), tmp_path / "out.jsonl"
     assert main(["predict", str(run.path), "--input", str(source), "--output", str(target)]) == 0
     written = [json.loads(line) for line in target.read_text().splitlines()]

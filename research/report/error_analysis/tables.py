@@ -83,6 +83,7 @@ def analyse_errors(grid: Grid, folder: Path) -> ErrorAnalysis:
         if not first.metric.has_labels:  # of labels, the worst are those most confidently wrong
             sections.setdefault("Examples", []).append(worst(data_set, first))
         sections.setdefault("Examples", []).append(confidently_wrong(data_set, first))
+        sections["Examples"] += selections(data_set, first)
         sections.setdefault("Cartography", []).extend(cartography(data_set, first))
         sections.setdefault("Agreement", []).extend(agreements(data_set, first, systems))
     sections = {name: tables for name, tables in sections.items() if tables}
@@ -148,6 +149,17 @@ def worst(data_set: str, system: System) -> Table:
     rows = [_example_row(system, i, cell(float(score[i]), system.paths, decimals=2)) for i in order]
     caption = f"{system.name}: lowest score, mean over {_runs(len(system.runs))}."
     return make_table(f"Worst examples of {data_set}", ("id", "score", "text", "gold", "prediction"), rows, caption)
+
+
+def selections(data_set: str, system: System) -> Iterator[Table]:
+    """What the metric shows beside the worst, of the system's first run."""
+    paths, first = system.paths[:1], system.examples[0]
+    for chosen in system.metric.selections(system.tables[0]):
+        shown = [(i, cell(float(chosen.numbers[i]), paths, decimals=2)) for i in chosen.rows.tolist()]
+        rows = [[first.ids[i], number, first.text[i], first.gold[i], first.prediction[i]] for i, number in shown]
+        columns = ("id", chosen.what, "text", "gold", "prediction")
+        title = f"{chosen.title} of {data_set}"
+        yield make_table(title, columns, rows, f"{system.name}, {system.runs[0].path.name}.")
 
 
 def confidently_wrong(data_set: str, system: System) -> Table:

@@ -1,0 +1,385 @@
+"""Data of the tasks whose answer is text: what the model reads, the references, and both as tokens.
+
+An encoder-decoder reads the source and writes the target: two streams. A decoder reads both in one stream and goes on
+from the source; of a chat it may learn each of the assistant's turns. `label` is the token that each token predicts,
+-100 where that is no target; the end token is one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+from research.common.errors import UserError
+from research.config.generation import refuse_keys_without_effect
+from research.config.schema import Config
+from research.data.chat import ASSISTANT, SYSTEM, USER, Chat
+from research.data.chat_template import ChatTemplate, Segments
+from research.data.cutting import beginning
+from research.data.languages import bleu_tokenizer, language_token, rouge_tokenizer
+from research.data.long_texts import HEAD_TAIL, TRUNCATE
+from research.data.prompt import Template
+from research.data.shorten import shortened
+from research.data.source import Split
+from research.metrics import metric_of
+from research.metrics.base import LOSS
+from research.models.generate import positions_of, start_token
+from research.models.load import DECODER, ENCODER_DECODER, family_of, load_config
+from research.training.datamodule import Columns, TaskData
+
+log = logging.getLogger("research")
+NO_TARGET = -100
+HEADS: Mapping[str, Any] = {ENCODER_DECODER: AutoModelForSeq2SeqLM, DECODER: AutoModelForCausalLM}
+SAMPLE = 2000  # targets whose letters choose the scorers' tokenisers
+
+
+class TextData(TaskData):
+    """Pairs of a source and a target text, or a list of references of which training reads the first."""
+
+    fields = {"source": "source", "target": "target"}
+    gold: ClassVar[tuple[str, ...]] = ("target",)
+    texts: ClassVar[tuple[str, ...]] = ("source",)
+    free: ClassVar[tuple[str, ...]] = ("target",)
+    prefix_space = False
+    long: ClassVar[tuple[str, ...]] = (TRUNCATE, HEAD_TAIL)  # of the source
+    class_column = None
+    learned_names = ("tokenizers",)
+    metric = "text"
+    default_template: ClassVar[str] = "{source}"
+
+    def __init__(self, config: Config, tokenizer: Any) -> None:
+        super().__init__(config, tokenizer)
+        keys = config.task
+        self.own = load_config(config, families=HEADS)
+        self.family = str(family_of(self.own))
+        one, two = ("input_ids", "label"), ("source.input_ids", "target.input_ids", "target.label")
+        self.token_columns = one if self.family == DECODER else two  # type: ignore[misc]
+        self.end = end_token(tokenizer, config.model.name)
+        self.chat = self._chat_template()
+        if self.chat is not None:
+            self.end = self.chat.end
+        self.template = Template(keys.template) if keys.template else None
+        self.first: int | None = None  # the token that every output begins with
+        self._use_languages()
+        self.tokenizers = {"bleu_tokenizer": "13a", "rouge_tokenizer": "english"}
+        self.most_references: int | str = 1
+        if keys.references:
+            self.optional = (*self.optional, self.gold[0])  # type: ignore[misc]
+        if self.template is not None and self.texts[0] not in self.template.names:
+            self.optional = (*self.optional, *self.texts)  # type: ignore[misc]
+        refuse_keys_without_effect(keys)
+        self._refuse_too_long()
+        self._refuse_other_scores()
+
+    @property
+    def uses_chat(self) -> bool:
+        return bool(self.config.task.chat)
+
+    def _chat_template(self) -> ChatTemplate | None:
+        keys = self.config.task
+        if not self.uses_chat:
+            if keys.chat_template or keys.system:
+                raise UserError("task.chat_template and task.system act in a chat alone; set task.chat=true too.")
+            return None
+        if self.family != DECODER:
+            if keys.chat:
+                raise UserError(f"task.chat=true is for decoders; {self.config.model.name} is an encoder-decoder.")
+            return None
+        return ChatTemplate(self.tokenizer, keys.chat_template, self.end, self.config.model.name)
+
+    def _use_languages(self) -> None:
+        """Tell the tokenizer the languages, and the model the token that its output begins with."""
+        keys, tokenizer = self.config.task, self.tokenizer
+        for key in ("source_language", "target_language"):
+            if name := getattr(keys, key):
+                token = language_token(tokenizer, name, f"task.{key}")
+                if token is None and key == "source_language":
+                    raise UserError(
+                        f"task.source_language={name}: the tokenizer of {self.config.model.name} knows no languages; "
+                        "remove the key, or say it in task.template."
+                    )
+                if token is not None:
+                    short = "src_lang" if key == "source_language" else "tgt_lang"
+                    setattr(tokenizer, short, tokenizer.convert_ids_to_tokens(token))
+                    self.first = token if short == "tgt_lang" else self.first
+        if self.first is not None and self.family == ENCODER_DECODER:
+            ids = tokenizer(text_target="a")["input_ids"]
+            if ids[-1] == self.first:  # mBART of 2020: the decoder starts with the language, and its text ends with eos
+                self.own.decoder_start_token_id, self.first = self.first, None
+
+    def _refuse_too_long(self) -> None:
+        """Raise UserError where a model has no position for the longest output."""
+        positions, keys = positions_of(self.own), self.config.task
+        before = self.config.data.max_length if self.family == DECODER else 0
+        longest = before + max(keys.max_new_tokens, keys.max_target_tokens)
+        if positions and longest > positions:
+            after = f" after data.max_length={before}" if before else ""
+            raise UserError(
+                f"task.max_new_tokens={keys.max_new_tokens} and task.max_target_tokens={keys.max_target_tokens}{after} "
+                f"need {longest} positions; {self.config.model.name} has {positions}."
+            )
+
+    def _refuse_other_scores(self) -> None:
+        """Raise UserError for a monitored score that task.metrics do not report."""
+        known, asked = [score.name for score in (*self.scorer.scores, LOSS)], self.config.trainer.monitor
+        if asked is not None and asked not in known:
+            raise UserError(
+                f"trainer.monitor={asked} is not reported by task.metrics; these report {', '.join(known)}."
+            )
+
+    @property
+    def scorer(self) -> Any:
+        """The metric with this experiment's settings."""
+        return metric_of({"scorer": self.metric_name, **self.score_settings()})
+
+    # --- rows -----------------------------------------------------------------------------------------
+
+    @property
+    def inputs(self) -> list[str]:
+        return list(self.texts)
+
+    def template_of(self, columns: Sequence[str]) -> Template:
+        """What the model reads of rows with these columns."""
+        plain = self.chat is None and self.family == DECODER
+        return self.template or Template(self.default_template + ("\n" if plain else ""))
+
+    def _names(self, columns: Sequence[str]) -> dict[str, str]:
+        """Every name a template may use -> the column that has it: fields, the data's own names of them, columns."""
+        data = {self.config.data.columns.get(field, usual): field for field, usual in self.fields.items()}
+        return {name: name for name in columns} | {name: field for name, field in data.items() if field in columns}
+
+    def prepared(self, split: Split) -> Split:
+        """With a source for each example where the template reads other columns: what reports and checks show."""
+        columns = [name for name in split.rows.column_names if name != "__line__"]
+        names = self._names(columns)
+        self.template_of(columns).refuse_missing(names, split.origin)
+        if set(self.texts) & {*columns}:
+            return split
+        values = {name: split.rows[names[name]] for name in self.template_of(columns).names}
+        count = len(split.rows)
+        texts = [self.template_of(columns).render({k: as_text(v[i]) for k, v in values.items()}) for i in range(count)]
+        return with_column(split, self.texts[0], pa.array(texts, pa.string()))
+
+    def golds(self, rows: Mapping[str, Sequence[Any]], count: int) -> list[list[str]]:
+        """The references of each row, the first of which is trained on; none where the rows have no gold answers."""
+        field = self.gold[0]
+        columns = [name for name in (field, *self.config.task.references) if name in rows]
+        return [[text for name in columns for text in texts_of(rows[name][i])] for i in range(count)]
+
+    def collect(self, splits: Sequence[Split]) -> list[str]:
+        """No labels. Raises UserError for an empty source or target. Chooses the tokenisers of the scorers."""
+        targets: list[str] = []
+        for split in splits:
+            for field in self.texts:
+                if field in split.rows.column_names and field not in self.optional:
+                    for row, text in enumerate(split.rows[field]):
+                        if not text or not text.strip():
+                            raise UserError(f"{split.where(row)}: the {field} is empty.")
+            rows = split.rows[:]
+            for row, golds in enumerate(self.golds(rows, len(split.rows))):
+                if not golds or not all(isinstance(gold, str) and gold.strip() for gold in golds):
+                    raise UserError(f"{split.where(row)}: the {self.gold[0]} is empty.")
+                targets += golds[: 1 if len(targets) < SAMPLE else 0]
+        keys = self.config.task
+        chosen = (bleu_tokenizer, rouge_tokenizer)
+        self.tokenizers = {choose.__name__: choose(keys.target_language, targets) for choose in chosen}
+        return []
+
+    def open(self, learned: Mapping[str, Any] | None = None, only: str | None = None) -> None:
+        super().open(learned, only)
+        for name, store in self.stores.items():
+            last = [int(labels[-1]) for labels in store.columns[self.token_columns[-1]].rows(np.arange(len(store)))]
+            cut = sum(label != self.end for label in last)
+            if cut:
+                log.warning(
+                    "%d of %d targets of %s are longer than task.max_target_tokens=%d and lose their end in the loss; "
+                    "scores use the whole texts.", cut, len(store), name, self.config.task.max_target_tokens,
+                )  # fmt: skip
+
+    # --- tokens ---------------------------------------------------------------------------------------
+
+    def encode_reads(self) -> list[Any]:
+        chat = self.chat.text if self.chat else None
+        return [self.family, self.end, getattr(self.own, "decoder_start_token_id", None), self.first, chat]
+
+    def encode(self, rows: Columns) -> Columns:
+        count = len(next(iter(rows.values())))
+        golds = [texts[:1] for texts in self.golds(rows, count)]
+        if self.chat is not None:
+            segments, cut = self.chats(rows, golds)
+            return {**self._as_one([self._limited(each) for each in segments]), "cut": cut}
+        sources, cut = self.sources(rows, count)
+        targets = self._targets([texts[0] if texts else None for texts in golds])
+        if self.family == ENCODER_DECODER:
+            return {**self._as_two(sources, targets), "cut": cut}
+        pairs = zip(map(self._open_ended, sources), targets, strict=True)
+        examples = [[(source, False), *([(target, True)] if target else [])] for source, target in pairs]
+        return {**self._as_one(examples), "cut": cut}
+
+    def sources(self, rows: Columns, count: int) -> tuple[list[list[int]], list[bool]]:
+        """Tokens of what the model reads of each row, and whether that was cut to `data.max_length` of them."""
+        values = self.values(rows, count)
+        template, limit = self.template_of(list(rows)), self.config.data.max_length
+        texts = [template.render(each) for each in values]
+        found: list[list[int]] = self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
+        cut = [len(ids) > limit for ids in found]
+        for i in np.flatnonzero(cut):
+            text = self.fitted(template, values[i], lambda text: len(self.source_ids(text)))
+            found[i] = self.source_ids(text)
+        return found, cut
+
+    def values(self, rows: Columns, count: int) -> list[dict[str, str]]:
+        """What the template names, of each row, without characters that have no room in any case."""
+        template, names = self.template_of(list(rows)), self._names(list(rows))
+        limit, short = self.config.data.max_length, beginning if self.long_texts == TRUNCATE else whole
+        return [
+            {name: short(self.tokenizer, as_text(rows[names[name]][i]), limit) for name in template.names}
+            for i in range(count)
+        ]
+
+    def fitted(self, template: Template, values: dict[str, str], length: Callable[[str], int]) -> str:
+        """A rendered template of at most `data.max_length` tokens: the longest text in it is shortened.
+
+        Raises UserError where the template is longer by itself.
+        """
+        limit, text, values = self.config.data.max_length, template.render(values), dict(values)
+        while (excess := length(text) - limit) > 0:
+            name = max(values, key=lambda name: len(values[name]), default=None)
+            if name is None or not values[name]:
+                raise UserError(f"the template alone has {length(text)} tokens, more than data.max_length={limit}.")
+            values[name] = shortened(self.tokenizer, values[name], excess, self.long_texts)
+            text = template.render(values)
+        return text
+
+    def source_ids(self, text: str) -> list[int]:
+        found: list[int] = self.tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
+        return found
+
+    def turns(self, source: str) -> Chat:
+        system = self.config.task.system
+        return [*([{"role": SYSTEM, "content": system}] if system else []), {"role": USER, "content": source}]
+
+    def chats(self, rows: Columns, golds: list[list[str]]) -> tuple[list[Segments], list[bool]]:
+        """Each example as a chat of a user and the assistant, and whether its source was cut."""
+        chat, template, limit = self.chat, self.template_of(list(rows)), self.config.data.max_length
+        assert chat is not None
+        found, cut = [], []
+        for i, (values, texts) in enumerate(zip(self.values(rows, len(golds)), golds, strict=True)):
+            source, where = template.render(values), f"row {i}"
+            cut.append(chat.prompt(self.turns(source), where) > limit)
+            if cut[-1]:
+                source = self.fitted(template, values, lambda text: chat.prompt(self.turns(text), "the prompt"))
+            turns = [*self.turns(source), *({"role": ASSISTANT, "content": text} for text in texts)]
+            found.append(chat.segments(turns, where, only_last=True))
+        return found, cut
+
+    def _limited(self, segments: Segments) -> Segments:
+        """With targets of at most `task.max_target_tokens`; one that is cut lacks its end."""
+        limit = self.config.task.max_target_tokens
+        return [(ids[:limit] if is_target else ids, is_target) for ids, is_target in segments]
+
+    def _targets(self, texts: Sequence[str | None]) -> list[list[int]]:
+        """Token ids with the end token, which a target that is cut lacks: its text did not end there."""
+        limit = self.config.task.max_target_tokens
+        plain = {"add_special_tokens": False} if self.family == DECODER else {}
+        known = [text for text in texts if text is not None]
+        rows = iter(self.tokenizer(text_target=known, verbose=False, **plain)["input_ids"] if known else [])
+        found = []
+        for text in texts:
+            row = [] if text is None else next(rows)
+            if self.first is None and row and row[-1] == getattr(self.own, "decoder_start_token_id", None) != self.end:
+                row = row[:-1]  # the language, which the decoder starts with
+            found.append(row if text is None else (row if row[-1:] == [self.end] else [*row, self.end])[:limit])
+        return found
+
+    def _open_ended(self, prompt: list[int]) -> list[int]:
+        """Without the end token that some tokenizers close every text with."""
+        return prompt[:-1] if prompt[-1:] == [self.end] and len(prompt) > 1 else prompt
+
+    def _as_two(self, sources: list[list[int]], targets: list[list[int]]) -> Columns:
+        """The decoder reads the target one token behind what it predicts."""
+        start = start_token(self.own)
+        labels = [target or [NO_TARGET] for target in targets]
+        inputs = [[start, *target[:-1]] for target in targets]
+        return {
+            "source.input_ids": sources,
+            "source.windows": [[len(row)] for row in sources],
+            "target.input_ids": inputs,
+            "target.label": labels,
+            "target.windows": [[len(row)] for row in inputs],
+            "targets": [float(len(target)) for target in targets],
+        }
+
+    def _as_one(self, examples: list[Segments]) -> Columns:
+        """Source and targets in one row; its last token, where it is a target, predicts nothing and is left out."""
+        columns: Columns = {"input_ids": [], "label": [], "windows": [], "targets": []}
+        for segments in examples:
+            ids = [token for part, _ in segments for token in part]
+            wanted = [token if is_target else NO_TARGET for part, is_target in segments for token in part]
+            kept = len(ids) - segments[-1][1]
+            columns["input_ids"].append(ids[:kept])
+            columns["label"].append([*wanted[1:], NO_TARGET][:kept])
+            columns["windows"].append([kept])
+            columns["targets"].append(float(sum(token != NO_TARGET for token in wanted[1:])))
+        return columns
+
+    # --- predictions ----------------------------------------------------------------------------------
+
+    def score_settings(self) -> dict[str, Any]:
+        keys = self.config.task
+        chosen = {
+            name: own if (own := getattr(keys, name)) != "auto" else self.tokenizers[name] for name in self.tokenizers
+        }
+        return {
+            "metrics": list(keys.metrics), "references": self.most_references, **chosen,
+            "rouge_stemmer": keys.rouge_stemmer,
+        }  # fmt: skip
+
+    def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
+        found = [predictions[i] for i in range(len(split.rows))]
+        golds = self.golds(split.rows[:], len(found))
+        counts = {len(texts) for texts in golds}
+        self.most_references = counts.pop() if len(counts) == 1 else "var"  # of the table that is scored next
+        single, several = self.most_references == 1, self.config.task.num_return_sequences > 1
+        return {
+            "gold": [(texts[0] if single else texts) if texts else None for texts in golds],
+            "prediction": [row["text"] for row in found],
+            "ended": [row["ended"] for row in found],
+            "stopped_by": [row["stopped_by"] for row in found],
+            **({"other_predictions": [row["others"] for row in found]} if several else {}),
+        }
+
+
+def whole(tokenizer: Any, text: str, tokens: int) -> str:
+    return text
+
+
+def as_text(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else str(value)
+
+
+def texts_of(value: Any) -> list[str]:
+    """The references of a cell: a text, a list of texts, or SQuAD's answers."""
+    if isinstance(value, dict):
+        value = value.get("text")
+    return [value] if isinstance(value, str) else list(value or [])
+
+
+def with_column(split: Split, name: str, values: pa.Array) -> Split:
+    """The split with a column of its own making."""
+    rows = split.rows.add_column(name, values)
+    return replace(split, rows=rows)
+
+
+def end_token(tokenizer: Any, name: str) -> int:
+    """The token that ends a target. Raises UserError where the tokenizer has none."""
+    for end in (tokenizer.eos_token_id, tokenizer.sep_token_id):
+        if end is not None:
+            return int(end)
+    raise UserError(f"The tokenizer of {name} has neither an eos nor a sep token to end a text with; add one to it.")
