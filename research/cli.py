@@ -84,6 +84,19 @@ def add_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     added.add_argument("--escape-formulas", action="store_true", help="in CSV, a ' before what a spreadsheet computes")
     added.add_argument("--trust-remote-code", action="store_true", help=TRUST)
 
+    added = command(export, "write a finished run as a folder to deploy, which gives the run's answers")
+    added.add_argument("run_dir", metavar="run", help="run folder")
+    added.add_argument("--output", required=True, metavar="DIR", help="folder to write")
+    added.add_argument("--format", default="safetensors", choices=("safetensors", "onnx", "torch"))
+    added.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "int8"), help="int8: onnx alone")
+    added.add_argument("--tolerance", type=float, default=0.01, help="of its score that int8 may lose; default: 0.01")
+    added.add_argument("--sign", metavar="KEY", help="sign the list of files with a private key (PEM), by openssl")
+    added.add_argument("--licence", help="for the model card, as in apache-2.0; it is not guessed")
+
+    added = command(verify, "are the files of an exported folder those that were written?")
+    added.add_argument("folder", help="exported folder")
+    added.add_argument("--key", metavar="FILE", help="public key (PEM) of the signature")
+
     added = command(serve, "an HTTP service of finished runs, with keys, limits and metrics")
     added.add_argument("runs", nargs="*", metavar="run", help="run folder, or name=folder; its name in URLs")
     added.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: all (default: 127.0.0.1)")
@@ -290,6 +303,40 @@ def predict(options: argparse.Namespace) -> int:
     if options.output != "-":
         print(f"{rows} rows written to {options.output}")
     return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Export a finished run, and print how far the export differs from it."""
+    from pathlib import Path
+
+    from research.tracking.run import Run
+
+    run = Run.read(options.run_dir)
+    prepare_process()
+    from research.deploy.export import export
+
+    key = Path(options.sign) if options.sign else None
+    found = export(
+        run, Path(options.output), options.format, options.precision, options.tolerance, key, options.licence
+    )
+    print(f"{options.output}: {options.format}, {options.precision}; logits differ by {found.logits:.1e} at most")
+    if found.examples:
+        print(f"{found.labels_changed} of {found.examples} predictions changed")
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Check an exported folder; exit code 1 where a file is not the one that was written."""
+    from pathlib import Path
+
+    from research.deploy.manifest import verify
+
+    wrong = verify(Path(options.folder), Path(options.key) if options.key else None)
+    for sentence in wrong:
+        print(sentence)
+    if not wrong:
+        print(f"{options.folder} is as it was exported")
+    return 1 if wrong else 0
 
 
 def serve(options: argparse.Namespace) -> int:

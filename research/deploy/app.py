@@ -75,7 +75,7 @@ def about(service: Service, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "task": predictor.config.task.name,
-        "model": predictor.base_model,
+        "model": predictor.trained.base_model,
         "fields": predictor.fields,
         "required": predictor.required,
         "labels": predictor.data.labels,

@@ -28,7 +28,7 @@ class Monitor:
         self.labels = Counter("predictions_total", "Predicted labels", ["run", "label"], **made)
         self.confidence = Histogram("confidence", "Highest probability", ["run"], buckets=SHARES, **made)
         self.failures = Counter("failures_total", "Answers that could not be computed", ["run", "reason"], **made)
-        self.info = Gauge("run_info", "The runs that are served", ["run", "task", "model_sha256"], **made)
+        self.info = Gauge("run_info", "The runs that are served", ["run", "task", "sha256"], **made)
         self._known: dict[str, set[str]] = {}
 
     def add_run(self, name: str, task: str, sha256: str, labels: list[str], waiting: Callable[[], int]) -> None:

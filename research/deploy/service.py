@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from research.common.errors import UserError
+from research.data.source import file_sha256
 from research.deploy.engine import Engine
+from research.deploy.export import SETTINGS, load_exported
+from research.deploy.manifest import MANIFEST, verify
 from research.deploy.monitoring import Monitor
-from research.inference.predictor import BadInput, Predictor, Question, Row
+from research.inference.predictor import BadInput, Predictor, Question, Row, trained_of
 from research.tracking.run import Run
 
 log = logging.getLogger("research.serve")
@@ -29,6 +32,20 @@ class Limits:
     timeout_seconds: float = 10.0  # from a request to its answer
 
 
+def predictor_at(path: Path, precision: str | None) -> Predictor:
+    """The predictor of a run folder or an exported one. Raises UserError where it is damaged or something else."""
+    if not (path / SETTINGS).is_file():
+        return Predictor(trained_of(Run.read(path)), precision)
+    if wrong := verify(path):
+        raise UserError(f"{path}: {wrong[0]}; export it again.")
+    return load_exported(path, precision)
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 of what lists the hashes of all files of a folder."""
+    return file_sha256(path / (MANIFEST if (path / SETTINGS).is_file() else "result.json"))
+
+
 class Late(Exception):
     """The answer did not come in time."""
 
@@ -39,13 +56,12 @@ class Served:
     def __init__(self, name: str, path: Path, precision: str | None, limits: Limits, monitor: Monitor) -> None:
         """Load the model and compute a long and a short row, so that the first request does not wait for that."""
         self.name, self.path = name, path
-        self.predictor = Predictor(Run.read(path), precision)
+        self.predictor = predictor_at(path, precision)
         self.engine = Engine(
             self.predictor.answer, self.predictor.budget_tokens, limits.waiting_tokens, partial(monitor.row, name)
         )
-        result = self.predictor.run.result or {}
-        weights = (result.get("files") or {}).get("model/model.safetensors", "")
-        monitor.add_run(name, result["task"], weights, self.predictor.data.labels, lambda: self.engine.waiting_tokens)
+        task, labels = self.predictor.config.task.name, self.predictor.data.labels
+        monitor.add_run(name, task, digest_of(path), labels, lambda: self.engine.waiting_tokens)
         self.warm()
 
     def warm(self) -> None:

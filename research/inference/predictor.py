@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +16,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import nn
+from transformers import PreTrainedModel
 
-from research.batching.pack import pack
+from research.batching.pack import MicroBatch, pack
 from research.batching.store import Store
 from research.common.errors import UserError
+from research.config import component
+from research.config.schema import Config
 from research.data.source import Split
-from research.inference.evaluate import finished_config, finished_result, task_data
+from research.inference.evaluate import finished_config, finished_result
+from research.models.load import load_model, load_tokenizer
 from research.tracking.run import Run
 from research.training.build import build
+from research.training.datamodule import Columns, TaskData
 
 Row = dict[str, Any]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -48,6 +54,22 @@ class Rows(list[Row]):
         return super().__iter__()
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What labelling new text needs of a finished run; an exported folder keeps it."""
+
+    config: Config  # with the trained model in the place of the pretrained one
+    learned: Mapping[str, Any]  # what all splits together showed, such as the labels
+    validation: Mapping[str, float]  # the scores, which may decide a threshold
+    base_model: str  # what was fine-tuned
+
+
+def trained_of(run: Run) -> Trained:
+    """Of a finished run. Raises UserError for one that is not finished or whose model has changed."""
+    result = finished_result(run)
+    return Trained(finished_config(run), result["learned"], result["metrics"]["validation"], run.config.model.name)
+
+
 @dataclass
 class Question:
     """One row that waits for its answer."""
@@ -60,28 +82,33 @@ class Question:
 
 
 class Predictor:
-    """The model of a finished run with its task's encoding and decoding."""
+    """A trained model with its task's encoding and decoding."""
 
-    def __init__(self, run: Run, precision: str | None = None) -> None:
-        """`precision` of the activations: that of the training by default.
-
-        Raises UserError for a run that is not finished or whose model has changed.
-        """
-        self.base_model = run.config.model.name  # what was fine-tuned
-        config = finished_config(run)
+    def __init__(
+        self, trained: Trained, precision: str | None = None, load: Callable[..., PreTrainedModel] = load_model
+    ) -> None:
+        """`precision` of the activations: that of the training by default. `load` makes the model."""
+        config = trained.config
         config.trainer.sparse_embedding = False  # it serves training alone
         if config.trainer.precision == "fp16" and not torch.cuda.is_available():
             config.trainer.precision = "fp32"
         config.trainer.precision = precision or config.trainer.precision  # type: ignore[assignment]
-        self.run, self.config = run, config
-        self.data = task_data(run, config)
-        self.data.recall(finished_result(run)["learned"])
-        self.module = build(config, self.data).eval()
+        self.trained, self.config = trained, config
+        task = component.load("task", config.task.name)
+        self.data: TaskData = task.Data(config, load_tokenizer(config, task.Data.prefix_space))
+        self.data.use_validation_scores(trained.validation)
+        self.data.recall(trained.learned)
+        self.module = build(config, self.data, load=load).eval()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.module.to(self.device)
         gold = {*self.data.gold, *self.data.optional}
         self.required = [field for field in self.data.fields if field not in gold]
         self.longest_text = max(LEAST_CHARACTERS, CHARACTERS_PER_TOKEN * config.data.max_length)
+
+    def use_engine(self, engine: nn.Module) -> None:
+        """Compute with another engine, which takes padded inputs and returns the model's outputs."""
+        self.module.backbone.model = engine  # type: ignore[assignment]
+        self.module.backbone.packed = False
 
     @property
     def budget_tokens(self) -> int:
@@ -137,22 +164,31 @@ class Predictor:
             raise BadInput(f"'{field}' has {characters} characters; at most {self.longest_text} are read")
 
     @torch.inference_mode()
-    def answer(self, questions: Sequence[Question]) -> list[Row]:
-        """The answers to questions, computed together: what `research predict` writes for each row.
-
-        Raises FloatingPointError where the model gives numbers that are none.
-        """
+    def outputs(self, questions: Sequence[Question]) -> tuple[MicroBatch, Any]:
+        """The head's outputs for questions that are computed together."""
         tables = [question.encoded for question in questions]
         names = [name for name in self.data.token_columns if name in tables[0].column_names]
         store = Store(pa.concat_tables(tables, promote_options="permissive"), names, self.data.window_columns)
         micro = pack(store, np.arange(len(questions)), self.module.backbone.packed).to(self.device)
         dtype = DTYPES[self.config.trainer.precision]
-        mixed = torch.autocast(self.device.type, dtype) if dtype != torch.float32 else nullcontext()
-        with mixed:
-            found = self.module.decode(micro, self.module.outputs(micro))
+        with torch.autocast(self.device.type, dtype) if dtype != torch.float32 else nullcontext():
+            return micro, self.module.outputs(micro)
+
+    @torch.inference_mode()
+    def columns(self, questions: Sequence[Question]) -> Columns:
+        """What a predictions file holds of questions that are computed together, but for the gold answers."""
+        micro, outputs = self.outputs(questions)
+        found = self.module.decode(micro, outputs)
         rows = Rows([question.row for question in questions])
         split = Split(name="input", rows=rows, origin="the request", lines=False, fingerprint="")
-        columns = {name: values for name, values in self.data.table(split, found).items() if name != "gold"}
+        return {name: values for name, values in self.data.table(split, found).items() if name != "gold"}
+
+    def answer(self, questions: Sequence[Question]) -> list[Row]:
+        """The answers to questions that are computed together: what `research predict` writes for each row.
+
+        Raises FloatingPointError where the model gives numbers that are none.
+        """
+        columns = self.columns(questions)
         answers = [plain({name: values[i] for name, values in columns.items()}) for i in range(len(questions))]
         for question, answer in zip(questions, answers, strict=True):
             if "probabilities" in answer and self.data.labels:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from research.inference.predictor import BadInput, Predictor
+from research.inference.predictor import BadInput, Predictor, trained_of
 from research.tracking.run import Run
 
 TASKS = ("sentiment", "ner", "qa", "choice")
@@ -25,7 +25,7 @@ def rows_of(run: Run, predictor: Predictor) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_answers_are_those_of_the_predictions_file(task: str, served_runs: dict[str, Run]) -> None:
-    predictor = Predictor(served_runs[task])
+    predictor = Predictor(trained_of(served_runs[task]))
     questions = [predictor.question(row) for row in rows_of(served_runs[task], predictor)]
     recorded = pq.read_table(served_runs[task].predictions / "test.parquet").to_pylist()
     together = predictor.answer(questions)
@@ -46,7 +46,7 @@ def numbers(value: Any) -> torch.Tensor:
 
 @pytest.mark.slow
 def test_text_is_split_into_words_with_their_places(served_runs: dict[str, Run]) -> None:
-    predictor = Predictor(served_runs["ner"])
+    predictor = Predictor(trained_of(served_runs["ner"]))
     text = " Anna  saw\nOslo."
     (of_text,) = predictor.answer([predictor.question({"text": text})])
     (of_words,) = predictor.answer([predictor.question({"tokens": ["Anna", "saw", "Oslo."]})])
@@ -56,7 +56,7 @@ def test_text_is_split_into_words_with_their_places(served_runs: dict[str, Run])
 
 @pytest.mark.slow
 def test_rows_that_cannot_be_labelled(served_runs: dict[str, Run]) -> None:
-    predictor = Predictor(served_runs["sentiment"])
+    predictor = Predictor(trained_of(served_runs["sentiment"]))
     for row, reason in (
         ({}, "the field 'text' is missing; a row needs text"),
         ({"txt": "a"}, "unknown field 'txt'; the fields are text, text_pair"),
@@ -72,7 +72,7 @@ def test_rows_that_cannot_be_labelled(served_runs: dict[str, Run]) -> None:
 
 @pytest.mark.slow
 def test_a_number_that_is_none_is_an_error(served_runs: dict[str, Run]) -> None:
-    predictor = Predictor(served_runs["sentiment"])
+    predictor = Predictor(trained_of(served_runs["sentiment"]))
     with torch.no_grad():
         next(predictor.module.backbone.model.classifier.parameters()).fill_(torch.nan)
     with pytest.raises(FloatingPointError, match="a number that is none"):
