@@ -28,8 +28,8 @@ from research.common.errors import UserError
 from research.config.key import above, at_least, inside, key
 
 __all__ = [
-    "Named", "above", "at_least", "choose", "class_attribute", "find", "inside", "key", "keys", "load", "names",
-    "summary",
+    "Named", "above", "at_least", "canonical", "choose", "class_attribute", "find", "inside", "key", "keys", "load",
+    "names", "summary",
 ]  # fmt: skip
 
 ROOMS = {  # kind -> the package that holds ours, and the classes that make a file one
@@ -59,6 +59,22 @@ def names(kind: str) -> list[str]:
     package, classes = ROOMS[kind]
     files = sorted(_folder(package).glob("*.py"))
     return [file.stem for file in files if file.stem != "__init__" and set(classes) <= set(_definitions(file))]
+
+
+def canonical(kind: str, name: str) -> str:
+    """The one name of a component that has several: `sentiment` takes all it is from `classification`, and is that.
+
+    A name that is unknown, or of a user's file or module, is returned as it is.
+    """
+    package, classes = ROOMS[kind]
+    path = _folder(package) / f"{name}.py"
+    if is_users(name) or not path.is_file():
+        return name
+    origins = {
+        found.module if isinstance(found, ast.ImportFrom) else None for found in map(_definitions(path).get, classes)
+    }
+    origin = origins.pop() if len(origins) == 1 else None
+    return origin.removeprefix(f"{package}.") if origin and origin.startswith(f"{package}.") else name
 
 
 def find(kind: str, name: str) -> Path:

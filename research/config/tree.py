@@ -136,14 +136,26 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 def result_keys(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config that decides the numbers; the rest is place, layout and logging.
 
-    Of a user's component that is gone, or that this command does not ask for, all keys count.
+    Components have their canonical names. Of a user's component that is gone, or that this command does not ask for,
+    all keys count.
     """
+    config = with_canonical_names(config)
     try:
         component.refuse_unasked(component_names(config), "the stored config")
         schema = schema_of([config])[0]
     except UserError:
         schema = Config()
     return _deciding(config, schema)
+
+
+def with_canonical_names(content: dict[str, Any]) -> dict[str, Any]:
+    """A config in its long form, in which `task.name: sentiment` is `task.name: classification`."""
+    renamed = {
+        section: {**content[section], "name": component.canonical(kind, str(content[section]["name"]))}
+        for section, kind in ONE_OF.items()
+        if isinstance(content.get(section), dict) and "name" in content[section]
+    }
+    return {**content, **renamed}
 
 
 def component_names(content: dict[str, Any]) -> list[str]:

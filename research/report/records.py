@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from research.common.errors import UserError
+from research.config import component
 from research.config.load import completed
 from research.metrics import metric_of, smaller_is_better
 from research.metrics.base import BaseMetric, Score, from_record, score_named
@@ -52,7 +53,7 @@ class Record:
 
     @property
     def task(self) -> str:
-        return str(self.config["task"]["name"])
+        return component.canonical("task", str(self.config["task"]["name"]))
 
     @property
     def seed(self) -> int:

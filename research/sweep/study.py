@@ -25,7 +25,7 @@ from research.common.console import console
 from research.common.errors import UserError
 from research.common.files import written_whole
 from research.config.schema import Config
-from research.config.tree import differences, result_keys, to_dict
+from research.config.tree import differences, result_keys, to_dict, with_canonical_names
 from research.metrics import metric_of_task, smaller_is_better
 from research.sweep.claims import Claim, Claims
 from research.sweep.samplers import enqueued, make_sampler, trials_asked
@@ -217,6 +217,8 @@ def open_search(
     )
     new = identity(sweep, base, metric)
     old = patience(lambda: study.user_attrs).get(KEY)
+    if old is not None:  # an earlier version recorded the task's name as it was given
+        old = {**old, "experiment": with_canonical_names(old["experiment"])}
     if old is not None and old != new:
         _refuse_another(sweep, old, new, resume_anyway)
     if old != new:

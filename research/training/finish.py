@@ -15,6 +15,7 @@ from research.common.console import console, print_scores
 from research.common.errors import UserError
 from research.common.files import replace_folder, short_path, write_json
 from research.common.matmul_rate import mfu
+from research.config import component
 from research.data.source import file_sha256
 from research.metrics import metric_of, score_labels
 from research.metrics.base import recorded
@@ -113,7 +114,7 @@ def result_of(attempt: Attempt) -> dict[str, Any]:
     data, seconds = module.data, max(p.train_seconds, 1e-9)
     metric = metric_of({"scorer": data.metric_name, **data.score_settings()})
     return {
-        "task": module.config.task.name,
+        "task": component.canonical("task", module.config.task.name),
         "seed": module.config.seed,
         "metrics": {"validation": p.best_scores, "test": attempt.test_scores},
         "learned": module.data.learned(),

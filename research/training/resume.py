@@ -11,6 +11,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from research.common.console import console
 from research.common.errors import UserError
+from research.config import component
 from research.models.parameters import fingerprint, frozen_parameters
 from research.training import checkpoint
 from research.training.attempt import Attempt
@@ -29,7 +30,7 @@ def resume(module: TaskModule, saved: checkpoint.Checkpoint) -> None:
 def identity_of(module: TaskModule) -> dict[str, Any]:
     """What a checkpoint must share with a run to be resumed by it."""
     return {
-        "task": module.config.task.name,
+        "task": component.canonical("task", module.config.task.name),
         "model": type(module.backbone.model).__name__,
         "data": {name: split.fingerprint for name, split in module.data.splits.items()},
         "labels": module.data.labels,
@@ -65,7 +66,8 @@ def frozen_fingerprint(module: TaskModule) -> str | None:
 
 def refuse_other_identity(saved: checkpoint.Checkpoint, identity: dict[str, Any]) -> None:
     """Raise UserError when a checkpoint belongs to another task, model or data."""
-    theirs = saved.state["identity"]
+    theirs = dict(saved.state["identity"])
+    theirs["task"] = component.canonical("task", theirs["task"])  # an earlier version recorded the name as it was given
     known = [key for key in identity if key in theirs]  # an earlier version recorded less
     wrong = [f"{key}: {theirs[key]} -> {identity[key]}" for key in known if theirs[key] != identity[key]]
     if wrong:

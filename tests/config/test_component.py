@@ -60,6 +60,14 @@ def method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "divergence.py"
 
 
+def test_a_component_of_several_names_has_one_canonical_name(method: Path) -> None:
+    names = {"sentiment": "classification", "qa": "extractive_qa", "choice": "multiple_choice"}
+    others = {name: name for name in component.names("task") if name not in names}
+    assert {name: component.canonical("task", name) for name in component.names("task")} == names | others
+    for name in ("gone", "./divergence.py", "research.tasks.ner"):
+        assert component.canonical("task", name) == name
+
+
 def test_reading_keys_does_not_import_torch(method: Path) -> None:
     path = experiment(method.parent, "qa", "methods: {./divergence.py: {alpha: 2.0}}\n")
     code = (

@@ -131,11 +131,23 @@ def test_the_command_says_everything(grid: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_other_tasks_and_data_sets_are_refused(grid: Path, make_run: MakeRun) -> None:
-    with pytest.raises(UserError, match=r"no data set in common: news \(ner\) against wiki \(qa\)"):
+    with pytest.raises(UserError, match=r"no data set in common: news \(ner\) against wiki \(extractive_qa\)"):
         compared(pick(grid, "3e-05", "news"), pick(grid, "0.0001", "wiki"))
     other = make_run("other", task="sentiment", data_set="news")
-    with pytest.raises(UserError, match=r"is a run of task ner and .* one of task sentiment, both on 'news'"):
+    with pytest.raises(UserError, match=r"is a run of task ner and .* one of task classification, both on 'news'"):
         compared(pick(grid, "3e-05", "news"), [other])
+
+
+def test_two_names_of_one_task_are_compared_and_no_difference(make_run: MakeRun) -> None:
+    first = [make_run(None, seed=seed, config={"optim.lr": 1e-5}) for seed in range(2)]
+    second = [make_run(None, seed=seed) for seed in range(2)]
+    for path in second:
+        stored = (path / "config.yaml").read_text()
+        assert "name: sentiment\n" in stored
+        (path / "config.yaml").write_text(stored.replace("name: sentiment\n", "name: classification\n"))
+    (c,) = compared(first, second)
+    assert (c.first.system, c.second.system) == ("lr 1e-5", "lr 5e-5")
+    assert {g.task for g in (c.first, c.second)} == {"classification"}
 
 
 def test_other_test_examples_are_refused(make_run: MakeRun) -> None:
@@ -204,8 +216,8 @@ def test_a_data_set_of_one_side_alone_is_said(grid: Path) -> None:
     both, more = pick(grid, "3e-05", "news"), pick(grid, "3e-05", "wiki")
     said = comparison_text(all_said(both + more, pick(grid, "0.0001", "news")))
     assert (
-        "Not compared: the 5 finished runs of lr 3e-5 on wiki (qa) before --against, for the other side has none on it."
-        in said
+        "Not compared: the 5 finished runs of lr 3e-5 on wiki (extractive_qa) before --against, for the "
+        "other side has none on it." in said
     )
 
 

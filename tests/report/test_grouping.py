@@ -104,7 +104,7 @@ def test_different_test_sets_of_one_name_are_refused(make_run: MakeRun, tmp_path
 def test_different_tasks_on_one_data_set_are_refused(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", task="sentiment", config={"optim.lr": 1e-5})
     make_run("b", task="ner", config={"optim.lr": 2e-5})
-    with pytest.raises(UserError, match=r"is a run of task sentiment and .* one of task ner, both on 'reviews'"):
+    with pytest.raises(UserError, match=r"is a run of task classification and .* one of task ner, both on 'reviews'"):
         group_runs(read_records([tmp_path]))
 
 

@@ -318,6 +318,16 @@ def test_finished_run_says_so(experiments: dict[str, Path], references: Callable
     assert after == before
 
 
+def test_a_run_goes_on_under_the_other_name_of_its_task(
+    stopped: Path, experiments: dict[str, Path], references: Callable[[str], Run], tmp_path: Path
+) -> None:
+    run = Run(shutil.copytree(stopped, tmp_path / "run"))
+    code, output = attempt([*command(experiments["sentiment"], run.path), "task=classification"], tmp_path / "log")
+    assert code == 0 and f"Resuming {run.path}" in output, output
+    assert (run.stored_config["task"]["name"], (run.result or {})["task"]) == ("classification", "classification")
+    assert_same(run, references("sentiment"))
+
+
 def test_other_data_or_weights_are_refused(stopped: Path, experiments: dict[str, Path], tmp_path: Path) -> None:
     """The same names, another content."""
     from tests.conftest import make_tiny_model
