@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ import speed
 
 
 def test_training_flops_are_those_torch_counts() -> None:
-    settings = dict(num_hidden_layers=2, hidden_size=64, num_attention_heads=4, intermediate_size=256, vocab_size=50)
+    settings: Any = dict(  # a small BERT
+        num_hidden_layers=2, hidden_size=64, num_attention_heads=4, intermediate_size=256, vocab_size=50
+    )
     model = BertModel(BertConfig(**settings), add_pooling_layer=False)
     model.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter:
@@ -69,7 +72,9 @@ def test_steps_fit_the_seconds() -> None:
 @pytest.mark.parametrize("name", speed.CASES)
 def test_the_quickstart_data_serves_every_case(name: str) -> None:
     case = speed.CASES[name]
-    rows = hf_trainer.read(speed.find(speed.ROOT / "research" / "quickstart", name, case, "train"), 50)
+    rows = hf_trainer.read(
+        speed.find(Path(speed.__file__).parents[1] / "research" / "quickstart", name, case, "train"), 50
+    )
     fields = {"sentiment": {"text", "label"}, "ner": {"tokens", "tags"}, "qa": {"context", "question", "answers"}}
     assert len(rows) == 50
     assert all(fields[case.task] <= row.keys() for row in rows)

@@ -21,7 +21,7 @@ from tests.conftest import write_jsonl
 TASKS = ("sentiment", "ner", "qa")
 TEXTS = ("good", "", "Sehr gut!", "很好")
 SENTENCES = ("Anna|in|Oslo", "", "Acme", "\u0007|東京")
-UNLABELLED = {
+UNLABELLED: dict[str, list[dict[str, Any]]] = {
     "sentiment": [{"id": f"new-{i}", "text": text, "source": "mail"} for i, text in enumerate(TEXTS)],
     "ner": [{"id": f"new-{i}", "tokens": words.split("|")} for i, words in enumerate(SENTENCES)],
     "qa": [

@@ -10,7 +10,8 @@ import datasets
 import pytest
 
 from research.config.load import load_config
-from research.training import run as train
+from research.training.build import build as build_module
+from research.training.run import show
 from tests.conftest import make_tiny_model
 
 FOLDER = Path(__file__).parent.parent / "experiments"
@@ -205,7 +206,7 @@ def test_hub_names(experiment: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_is_built(experiment: str, model: Path, tmp_path: Path) -> None:
-    module = train.build(built(experiment, model, tmp_path))
+    module = build_module(built(experiment, model, tmp_path))
     counts, labels, steps = BUILT[experiment]
     data = module.data
     assert {name: len(store) for name, store in data.stores.items()} == counts
@@ -219,12 +220,12 @@ def test_is_built(experiment: str, model: Path, tmp_path: Path) -> None:
 
 
 def test_ids_of_the_data_are_kept(model: Path, tmp_path: Path) -> None:
-    data = train.build(built("sentiment/sst2.yaml", model, tmp_path)).data
+    data = build_module(built("sentiment/sst2.yaml", model, tmp_path)).data
     assert data.splits["validation"].rows["id"] == [str(i) for i in range(6)]
 
 
 def test_questions_without_answer_are_scored_by_squad_v2(model: Path, tmp_path: Path) -> None:
-    module = train.build(built("qa/squad_v2.yaml", model, tmp_path))
+    module = build_module(built("qa/squad_v2.yaml", model, tmp_path))
     assert module.data.score_settings() == {"rules": "squad_v2", "threshold": 0.0}
 
 
@@ -232,7 +233,7 @@ def test_questions_without_answer_are_scored_by_squad_v2(model: Path, tmp_path: 
 @pytest.mark.parametrize("experiment", ["sentiment/sst2.yaml", "ner/cluener.yaml", "quickstart/ner.yaml"])
 def test_is_shown(experiment: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = built(experiment, model, tmp_path)
-    train.show(config)
+    show(config)
     shown = capsys.readouterr().out
     counts, labels, _ = BUILT[experiment]
     for split, count in counts.items():

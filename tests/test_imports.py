@@ -62,15 +62,15 @@ def circle_on_loading(root: Path) -> list[str]:
     return []
 
 
-def test_no_package_imports_a_later_one():
+def test_no_package_imports_a_later_one() -> None:
     assert upward_imports(ROOT, ORDER) == []
 
 
-def test_no_modules_import_each_other_when_they_are_loaded():
+def test_no_modules_import_each_other_when_they_are_loaded() -> None:
     assert circle_on_loading(ROOT) == []
 
 
-def test_an_upward_import_and_a_circle_are_found(tmp_path):
+def test_an_upward_import_and_a_circle_are_found(tmp_path: Path) -> None:
     root = tmp_path / "package"
     for name, text in {
         "__init__.py": "",

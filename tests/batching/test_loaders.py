@@ -27,7 +27,7 @@ class Counter:
 @pytest.mark.parametrize("workers", [0, 1, 3, 9])
 def test_steps_come_in_order(workers: int) -> None:
     planner: Any = Counter()
-    assert list(StepLoader(planner, lambda: range(4, 9), workers)) == [40, 50, 60, 70, 80]
+    assert list[Any](StepLoader(planner, lambda: range(4, 9), workers)) == [40, 50, 60, 70, 80]
     steps, processes, threads = zip(*planner.asked, strict=True)
     assert sorted(steps) == [4, 5, 6, 7, 8] and set(processes) == {os.getpid()}
     assert (threading.get_ident() in threads) == (workers == 0)
@@ -37,7 +37,7 @@ def test_steps_come_in_order(workers: int) -> None:
 def test_only_so_many_are_made_ahead(workers: int, made: int) -> None:
     planner: Any = Counter()
     steps = iter(StepLoader(planner, lambda: range(100), workers))
-    assert list(islice(steps, 2)) == [0, 10]
+    assert list[Any](islice(steps, 2)) == [0, 10]
     steps.close()  # type: ignore[attr-defined]
     assert sorted(step for step, _, _ in planner.asked) == list(range(made))
 

@@ -75,7 +75,7 @@ def test_the_row_is_filled_up(tokens: int) -> None:
     lengths = np.array([tokens])
     ids = torch.arange(1, tokens + 1)
     layout = make_layout(lengths)
-    row = layout.fill(ids)
+    row: Any = layout.fill(ids)
     assert row.shape == (1, -(-tokens // ROW_TOKENS) * ROW_TOKENS)
     assert row[0, :tokens].tolist() == ids.tolist()
     assert set(row[0, tokens:].tolist()) <= {1}

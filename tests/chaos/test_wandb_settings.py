@@ -37,19 +37,21 @@ def test_longest_settings_are_taken_by_wandb_too(experiment: Path) -> None:
     config = load_config(
         experiment, [f"wandb.tags=[{','.join(tags)}]", f"wandb.project={project}", f"wandb.group={group}"]
     )
-    settings = wandb.Settings(project=config.wandb.project, run_tags=config.wandb.tags, run_group=config.wandb.group)
+    settings = wandb.Settings(
+        project=config.wandb.project, run_tags=tuple(config.wandb.tags), run_group=config.wandb.group
+    )
     assert settings.project == project
     with pytest.raises(Exception, match="exceeded 128 characters"):
         wandb.Settings(project=project + "p")
     with pytest.raises(Exception, match="between 1 and 64"):
-        wandb.Settings(run_tags=["x" * 65])
+        wandb.Settings(run_tags=("x" * 65,))
 
 
 def test_sync_of_a_run_without_the_log_it_asked_for_fails(
     experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("research.tracking.sync.complete", lambda run: None)  # as when W&B refuses the settings
-    outcomes = {}
+    outcomes: dict[Path, str] = {}
     for mode in ("offline", "online", "disabled"):
         config = load_config(experiment, [f"run_dir={tmp_path / mode}", f"wandb.mode={mode}"])
         run = Run.open(config)

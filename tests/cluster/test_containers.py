@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,7 @@ def container(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("signal", ["USR1", "USR2"])
 def test_a_container_without_slurm_is_requeued(signal: str, project: Project, container: Path) -> None:
     run = project.run(f"container{signal}")
-    wrapped = {"RESEARCH_CONTAINER": f"{container} --name 'an image'", "HF_HUB_OFFLINE": "0"}
+    wrapped: Any = {"RESEARCH_CONTAINER": f"{container} --name 'an image'", "HF_HUB_OFFLINE": "0"}
     job = project.submit(run, "--nodes=2", **wrapped)
     advanced(job, run, 1, 10)
     job.cluster.says("scancel", "--batch", f"--signal={signal}", job.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def test_a_reader_that_goes_away_ends_nothing() -> None:
         "for _ in range(3): console.print('a line')\n"
         "print('done', flush=True)"
     )
-    place = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    place: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen([sys.executable, "-c", program], text=True, **place)
     assert process.stdin and process.stdout and process.stderr
     process.stderr.close()

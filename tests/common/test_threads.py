@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -40,5 +41,5 @@ def test_running_processes_are_counted_where_the_system_tells(
     def unreadable(self: object) -> str:
         raise OSError("no /proc here")
 
-    monkeypatch.setattr(threads.Path, "read_text", unreadable)
+    monkeypatch.setattr(Path, "read_text", unreadable)
     assert threads.running_processes() == 1.0

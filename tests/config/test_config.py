@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -313,10 +314,10 @@ def test_a_config_survives_its_run_folder(write: Write, tmp_path: Path) -> None:
 def test_keys_are_dotted() -> None:
     keys = list(all_keys(Config()))
     assert len(keys) == len(set(keys)) and {"seed", "optim.lr", "wandb.tags"} <= set(keys)
-    own = OmegaConf.to_container(OmegaConf.structured(Config))
-    methods, callbacks = own.pop("methods"), own.pop("callbacks")  # type: ignore[union-attr,call-arg]
+    own: Any = OmegaConf.to_container(OmegaConf.structured(Config))
+    methods, callbacks = own.pop("methods"), own.pop("callbacks")
     assert methods == callbacks == {}
-    assert len(keys) == sum(len(v) if isinstance(v, dict) and v else 1 for v in own.values())  # type: ignore[union-attr]
+    assert len(keys) == sum(len(v) if isinstance(v, dict) and v else 1 for v in own.values())
 
 
 def test_differences_name_each_key(write: Write) -> None:

@@ -2,14 +2,18 @@
 
 import json
 
+import pytest
+
 from research.data.answers import read_answers
-from tests.data.opening import opened
+from tests.data.opening import WriteFile, opened
 
 FIELDS = {"question": "question", "context": "context", "answers": "answers"}
 CONTEXT = "张三在北京大学读书。李四在北京大学教书。"
 
 
-def test_what_is_moved_and_what_stands_nowhere_is_counted_and_said(file, caplog):
+def test_what_is_moved_and_what_stands_nowhere_is_counted_and_said(
+    file: WriteFile, caplog: pytest.LogCaptureFixture
+) -> None:
     """As in CMRC 2018: a second gold answer that is a summary, and a start that is off by some characters."""
     answers = [
         [("北京大学", 3), ("北大", 3)],  # the second one stands nowhere

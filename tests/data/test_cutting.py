@@ -1,6 +1,7 @@
 """Long texts are cut before they are tokenised, and give the same tokens."""
 
 import random
+from typing import Any
 
 import pytest
 
@@ -9,17 +10,17 @@ from tests.conftest import WORDS, make_tokenizer
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
+def tokenizer() -> Any:
     return make_tokenizer()
 
 
-def ids(tokenizer, text):
+def ids(tokenizer: Any, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 @pytest.mark.parametrize("tokens", [1, 8, 30])
 @pytest.mark.parametrize("kind", ["words", "one word", "blanks first", "short"])
-def test_the_tokens_kept_are_those_of_the_whole_text(tokenizer, kind, tokens):
+def test_the_tokens_kept_are_those_of_the_whole_text(tokenizer: Any, kind: str, tokens: Any) -> None:
     rng = random.Random(tokens)
     words = " ".join(rng.choices(WORDS, k=20 if kind == "short" else 4_000))
     text = {"one word": "x" * 9_000 + " " + words, "blanks first": " " * 5_000 + words + " " * 5_000}.get(kind, words)
@@ -31,10 +32,10 @@ def test_the_tokens_kept_are_those_of_the_whole_text(tokenizer, kind, tokens):
         assert len(first) == len(last) == 40 * tokens
 
 
-def test_what_is_tokenised_does_not_grow_with_the_text(tokenizer):
+def test_what_is_tokenised_does_not_grow_with_the_text(tokenizer: Any) -> None:
     seen = []
 
-    def watched(text, **how):
+    def watched(text: str, **how: Any) -> Any:
         seen.append(len(text))
         return tokenizer(text, **how)
 

@@ -3,16 +3,17 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import datasets
 import pytest
 
 from research.data import hub
-from tests.data.opening import LABELLED, TAGGED, TEXT, fails, opened
+from tests.data.opening import LABELLED, TAGGED, TEXT, WriteFile, fails, opened
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> str:
     """A data set in the hub's format with label numbers, one row unlabelled."""
     features = datasets.Features(
         {
@@ -36,7 +37,7 @@ def folder(tmp_path):
     return str(path)
 
 
-def test_hub_folder(folder):
+def test_hub_folder(folder: str) -> None:
     split = opened("train[:75%]", {**LABELLED, **TAGGED}, hub_name=folder)
     assert split.rows.column_names == ["id", "text", "label", "tokens", "tags"]
     assert split.rows["label"][:] == ["pos", "neg", "pos"]
@@ -49,22 +50,22 @@ def test_hub_folder(folder):
     assert split.rows._fingerprint == opened("train[:75%]", {**LABELLED, **TAGGED}, hub_name=folder).rows._fingerprint
 
 
-def test_hub_folder_unlabelled_row(folder):
+def test_hub_folder_unlabelled_row(folder: str) -> None:
     fails("(train), row 3", "'label' is null", value="train", fields=LABELLED, hub_name=folder)
     assert opened("train", LABELLED, hub_name=folder, optional=["label"]).rows["label"][3] is None
 
 
-def test_a_folder_named_like_the_split_is_no_file(folder, tmp_path, monkeypatch):
+def test_a_folder_named_like_the_split_is_no_file(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "test").mkdir()
     monkeypatch.chdir(tmp_path)
     assert opened("test", hub_name=folder).rows["text"][:] == ["c"]
 
 
-def test_a_file_beside_a_hub_data_set(folder, file):
+def test_a_file_beside_a_hub_data_set(folder: str, file: WriteFile) -> None:
     assert opened(file("a.jsonl", [{"text": "mine"}]), hub_name=folder).rows["text"][:] == ["mine"]
 
 
-def test_hub_faults(folder, tmp_path):
+def test_hub_faults(folder: str, tmp_path: Path) -> None:
     fails("(dev)", "Unknown split", "train", value="dev", hub_name=folder)
     fails("BuilderConfig", "large", value="train", hub_name=folder, hub_config="large")
     (tmp_path / "sets" / "bare").mkdir()
@@ -72,7 +73,7 @@ def test_hub_faults(folder, tmp_path):
 
 
 @pytest.mark.process
-def test_hub_without_network(tmp_path):
+def test_hub_without_network(tmp_path: Path) -> None:
     script = (
         "import sys, datasets\n"
         "from research.data.source import open_split\n"
@@ -88,7 +89,9 @@ def test_hub_without_network(tmp_path):
     assert "local file" in sentence and "`research prepare`" in sentence
 
 
-def test_hub_without_network_serves_what_is_cached(tmp_path, monkeypatch, cache):
+def test_hub_without_network_serves_what_is_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
     """The cache as a download leaves it: <owner>___<name>/<configuration>/<version>/<commit>."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     path = cache / "someone___reviews" / "default" / "0.0.0" / commit

@@ -7,10 +7,10 @@ import pytest
 from research.common.errors import UserError
 from research.data.labels import collect_labels, label_text
 from research.data.source import Split
-from tests.data.opening import LABELLED, TAGGED, opened
+from tests.data.opening import LABELLED, TAGGED, WriteFile, opened
 
 
-def test_labels_are_collected_over_all_splits(file):
+def test_labels_are_collected_over_all_splits(file: WriteFile) -> None:
     train = opened(file("a.jsonl", [{"text": "a", "label": "pos"}, {"text": "b", "label": "neg"}]), LABELLED)
     test = opened(file("b.jsonl", [{"text": "a", "label": "mixed"}]), LABELLED, name="test")
     unlabelled = opened(file("c.jsonl", [{"text": "a"}]), name="input")
@@ -20,7 +20,7 @@ def test_labels_are_collected_over_all_splits(file):
         collect_labels([unlabelled], "label", None)
 
 
-def test_an_undeclared_label(file):
+def test_an_undeclared_label(file: WriteFile) -> None:
     path = file("a.jsonl", [{"text": "a", "label": "neg"}, {"text": "b", "label": "positiv"}])
     split = opened(path, LABELLED)
     with pytest.raises(UserError) as caught:
@@ -29,7 +29,7 @@ def test_an_undeclared_label(file):
     assert "did you mean 'positive'?" in str(caught.value)
 
 
-def test_numbers_and_truths_become_text(file):
+def test_numbers_and_truths_become_text(file: WriteFile) -> None:
     numbers = opened(file("a.jsonl", [{"text": "a", "label": n} for n in (10, 2, 1)]), LABELLED)
     assert collect_labels([numbers], "label", None) == ["1", "2", "10"]
     assert collect_labels([numbers], "label", ["10", "2", "1"]) == ["10", "2", "1"]
@@ -41,7 +41,7 @@ def test_numbers_and_truths_become_text(file):
         collect_labels([floats], "label", None)
 
 
-def test_labels_of_tags(file):
+def test_labels_of_tags(file: WriteFile) -> None:
     split = opened(file("a.conll", "EU B-ORG\nsaid O\n\nPeter B-PER\n"), TAGGED)
     assert collect_labels([split], "tags", None) == ["B-ORG", "B-PER", "O"]
     with pytest.raises(UserError, match=r"line 4: the label 'B-PER'"):
@@ -50,14 +50,14 @@ def test_labels_of_tags(file):
     assert collect_labels([numbered], "tags", None) == ["0", "3"]
 
 
-def test_an_empty_label(file):
+def test_an_empty_label(file: WriteFile) -> None:
     split = opened(file("a.csv", "text,label\na,x\nb,\n"), LABELLED)
     with pytest.raises(UserError, match="line 3: 'label' has an empty label"):
         collect_labels([split], "label", None)
 
 
 @pytest.mark.timeout(60)  # well under a second on a quiet machine
-def test_labels_of_a_million_rows():
+def test_labels_of_a_million_rows() -> None:
     rows = datasets.Dataset(pa.table({"label": pa.array([f"class {i % 7}" for i in range(1_000_000)])}))
     split = Split(name="train", rows=rows, origin="somewhere", lines=False, fingerprint="")
     assert len(collect_labels([split], "label", None)) == 7
@@ -73,14 +73,16 @@ def test_labels_of_a_million_rows():
         (["pos", "neg", "1", "10"], []),
     ],
 )
-def test_labels_that_are_probably_one_class(file, caplog, labels, said):
+def test_labels_that_are_probably_one_class(
+    file: WriteFile, caplog: pytest.LogCaptureFixture, labels: list[str], said: str
+) -> None:
     split = opened(file("a.jsonl", [{"text": "a", "label": label} for label in labels]), LABELLED)
     assert collect_labels([split], "label", None) == sorted(labels)
     assert len(caplog.messages) == len(said)
     assert all(fragment in message for fragment, message in zip(said, caplog.messages, strict=True))
 
 
-def test_labels_without_a_training_example(file, caplog):
+def test_labels_without_a_training_example(file: WriteFile, caplog: pytest.LogCaptureFixture) -> None:
     rows = [{"text": "a", "label": "x"}, {"text": "a", "label": "y"}]
     train = opened(file("a.jsonl", rows[:1]), LABELLED)
     test = opened(file("b.jsonl", rows), LABELLED, name="test")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,8 @@ from research.common.errors import UserError
 from research.data.overview import normal, overview_of, sentences
 from research.tracking.run import Run
 from tests.conftest import write_jsonl
-from tests.data.opening import LABELLED, opened
+from tests.data.opening import LABELLED, WriteFile, opened
+from tests.tasks.conftest import Build
 from tests.tasks.conftest import build as build
 
 
@@ -21,11 +23,11 @@ def task() -> str:
     return "classification"
 
 
-def rows(*pairs):
+def rows(*pairs: Any) -> list[dict[str, Any]]:
     return [{"text": text, "label": label} for text, label in pairs]
 
 
-def test_counts_of_what_is_odd(file):
+def test_counts_of_what_is_odd(file: WriteFile) -> None:
     train = rows(("Good film!", "p"), ("Good film!", "n"), ("bad", "n"), ("bad", "n"), ("", "n"), (" ", "p"))
     test = rows(("good  film", "p"), ("bad", "n"), ("new", "p"), ("Bad.", "n"))
     splits = {
@@ -44,7 +46,7 @@ def test_counts_of_what_is_odd(file):
     assert said[1].endswith("3 also in train (75.0 %, 1 to the letter)")
 
 
-def test_pairs_and_lists_are_compared_as_a_whole(file):
+def test_pairs_and_lists_are_compared_as_a_whole(file: WriteFile) -> None:
     fields = {"text": "text", "text_pair": "text_pair"}
     pairs = [{"text": "a", "text_pair": "b"}, {"text": "a", "text_pair": "c"}, {"text": "ab", "text_pair": ""}]
     found = overview_of({"train": opened(file("a.jsonl", pairs), fields)}, list(fields), None)
@@ -55,7 +57,7 @@ def test_pairs_and_lists_are_compared_as_a_whole(file):
     assert (about.duplicates, about.conflicting, about.labels) == (1, 2, {})
 
 
-def test_normal_texts():
+def test_normal_texts() -> None:
     assert normal("  The “Ｇood”—film, 3 ") == normal("the good film 3") == "the good film 3"
     assert normal("Straße") == normal("STRASSE") and normal("好，电影。") == "好 电影"
 
@@ -63,7 +65,7 @@ def test_normal_texts():
 MANY = rows(*((f"film {i}", "pn"[i % 2]) for i in range(60)))
 
 
-def test_the_same_data_in_two_splits_is_refused_unless_allowed(build, tmp_path: Path) -> None:
+def test_the_same_data_in_two_splits_is_refused_unless_allowed(build: Build, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"validation is the same data as train.*`data.max_overlap: 1.00`"):
         build(MANY)
     assert build(MANY, "data.max_overlap=1").data.overview["validation"].overlap["train"].exact == 60
@@ -71,7 +73,7 @@ def test_the_same_data_in_two_splits_is_refused_unless_allowed(build, tmp_path: 
 
 
 @pytest.mark.parametrize(("common", "is_refused"), [(5, False), (7, True)])
-def test_a_share_of_common_texts_is_refused(build, tmp_path: Path, common: int, is_refused: bool) -> None:
+def test_a_share_of_common_texts_is_refused(build: Build, tmp_path: Path, common: int, is_refused: bool) -> None:
     others = rows(*((f"Film, {i}!" if i < common else f"book {i}", "p") for i in range(60)))
     test = f"data.test={write_jsonl(tmp_path / 'test.jsonl', others)}"
     if is_refused:
@@ -83,7 +85,7 @@ def test_a_share_of_common_texts_is_refused(build, tmp_path: Path, common: int, 
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_texts_that_max_length_cuts_are_counted(build, cached: bool) -> None:
+def test_texts_that_max_length_cuts_are_counted(build: Build, cached: bool) -> None:
     texts = [f"{'good film ' * n}{cached}" for n in (1, 4, 5, 40)]
     data = build(rows(*((text, "p") for text in texts)), "data.max_length=12").data
     lengths = [len(data.tokenizer(text)["input_ids"]) for text in texts]
@@ -92,7 +94,7 @@ def test_texts_that_max_length_cuts_are_counted(build, cached: bool) -> None:
     assert again.overview["train"].cut == data.overview["train"].cut
 
 
-def test_show_train_and_provenance_tell_it(build, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_train_and_provenance_tell_it(build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build(MANY[:20])
     experiment = str(tmp_path / "classification.yaml")
     assert main(["show", experiment]) == 0

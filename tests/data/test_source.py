@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -11,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from research.data.source import file_sha256
-from tests.data.opening import LABELLED, TAGGED, TEXT, fails, opened
+from tests.data.opening import LABELLED, TAGGED, TEXT, Content, WriteFile, fails, opened
 
 # --- rows
 
 
-def test_columns_ids_and_places(file):
+def test_columns_ids_and_places(file: WriteFile) -> None:
     path = file("a.jsonl", '{"line": 5, "review": "good", "stars": 4}\n\n{"line": 6, "review": "bad", "stars": 1}\n')
     split = opened(path, {"text": "review"}, name="validation")
     assert split.rows.column_names == ["id", "text", "__line__", "line", "stars"]
@@ -31,7 +33,7 @@ def test_columns_ids_and_places(file):
     assert split.fingerprint == file_sha256(path)
 
 
-def test_ids_of_the_data(file):
+def test_ids_of_the_data(file: WriteFile) -> None:
     path = file("a.jsonl", [{"id": 7, "text": "a", "key": "x"}, {"id": 8, "text": "b", "key": "y"}])
     assert opened(path).rows["id"][:] == ["7", "8"]
     split = opened(path, {"id": "key", **TEXT})
@@ -41,7 +43,7 @@ def test_ids_of_the_data(file):
     fails("ids", "bool", value=file("d.jsonl", [{"id": True, "text": "a"}]))
 
 
-def test_a_field_mapped_over_another_column(file):
+def test_a_field_mapped_over_another_column(file: WriteFile) -> None:
     path = file("a.jsonl", [{"text": "raw", "clean": "c"}])
     assert opened(path, {"text": "clean", "pair": "clean"}).rows[0] == {
         "id": "train-0",
@@ -51,13 +53,13 @@ def test_a_field_mapped_over_another_column(file):
     }
 
 
-def test_limit_takes_the_first_rows(file):
+def test_limit_takes_the_first_rows(file: WriteFile) -> None:
     path = file("a.jsonl", [{"text": str(i)} for i in range(10)])
     assert opened(path, limit=3).rows["text"][:] == ["0", "1", "2"]
     assert len(opened(path, limit=99).rows) == 10
 
 
-def test_rows_are_memory_mapped_and_fingerprinted_by_content(file, cache):
+def test_rows_are_memory_mapped_and_fingerprinted_by_content(file: WriteFile, cache: Path) -> None:
     first = opened(file("a.jsonl", [{"text": "one"}]))
     assert str(cache) in first.rows.cache_files[0]["filename"]
     assert isinstance(first.rows.select_columns(["text"]).data.blocks[0][0], datasets.table.MemoryMappedTable)
@@ -71,7 +73,7 @@ def test_rows_are_memory_mapped_and_fingerprinted_by_content(file, cache):
     assert opened(changed, name="test").rows._fingerprint != second.rows._fingerprint  # other ids
 
 
-def test_a_file_is_parsed_once(file, monkeypatch):
+def test_a_file_is_parsed_once(file: WriteFile, monkeypatch: pytest.MonkeyPatch) -> None:
     path = file("a.jsonl", [{"text": "one"}])
     opened(path)
     monkeypatch.setattr("research.data.formats.read_lines", None)
@@ -81,7 +83,7 @@ def test_a_file_is_parsed_once(file, monkeypatch):
 # --- types
 
 
-def test_types_come_from_the_whole_file(file):
+def test_types_come_from_the_whole_file(file: WriteFile) -> None:
     rows = [{"text": "a", "note": None, "n": 1, "o": {"k": 1}}] * 6000
     rows += [{"text": "2020-01-01T00:00:00", "note": "late", "n": 1.5, "o": {"z": [2, "x"]}, "new": [True]}]
     split = opened(file("a.jsonl", rows))
@@ -93,12 +95,12 @@ def test_types_come_from_the_whole_file(file):
     assert (last["o"], last["new"]) == ({"z": [2, "x"]}, [True])
 
 
-def test_csv_stays_text(file):
+def test_csv_stays_text(file: WriteFile) -> None:
     split = opened(file("a.csv", "text,label\nNA,007\nnull,1\n"), LABELLED)
     assert split.rows["text"][:] == ["NA", "null"] and split.rows["label"][:] == ["007", "1"]
 
 
-def test_a_field_of_mixed_kinds(file):
+def test_a_field_of_mixed_kinds(file: WriteFile) -> None:
     path = file("a.jsonl", [{"text": "a", "label": None}, {"text": "b", "label": "x"}, {"text": "c", "label": 1}])
     assert opened(path).rows["label"][:] == [None, "x", 1]
     fails("line 3: 'label' holds a number but a text in", "line 2", value=path, fields=LABELLED)
@@ -106,7 +108,7 @@ def test_a_field_of_mixed_kinds(file):
     fails("'answers' holds an object of another shape", value=path, fields={"answers": "answers"})
 
 
-def test_null_in_a_field(file):
+def test_null_in_a_field(file: WriteFile) -> None:
     path = file("a.jsonl", [{"text": "a", "label": "x"}, {"text": "b"}, {"text": None, "label": "x"}])
     fails("line 3", "'text' is null or missing", value=path)
     fails("line 2", "'label' is null or missing", value=path, fields={"label": "label"})
@@ -115,7 +117,7 @@ def test_null_in_a_field(file):
     fails("line 2", "'tokens' has a null in its list", value=path, fields={"tokens": "tokens"})
 
 
-def test_large_and_empty_texts(file):
+def test_large_and_empty_texts(file: WriteFile) -> None:
     rows = [{"text": "ä" * 500_000}, {"text": ""}]
     split = opened(file("a.jsonl", rows))
     assert [len(text) for text in split.rows["text"]] == [500_000, 0]
@@ -126,18 +128,18 @@ def test_large_and_empty_texts(file):
 # --- formats end to end
 
 
-def test_conll_file(file):
+def test_conll_file(file: WriteFile) -> None:
     split = opened(file("a.iob2", "EU B-ORG\nsaid O\n\nPeter B-PER\n"), TAGGED)
     assert split.rows[1] == {"id": "train-1", "tokens": ["Peter"], "tags": ["B-PER"], "__line__": 4}
     assert split.where(1).endswith("a.iob2, line 4")
 
 
-def test_squad_file(file):
+def test_squad_file(file: WriteFile) -> None:
     qas = [
         {"id": "q1", "question": "Who?", "answers": [{"text": "Ada", "answer_start": 0}]},
         {"id": "q2", "question": "Why?", "answers": [], "is_impossible": True},
     ]
-    article = {"title": "T", "paragraphs": [{"context": "Ada left.", "qas": qas}]}
+    article: dict[str, Any] = {"title": "T", "paragraphs": [{"context": "Ada left.", "qas": qas}]}
     fields = {name: name for name in ("context", "question", "answers", "is_impossible")}
     split = opened(file("a.json", json.dumps({"data": [article]})), fields, optional=["is_impossible"])
     assert split.rows.features["answers"]["answer_start"].feature.dtype == "int32"
@@ -149,7 +151,7 @@ def test_squad_file(file):
     fails("id 'q1' stands in question 1 and question 3", value=path, fields=fields, optional=["is_impossible"])
 
 
-def test_parquet_file(tmp_path):
+def test_parquet_file(tmp_path: Path) -> None:
     path = str(tmp_path / "a.parquet")
     label = pa.array(["x", "y", "x"]).dictionary_encode()
     pq.write_table(pa.table({"text": ["a", "b", "c"], "label": label}), path)
@@ -164,14 +166,14 @@ def test_parquet_file(tmp_path):
 # --- faults of files
 
 
-def test_missing_file(file, tmp_path):
+def test_missing_file(file: WriteFile, tmp_path: Path) -> None:
     file("train.jsonl", "{}")
     fails("no such file", "did you mean train.jsonl?", value=str(tmp_path / "trian.jsonl"))
     fails("no such file", "no folder", value=str(tmp_path / "date" / "train.jsonl"))
     fails("no such file", "`data.name`", value="train")
 
 
-def test_folder_unknown_suffix_and_empty_file(file, tmp_path):
+def test_folder_unknown_suffix_and_empty_file(file: WriteFile, tmp_path: Path) -> None:
     fails("is a folder", value=str(tmp_path))
     fails("unknown kind of file", ".jsonl", value=file("a.xml", "<a/>"))
     fails("is empty", "at least one row", value=file("a.jsonl", ""))
@@ -189,17 +191,17 @@ def test_folder_unknown_suffix_and_empty_file(file, tmp_path):
         ("a.json", '{"data": []}', "questions"),
     ],
 )
-def test_empty_split(file, name, content, things):
+def test_empty_split(file: WriteFile, name: str, content: Content, things: Any) -> None:
     path = file(name, content)
     assert fails("at least one", value=path).startswith(f"{path}: holds no {things}")
 
 
-def test_empty_parquet(tmp_path):
+def test_empty_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "a.parquet")
     fails("holds no rows", value=str(tmp_path / "a.parquet"))
 
 
-def test_unreadable_file(file, tmp_path):
+def test_unreadable_file(file: WriteFile, tmp_path: Path) -> None:
     path = file("a.jsonl", [{"text": "a"}])
     os.chmod(path, 0)
     user = os.geteuid()
@@ -211,22 +213,23 @@ def test_unreadable_file(file, tmp_path):
         os.seteuid(user)
 
 
-def test_a_fault_in_the_file_leaves_nothing_in_the_cache(file, cache):
-    path = file("a.jsonl", [{"text": "a"}] * 6000 + ["no object"])
+def test_a_fault_in_the_file_leaves_nothing_in_the_cache(file: WriteFile, cache: Path) -> None:
+    rows: list[Any] = [{"text": "a"}] * 6000 + ["no object"]
+    path = file("a.jsonl", rows)
     fails("line 6001", value=path)
     path = file("a.json", json.dumps({"data": [{"paragraphs": [{"context": "c", "qas": [{"id": "q"}]}]}]}))
     fails("qas[0]", "'question'", value=path)
     assert not list(cache.rglob("*.arrow"))
 
 
-def test_unwritable_cache(file, tmp_path, monkeypatch):
+def test_unwritable_cache(file: WriteFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = file("a.jsonl", [{"text": "a"}])
     blocked = file("blocked", "a file where a folder should be")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", blocked)
     fails("cannot be written", "HF_DATASETS_CACHE", value=path)
 
 
-def test_missing_column(file):
+def test_missing_column(file: WriteFile) -> None:
     path = file("a.csv", "sentence,label\na,x\n")
     fails("no column 'text'", "sentence, label", "`data.columns.text: <name>`", value=path)
     fails("no column 'sentense'", "`data.columns.text: sentence`", value=path, fields={"text": "sentense"})
@@ -238,7 +241,7 @@ def test_missing_column(file):
     ]
 
 
-def test_tokens_and_tags_of_different_length(file):
+def test_tokens_and_tags_of_different_length(file: WriteFile) -> None:
     path = file("a.jsonl", [{"tokens": ["a"], "tags": ["O"]}, {"tokens": ["a", "b"], "tags": ["O"]}])
     fails("line 2: 2 tokens but 1 tags; give both as many", value=path, fields=TAGGED, aligned=("tokens", "tags"))
     fails(
@@ -252,7 +255,7 @@ def test_tokens_and_tags_of_different_length(file):
     assert len(opened(path, TAGGED).rows) == 2  # only a task that says so asks for it
 
 
-def test_imports_stay_light():
+def test_imports_stay_light() -> None:
     script = (
         "import sys, json\n"
         "import research.data.source, research.data.labels\n"
@@ -263,7 +266,7 @@ def test_imports_stay_light():
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
-def test_a_link_to_a_blob_without_suffix_is_read_by_the_links_name(file, tmp_path):
+def test_a_link_to_a_blob_without_suffix_is_read_by_the_links_name(file: WriteFile, tmp_path: Path) -> None:
     """As the cache of the hub keeps files: snapshots/<commit>/train.jsonl -> ../../blobs/<sha256>."""
     (tmp_path / "blobs").mkdir()
     (tmp_path / "snapshots" / "0a1b").mkdir(parents=True)

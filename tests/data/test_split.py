@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from research.data.split import parts, shares_asked
 from research.tracking import predictions
 from research.tracking.run import Run
 from tests.conftest import write_jsonl
+from tests.tasks.conftest import Build
 from tests.tasks.conftest import build as build
 
 LABELS = ["a"] * 60 + ["b"] * 30 + ["c"] * 10
@@ -75,7 +77,7 @@ def test_samples_are_nested_and_stratified(labels: list[str], seed: int) -> None
 
 
 def test_shares_that_cannot_be() -> None:
-    for data, said in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"validation": "1.5"}, "data.validation=1.5 must be shares"),
         ({"validation": "0"}, "data.validation=0 must be"),
         ({"validation": "0.5", "test": "0.5"}, "leave some of it"),
@@ -85,7 +87,8 @@ def test_shares_that_cannot_be() -> None:
         ({"folds": 5, "fold": 0, "test": "a.csv"}, "remove data.test"),
         ({"folds": 2, "fold": 0, "validation": "0.5"}, "leave nothing"),
         ({"group": "author"}, "needs a share"),
-    ]:
+    ]
+    for data, said in cases:
         with pytest.raises(UserError, match=said):
             shares_asked(DataConfig(train="x.csv", **data))
     assert shares_asked(DataConfig(train="x.csv", validation="v.csv", test="0.2")) == {"test": 0.2}
@@ -94,7 +97,7 @@ def test_shares_that_cannot_be() -> None:
 ROWS = [{"text": f"film {i}", "label": "ab"[i % 2], "author": f"w{i // 3}"} for i in range(60)]
 
 
-def test_a_run_on_one_file(build, tmp_path: Path) -> None:
+def test_a_run_on_one_file(build: Build, tmp_path: Path) -> None:
     shares = ["data.validation=0.1", "data.test=0.2", "data.group=author"]
     build(ROWS, "seed=0", "data.max_overlap=1")
     assert main(["train", str(tmp_path / "classification.yaml"), *shares, "data.max_train_examples=20"]) == 0
@@ -112,7 +115,7 @@ def test_a_run_on_one_file(build, tmp_path: Path) -> None:
     assert module.data.splits["test"].rows["id"][:] == ids["test"]
 
 
-def test_slices_of_files(build, tmp_path: Path) -> None:
+def test_slices_of_files(build: Build, tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "all.jsonl", ROWS)
     module = build(ROWS, f"data.train={path}[:80%]", f"data.validation={path}[80%:]", f"data.test={path}[-3:]")
     sizes = {name: len(split.rows) for name, split in module.data.splits.items()}
@@ -122,7 +125,7 @@ def test_slices_of_files(build, tmp_path: Path) -> None:
         build(ROWS, f"data.train={path}[70:]")
 
 
-def test_the_first_rows_only_where_asked(build) -> None:
+def test_the_first_rows_only_where_asked(build: Build) -> None:
     first = (
         build(ROWS, "data.max_train_examples=6", "data.sample=first", "data.max_overlap=1").data.splits["train"].rows
     )

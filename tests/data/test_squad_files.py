@@ -1,24 +1,25 @@
 """SQuAD files as rows."""
 
 import json
+from typing import Any
 
 import pytest
 
 from research.data.squad_files import read_squad
-from tests.data.opening import refuses
+from tests.data.opening import Content, WriteFile, refuses
 
 
-def squad(context, *questions):
+def squad(context: str, *questions: Any) -> str:
     return json.dumps(
         {"version": "2.0", "data": [{"title": "T", "paragraphs": [{"context": context, "qas": questions}]}]}
     )
 
 
-def question(row_id, text, start, **more):
+def question(row_id: str, text: str, start: int, **more: Any) -> dict[str, Any]:
     return {"id": row_id, "question": "?", "answers": [{"text": text, "answer_start": start}], **more}
 
 
-def test_squad_rows(file):
+def test_squad_rows(file: WriteFile) -> None:
     context = "Ada met Bob. Ada left."
     qas = question("q1", "Bob", 8), {"id": 2, "question": "Who?", "is_impossible": True, "answers": []}
     assert list(read_squad(file("a.json", squad(context, *qas)))) == [
@@ -47,7 +48,7 @@ def test_squad_rows(file):
     ]
 
 
-def test_what_a_question_says_of_its_answers(file):
+def test_what_a_question_says_of_its_answers(file: WriteFile) -> None:
     """No key, an empty list, and a text without a place are three different things."""
     qas = [
         {"id": "a", "question": "?"},
@@ -77,5 +78,5 @@ def test_what_a_question_says_of_its_answers(file):
         ('{"data": [{"paragraphs": [{"qas": [{"id": "a", "question": "?"}]}]}]}', ["'context'"]),
     ],
 )
-def test_squad_of_another_shape(file, content, fragments):
+def test_squad_of_another_shape(file: WriteFile, content: Content, fragments: str) -> None:
     refuses(read_squad, file("a.json", content), *fragments)

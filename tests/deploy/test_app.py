@@ -138,7 +138,8 @@ def test_a_flood_is_refused_and_what_was_accepted_is_answered(service: Service) 
 def test_weights_that_give_no_numbers(service: Service, served_runs: dict[str, Run]) -> None:
     broken = Service({"broken": served_runs["sentiment"].path}, limits=LIMITS)
     with torch.no_grad():
-        broken.runs["broken"].predictor.module.backbone.model.classifier.weight.fill_(torch.nan)
+        model: Any = broken.runs["broken"].predictor.module.backbone.model
+        model.classifier.weight.fill_(torch.nan)
     answer = predict(make_app(broken, None), {"inputs": [{"text": "good"}]}, "broken")
     broken.close()
     assert answer.status_code == 500 and "NaN" in answer.json()["error"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,11 +37,12 @@ def test_an_engine_answers_as_the_run(task: str, format: str, served_runs: dict[
     found = export(run, tmp_path / "out", format)
     assert found.logits < 1e-5
     both = (Predictor(trained_of(run)), predictor_at(tmp_path / "out", None))
-    rows = {
+    inputs: dict[str, list[dict[str, Any]]] = {
         "sentiment": [{"text": text} for text in TEXTS],
         "ner": [{"tokens": text.split()} for text in TEXTS],
         "qa": [{"question": "what is Anna", "context": text} for text in TEXTS],
-    }[task]
+    }
+    rows = inputs[task]
     answers = [[row["prediction"] for row in each.answer([each.question(row) for row in rows])] for each in both]
     assert answers[0] == answers[1]
 

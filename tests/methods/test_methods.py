@@ -107,9 +107,15 @@ def test_r_drop_is_the_papers_loss(task: str, packing: str, make: Build, tmp_pat
     other.tokens["input_ids"] = both.tokens["input_ids"][micro.size :]
     (first, a), (second, b) = module.loss(micro), module.loss(other)
     divergences = []
-    for p, q in zip(module.target_logits(micro, a), module.target_logits(other, b), strict=True):
-        p, q = (torch.log_softmax(x, -1).clamp(min=-1e9) for x in (p, q))
-        divergences.append(sum(F.kl_div(x, y, reduction="sum", log_target=True) for x, y in ((p, q), (q, p))) / 2)
+
+    def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+        return torch.log_softmax(logits, -1).clamp(min=-1e9)
+
+    for pair in zip(module.target_logits(micro, a), module.target_logits(other, b), strict=True):
+        one, two = map(log_probabilities, pair)
+        divergences.append(
+            sum(F.kl_div(x, y, reduction="sum", log_target=True) for x, y in ((one, two), (two, one))) / 2
+        )
     expected = (first + second) / 2 + 2.0 * torch.stack(divergences).mean()  # type: ignore[arg-type]
     got = module.training_loss(micro)[0]
     assert float(got) == pytest.approx(float(expected), rel=1e-5) and float(first) != float(second)
@@ -140,8 +146,8 @@ def test_fgm_moves_each_example_by_epsilon(packing: str, make: Build) -> None:
             steps.append(method.step)
         return real(*arguments)
 
-    module.backbone.model.get_input_embeddings()._forward_hooks.clear()  # type: ignore[operator]
-    module.backbone.model.get_input_embeddings().register_forward_hook(watched)  # type: ignore[operator]
+    module.backbone.model.get_input_embeddings()._forward_hooks.clear()
+    module.backbone.model.get_input_embeddings().register_forward_hook(watched)
     clean = float(module.loss(micro)[0])
     total = float(module.training_loss(micro)[0])
     [step] = steps
@@ -149,7 +155,7 @@ def test_fgm_moves_each_example_by_epsilon(packing: str, make: Build) -> None:
     norms = [float(part.norm()) for part in flat.split(micro.lengths.tolist())]
     assert norms == pytest.approx([0.5] * 7, rel=1e-4)
     assert total - clean > clean
-    gradient = torch.autograd.grad(module.training_loss(micro)[0], module.backbone.model.classifier.weight)[0]  # type: ignore[arg-type, union-attr]
+    gradient = torch.autograd.grad(module.training_loss(micro)[0], module.backbone.model.classifier.weight)[0]  # type: ignore[arg-type]
     assert bool(gradient.isfinite().all())
     assert bool((unit(torch.zeros_like(step), micro) == 0).all())
 

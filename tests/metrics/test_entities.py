@@ -4,7 +4,7 @@ import random
 import warnings
 from collections import Counter
 from itertools import chain, pairwise, product
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def _prefix_and_type(tag: str) -> tuple[str, str]:
     return prefix, kind
 
 
-def conlleval(gold: Corpus, prediction: Corpus) -> tuple[int, int, int, Counter, Counter, Counter, int]:
+def conlleval(gold: Corpus, prediction: Corpus) -> tuple[int, int, int, Counter[str], Counter[str], Counter[str], int]:
     """The main loop of conlleval.pl: counts of correct, found and gold chunks, over all and by type."""
     correct: Counter[str] = Counter()
     found: Counter[str] = Counter()
@@ -163,7 +163,7 @@ def test_a_word_predicted_as_outside_is_a_missed_word() -> None:
         ("B I O B", [("_", 0, 2), ("_", 3, 4)], [("_", 0, 2), ("_", 3, 4)]),
     ],
 )
-def test_reading(tags: str, lenient: list, strict: list) -> None:
+def test_reading(tags: str, lenient: list[Any], strict: list[Any]) -> None:
     assert lenient_entities(tags.split()) == lenient
     assert strict_entities(tags.split()) == strict
 
@@ -235,7 +235,7 @@ def write(spans: list[tuple[str | None, int]], scheme: str) -> list[str]:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(SPANS, min_size=1, max_size=5), st.sampled_from(["IOB1", "IOB2", "IOBES", "BILOU", "BMES"]))
-def test_every_scheme_is_recognised_and_converted(corpus: list, scheme: str) -> None:
+def test_every_scheme_is_recognised_and_converted(corpus: list[Any], scheme: str) -> None:
     written = [write(spans, scheme) for spans in corpus]
     expected = [write(spans, "IOB2") for spans in corpus]
     named = cast(Scheme, "IOBES" if scheme == "BMES" else scheme)

@@ -1,6 +1,7 @@
 """The kind of every wrong entity, on cases made by hand."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from research.metrics.entity_errors import KINDS, all_pairs, confusion, counts, pairs
 
 
-def kinds(gold, predicted):
+def kinds(gold: Any, predicted: Any) -> list[str]:
     return sorted(pair.kind for pair in pairs(gold, predicted))
 
 
@@ -31,11 +32,11 @@ def kinds(gold, predicted):
         ([("PER", 0, 4)], [("ORG", 0, 3), ("PER", 3, 5)], ["boundary", "spurious"]),
     ],
 )
-def test_kinds(gold, predicted, expected):
+def test_kinds(gold: Any, predicted: Any, expected: Any) -> None:
     assert kinds(gold, predicted) == expected
 
 
-def test_counts_and_confusion_of_sentences():
+def test_counts_and_confusion_of_sentences() -> None:
     gold = [["B-PER", "I-PER", "O", "B-LOC"], ["B-ORG", "O", "O", "O"]]
     prediction = [["B-PER", "O", "O", "B-ORG"], ["O", "O", "B-LOC", "O"]]
     sentences = all_pairs(gold, prediction)
@@ -53,7 +54,7 @@ spans = st.tuples(st.sampled_from(["PER", "ORG"]), st.integers(0, 8), st.integer
 
 
 @given(st.lists(spans, max_size=5), st.lists(spans, max_size=5))
-def test_every_entity_has_exactly_one_kind(gold, predicted):
+def test_every_entity_has_exactly_one_kind(gold: Any, predicted: Any) -> None:
     gold, predicted = ([(kind, start, start + size) for kind, start, size in side] for side in (gold, predicted))
     found = pairs(gold, predicted)
     assert sorted(pair.gold for pair in found if pair.gold) == sorted(gold)

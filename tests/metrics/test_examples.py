@@ -1,6 +1,7 @@
 """What tables of each task say example by example."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from research.metrics.examples import NOTHING, words
 from tests.report import handmade
 
 
-def test_classification():
+def test_classification() -> None:
     table = handmade.classes(["yes", "no", "yes"], ["yes", "yes", "no"], [[0.2, 0.8], [0.4, 0.6], [0.9, 0.1]])
     examples = handmade.examples(table)
     assert examples.has_labels
@@ -20,12 +21,12 @@ def test_classification():
     assert examples.right.tolist() == [True, False, False]
 
 
-def test_pairs_of_texts_and_choices_are_shown_side_by_side():
+def test_pairs_of_texts_and_choices_are_shown_side_by_side() -> None:
     table = handmade.classes(["no"], ["no"], [[1.0, 0.0]], text=["a"], text_pair=["b"], choices=[["c", "d"]])
     assert handmade.examples(table).text == ["a ‖ b ‖ c / d"]
 
 
-def test_entities():
+def test_entities() -> None:
     rows = [
         ("Anna met Oslo", "B-PER O B-LOC", "B-PER O O"),  # one of two found: precision 1, recall 1/2
         ("very good", "O O", "O O"),
@@ -39,9 +40,9 @@ def test_entities():
     assert examples.prediction[2] == "in [LOC], Acme [ORG]"
 
 
-def test_questions():
+def test_questions() -> None:
     n_best = [{"text": "Oslo", "score": 2.0}, {"text": "a", "score": 1.0}]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"gold": ["in Oslo", "Oslo"], "prediction": "Oslo", "n_best": n_best},
         {"gold": ["the red book"], "prediction": "red film", "n_best": [{"text": "red film", "score": 0.0}]},
         {"gold": ["x"], "prediction": "", "n_best": []},
@@ -55,7 +56,7 @@ def test_questions():
     assert examples.text[0] == "where ? ‖ c"
 
 
-def test_a_question_without_an_answer_is_right_when_none_is_given():
+def test_a_question_without_an_answer_is_right_when_none_is_given() -> None:
     n_best = [{"text": "Oslo", "score": 1.0}]
     base = {"question": "q", "context": "c", "n_best": n_best, "answer": "Oslo"}
     rows = [
@@ -69,9 +70,9 @@ def test_a_question_without_an_answer_is_right_when_none_is_given():
 
 
 @pytest.mark.parametrize(("text", "count"), [("a good film", 3), ("我爱北京", 4), ("用GPU训练", 4), ("", 0)])
-def test_words_count_characters_of_scripts_without_spaces(text, count):
+def test_words_count_characters_of_scripts_without_spaces(text: str, count: int) -> None:
     assert words(text) == count
 
 
-def test_entity_list():
+def test_entity_list() -> None:
     assert entity_list(["New", "York", "is"], [("LOC", 0, 2)]) == "New York [LOC]"

@@ -1,5 +1,7 @@
 """Relation scores by the official scorer's rules: hand-computed, and one of its published outputs."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,12 +12,12 @@ CE12, CE21, MT12, MT21 = PAIRS
 LABELS = [*PAIRS, "Other"]
 
 
-def scores(gold, prediction, labels=LABELS):
+def scores(gold: Any, prediction: Any, labels: list[str] = LABELS) -> dict[str, float]:
     metric = Metric({"labels": labels, "other": "Other"})
     return metric.score(metric.table(prediction, gold))
 
 
-def test_a_wrong_direction_is_predicted_but_not_found():
+def test_a_wrong_direction_is_predicted_but_not_found() -> None:
     found = scores([CE12, CE12, CE21, MT12], [CE12, CE21, CE21, MT21])
     # Cause-Effect: 2 right, 3 predicted (one in the wrong direction), 3 gold; Message-Topic: 0 of 1 and 1.
     assert found["precision/Cause-Effect"] == found["recall/Cause-Effect"] == pytest.approx(2 / 3)
@@ -26,14 +28,14 @@ def test_a_wrong_direction_is_predicted_but_not_found():
     assert found["accuracy"] == 2 / 4
 
 
-def test_other_has_no_part_in_the_mean_but_costs_precision_and_recall():
+def test_other_has_no_part_in_the_mean_but_costs_precision_and_recall() -> None:
     found = scores([CE12, CE12, "Other", "Other"], [CE12, "Other", CE21, "Other"])
     # Cause-Effect: 1 right, 2 predicted (one of them an Other), 2 gold.
     assert found["precision"] == found["recall"] == found["f1"] == 0.5
     assert "f1/Other" not in found and found["accuracy"] == 2 / 4
 
 
-def test_relations_that_do_not_occur_in_the_gold_labels_are_not_averaged():
+def test_relations_that_do_not_occur_in_the_gold_labels_are_not_averaged() -> None:
     found = scores([CE12, CE12], [CE12, MT12])
     assert found["f1"] == found["f1/Cause-Effect"] == pytest.approx(2 / 3)
     assert found["micro_precision"] == 1 and found["support/Message-Topic"] == 0
@@ -58,7 +60,7 @@ MATRIX = """
 """
 
 
-def test_agrees_with_an_output_of_the_official_scorer():
+def test_agrees_with_an_output_of_the_official_scorer() -> None:
     gold, prediction = [], []
     directed = [*(f"{name}(e1,e2)" for name in NAMES), "Other"]
     for row, line in zip(directed, MATRIX.split("\n")[1:-1], strict=True):
@@ -76,7 +78,7 @@ def test_agrees_with_an_output_of_the_official_scorer():
     assert per_cent["accuracy"] == 75.08
 
 
-def test_scores_follow_from_summed_counts_of_any_resample():
+def test_scores_follow_from_summed_counts_of_any_resample() -> None:
     rng = np.random.default_rng(0)
     gold, prediction = ([LABELS[i] for i in rng.integers(len(LABELS), size=50)] for _ in range(2))
     metric = Metric({"labels": LABELS})
@@ -90,7 +92,7 @@ def test_scores_follow_from_summed_counts_of_any_resample():
         )
 
 
-def test_kinds_of_error():
+def test_kinds_of_error() -> None:
     metric = Metric({"labels": LABELS})
     gold, prediction = [CE12, CE12, CE12, CE12, "Other"], [CE12, CE21, MT12, "Other", MT21]
     kinds = metric.error_kinds(metric.table(prediction, gold))
@@ -100,13 +102,13 @@ def test_kinds_of_error():
     }  # fmt: skip
 
 
-def test_labels_without_a_direction_are_relations_too():
+def test_labels_without_a_direction_are_relations_too() -> None:
     assert relation_of("born_in") == "born_in" and direction_of("born_in") == "none"
     assert relation_of(MT21) == "Message-Topic" and direction_of(MT21) == "e2 to e1"
     found = scores(["born_in", "Other"], ["born_in", "born_in"], ["Other", "born_in"])
     assert found["f1/born_in"] == pytest.approx(2 / 3)
 
 
-def test_a_label_that_is_not_declared_is_refused():
+def test_a_label_that_is_not_declared_is_refused() -> None:
     with pytest.raises(ValueError, match=r"labels \['Cause'\] are not among the declared"):
         scores(["Cause"], [CE12])

@@ -4,6 +4,7 @@ import random
 import re
 import string
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,7 +191,7 @@ def test_normalize_answer(text: str) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(tasks(st.one_of(ENGLISH, st.text(max_size=8)), least_answers=1), st.booleans())
-def test_agrees_with_squad_v1(drawn: tuple, leave_one_out: bool) -> None:
+def test_agrees_with_squad_v1(drawn: tuple[Any, ...], leave_one_out: bool) -> None:
     answers, predictions, _ = drawn
     if leave_one_out:
         del predictions["q0"]
@@ -199,7 +200,7 @@ def test_agrees_with_squad_v1(drawn: tuple, leave_one_out: bool) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(tasks(ENGLISH, least_answers=0), st.sampled_from([-1.0, 0.0, 0.25, 0.5, 1.0]), st.booleans())
-def test_agrees_with_squad_v2(drawn: tuple, threshold: float, known: bool) -> None:
+def test_agrees_with_squad_v2(drawn: tuple[Any, ...], threshold: float, known: bool) -> None:
     answers, predictions, probabilities = drawn
     given_probabilities = probabilities if known else None
     threshold = threshold if known else 1.0
@@ -209,7 +210,7 @@ def test_agrees_with_squad_v2(drawn: tuple, threshold: float, known: bool) -> No
 
 @settings(max_examples=100, deadline=None)
 @given(tasks(st.one_of(CHINESE, ENGLISH), least_answers=1))
-def test_agrees_with_cmrc(drawn: tuple) -> None:
+def test_agrees_with_cmrc(drawn: tuple[Any, ...]) -> None:
     answers, predictions, _ = drawn
     pairs = [reference_cmrc(predictions[question], texts) for question, texts in answers.items()]
     exact, f1 = per_question(predictions, answers, "cmrc")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -101,7 +103,7 @@ def test_answers_are_compared_by_the_rules_of_squad_with_the_best_of_several() -
 
 def test_statistics_of_the_outputs_by_hand() -> None:
     rows = [("a b a b a b a b", ["a b c"]), ("x y z", ["x y", "x y z w"])]
-    columns = {"ended": [False, True], "source": ["q b a b", "q x y z"]}
+    columns: Any = {"ended": [False, True], "source": ["q b a b", "q x y z"]}
     scored = outputs.Metric({}).score(table(rows, **columns))
     assert scored["length_ratio"] == 11 / (3 + 2)  # of two references as close, the shorter
     assert scored["distinct_1"] == (2 + 3) / (8 + 3) and scored["distinct_2"] == (2 + 2) / (7 + 2)

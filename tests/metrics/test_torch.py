@@ -41,7 +41,7 @@ def test_batches_add_up_to_the_scores_of_all() -> None:
     assert 0 < found["f1"] < 1 and found["support/PER"] > 0
     scores.reset()
     scores.update(gold, gold)
-    assert scores.compute()["f1"] == 1
+    assert dict(scores.compute())["f1"] == 1
 
 
 def test_a_type_that_is_not_declared_is_refused() -> None:
@@ -72,7 +72,7 @@ def test_classification_equals_torchmetrics(classes: int) -> None:
         for each in theirs.values():
             each.update(probabilities[part], gold[part])
     for name, each in theirs.items():
-        assert float(ours.compute()[name]) == pytest.approx(float(each.compute()), abs=1e-6), name
+        assert float(dict(ours.compute())[name]) == pytest.approx(float(each.compute()), abs=1e-6), name
 
 
 def test_squad_equals_torchmetrics_and_the_official_scorer() -> None:
@@ -85,7 +85,7 @@ def test_squad_equals_torchmetrics_and_the_official_scorer() -> None:
         [{"prediction_text": text, "id": key} for key, text in predicted.items()],
         [{"answers": {"answer_start": [0] * len(texts), "text": texts}, "id": key} for key, texts in answers.items()],
     )
-    found, expected = ours.compute(), theirs.compute()
+    found, expected = dict(ours.compute()), theirs.compute()
     assert {name: float(value) for name, value in found.items()} == squad_scores(predicted, answers)
     for name in ("f1", "exact_match"):
         assert 100 * float(found[name]) == pytest.approx(float(expected[name]), abs=1e-4)
@@ -105,7 +105,8 @@ def test_questions_without_an_answer() -> None:
 def _rank(rank: int, ranks: int, folder: str, name: str, settings: dict[str, Any]) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", ranks), rank=rank, world_size=ranks)
-    gold, predicted = sentences(0), sentences(1)
+    gold: Any = sentences(0)
+    predicted: Any = sentences(1)
     if name == "relations":
         gold, predicted = ([row[0] for row in rows] for rows in (gold, predicted))
     scores = metric(name, **settings)
@@ -122,7 +123,8 @@ def _rank(rank: int, ranks: int, folder: str, name: str, settings: dict[str, Any
 def test_two_ranks_give_the_scores_of_one(tmp_path: Path, name: str, settings: dict[str, Any]) -> None:
     mp.start_processes(_rank, args=(2, str(tmp_path), name, settings), nprocs=2, start_method="fork")
     found = [eval((tmp_path / f"{rank}.txt").read_text()) for rank in range(2)]
-    gold, predicted = sentences(0), sentences(1)
+    gold: Any = sentences(0)
+    predicted: Any = sentences(1)
     if name == "relations":
         gold, predicted = ([row[0] for row in rows] for rows in (gold, predicted))
     alone = metric(name, **settings)
@@ -147,6 +149,10 @@ class Tagger(L.LightningModule):
 
 def test_any_lightning_module_logs_it(tmp_path: Path) -> None:
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
-    loader = DataLoader(list(range(EXAMPLES)), batch_size=4, collate_fn=list)
+    loader: DataLoader[Any] = DataLoader(
+        list(range(EXAMPLES)),  # type: ignore[arg-type]
+        batch_size=4,
+        collate_fn=list,
+    )
     found = trainer.validate(Tagger(), loader, verbose=False)
     assert found[0]["f1"] == pytest.approx(entity_scores(sentences(0), sentences(1))["f1"], abs=1e-12)

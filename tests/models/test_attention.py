@@ -102,7 +102,7 @@ def test_equals_attention_of_each_sequence(lengths: list[int], window: int | Non
     plan, real = within(lengths), sum(lengths)
     *inputs, grad = draw(plan.q.T)
     grad[real:] = 0  # nothing reads the filler
-    got = with_gradients(lambda *x: attend(*x, plan, 0.31, window, causal=causal), inputs, grad)
+    got = with_gradients(lambda q, k, v: attend(q, k, v, plan, 0.31, window, causal=causal), inputs, grad)
     cut = [x[:real] for x in inputs]
     expected = with_gradients(lambda *x: by_sequence(list(x), lengths, 0.31, window, causal), cut, grad[:real])
     assert_equal_to_rounding(got, expected, "out dq dk dv")
@@ -117,7 +117,7 @@ def test_cross_attention_equals_that_of_each_pair(targets: list[int], sources: l
     q, _, _, grad = draw(rows[0].T)
     _, k, v, _ = draw(rows[1].T, seed=1)
     grad[sum(targets) :] = 0
-    got = with_gradients(lambda *x: attend(*x, plan), [q, k, v], grad)
+    got = with_gradients(lambda q, k, v: attend(q, k, v, plan), [q, k, v], grad)
     cut = [q[: sum(targets)], k[: sum(sources)], v[: sum(sources)]]
     expected = with_gradients(lambda *x: by_sequence(list(x), targets, k_lengths=sources), cut, grad[: sum(targets)])
     assert_equal_to_rounding(got, expected, "out dq dk dv")
@@ -137,7 +137,7 @@ def test_position_bias_has_a_gradient(causal: bool, heads: int) -> None:
     *inputs, grad = draw(plan.q.T)
     grad[real:] = 0
     bias = torch.randn(1, heads, plan.q.longest, plan.q.longest, generator=torch.Generator().manual_seed(3))
-    got = with_gradients(lambda *x: attend(*x[:3], plan, causal=causal, bias=x[3]), [*inputs, bias], grad)
+    got = with_gradients(lambda q, k, v, bias: attend(q, k, v, plan, causal=causal, bias=bias), [*inputs, bias], grad)
     expected = with_gradients(
         lambda *x: by_sequence(list(x[:3]), lengths, causal=causal, bias=x[3].expand(-1, HEADS, -1, -1)),
         [*(x[:real] for x in inputs), bias],
@@ -164,7 +164,7 @@ def test_gradcheck(window: int | None) -> None:
     plan = within([5, 2, 18, 7])
     *inputs, _ = draw(plan.q.T, torch.float64)
     leaves = [x[:, :2, :3].contiguous().requires_grad_() for x in inputs]
-    assert torch.autograd.gradcheck(lambda *x: attend(*x, plan, 0.4, window), leaves, atol=1e-7, rtol=1e-6)
+    assert torch.autograd.gradcheck(lambda q, k, v: attend(q, k, v, plan, 0.4, window), leaves, atol=1e-7, rtol=1e-6)
 
 
 def test_gradcheck_with_dropout() -> None:
@@ -207,8 +207,8 @@ def test_the_order_of_sequences_changes_nothing() -> None:
     def run(which: list[int]) -> list[Tensor]:
         plan = within([lengths[i] for i in which])
         row = [torch.cat([parts[i][j] for i in which]) for j in range(3)]
-        row = [torch.cat([x, torch.zeros(plan.q.T - sum(lengths), HEADS, WIDTH)]) for x in row]
-        return list(attend(*row, plan)[: sum(lengths)].split([lengths[i] for i in which]))
+        q, k, v = (torch.cat([x, torch.zeros(plan.q.T - sum(lengths), HEADS, WIDTH)]) for x in row)
+        return list(attend(q, k, v, plan)[: sum(lengths)].split([lengths[i] for i in which]))
 
     straight, mixed = run(list(range(6))), run(order)
     for place, i in enumerate(order):
@@ -217,7 +217,8 @@ def test_the_order_of_sequences_changes_nothing() -> None:
 
 def call(module: Any, q: Tensor, k: Tensor, v: Tensor, plans: Plans | None, **others: Any) -> Tensor:
     """As `transformers` calls it, with (T, H, D) tensors."""
-    out, _ = packed_attention(module, *(x.transpose(0, 1)[None] for x in (q, k, v)), None, plans=plans, **others)
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    out, _ = packed_attention(module, q, k, v, None, plans=plans, **others)
     return out[0]
 
 
@@ -242,7 +243,9 @@ def test_grouped_heads_share_keys_and_values() -> None:
     q, k, v, _ = draw(plan.q.T)
     module, plans = SimpleNamespace(is_causal=True), Plans({DECODER: plan})
     shared = call(module, torch.cat([q, q.flip(0)], 1)[:, :6], k, v, plans)
-    each = call(module, torch.cat([q, q.flip(0)], 1)[:, :6], *(x.repeat_interleave(2, 1) for x in (k, v)), plans)
+    each = call(
+        module, torch.cat([q, q.flip(0)], 1)[:, :6], k.repeat_interleave(2, 1), v.repeat_interleave(2, 1), plans
+    )
     assert shared.equal(each) and shared.shape == (16, 6, WIDTH)
 
 
@@ -268,5 +271,5 @@ def test_what_cannot_be_computed_is_refused() -> None:
     with pytest.raises(RuntimeError, match="it has encoder attention"):
         call(SimpleNamespace(is_causal=False), q, k, v, plans)
     with pytest.raises(RuntimeError, match="its attention is over 16 and 17 tokens, not 16 and 16"):
-        call(causal, q, *(torch.cat([x, x[:1]]) for x in (k, v)), plans)
+        call(causal, q, torch.cat([k, k[:1]]), torch.cat([v, v[:1]]), plans)
     assert call(causal, q, k, v, plans, softcap=None, output_attentions=False).shape == q.shape

@@ -78,7 +78,7 @@ def test_texts_are_the_same_on_any_number_of_ranks(kind: str, modules: Any) -> N
 def test_a_sample_belongs_to_seed_and_example(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     module = modules("gpt2", "task.temperature=0.8", "task.num_return_sequences=3")
     texts = module.decode(batch(module), None)
-    alone = {}
+    alone: dict[Any, Any] = {}
     for i in range(14):
         alone |= module.decode(pack(module.data.stores["validation"], np.array([i])), None)
     assert texts == alone

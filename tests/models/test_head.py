@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,12 +36,14 @@ def head(folder: Path, labels: list[str], auto_class: type = AutoModelForSequenc
     path.write_text(json.dumps({"task": "sentiment", "model": {"name": str(folder)}, "data": data}))
     config = load_experiment(path)
     model = load_model(config, load_config(config, labels), auto_class)
-    return torch.cat([model.classifier.weight, model.classifier.bias[:, None]], 1).detach()
+    head: Any = model.classifier
+    return torch.cat([head.weight, head.bias[:, None]], 1).detach()
 
 
 def as_saved(folder: Path) -> torch.Tensor:
     model = AutoModelForSequenceClassification.from_pretrained(folder)
-    return torch.cat([model.classifier.weight, model.classifier.bias[:, None]], 1).detach()
+    head: Any = model.classifier
+    return torch.cat([head.weight, head.bias[:, None]], 1).detach()
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.report.synthetic import write_run
+from tests.report.synthetic import MakeRun, write_run
 
 
 @pytest.fixture
-def make_run(tmp_path: Path) -> Callable[..., Path]:
+def make_run(tmp_path: Path) -> MakeRun:
     """Writes a run folder `tmp_path/runs/<name>` (by default the next number) with `synthetic.write_run`."""
     runs = tmp_path / "runs"
 
@@ -30,7 +29,7 @@ def grid_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for data_set, task in (("reviews", "sentiment"), ("news", "ner"), ("wiki", "qa")):
         for rate, quality in ((3e-5, 0.9), (1e-4, 0.7)):
             for seed in range(5):
-                settings = {"config": {"optim.lr": rate}, "quality": quality}
+                settings: Any = {"config": {"optim.lr": rate}, "quality": quality}
                 write_run(folder / f"{data_set}-{rate}-{seed}", task=task, data_set=data_set, seed=seed, **settings)
     return folder
 

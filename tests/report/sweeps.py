@@ -10,7 +10,7 @@ import yaml
 
 from tests.report.synthetic import write_run
 
-SPACE = {
+SPACE: dict[str, Any] = {
     "optim.lr": {"low": 1e-5, "high": 1e-4, "step": None, "log": True, "choices": None, "when": {}},
     "optim.warmup_ratio": {"low": 0.0, "high": 0.2, "step": None, "log": False, "choices": None, "when": {}},
 }

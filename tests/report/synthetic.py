@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ SCORERS = {"sentiment": "classification", "ner": "entities", "qa": "squad"}
 MONITORS = {"sentiment": "accuracy", "ner": "f1", "qa": "f1"}
 STEPS_PER_EPOCH, EPOCHS = 20, 3
 COST = {"device_hours": 0.25, "wall_seconds": 900.0, "flops": 1e13, "mfu": None, "energy_joules": None, "devices": 1}
+
+MakeRun = Callable[..., Path]  # of the fixture `make_run`
 
 
 def write_run(

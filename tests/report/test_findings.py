@@ -1,6 +1,8 @@
 """Baselines, and what is said of numbers that mean little."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -14,17 +16,17 @@ from research.report.statistics.summary import pools, summarise
 from research.report.tables.scores import main_table
 from research.tracking import predictions
 from tests.report.handmade import classes
-from tests.report.synthetic import write_json
+from tests.report.synthetic import MakeRun, write_json
 
 
-def said(folder):
+def said(folder: Path) -> Any:
     grid = group_runs(read_records([folder]))
     pooled, _ = pools(grid)
     summaries, lowest = summarise(grid, pooled), baselines(grid)
     return findings(grid, pooled, summaries, lowest), main_table(grid, summaries, lowest)
 
 
-def answering(run, label):
+def answering(run: Path, label: str) -> None:
     """The run, with one label as the answer to every test example."""
     path = run / "predictions" / "test.parquet"
     table = predictions.read(path)
@@ -35,7 +37,7 @@ def answering(run, label):
     write_json(run / "result.json", result)
 
 
-def test_baselines_stand_below_the_systems(make_run, tmp_path):
+def test_baselines_stand_below_the_systems(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", examples=100)
     grid = group_runs(read_records([tmp_path]))
     gold = predictions.read(tmp_path / "runs" / "a" / "predictions" / "test.parquet").column("gold").to_pylist()
@@ -47,7 +49,7 @@ def test_baselines_stand_below_the_systems(make_run, tmp_path):
     assert table.rows[1][-1].text == f"{100 * share:.1f}" and table.caption.endswith("know nothing of the text.")
 
 
-def test_macro_f1_of_the_baselines():
+def test_macro_f1_of_the_baselines() -> None:
     table = classes(["no"] * 6 + ["yes"] * 2, ["no"] * 8, [[0.9, 0.1]] * 8)
     found = {name: scores["f1"] for name, scores in baseline_scores(table, predictions.metric(table)).items()}
     assert found["most frequent label"] == pytest.approx((2 * 6 / 14) / 2)
@@ -55,7 +57,7 @@ def test_macro_f1_of_the_baselines():
     assert found["random label"] == pytest.approx(expected)
 
 
-def test_a_model_that_gives_one_answer_is_named(make_run, tmp_path):
+def test_a_model_that_gives_one_answer_is_named(make_run: MakeRun, tmp_path: Path) -> None:
     for seed in range(2):
         answering(make_run(str(seed), seed=seed, hashed=False), "positive")
     notes, _ = said(tmp_path)
@@ -65,7 +67,7 @@ def test_a_model_that_gives_one_answer_is_named(make_run, tmp_path):
 
 
 @pytest.mark.parametrize(("examples", "is_small"), [(60, True), (3000, False)])
-def test_a_test_set_too_small_is_named(make_run, tmp_path, examples, is_small):
+def test_a_test_set_too_small_is_named(make_run: MakeRun, tmp_path: Path, examples: Any, is_small: Any) -> None:
     make_run("a", examples=examples)
     notes, _ = said(tmp_path)
     assert any(f"with {examples:,} test examples the 95 % interval" in note for note in notes) == is_small

@@ -1,6 +1,7 @@
 """A report is written whole or not at all, and touches nothing in its folder that is not its own."""
 
 import errno
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,7 @@ from research.common.errors import UserError
 from research.report.output import SCRATCH, sha256, written_report
 
 
-def test_files_take_their_places_when_all_are_written(tmp_path):
+def test_files_take_their_places_when_all_are_written(tmp_path: Path) -> None:
     (tmp_path / "paper.tex").write_text("mine")
     with written_report(tmp_path, {}) as scratch:
         (scratch / "tables").mkdir()
@@ -19,7 +20,7 @@ def test_files_take_their_places_when_all_are_written(tmp_path):
     assert not (tmp_path / SCRATCH).exists()
 
 
-def test_a_full_disk_leaves_the_earlier_report(tmp_path):
+def test_a_full_disk_leaves_the_earlier_report(tmp_path: Path) -> None:
     (tmp_path / "scores.md").write_text("old")
     told = r"cannot be written: No space left on device\. Nothing in it was changed"
     with pytest.raises(UserError, match=told), written_report(tmp_path, {}) as scratch:
@@ -29,7 +30,7 @@ def test_a_full_disk_leaves_the_earlier_report(tmp_path):
     assert (tmp_path / "scores.md").read_text() == "old"
 
 
-def test_files_of_the_earlier_report_go_unless_they_were_edited(tmp_path):
+def test_files_of_the_earlier_report_go_unless_they_were_edited(tmp_path: Path) -> None:
     for name in ("gone.pdf", "edited.pdf"):
         (tmp_path / name).write_text(name)
     earlier = {name: sha256(tmp_path / name) for name in ("gone.pdf", "edited.pdf")}

@@ -151,14 +151,14 @@ def test_a_trial_knows_its_sweep(make_run: MakeRun, tmp_path: Path) -> None:
     assert read_records([make_run("alone")])[0].sweep is None
 
 
-def test_links_that_lead_back_are_followed_once(make_run, tmp_path):
+def test_links_that_lead_back_are_followed_once(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a")
     for name in ("up", "around"):
         (tmp_path / "runs" / name).symlink_to(tmp_path / "runs", target_is_directory=True)
     assert [record.path.name for record in read_records([tmp_path / "runs"])] == ["a"]
 
 
-def evaluated_on(make_run, name, file, examples, **data):
+def evaluated_on(make_run: MakeRun, name: str, file: str, examples: str, **data: str) -> Path:
     path = make_run(name, config={f"data.{key}": value for key, value in {"test": file, **data}.items()})
     record = json.loads((path / "provenance.json").read_text())
     record["data"]["test"]["sha256"] = examples * 64
@@ -166,7 +166,7 @@ def evaluated_on(make_run, name, file, examples, **data):
     return path
 
 
-def test_two_test_files_in_one_folder_are_two_data_sets(make_run):
+def test_two_test_files_in_one_folder_are_two_data_sets(make_run: MakeRun) -> None:
     paths = [evaluated_on(make_run, n, f"/data/{place}.jsonl", n) for n, place in (("a", "x/hard"), ("b", "x/easy"))]
     assert [record.data_set for record in read_records(paths)] == ["x/hard", "x/easy"]
     elsewhere = evaluated_on(make_run, "c", "/other/x/hard.jsonl", "a")  # the examples of the first
@@ -175,6 +175,6 @@ def test_two_test_files_in_one_folder_are_two_data_sets(make_run):
     assert [record.data_set for record in read_records([paths[0], same_name])] == ["data/x/hard", "other/x/hard"]
 
 
-def test_a_data_set_is_called_by_its_title(make_run):
+def test_a_data_set_is_called_by_its_title(make_run: MakeRun) -> None:
     path = evaluated_on(make_run, "a", "/data/x/hard.jsonl", "a", title="Hard questions")
     assert read_records([path])[0].data_set == "Hard questions"

@@ -1,6 +1,8 @@
 """Searches told from the folders of sweeps."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from research.report.records import read_records
-from research.report.searches import bounds, find_searches
+from research.report.searches import Search, bounds, find_searches
 from tests.report.sweeps import SPACE, write_sweep
+from tests.report.synthetic import MakeRun
 
 TRIALS = [
     (1e-5, 0.0, 0.6, "finished"),
@@ -20,11 +23,11 @@ TRIALS = [
 
 
 @pytest.fixture
-def search(tmp_path):
+def search(tmp_path: Path) -> Search:
     return find_searches(read_records([write_sweep(tmp_path / "lr", TRIALS, seeds=2)]))[0]
 
 
-def test_trials_have_parameters_states_and_mean_scores(search):
+def test_trials_have_parameters_states_and_mean_scores(search: Search) -> None:
     assert [t.number for t in search.trials] == [0, 1, 2, 3]
     assert [t.state for t in search.trials] == ["finished", "finished", "pruned", "failed"]
     assert search.trials[1].parameters == {"optim.lr": 3e-5, "optim.warmup_ratio": 0.1}
@@ -33,26 +36,26 @@ def test_trials_have_parameters_states_and_mean_scores(search):
     assert len(scores) == 2 and search.trials[1].score == pytest.approx(np.mean(scores))
 
 
-def test_a_pruned_trial_has_its_last_score_and_a_failed_one_none(search):
+def test_a_pruned_trial_has_its_last_score_and_a_failed_one_none(search: Search) -> None:
     last = [[row for row in run.metrics() if "validation/accuracy" in row][-1] for run in search.trials[2].runs]
     assert search.trials[2].score == pytest.approx(np.mean([row["validation/accuracy"] for row in last]))
     assert search.trials[3].score is None
 
 
-def test_the_best_is_a_finished_trial(search):
+def test_the_best_is_a_finished_trial(search: Search) -> None:
     assert search.best.number == 1
     assert (search.sampler, search.pruner, search.metric, search.maximises) == ("random", "median", "accuracy", True)
 
 
 @pytest.mark.parametrize("metric", ["loss", "calibration_error"])
-def test_where_smaller_is_better_it_is_minimised(tmp_path, metric):
+def test_where_smaller_is_better_it_is_minimised(tmp_path: Path, metric: Any) -> None:
     folder = write_sweep(tmp_path / "lr", TRIALS[:2], metric=metric, sampler={"name": "tpe"})
     search = find_searches(read_records([folder]))[0]
     assert search.best.score == min(trial.score for trial in search.trials) and not search.maximises
     assert search.sampler == "tpe"
 
 
-def test_the_table_of_trials_knows_better_than_the_runs(tmp_path):
+def test_the_table_of_trials_knows_better_than_the_runs(tmp_path: Path) -> None:
     """Pruned over seeds, a trial's runs are whole; a trial whose worker died goes on later."""
     folder = write_sweep(tmp_path / "lr", TRIALS[:2])
     states, scores = ["pruned", "interrupted"], [0.25, None]
@@ -62,13 +65,13 @@ def test_the_table_of_trials_knows_better_than_the_runs(tmp_path):
     assert trials[0].score == 0.25 and 0 < trials[1].score < 1
 
 
-def test_a_parameter_that_was_not_searched_in_a_trial_has_no_value(tmp_path):
+def test_a_parameter_that_was_not_searched_in_a_trial_has_no_value(tmp_path: Path) -> None:
     space = {"optim.lr": SPACE["optim.lr"], "optim.warmup_ratio": {"low": 0, "high": 1, "when": {"optim.lr": [3e-5]}}}
     trials = find_searches(read_records([write_sweep(tmp_path / "lr", TRIALS[:2], space=space)]))[0].trials
     assert [trial.parameters["optim.warmup_ratio"] for trial in trials] == [None, 0.1]
 
 
-def test_runs_outside_sweeps_are_no_trials(make_run):
+def test_runs_outside_sweeps_are_no_trials(make_run: MakeRun) -> None:
     assert find_searches(read_records([make_run()])) == []
 
 
@@ -81,5 +84,5 @@ def test_runs_outside_sweeps_are_no_trials(make_run):
         ({"low": 1, "high": 3, "when": {"optim.schedule": "cosine"}}, "1 to 3, where optim.schedule is cosine"),
     ],
 )
-def test_bounds_as_people_write_them(space, text):
+def test_bounds_as_people_write_them(space: Any, text: str) -> None:
     assert bounds(space) == text

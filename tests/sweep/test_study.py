@@ -162,7 +162,7 @@ def test_another_experiment_is_refused_with_the_difference(tmp_path: Path) -> No
         ({"metric": "loss"}, ["direction: maximize -> minimize"]),
     ):
         with pytest.raises(UserError) as caught:
-            opened(sweep, True, **changed)  # type: ignore[arg-type]
+            opened(sweep, True, **changed)
         assert all(fragment in str(caught.value) for fragment in fragments)
     opened(sweep, lr=1.0)  # is searched: the experiment's own value counts for nothing
     with pytest.raises(UserError, match=r"seeds: \[0\] -> \[0, 1\]"):

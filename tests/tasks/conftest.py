@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from research.config.load import load_config
-from research.training import run as train
+from research.training.build import build as build_module
 from tests.conftest import write_jsonl
 
 Build = Callable[..., Any]
@@ -33,6 +33,6 @@ def build(task: str, tmp_path: Path, tiny_model: Path) -> Build:
         }
         path = tmp_path / f"{task}.yaml"
         path.write_text(json.dumps(content), encoding="utf-8")
-        return train.build(load_config(path, overrides))
+        return build_module(load_config(path, overrides))
 
     return built

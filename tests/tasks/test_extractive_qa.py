@@ -55,7 +55,9 @@ def test_best_spans_equal_a_search_over_all(longest: int) -> None:
     context = np.zeros((N, L), dtype=bool)
     for n in range(N):
         context[n, rng.integers(1, 8) : rng.integers(8, L)] = True
-    scores, firsts, lasts = best_spans(*map(torch.from_numpy, (start, end, context)), longest)
+    scores, firsts, lasts = best_spans(
+        torch.from_numpy(start), torch.from_numpy(end), torch.from_numpy(context), longest
+    )
     for n in range(N):
         expected = brute_force(start[n], end[n], context[n], longest)[: scores.shape[1]]
         got = [c for c in zip(*(x[n].tolist() for x in (scores, firsts, lasts)), strict=True) if np.isfinite(c[0])]

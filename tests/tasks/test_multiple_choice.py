@@ -18,7 +18,7 @@ from research.tracking.run import Run
 from tests.conftest import write_jsonl
 from tests.tasks.conftest import Build
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {
         "text": f"where is {'Anna' if i % 2 else 'Oslo'}",
         "choices": ["a city", "in the river", "bad"][: 2 + i % 2],

@@ -277,7 +277,7 @@ def test_predictions_of_windows_do_not_depend_on_the_micro_batches(build: Build)
     store = module.data.stores["validation"]
     with torch.no_grad():
         together = module.decode(m := pack(store, np.arange(12), module.backbone.packed), module.outputs(m))
-        alone = {}
+        alone: dict[Any, Any] = {}
         for row in range(12):
             micro = pack(store, np.array([row]), module.backbone.packed)
             alone |= module.decode(micro, module.outputs(micro))

@@ -21,7 +21,7 @@ from research.cli import main
 from research.common.errors import UserError
 from research.config.load import load_config
 from research.models.generate import cut, prompts
-from research.training import run as train
+from research.training.build import build as build_module
 from tests.conftest import make_tokenizer, write_jsonl
 from tests.models.test_families import BART, DECODERS, T5
 from tests.tasks.r_drop import assert_r_drop
@@ -71,7 +71,7 @@ def experiment(folder: Path, kind: str, data: list[dict[str, Any]], **model: Any
 
 
 def build(folder: Path, kind: str, *overrides: str, data: list[dict[str, Any]] | None = None) -> Any:
-    return train.build(load_config(experiment(folder, kind, data or rows(12)), overrides))
+    return build_module(load_config(experiment(folder, kind, data or rows(12)), overrides))
 
 
 def text(tokenizer: Any, ids: Any) -> list[str]:
@@ -133,7 +133,7 @@ def test_settings_of_the_checkpoint_do_not_act(tmp_path: Path) -> None:
     micro = pack(module.data.stores["train"], np.array([3]))
     (output,) = module.generate(micro)
     ids = prompts(micro)[0]
-    expected = []
+    expected: list[Any] = []
     model.set_attn_implementation("eager")
     for _ in range(12):  # the most probable token, one after the other
         with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from research.tracking import cost
 
@@ -54,5 +55,5 @@ def test_energy_without_that_of_the_gpus_is_no_energy(counters: list[Path], monk
 def test_no_counter_no_energy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "RAPL", tmp_path / "none")
     monkeypatch.setattr(cost, "_gpu_joules", lambda: 0.0)
-    monkeypatch.setattr(cost.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert cost.EnergyCounter().joules() is None

@@ -62,7 +62,8 @@ def trained(run: Run) -> list[int]:
 
 def signal_at(monkeypatch: pytest.MonkeyPatch, owner: Any, method: str, call: int, number: int) -> None:
     """Send this process a signal just before the call-th call of a method."""
-    real, calls = getattr(owner, method), []
+    real = getattr(owner, method)
+    calls: list[None] = []
 
     def wrapped(*arguments: Any, **named: Any) -> Any:
         calls.append(None)

@@ -43,7 +43,7 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_newest_is_by_step_not_by_time_or_name(tmp_path: Path) -> None:
     fill(tmp_path, 100_000_000, 30, 5)
     assert [step_of(path) for path in files(tmp_path)] == [100_000_000, 30, 5]
-    assert at_step(tmp_path, 30).step == 30  # type: ignore[union-attr]
+    assert at_step(tmp_path, 30).step == 30
     assert at_step(tmp_path, 31) is None
 
 
@@ -92,7 +92,7 @@ def test_rotation_never_prefers_a_damaged_one(keep: int, tmp_path: Path) -> None
     again = save(tmp_path, 3, {"weight": torch.ones(3)}, {"train_seconds": 1.5})
     rotate(tmp_path, again, keep, None)
     assert [step_of(path) for path in files(tmp_path)] == [3, 2][:keep]
-    assert newest(tmp_path).path == again  # type: ignore[union-attr]
+    assert newest(tmp_path).path == again
 
 
 def test_disk_that_fills_up_leaves_nothing_half(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_disk_that_fills_up_leaves_nothing_half(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == [first]
-    assert newest(tmp_path).step == 1  # type: ignore[union-attr]
+    assert newest(tmp_path).step == 1
 
 
 def test_writer_copies_before_training_goes_on(tmp_path: Path) -> None:

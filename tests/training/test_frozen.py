@@ -48,7 +48,7 @@ def freeze(*parts: str) -> Any:
 
 
 @pytest.mark.parametrize("sparse", ["auto", False])
-def test_frozen_weights_do_not_move_by_a_bit(sparse: bool | str, config: Config) -> None:
+def test_frozen_weights_do_not_move_by_a_bit(sparse: Any, config: Config) -> None:
     config.trainer.sparse_embedding = sparse
     made: list[TaskModule] = []
 
@@ -85,7 +85,8 @@ def test_other_frozen_weights_are_not_resumed(config: Config, capsys: pytest.Cap
     def make(shift: float) -> Any:
         def making(config: Config, group: RankGroup) -> TaskModule:
             module = build(config, group=group, load=freeze("embeddings"))
-            module.backbone.model.get_input_embeddings().weight.data += shift
+            embeddings: Any = module.backbone.model.get_input_embeddings()
+            embeddings.weight.data += shift
             return module
 
         return making
@@ -99,7 +100,7 @@ def test_other_frozen_weights_are_not_resumed(config: Config, capsys: pytest.Cap
 
 def test_operations_follow_the_lowest_trained_layer(config: Config) -> None:
     """Two per weight forward, two for its own gradient, two for its input's above the lowest trained weight."""
-    model = build(config).backbone.model
+    model: Any = build(config).backbone.model
     sizes = {name: p.numel() for name, p in model.named_parameters() if "word_embeddings" not in name}
     whole = sum(sizes.values())
     assert flops_per_token(model) == 6.0 * whole
@@ -122,7 +123,7 @@ def test_no_backward_pass_below_the_lowest_trained_layer(config: Config) -> None
 
     from research.batching.pack import pack
 
-    module = build(config, load=freeze("embeddings", "layer.0")).train()
+    module: Any = build(config, load=freeze("embeddings", "layer.0")).train()
     asks: dict[str, bool] = {}
     for i, layer in enumerate(module.backbone.model.base_model.encoder.layer):
         layer.register_forward_hook(

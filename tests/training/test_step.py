@@ -25,7 +25,7 @@ from research.training.module import TaskModule
 
 
 def config_of(task: str, tiny_model: Path, task_data: dict[str, dict[str, str]], **optim: Any) -> Config:
-    config = Config(task=choose("task", task))
+    config: Any = Config(task=choose("task", task))
     config.model.name, config.model.dropout = str(tiny_model), 0.0
     config.data.train, config.data.max_length = task_data[task]["train"], 48
     if task != "sentiment":

@@ -1,22 +1,24 @@
 """The checklists: numbers over all runs, sentences, and what is asked of the author."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from research.common.errors import UserError
 from research.report.checklist import items as checklist
 from research.report.checklist import sentences
-from research.report.checklist.items import ARR, OLDER
+from research.report.checklist.items import ARR, OLDER, Item
 from research.report.grouping import group_runs
 from research.report.records import read_records
 from research.report.tables import provenance
+from research.report.tables.cells import Table
 from tests.report.sweeps import write_sweep
-from tests.report.synthetic import COST
+from tests.report.synthetic import COST, MakeRun
 
 
 @pytest.fixture
-def answered(make_run, tmp_path):
+def answered(make_run: MakeRun, tmp_path: Path) -> dict[str, Item]:
     """Four finished runs, a pruned, a failed and a killed one; a quarter of an hour's device hours each."""
     for seed in range(3):
         make_run(seed=seed)
@@ -29,18 +31,18 @@ def answered(make_run, tmp_path):
     return {item.number: item for items in lists.values() for item in items}
 
 
-def rows(table):
+def rows(table: Table) -> list[list[str]]:
     return [[cell.text for cell in row] for row in table.rows]
 
 
-def test_every_item_of_both_lists_is_there(answered):
+def test_every_item_of_both_lists_is_there(answered: dict[str, Item]) -> None:
     assert [number for number in answered if number[0] in "BC"] == ["B6", "C1", "C2", "C3", "C4"]
     assert [number for number in answered if number[0] in "RHD"] == [
         *(f"R{i}" for i in range(1, 8)), *(f"H{i}" for i in range(1, 6)), *(f"D{i}" for i in range(1, 7))
     ]  # fmt: skip
 
 
-def test_data_is_told_per_split(answered):
+def test_data_is_told_per_split(answered: dict[str, Item]) -> None:
     item = answered["B6"]
     assert item.sentence == (
         "Of reviews we use 600 train, 60 validation and 60 test examples. "
@@ -54,7 +56,7 @@ def test_data_is_told_per_split(answered):
     assert validation[5] == "reviews/validation.jsonl"  # of /data/reviews/validation.jsonl, which may name its owner
 
 
-def test_cost_counts_failed_and_pruned_runs(answered):
+def test_cost_counts_failed_and_pruned_runs(answered: dict[str, Item]) -> None:
     item = answered["C1"]
     assert "encoder-a has 22.6 M parameters." in item.sentence
     assert "All 7 runs (1 unfinished, 1 pruned and 1 failed among them) took 1.50 CPU process hours" in item.sentence
@@ -68,7 +70,7 @@ def test_cost_counts_failed_and_pruned_runs(answered):
     assert any("Energy was not measured for 7 of 7 runs" in question for question in item.questions)
 
 
-def test_gpu_hours_and_energy(make_run, tmp_path):
+def test_gpu_hours_and_energy(make_run: MakeRun, tmp_path: Path) -> None:
     path = make_run()
     result = json.loads((path / "result.json").read_text())
     result["cost"] = COST | {"device_hours": 8.0, "energy_joules": 7.2e6, "devices": 4}
@@ -83,7 +85,7 @@ def test_gpu_hours_and_energy(make_run, tmp_path):
     assert provenance.costs(records).rows[-1][-1].text == "2.000"
 
 
-def test_statistics_say_mean_or_single_run(answered, make_run):
+def test_statistics_say_mean_or_single_run(answered: dict[str, Item], make_run: MakeRun) -> None:
     assert "Scores are means over 1 to 3 runs" in answered["C3"].sentence
     assert "Single runs: encoder-a on news." in answered["C3"].sentence
     spread = {tuple(row[:3]): row for row in rows(answered["C3"].tables[0])}
@@ -93,12 +95,12 @@ def test_statistics_say_mean_or_single_run(answered, make_run):
     assert "Every score is that of a single run" in checklist.arr(lone, group_runs(lone), [])[3].sentence
 
 
-def test_without_a_search_the_author_is_asked(answered):
+def test_without_a_search_the_author_is_asked(answered: dict[str, Item]) -> None:
     assert any("no search" in question for question in answered["C2"].questions)
     assert any("no search" in question for question in answered["H2"].questions)
 
 
-def test_a_search_is_told_with_bounds_method_trials_and_best(tmp_path):
+def test_a_search_is_told_with_bounds_method_trials_and_best(tmp_path: Path) -> None:
     trials = [(1e-5, 0.0, 0.6, "finished"), (3e-5, 0.1, 0.9, "finished"), (1e-4, 0.2, 0.5, "pruned")]
     records = read_records([write_sweep(tmp_path / "sweeps" / "lr", trials)])
     lists = checklist.write_checklist(records, group_runs(records), tmp_path).lists
@@ -116,7 +118,7 @@ def test_a_search_is_told_with_bounds_method_trials_and_best(tmp_path):
     )
 
 
-def test_packages_of_one_version_and_of_two(answered, make_run, tmp_path):
+def test_packages_of_one_version_and_of_two(answered: dict[str, Item], make_run: MakeRun, tmp_path: Path) -> None:
     assert answered["C4"].sentence.startswith("We use PyTorch 2.13.0, Transformers 5.23.0 and NumPy 2.4.6. Scores are")
     assert "conlleval" in answered["C4"].sentence
     path = make_run(seed=9)
@@ -130,7 +132,7 @@ def test_packages_of_one_version_and_of_two(answered, make_run, tmp_path):
     assert ["torch", "2.13.0 (7 runs), 2.14.0 (1 run)"] in rows(item.tables[0])
 
 
-def test_uncommitted_changes_are_asked_about(make_run):
+def test_uncommitted_changes_are_asked_about(make_run: MakeRun) -> None:
     path = make_run()
     recorded = json.loads((path / "provenance.json").read_text())
     recorded["attempts"][0]["code"]["uncommitted_diff"] = "--- a\n+++ b\n"
@@ -141,7 +143,7 @@ def test_uncommitted_changes_are_asked_about(make_run):
     assert any("uncommitted" in question for question in item.questions)
 
 
-def test_runs_from_before_costs_were_recorded_count_their_training(make_run):
+def test_runs_from_before_costs_were_recorded_count_their_training(make_run: MakeRun) -> None:
     path = make_run()
     result = json.loads((path / "result.json").read_text())
     del result["cost"]
@@ -153,7 +155,7 @@ def test_runs_from_before_costs_were_recorded_count_their_training(make_run):
     }
 
 
-def test_markdown_has_each_table_once_and_is_escaped(make_run, tmp_path):
+def test_markdown_has_each_table_once_and_is_escaped(make_run: MakeRun, tmp_path: Path) -> None:
     make_run(data_set="<i>a|b")
     records = read_records([tmp_path / "runs"])
     checklist.write_checklist(records, group_runs(records), tmp_path)
@@ -163,7 +165,7 @@ def test_markdown_has_each_table_once_and_is_escaped(make_run, tmp_path):
     assert text.count("- [ ] To the author:") >= 10
 
 
-def test_runs_that_recorded_nothing_leave_questions_not_errors(make_run, tmp_path):
+def test_runs_that_recorded_nothing_leave_questions_not_errors(make_run: MakeRun, tmp_path: Path) -> None:
     make_run(seed=0)
     killed = make_run(seed=1, status="unfinished")
     for name in ("provenance.json", "metrics.jsonl"):
@@ -173,7 +175,7 @@ def test_runs_that_recorded_nothing_leave_questions_not_errors(make_run, tmp_pat
     assert any("1 run ended before its data was recorded" in question for question in item.questions)
 
 
-def test_each_evaluation_of_test_data_is_counted(make_run, tmp_path):
+def test_each_evaluation_of_test_data_is_counted(make_run: MakeRun, tmp_path: Path) -> None:
     paths = [make_run(str(seed), seed=seed) for seed in range(2)]
     records = read_records(paths)
     assert sentences.runs(records).endswith("Test data was evaluated 2 times, once a run.")
@@ -188,7 +190,7 @@ def test_each_evaluation_of_test_data_is_counted(make_run, tmp_path):
         sentences.runs(read_records(paths))
 
 
-def test_a_capped_test_set_is_called_what_it_is(make_run):
+def test_a_capped_test_set_is_called_what_it_is(make_run: MakeRun) -> None:
     record = read_records([make_run(config={"data.max_eval_examples": 60})])
     assert sentences.data(record) == (
         "Of reviews we use 600 train, 60 (as many as data.max_eval_examples admits) validation and "

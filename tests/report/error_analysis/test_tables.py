@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,26 +11,29 @@ import pytest
 from research.common.errors import UserError
 from research.report import figures
 from research.report.error_analysis import tables as errors
+from research.report.error_analysis.tables import ErrorAnalysis
 from research.report.grouping import group_runs
 from research.report.records import read_records
+from research.report.tables.cells import Table
 from research.tracking import predictions
 from tests.report import handmade
+from tests.report.synthetic import MakeRun
 
 
-def tables_of(analysed):
+def tables_of(analysed: ErrorAnalysis) -> dict[str, Table]:
     return {table.title: table for tables in analysed.sections.values() for table in tables}
 
 
-def rows(table):
+def rows(table: Table) -> list[list[str]]:
     return [[cell.text for cell in row] for row in table.rows]
 
 
 @pytest.fixture
-def analysed(grid, tmp_path):
+def analysed(grid: Path, tmp_path: Path) -> dict[str, Table]:
     return tables_of(errors.analyse_errors(group_runs(read_records([grid])), tmp_path / "errors"))
 
 
-def test_every_section_has_its_tables(analysed, tmp_path):
+def test_every_section_has_its_tables(analysed: dict[str, Table], tmp_path: Path) -> None:
     assert set(analysed) == {
         *(f"{kind} {name}" for name in ("reviews", "news", "wiki")
           for kind in ("Slices of", "Most confidently wrong on", "Agreement on", "Where the two best differ on")),
@@ -38,7 +42,7 @@ def test_every_section_has_its_tables(analysed, tmp_path):
     assert len(list((tmp_path / "errors").glob("*.csv"))) == len(analysed)
 
 
-def test_slices_stand_side_by_side_with_the_runs_behind_them(analysed, grid):
+def test_slices_stand_side_by_side_with_the_runs_behind_them(analysed: dict[str, Table], grid: Path) -> None:
     table = analysed["Slices of reviews"]
     labels = [row for row in table.rows if row[0].text == "gold label"]
     assert [(row[1].text, row[2].text) for row in labels] == [
@@ -50,7 +54,7 @@ def test_slices_stand_side_by_side_with_the_runs_behind_them(analysed, grid):
     assert labels[0][5].value == pytest.approx(np.mean(recorded))
 
 
-def test_entity_errors_are_counted_per_run(analysed):
+def test_entity_errors_are_counted_per_run(analysed: dict[str, Table]) -> None:
     table = analysed["Kinds of error on news"]
     total = next(row for row in rows(table) if row[:2] == ["lr 3e-5", "all"])
     correct, kind, boundary, both, missed, spurious = map(float, total[2:])
@@ -63,7 +67,7 @@ def test_entity_errors_are_counted_per_run(analysed):
     assert float(worse[2]) < correct and spurious > 0
 
 
-def test_the_worst_and_the_most_confident_mistakes(analysed, grid):
+def test_the_worst_and_the_most_confident_mistakes(analysed: dict[str, Table], grid: Path) -> None:
     worst = [row for row in analysed["Worst examples of wiki"].rows]
     scores = [row[1].value for row in worst]
     assert scores == sorted(scores) and scores[-1] < 1 and len(worst) == errors.MOST_EXAMPLES
@@ -77,7 +81,7 @@ def test_the_worst_and_the_most_confident_mistakes(analysed, grid):
         assert row[1].value == pytest.approx(np.mean([run.confidence[i] for run in runs if not run.right[i]]))
 
 
-def test_agreement_adds_up(analysed):
+def test_agreement_adds_up(analysed: dict[str, Table]) -> None:
     (row,) = analysed["Agreement on reviews"].rows
     assert (row[0].text, row[1].text) == ("lr 3e-5", "lr 1e-4")
     assert sum(cell.value for cell in row[2:6]) == pytest.approx(1)
@@ -85,14 +89,14 @@ def test_agreement_adds_up(analysed):
     assert rows(analysed["Agreement on wiki"])[0][-1] == ""  # no labels, no kappa
 
 
-def test_csv_has_the_whole_numbers(analysed, tmp_path):
+def test_csv_has_the_whole_numbers(analysed: dict[str, Table], tmp_path: Path) -> None:
     with open(tmp_path / "errors" / "agreement-on-reviews.csv", newline="", encoding="utf-8") as file:
         header, row = csv.reader(file)
     assert header[2] == "both right"
     assert float(row[2]) == analysed["Agreement on reviews"].rows[0][2].value
 
 
-def test_kept_evaluations_give_a_data_map(make_run, tmp_path):
+def test_kept_evaluations_give_a_data_map(make_run: MakeRun, tmp_path: Path) -> None:
     make_run(keep_predictions=True)
     table = tables_of(errors.analyse_errors(group_runs(read_records([tmp_path / "runs"])), tmp_path / "errors"))[
         "Data map of reviews"
@@ -102,7 +106,7 @@ def test_kept_evaluations_give_a_data_map(make_run, tmp_path):
     assert easy[2].value > 0.8 > 0.4 > hard[2].value
 
 
-def test_unseen_entities_where_the_training_split_was_evaluated(make_run, tmp_path):
+def test_unseen_entities_where_the_training_split_was_evaluated(make_run: MakeRun, tmp_path: Path) -> None:
     path = make_run(task="ner", data_set="news", examples=80)
     folder = path / "predictions"
     predictions.write(predictions.read(folder / "test.parquet").slice(0, 10), folder / "train.parquet")
@@ -110,13 +114,13 @@ def test_unseen_entities_where_the_training_split_was_evaluated(make_run, tmp_pa
     assert {row[1].text for row in table.rows if row[0].text == "entity in training"} == {"seen", "unseen"}
 
 
-def test_a_single_system_has_nobody_to_agree_with(make_run, tmp_path):
+def test_a_single_system_has_nobody_to_agree_with(make_run: MakeRun, tmp_path: Path) -> None:
     make_run()
     found = errors.analyse_errors(group_runs(read_records([tmp_path / "runs"])), tmp_path / "errors")
     assert "Agreement" not in found.sections and found.notes == []
 
 
-def test_runs_without_predictions_are_told(make_run, tmp_path):
+def test_runs_without_predictions_are_told(make_run: MakeRun, tmp_path: Path) -> None:
     path = make_run()
     for file in (path / "predictions").glob("*.parquet"):
         file.unlink()
@@ -124,7 +128,7 @@ def test_runs_without_predictions_are_told(make_run, tmp_path):
     assert found == errors.ErrorAnalysis({}, ["reviews: the runs have no predictions to analyse."])
 
 
-def test_predictions_of_an_unknown_form_are_left_alone(make_run, tmp_path):
+def test_predictions_of_an_unknown_form_are_left_alone(make_run: MakeRun, tmp_path: Path) -> None:
     path = make_run(keep_predictions=True, hashed=False)
     for file in (path / "predictions").glob("*.parquet"):
         table = predictions.read(file)
@@ -137,7 +141,7 @@ def test_predictions_of_an_unknown_form_are_left_alone(make_run, tmp_path):
     assert names == ["learning-reviews"]
 
 
-def test_edited_predictions_are_refused(make_run, tmp_path):
+def test_edited_predictions_are_refused(make_run: MakeRun, tmp_path: Path) -> None:
     path = make_run()
     table = predictions.read(path / "predictions" / "test.parquet")
     predictions.write(table.slice(1), path / "predictions" / "test.parquet")
@@ -145,7 +149,7 @@ def test_edited_predictions_are_refused(make_run, tmp_path):
         errors.analyse_errors(group_runs(read_records([path])), tmp_path / "errors")
 
 
-def test_the_best_of_many_systems_are_analysed_and_the_others_told(make_run, tmp_path):
+def test_the_best_of_many_systems_are_analysed_and_the_others_told(make_run: MakeRun, tmp_path: Path) -> None:
     for i in range(errors.MOST_SYSTEMS + 2):
         make_run(quality=0.5 + 0.05 * i, config={"optim.lr": 1e-5 * (i + 1)})
     found = errors.analyse_errors(group_runs(read_records([tmp_path / "runs"])), tmp_path / "errors")

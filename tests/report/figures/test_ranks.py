@@ -1,5 +1,7 @@
 """Critical-difference diagrams beside the worked example of Demšar (2006), table 6 and section 3.2."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -17,18 +19,18 @@ AUC = np.array([
 ])  # fmt: skip
 
 
-def test_average_ranks_and_friedman():
+def test_average_ranks_and_friedman() -> None:
     assert average_ranks(AUC) == pytest.approx([3.143, 2.000, 2.893, 1.964], abs=5e-4)
     assert stats.friedmanchisquare(*AUC.T).statistic == pytest.approx(9.62, abs=0.7)  # 9.28 without correcting ties
     assert friedman_p(AUC) < 0.05
 
 
 @pytest.mark.parametrize(("alpha", "difference"), [(0.05, 1.25), (0.10, 1.12)])
-def test_critical_difference(alpha, difference):
+def test_critical_difference(alpha: Any, difference: Any) -> None:
     assert critical_difference(4, 14, alpha) == pytest.approx(difference, abs=0.01)
 
 
-def test_critical_values_are_those_of_the_table():
+def test_critical_values_are_those_of_the_table() -> None:
     """Demšar 2006, table 5 a: q at 5 % for 2 to 10 systems."""
     published = [1.960, 2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164]
     for systems, value in enumerate(published, start=2):
@@ -36,7 +38,7 @@ def test_critical_values_are_those_of_the_table():
         assert quantile == pytest.approx(value, abs=1.5e-3)
 
 
-def test_equal_systems_do_not_divide_by_zero():
+def test_equal_systems_do_not_divide_by_zero() -> None:
     assert friedman_p(np.full((4, 3), 0.5)) == 1.0
 
 
@@ -49,11 +51,11 @@ def test_equal_systems_do_not_divide_by_zero():
         ([2.0, 2.0], 1.0, []),
     ],
 )
-def test_bars_join_what_does_not_differ(ranks, difference, bars):
+def test_bars_join_what_does_not_differ(ranks: Any, difference: Any, bars: Any) -> None:
     assert cliques(np.array(ranks), difference) == bars
 
 
-def test_every_name_and_rank_is_written():
+def test_every_name_and_rank_is_written() -> None:
     with applied():
         figure = draw_ranks(["alpha", "beta", "gamma"], np.array([1.2, 2.0, 2.8]), 1.1)
     texts = {text.get_text() for text in figure.axes[0].texts}

@@ -1,6 +1,10 @@
 """The page in a real Chromium: sorting, filtering, links to runs, light and dark, narrow and wide, no errors."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
+from selenium.webdriver import Chrome
 
 from research.report import figures
 from research.report.checklist import items as checklist
@@ -18,18 +22,22 @@ EVIL = "<script>window.pwned = 1</script>"
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser() -> Iterator[Chrome]:
     with open_browser() as driver:
         yield driver
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of a small study with every section."""
     root = tmp_path_factory.mktemp("study")
     for i in range(8):
         task, data_set = (("sentiment", "reviews"), ("ner", "news"))[i // 4]
-        settings = {"quality": 0.9 - 0.2 * (i % 2), "config": {"optim.lr": (3e-5, 1e-4)[i % 2]}, "seed": i // 2}
+        settings: Any = {
+            "quality": 0.9 - 0.2 * (i % 2),
+            "config": {"optim.lr": (3e-5, 1e-4)[i % 2]},
+            "seed": i // 2,
+        }
         write_run(root / "runs" / str(i), task=task, data_set=data_set, **settings)
     write_run(root / "runs" / "8", seed=9, status="failed", config={"optim.lr": 3e-5})
     records = read_records([root / "runs"])
@@ -53,7 +61,7 @@ def address(tmp_path_factory):
 
 
 @pytest.fixture
-def opened(browser, address):
+def opened(browser: Chrome, address: str) -> Iterator[Chrome]:
     """The page, opened anew; afterwards nothing was complained of and no foreign script has run."""
     browser.get(address)
     yield browser
@@ -61,7 +69,7 @@ def opened(browser, address):
     assert browser.execute_script("return window.pwned") is None
 
 
-def column(browser, table, index):
+def column(browser: Chrome, table: str, index: int) -> Any:
     return browser.execute_script(
         """return [...document.querySelector(arguments[0]).tBodies[0].rows]
              .filter((row) => !row.hidden).map((row) => row.cells[arguments[1]].textContent.trim())""",
@@ -69,11 +77,11 @@ def column(browser, table, index):
     )  # fmt: skip
 
 
-def click(browser, selector):
+def click(browser: Chrome, selector: str) -> None:
     browser.execute_script("document.querySelector(arguments[0]).click()", selector)
 
 
-def write(browser, selector, text):
+def write(browser: Chrome, selector: str, text: str) -> None:
     browser.execute_script(
         """const box = document.querySelector(arguments[0]); box.value = arguments[1];
            box.dispatchEvent(new Event("input"))""",
@@ -84,7 +92,7 @@ def write(browser, selector, text):
 SCORES = "#scores table"
 
 
-def test_sorting_by_numbers_texts_and_with_empty_cells(opened):
+def test_sorting_by_numbers_texts_and_with_empty_cells(opened: Chrome) -> None:
     head = f"{SCORES} th:nth-child({{}}) button"
     click(opened, head.format(2))
     assert column(opened, SCORES, 1) == ["9.5", "90.1 ± 0.2", "100.0"]
@@ -100,7 +108,7 @@ def test_sorting_by_numbers_texts_and_with_empty_cells(opened):
         assert column(opened, SCORES, 2) == expected
 
 
-def test_filtering_by_words(opened):
+def test_filtering_by_words(opened: Chrome) -> None:
     write(opened, "#scores input", "100.0 B")
     assert column(opened, SCORES, 0) == ["b 9"]
     assert opened.execute_script("return document.querySelector('#scores output').textContent") == "1 of 3"
@@ -108,7 +116,7 @@ def test_filtering_by_words(opened):
     assert len(column(opened, SCORES, 0)) == 3
 
 
-def test_a_number_shows_its_runs_and_the_button_all_again(opened):
+def test_a_number_shows_its_runs_and_the_button_all_again(opened: Chrome) -> None:
     total = len(column(opened, "#runs table", 0))
     assert total == 9
     click(opened, "#scores a[data-runs]")
@@ -121,7 +129,7 @@ def test_a_number_shows_its_runs_and_the_button_all_again(opened):
     assert column(opened, "#runs table", 4) == ["failed"]
 
 
-def test_a_link_opens_the_closed_table_it_leads_to(opened):
+def test_a_link_opens_the_closed_table_it_leads_to(opened: Chrome) -> None:
     closed = "return document.querySelector('#table-packages details').open"
     assert opened.execute_script(closed) is False
     click(opened, "a[href='#table-packages']")
@@ -130,7 +138,7 @@ def test_a_link_opens_the_closed_table_it_leads_to(opened):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_nothing_overflows_and_colours_follow_the_scheme(opened, width, scheme):
+def test_nothing_overflows_and_colours_follow_the_scheme(opened: Chrome, width: int, scheme: str) -> None:
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     media = [{"name": "prefers-color-scheme", "value": scheme}]
@@ -144,6 +152,6 @@ def test_nothing_overflows_and_colours_follow_the_scheme(opened, width, scheme):
     assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 23, 27)"}[scheme]
 
 
-def test_every_figure_is_drawn(opened):
+def test_every_figure_is_drawn(opened: Chrome) -> None:
     sizes = opened.execute_script("return [...document.images].map((image) => [image.complete, image.naturalWidth])")
     assert len(sizes) == 8 and all(complete and width == 990 for complete, width in sizes)

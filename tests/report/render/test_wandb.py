@@ -3,6 +3,9 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,9 +13,11 @@ import yaml
 from research.cli import main
 from research.common.errors import UserError
 from research.report.grouping import group_runs
-from research.report.records import read_records
+from research.report.groups import Grid
+from research.report.records import Record, read_records
 from research.report.render import wandb as wandb_report
 from tests.report.sweeps import write_sweep
+from tests.report.synthetic import MakeRun
 from tests.wandb_server import WandbServer
 
 pytestmark = pytest.mark.service
@@ -20,8 +25,10 @@ pytestmark = pytest.mark.service
 SCORES = "| system | F1 |\n| --- | --- |\n| a &lt;b&gt; | 90.1 |\n"
 TRIALS = [(1e-5, 0.0, 0.6, "finished"), (3e-5, 0.1, 0.9, "finished")]
 
+Study = tuple[list[Record], Grid]
 
-def on_wandb(folders):
+
+def on_wandb(folders: list[Path]) -> None:
     """Give run folders W&B ids: r0, r1, ..."""
     for i, folder in enumerate(folders):
         (folder / "wandb").mkdir()
@@ -29,7 +36,7 @@ def on_wandb(folders):
 
 
 @pytest.fixture
-def study(make_run, tmp_path):
+def study(make_run: MakeRun, tmp_path: Path) -> Study:
     """Two systems of two runs each, one more that is not on W&B, and a search."""
     runs = [make_run(seed=seed, config={"optim.lr": rate}) for rate in (1e-5, 3e-5) for seed in (0, 1)]
     trials = write_sweep(tmp_path / "lr", TRIALS) / "trials"
@@ -40,7 +47,7 @@ def study(make_run, tmp_path):
 
 
 @pytest.fixture
-def server(monkeypatch, tmp_path):
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbServer]:
     with WandbServer() as server:
         folders = {"WANDB_DIR": str(tmp_path), "WANDB_CONFIG_DIR": str(tmp_path)}
         for name, value in {**server.environment, **folders}.items():
@@ -48,16 +55,16 @@ def server(monkeypatch, tmp_path):
         yield server
 
 
-def blocks_of(view):
+def blocks_of(view: Any) -> Any:
     return json.loads(view["spec"])["blocks"]
 
 
-def panels_of(view):
+def panels_of(view: Any) -> Any:
     grids = [block for block in blocks_of(view) if block["type"] == "panel-grid"]
     return [(grid["metadata"]["runSets"], grid["metadata"]["panelBankSectionConfig"]["panels"]) for grid in grids]
 
 
-def test_the_recipe_has_the_systems_their_runs_and_the_searches(study, tmp_path):
+def test_the_recipe_has_the_systems_their_runs_and_the_searches(study: Study, tmp_path: Path) -> None:
     path = wandb_report.write_recipe(*study, SCORES, tmp_path, tmp_path.name)
     assert path == tmp_path / "wandb_report.yaml"
     recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -73,7 +80,7 @@ def test_the_recipe_has_the_systems_their_runs_and_the_searches(study, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_draft_with_the_same_content_is_saved(study, server, tmp_path):
+def test_a_draft_with_the_same_content_is_saved(study: Study, server: WandbServer, tmp_path: Path) -> None:
     address = wandb_report.publish(wandb_report.write_recipe(*study, SCORES, tmp_path, tmp_path.name))
     (view,) = server.views
     assert view["type"] == "runs/draft" and view["entityName"] == "someone" and view["projectName"] == "research"
@@ -101,7 +108,7 @@ def test_a_draft_with_the_same_content_is_saved(study, server, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_recipe_alone_builds_it_again(study, server, tmp_path):
+def test_the_recipe_alone_builds_it_again(study: Study, server: WandbServer, tmp_path: Path) -> None:
     path = wandb_report.write_recipe(*study, SCORES, tmp_path, tmp_path.name)
     path.write_text(path.read_text(encoding="utf-8").replace("title: ", "title: Again, "), encoding="utf-8")
     command = [sys.executable, "-m", "research.report.render.wandb", str(path)]
@@ -113,7 +120,9 @@ def test_the_recipe_alone_builds_it_again(study, server, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["forbidden", "broken", "nonsense"])
-def test_a_server_that_does_not_take_it_is_told_and_the_recipe_kept(study, server, tmp_path, mode):
+def test_a_server_that_does_not_take_it_is_told_and_the_recipe_kept(
+    study: Study, server: WandbServer, tmp_path: Path, mode: str
+) -> None:
     server.mode = mode
     path = wandb_report.write_recipe(*study, SCORES, tmp_path, tmp_path.name)
     with pytest.raises(UserError, match=r"W&B did not take the report.*wandb_report\.yaml"):
@@ -122,7 +131,9 @@ def test_a_server_that_does_not_take_it_is_told_and_the_recipe_kept(study, serve
 
 
 @pytest.mark.slow
-def test_the_command_saves_a_draft_after_everything_else(study, server, tmp_path, capsys):
+def test_the_command_saves_a_draft_after_everything_else(
+    study: Study, server: WandbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["report", str(tmp_path / "runs"), "--output", str(tmp_path / "paper"), "--wandb"]) == 0
     assert "W&B draft: " in capsys.readouterr().out
     assert server.views[0]["displayName"] == "paper"
@@ -132,14 +143,14 @@ def test_the_command_saves_a_draft_after_everything_else(study, server, tmp_path
     assert (tmp_path / "other" / "manifest.json").is_file()
 
 
-def test_runs_that_were_not_recorded_for_wandb_are_refused(make_run, tmp_path):
+def test_runs_that_were_not_recorded_for_wandb_are_refused(make_run: MakeRun, tmp_path: Path) -> None:
     records = read_records([make_run()])
     with pytest.raises(UserError, match="None of the runs was recorded for W&B"):
         wandb_report.write_recipe(records, group_runs(records), SCORES, tmp_path, tmp_path.name)
     assert not (tmp_path / "wandb_report.yaml").exists()
 
 
-def test_runs_of_another_project_are_listed_but_not_drawn(make_run, tmp_path):
+def test_runs_of_another_project_are_listed_but_not_drawn(make_run: MakeRun, tmp_path: Path) -> None:
     here = [make_run(seed=seed) for seed in range(2)]
     there = make_run(seed=2, config={"wandb.project": "elsewhere"})
     on_wandb([*here, there])
