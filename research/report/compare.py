@@ -10,9 +10,15 @@ from research.report.grouping import group_runs, refuse_mixed, refuse_other_task
 from research.report.groups import RunGroup, with_distinct_texts
 from research.report.records import Record, with_distinct_names
 from research.report.settings import DATA_KEYS, differing_keys
-from research.report.statistics.comparison import Comparison, compare_groups, p_text, with_corrections
+from research.report.statistics.comparison import (
+    Comparison,
+    compare_groups,
+    compare_over_folds,
+    p_text,
+    with_corrections,
+)
 from research.report.statistics.intervals import NOTHING, Interval
-from research.report.statistics.paired_runs import pool_runs
+from research.report.statistics.paired_runs import pool_runs, refuse_changed_scores
 from research.report.statistics.power import ALPHA, POWER
 from research.report.statistics.resampling import RESAMPLES
 from research.report.statistics.significance import Correction
@@ -47,7 +53,11 @@ def compare_runs(
     comparisons = []
     for a, b in paired_groups(own, other):
         chosen = split or a.split
-        comparisons.append(compare_groups(a, b, chosen, pool_runs([a, b], chosen, resamples, seed), seed))
+        if a.folds:
+            refuse_changed_scores([a, b], chosen)
+            comparisons.append(compare_over_folds(a, b, chosen))
+        else:
+            comparisons.append(compare_groups(a, b, chosen, pool_runs([a, b], chosen, resamples, seed), seed))
     return ComparedRuns(with_corrections(comparisons, correction), correction, left_out(own, other))
 
 
@@ -69,7 +79,7 @@ def grouped_sides(
 
 
 def _with_seeds(group: RunGroup) -> RunGroup:
-    seeds = ", ".join(str(run.seed) for run in group.runs)
+    seeds = ", ".join(dict.fromkeys(str(run.seed) for run in group.runs))
     return replace(group, texts={**group.texts, "seed" if len(group.runs) == 1 else "seeds": seeds})
 
 
@@ -140,13 +150,16 @@ def _text(c: Comparison, family: int, correction: Correction) -> str:
     lines = [f"{a.data_set}, {c.split} {a.score.label}, per cent"]
     for name, side, scores in (("A", a, c.scores), ("B", b, c.other_scores)):
         deviation = float(scores.std(ddof=1)) if len(scores) > 1 else None
-        runs = f"{len(scores)} runs" if len(scores) > 1 else "single run"
+        runs = f"{len(side.folds)} folds, {len(side.runs)} runs" if side.folds else f"{len(scores)} runs"
+        runs = runs if len(side.runs) > 1 else "single run"
         lines.append(f"  {name}  {score_text(float(scores.mean()), deviation)}  {side.system} ({runs}){_others(side)}")
     alone = f"; {_range(c.interval_over_examples)} over {c.interval_over_examples.over} alone (BCa)"
     lines += [
         f"  A - B = {_points(c.difference)} points, 95 % interval {_range(c.interval)} over {c.interval.over}"
         + (alone if "seeds" in c.interval.over else ""),
-        f"  {c.examples:,} {c.split} {c.interval_over_examples.over}, paired by id{_data(c)}",
+        f"  {c.examples:,} {c.split} examples in {len(a.folds)} folds, paired by fold"
+        if a.folds
+        else f"  {c.examples:,} {c.split} {c.interval_over_examples.over}, paired by id{_data(c)}",
     ]
     method = {"holm": "Holm", "bh": "Benjamini-Hochberg", "none": ""}[correction]
     for test, value in zip(c.tests, c.corrected, strict=True):
@@ -182,6 +195,8 @@ def _power(c: Comparison) -> str:
     """How many seeds or examples a difference of the observed size needs."""
     if abs(c.difference) < NOTHING:
         return "power: there is no difference to find"
+    if c.first.folds:
+        return "power: not estimated over folds"
     ways = []
     if c.seeds_needed is not None:
         ways.append(f"{c.seeds_needed:,} seeds of each system (t-test over seeds)")

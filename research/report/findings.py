@@ -28,8 +28,18 @@ def findings(
         runs = runs_with_predictions(group)
         predicted = {run.seed: run.predictions(group.split).column("prediction") for run in runs}
         found += [*_constant_answers(group, predicted), *_equal_predictions(group, predicted)]
+        found += _missing_folds(group)
     found += _below_baselines(summaries, lowest)
     return found + [text for data_set, runs in pooled.items() for text in _small_test_set(data_set, runs)]
+
+
+def _missing_folds(group: RunGroup) -> Iterator[str]:
+    folds = group.runs[0].config["data"]["folds"] if group.folds else 0
+    if missing := sorted(set(range(folds)) - set(group.folds)):
+        yield (
+            f"{group.system} on {group.data_set}: no run is finished on fold{'s' if len(missing) > 1 else ''} "
+            f"{', '.join(map(str, missing))} of {folds}; its mean is over the others."
+        )
 
 
 def _constant_answers(group: RunGroup, predicted: Mapping[int, pa.ChunkedArray]) -> Iterator[str]:

@@ -24,7 +24,7 @@ from research.report.settings import (
     canonical,
     deciding_settings,
     differing_keys,
-    seeds_of,
+    place_of,
     sort_key,
     system_name,
     value_text,
@@ -99,15 +99,14 @@ def refuse_unknown(keys: Iterable[str], settings: Iterable[Mapping[str, Any]]) -
 
 def _make(settings: dict[str, Any], members: list[Record], metric: str | None) -> RunGroup:
     """One group. Raises UserError where its runs differ in anything but the seeds, or are two of one seed."""
-    runs = sorted((run for run in members if run.status == "finished"), key=seeds_of)
+    runs = sorted((run for run in members if run.status == "finished"), key=place_of)
     name = system_name({key: value_text(value) for key, value in settings.items()})
     place = f"{name or 'the one system'} on {members[0].data_set}"
     refuse_differences(members, place)
     for run, next_run in pairwise(runs):
-        if seeds_of(run) == seeds_of(next_run):
-            raise UserError(
-                f"{run.path} and {next_run.path} are the same run twice (seed {run.seed}, {place}); leave one out."
-            )
+        if place_of(run) == place_of(next_run):
+            which = f"seed {run.seed}" if run.fold is None else f"fold {run.fold}, seed {run.seed}"
+            raise UserError(f"{run.path} and {next_run.path} are the same run twice ({which}, {place}); leave one out.")
     others = [run for run in members if run.status != "finished"]
     metrics = sorted({run.monitor for run in runs})
     if metric is None and len(metrics) > 1:
@@ -137,7 +136,8 @@ def _foundations(run: Record) -> dict[str, Any]:
     for split in ("train", "validation", "test"):
         fingerprint = run.fingerprint(split)
         if fingerprint is not None:
-            found[f"the {split} examples"] = f"{fingerprint[0][:12]}… ({fingerprint[1]:,})"
+            of_fold = "" if run.fold is None else f" of fold {run.fold}"
+            found[f"the {split} examples{of_fold}"] = f"{fingerprint[0][:12]}… ({fingerprint[1]:,})"
     if run.provenance.get("weights"):
         found["the pretrained weights"] = {name: sha[:12] for name, sha in run.provenance["weights"].items()}
     return found
@@ -158,10 +158,11 @@ def refuse_other_tasks(records: Sequence[Record]) -> None:
 def refuse_mixed(groups: Sequence[RunGroup]) -> None:
     """Raise UserError where systems of one column were scored on different tasks, test sets or metrics."""
     refuse_other_tasks([run for each in groups for run in each.runs])
-    first: dict[str, tuple[RunGroup, Record]] = {}
+    refuse_folds_beside_none(groups)
+    first: dict[tuple[str, int | None], tuple[RunGroup, Record]] = {}
     for each in groups:
         for run in each.runs:
-            other_group, other = first.setdefault(each.data_set, (each, run))
+            other_group, other = first.setdefault((each.data_set, run.fold), (each, run))
             if other_group.split != each.split:
                 raise UserError(
                     f"On '{each.data_set}', {other.path} was scored on its {other_group.split} data and {run.path} on "
@@ -180,6 +181,18 @@ def refuse_mixed(groups: Sequence[RunGroup]) -> None:
                         f"'{each.data_set}' ({theirs[1]:,} and {ours[1]:,} examples, sha256 {theirs[0][:12]}… and "
                         f"{ours[0][:12]}…): report them apart, or evaluate one again."
                     )
+
+
+def refuse_folds_beside_none(groups: Sequence[RunGroup]) -> None:
+    """Raise UserError where one system of a data set was cross-validated and another was not."""
+    first: dict[str, Record] = {}
+    for run in (run for each in groups for run in each.runs):
+        other = first.setdefault(run.data_set, run)
+        if (other.fold is None) is not (run.fold is None):
+            raise UserError(
+                f"On '{run.data_set}', one of {other.path} and {run.path} was tested on a fold and the other was not; "
+                "report them apart."
+            )
 
 
 def _with_missing(groups: Sequence[RunGroup]) -> list[RunGroup]:

@@ -26,7 +26,7 @@ class RunGroup:
     task: str
     data_set: str
     metric: str
-    runs: list[Record]  # finished, by seed
+    runs: list[Record]  # finished, by fold and seed
     others: list[Record]  # unfinished, pruned and failed ones
     missing: list[int] = field(default_factory=list)  # seeds that other groups of the table have
     texts: dict[str, str] = field(default_factory=dict)  # the settings as they are shown, different where they differ
@@ -49,7 +49,29 @@ class RunGroup:
     @property
     def split(self) -> str:
         """The split whose scores are reported: `validation` where the runs name no test data."""
-        return "test" if (self.runs or self.others)[0].config["data"]["test"] else "validation"
+        return (self.runs or self.others)[0].reported_split
+
+    @property
+    def folds(self) -> list[int]:
+        """The folds that its finished runs were tested on; none where it was not cross-validated."""
+        return sorted({run.fold for run in self.runs if run.fold is not None})
+
+    @property
+    def repeats(self) -> str:
+        """Over what its scores vary: seeds, or folds, each the mean over its seeds."""
+        return "folds" if self.folds else "seeds"
+
+    def repeated(self, split: str, metric: str | None = None) -> np.ndarray:
+        """One score per run; of folds one for each, the mean over its seeds."""
+        scores, folds = self.scores(split, metric), np.array([run.fold for run in self.runs])
+        return np.array([scores[folds == fold].mean() for fold in self.folds]) if self.folds else scores
+
+    def mean_examples(self, split: str) -> float:
+        """The mean number of examples of a split over its runs. Raises UserError where a run recorded none."""
+        counts = [fingerprint[1] for run in self.runs if (fingerprint := run.fingerprint(split)) is not None]
+        if len(counts) < len(self.runs):
+            raise UserError(f"A run of {self.system} does not say how many {split} examples it had.")
+        return float(np.mean(counts))
 
     def scores(self, split: str, metric: str | None = None) -> np.ndarray:
         """One score per run. Raises UserError naming the run that lacks the metric, and what it has."""
@@ -126,5 +148,6 @@ def left_out_note(shown: int, grid: Grid, data_set: str) -> str:
 
 
 def runs_with_predictions(group: RunGroup) -> list[Record]:
-    """The runs of a group whose predictions can be read, at most MOST_RUNS."""
-    return [run for run in group.runs if group.split in run.splits][:MOST_RUNS]
+    """The runs of a group whose predictions can be read, at most MOST_RUNS; of folds those of the first."""
+    first = group.folds[0] if group.folds else None
+    return [run for run in group.runs if group.split in run.splits and run.fold == first][:MOST_RUNS]

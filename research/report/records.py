@@ -19,6 +19,7 @@ import yaml
 from research.common.errors import UserError
 from research.config import component
 from research.config.load import completed
+from research.data.split import share_of
 from research.metrics import metric_of, smaller_is_better
 from research.metrics.base import BaseMetric, Score, from_record, score_named
 from research.tracking.predictions import KEY
@@ -59,13 +60,25 @@ class Record:
     def seed(self) -> int:
         return int(self.config["seed"])
 
+    @property
+    def fold(self) -> int | None:
+        """The part of the data that it was tested on, in cross-validation."""
+        fold = self.config["data"]["fold"]
+        return None if fold is None else int(fold)
+
+    @property
+    def reported_split(self) -> str:
+        """The split whose scores are reported: `validation` where the run names no test data."""
+        return "test" if self.config["data"]["test"] or self.fold is not None else "validation"
+
     @cached_property
     def data_set(self) -> str:
         """What tables call the data: `data.title`, the hub's name, or the folder the evaluated file stands in."""
         data = self.config["data"]
         if data["title"]:
             return str(data["title"])
-        file = str(data["test"] or data["validation"] or data["train"])
+        files = [data[split] for split in ("test", "validation", "train") if data[split]]
+        file = str(next((name for name in files if share_of(str(name)) is None), ""))
         if data["name"]:
             name = str(data["name"]) if self.name_parts > 1 else str(data["name"]).rsplit("/")[-1]
             return "/".join(filter(None, (name, data["config"], file if self.name_parts > 2 else "")))
@@ -114,7 +127,11 @@ class Record:
     def fingerprint(self, split: str) -> tuple[str, int] | None:
         """sha256 and number of examples of a split: equal for equal examples. None where the run has no such split."""
         data = (self.provenance.get("data") or {}).get(split)
-        return None if data is None else (data["sha256"], data["examples"])
+        if data is None:
+            return None
+        drawn = data.get("drawn")  # which rows of the file, where it is not all
+        digest = hashlib.sha256(f"{data['sha256']} {drawn}".encode()).hexdigest() if drawn else data["sha256"]
+        return digest, data["examples"]
 
     @cached_property
     def metric(self) -> BaseMetric | None:
@@ -128,7 +145,10 @@ class Record:
     @property
     def evaluated_examples(self) -> tuple[str, str] | None:
         """Split and sha256 of the examples that the reported scores are of; None where the run recorded none."""
-        split = "test" if self.config["data"]["test"] else "validation"
+        split = self.reported_split
+        data = (self.provenance.get("data") or {}).get(split)
+        if self.fold is not None and data is not None:  # all folds together are the file
+            return split, data["sha256"]
         fingerprint = self.fingerprint(split)
         return None if fingerprint is None else (split, fingerprint[0])
 

@@ -14,6 +14,7 @@ from research.config.tree import all_keys, result_keys
 from research.report.records import Record
 
 SEEDS = ("seed", "seed_init", "seed_order")
+REPEATED = (*SEEDS, "data.fold")  # what differs between the runs of one system
 DATA_KEYS = (
     "task.name",
     "task.rules",
@@ -24,11 +25,11 @@ _LEAVES = frozenset(all_keys(Config()))
 
 
 def deciding_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a config that decide the numbers, dotted, but the seeds."""
+    """The keys of a config that decide the numbers, dotted, but the seeds and the fold."""
     return {
         key: value
         for key, value in flat(result_keys(dict(config))).items()
-        if key not in SEEDS and not (key.endswith(".name") and key.split(".")[-2] == value)  # methods.r_drop.name
+        if key not in REPEATED and not (key.endswith(".name") and key.split(".")[-2] == value)  # methods.r_drop.name
     }
 
 
@@ -104,7 +105,11 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=False, ensure_ascii=False)
 
 
-def seeds_of(run: Record) -> tuple[int, ...]:
-    """seed, and the seeds of initialisation and order that it stands for."""
+def place_of(run: Record) -> tuple[int, ...]:
+    """Which of its system's runs it is: fold, seed, and the seeds of initialisation and order that it stands for."""
     seed = run.seed
-    return (seed, *(seed if run.config[key] is None else int(run.config[key]) for key in SEEDS[1:]))
+    return (
+        -1 if run.fold is None else run.fold,
+        seed,
+        *(seed if run.config[key] is None else int(run.config[key]) for key in SEEDS[1:]),
+    )

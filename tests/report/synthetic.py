@@ -54,7 +54,7 @@ def write_run(
         yaml.dump(full, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
     write_json(folder / "provenance.json", _provenance(full, examples, splits))
-    source = {"system": {k: v for k, v in full.items() if k not in ("run_dir", "wandb")}}
+    source = {"config": config or {}, "seed": seed}  # not the keys with their defaults, of which others may come
     history, rows = [], _train_rows(seed)
     for epoch in range(1, EPOCHS + 1):
         step = epoch * STEPS_PER_EPOCH
@@ -204,7 +204,7 @@ def _provenance(config: Mapping[str, Any], examples: int, splits: tuple[str, ...
     sizes = {"train": 10 * examples, **dict.fromkeys(splits, examples)}
     data = {
         split: {
-            "origin": config["data"][split],
+            "origin": config["data"][split] or config["data"]["train"],
             "sha256": sha256(f"{config['data'][split]} {size}".encode()),
             "examples": size,
             "tokens": 20 * size,

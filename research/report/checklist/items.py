@@ -190,7 +190,7 @@ def spread_table(grid: Grid) -> Table:
         for split in dict.fromkeys(("validation", group.split)):
             if not group.runs or not all(group.metric in run.scores(split) for run in group.runs):
                 continue
-            scores, paths = group.scores(split), [run.path for run in group.runs]
+            scores, paths = group.repeated(split), [run.path for run in group.runs]
             deviation = cell(float(scores.std(ddof=1)), paths) if len(scores) > 1 else "single run"
             mean, lowest, highest = (cell(float(x), paths) for x in (scores.mean(), scores.min(), scores.max()))
             seeds = ", ".join(str(run.seed) for run in group.runs)

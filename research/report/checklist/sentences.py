@@ -99,6 +99,13 @@ def spread(grid: Grid) -> str:
         return "Every score is that of a single run; none is a mean or a maximum over runs."
     number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     single = [f"{group.system} on {group.data_set}" for group in grid.groups if len(group.runs) == 1]
+    if any(group.folds for group in grid.groups):
+        folds = max(len(group.folds) for group in grid.groups)
+        return (
+            f"Scores are means over {folds} folds of the data, each tested once, with the standard deviation over "
+            "folds; a fold of several seeds counts by their mean. A run is tested with the checkpoint that was best on "
+            "validation data."
+        )
     return (
         f"Scores are means over {number} runs that differ in their seed alone, with the sample standard deviation; "
         "none is a maximum over seeds. A run is tested with the checkpoint that was best on validation data."

@@ -56,8 +56,8 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         if not any(len(curve(histories[id(g)], f"validation/{g.metric}").steps) > 1 for g in groups):
             continue
         caption = (
-            f"Learning curves on {data_set}: validation score and training loss, mean over seeds; bands are one "
-            f"standard deviation to each side. Each curve ends where the first of its runs ended."
+            f"Learning curves on {data_set}: validation score and training loss, mean over {groups[0].repeats}; bands "
+            "are one standard deviation to each side. Each curve ends where the first of its runs ended."
             + left_out_note(len(groups), grid, data_set)
         )
         yield f"learning-{file_name(data_set)}", caption, draw_curves(groups, histories)

@@ -23,12 +23,13 @@ MOST_ROWS = 20
 def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, Figure]]:
     for data_set in grid.data_sets:
         groups = leading_groups(grid, data_set, MOST_ROWS)
-        rows = {group.system: group.scores(group.split) for group in groups}
+        rows = {group.system: group.repeated(group.split) for group in groups}
         if not any(len(scores) > 1 for scores in rows.values()):
             continue
         metric, split = groups[0].score.label, groups[0].split
+        dot = "fold" if groups[0].folds else "run"
         caption = (
-            f"{split.capitalize()} {metric} on {data_set}: each dot is a run, the bar spans one standard "
+            f"{split.capitalize()} {metric} on {data_set}: each dot is a {dot}, the bar spans one standard "
             "deviation to each side of the mean (diamond)." + left_out_note(len(groups), grid, data_set)
         )
         yield f"scores-{file_name(data_set)}", caption, draw_scores(rows, f"{split} {metric}", groups[0].score)

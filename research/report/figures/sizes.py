@@ -31,7 +31,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
             metric, split = groups[0].score.label, groups[0].split
             caption = (
                 f"{split.capitalize()} {metric} on {data_set} against the number of training examples: mean "
-                "over seeds, bars are one standard deviation to each side."
+                f"over {groups[0].repeats}, bars are one standard deviation to each side."
             )
             shown = dict(list(series.items())[: style.MOST_LINES])
             yield f"sizes-{file_name(data_set)}", caption, draw_sizes(shown, f"{split} {metric}", groups[0].score)
@@ -43,7 +43,7 @@ def series_of(groups: Sequence[RunGroup]) -> dict[str, dict[int, np.ndarray]]:
     for group in groups:
         size = (group.runs[0].fingerprint("train") or ("", 0))[1]
         rest = {key: text for key, text in group.texts.items() if key != SIZE_KEY}
-        found.setdefault(system_name(rest) or group.data_set, {})[size] = group.scores(group.split)
+        found.setdefault(system_name(rest) or group.data_set, {})[size] = group.repeated(group.split)
     return {name: dict(sorted(points.items())) for name, points in found.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 
 from research.metrics.baselines import baseline_scores
 from research.report.groups import Grid, RunGroup, runs_with_predictions
@@ -20,17 +21,18 @@ class Baseline:
 
 
 def baselines(grid: Grid) -> list[Baseline]:
-    """The baselines of every data set and reported split whose metric has labels and whose predictions are there."""
+    """The baselines of every data set and reported split whose metric has some and whose predictions are there; over
+    folds their mean."""
     found = []
     for data_set in grid.data_sets:
         groups = [group for group in grid.groups if group.data_set == data_set and runs_with_predictions(group)]
         for split in dict.fromkeys(("validation", groups[0].split) if groups else ()):
-            run = next((run for run in groups[0].runs if split in run.splits), None)
-            table = run.predictions(split) if run is not None else None
-            metric = predictions.known_metric(table) if table is not None else None
-            if table is None or metric is None:
-                continue
-            for name, scores in baseline_scores(table, metric).items():
-                if groups[0].metric in scores:
-                    found.append(Baseline(name, groups[0], split, scores[groups[0].metric]))
+            values: dict[str, list[float]] = {}
+            for run in {run.fold: run for run in reversed(groups[0].runs) if split in run.splits}.values():
+                table = run.predictions(split)
+                metric = predictions.known_metric(table)
+                for name, scores in baseline_scores(table, metric).items() if metric is not None else ():
+                    if groups[0].metric in scores:
+                        values.setdefault(name, []).append(scores[groups[0].metric])
+            found += [Baseline(name, groups[0], split, fmean(each)) for name, each in values.items()]
     return found

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from research.common.errors import UserError
 from research.report.groups import RunGroup
 from research.report.statistics import significance
+from research.report.statistics.folds import over_folds
 from research.report.statistics.intervals import Interval, contrast, over_both, over_examples
 from research.report.statistics.paired_runs import Pool
 from research.report.statistics.pairing import PairedCounts
@@ -24,7 +26,7 @@ class Comparison:
     second: RunGroup
     split: str
     examples: int  # paired by id
-    scores: np.ndarray  # one per run, fractions
+    scores: np.ndarray  # one per run, or per fold, fractions
     other_scores: np.ndarray
     interval: Interval  # of the difference of means, over seeds and examples where both have several runs
     interval_over_examples: Interval
@@ -63,6 +65,34 @@ def compare_groups(a: RunGroup, b: RunGroup, split: str, pooled: Pool, seed: int
         corrected=[test.p_value for test in tests],
         seeds_needed=seeds_needed(scores, other_scores),
         examples_needed=examples_needed(difference, error, len(counts.ids)),
+    )
+
+
+def compare_over_folds(a: RunGroup, b: RunGroup, split: str) -> Comparison:
+    """Two groups that were tested on the same folds. Raises UserError where the folds differ, or are fewer than two."""
+    if a.folds != b.folds or len(a.folds) < 2:
+        raise UserError(
+            f"{a.system} has the folds {', '.join(map(str, a.folds))}, {b.system} {', '.join(map(str, b.folds))}: a "
+            "comparison needs the same, two or more; train what is missing by data.fold=all."
+        )
+    scores, other_scores = a.repeated(split), b.repeated(split)
+    sizes = a.mean_examples("train"), a.mean_examples(split)
+    width = a.score.high - a.score.low
+    interval = over_folds(scores - other_scores, *sizes, low=-width, high=width)
+    test = significance.over_folds(scores - other_scores, *sizes)
+    return Comparison(
+        first=a,
+        second=b,
+        split=split,
+        examples=round(sizes[1] * len(a.folds)),
+        scores=scores,
+        other_scores=other_scores,
+        interval=interval,
+        interval_over_examples=interval,
+        tests=[test],
+        corrected=[test.p_value],
+        seeds_needed=None,
+        examples_needed=None,
     )
 
 

@@ -65,14 +65,13 @@ def refuse_changed_score(run: Record, split: str, metric: str, value: float) -> 
         )
 
 
-def refuse_changed_validation(groups: Sequence[RunGroup]) -> None:
-    """Raise ChangedRun where a validation score is not the one that the run's predictions give."""
+def refuse_changed_scores(groups: Sequence[RunGroup], split: str) -> None:
+    """Raise ChangedRun where the score of a split is not the one that the run's predictions give."""
     for group in groups:
         for run in group.runs:
-            if "validation" in run.splits and group.metric in run.scores("validation"):
-                table = (str(run.path), run.predictions("validation"))
-                value = float(paired([table], group.metric).metrics[0])
-                refuse_changed_score(run, "validation", group.metric, value)
+            if split in run.splits and group.metric in run.scores(split):
+                value = float(paired([(str(run.path), run.predictions(split))], group.metric).metrics[0])
+                refuse_changed_score(run, split, group.metric, value)
 
 
 def _tables(runs: Sequence[Record], split: str) -> Iterator[tuple[str, pa.Table]]:

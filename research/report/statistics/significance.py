@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
+from research.report.statistics.folds import fold_p_value
 from research.report.statistics.intervals import Draws, contrast
 from research.report.statistics.pairing import PairedCounts
 from research.report.statistics.resampling import swapped
@@ -85,6 +86,16 @@ def over_seeds_and_examples(draws: Draws) -> Test:
         draws.p_value,
         "seeds and examples are random samples, the runs of the two systems independent; scores near normal over seeds",
         f"{len(draws.errors):,} resamples",
+    )
+
+
+def over_folds(differences: np.ndarray, train_examples: float, test_examples: float) -> Test:
+    """The corrected resampled t test of `folds.fold_p_value`, of the differences of J folds."""
+    return Test(
+        "corrected resampled t test over folds",
+        fold_p_value(differences, train_examples, test_examples),
+        "the differences of the folds are near normal; their training sets overlap as Nadeau & Bengio (2003) estimate",
+        f"{len(differences)} folds, {len(differences) - 1} degrees of freedom",
     )
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from research.common.errors import UserError
 from research.report.groups import Grid, RunGroup
 from research.report.records import ChangedRun
+from research.report.statistics.folds import fold_p_value, over_folds
 from research.report.statistics.intervals import Interval, over_both
-from research.report.statistics.paired_runs import Pool, pool_runs, refuse_changed_validation
+from research.report.statistics.paired_runs import Pool, pool_runs, refuse_changed_scores
 from research.report.statistics.resampling import RESAMPLES
 from research.report.statistics.significance import corrected
 
@@ -25,8 +26,8 @@ class Summary:
 
     group: RunGroup
     split: str
-    scores: np.ndarray  # one per run, fractions; none where no run is finished
-    interval: Interval | None = None  # of the mean, over seeds and examples
+    scores: np.ndarray  # one per run, or per fold, fractions; none where no run is finished
+    interval: Interval | None = None  # of the mean, over seeds and examples, or over folds
     p_value: float | None = None  # of being equal to the best of its column, corrected over the whole table
     mark: Literal["", "best", "tied"] = ""
 
@@ -36,7 +37,7 @@ class Summary:
 
     @property
     def deviation(self) -> float | None:
-        """The sample standard deviation over runs; None for a single run."""
+        """The sample standard deviation over runs, or folds; None for a single one."""
         return float(self.scores.std(ddof=1)) if len(self.scores) > 1 else None
 
 
@@ -50,9 +51,14 @@ def pools(grid: Grid) -> tuple[dict[str, Pool], list[str]]:
         groups = [group for group in grid.groups if group.data_set == data_set and group.runs]
         if not groups:
             continue
+        if groups[0].folds:
+            refuse_changed_scores(groups, groups[0].split)
+            refuse_changed_scores(groups, "validation")
+            notes.append(f"{data_set}: figures and error analysis of examples are of fold {groups[0].folds[0]} alone.")
+            continue
         try:
             found[data_set] = pool_runs(groups, groups[0].split, RESAMPLES)
-            refuse_changed_validation(groups if groups[0].split != "validation" else [])
+            refuse_changed_scores(groups if groups[0].split != "validation" else [], "validation")
         except ChangedRun:
             raise
         except UserError as error:
@@ -64,7 +70,8 @@ def summarise(grid: Grid, pooled: dict[str, Pool]) -> list[Summary]:
     """Summaries of every group, on validation and on the reported split; the latter with intervals and marks.
 
     Each group is compared with the best of its column by the bootstrap over seeds and examples (over examples alone
-    where either has a single run), corrected by Holm's method over the whole table.
+    where either has a single run), or by the corrected resampled t test over folds; corrected by Holm's method over the
+    whole table.
     """
     summaries: list[Summary] = []
     for data_set in grid.data_sets:
@@ -77,7 +84,7 @@ def summarise(grid: Grid, pooled: dict[str, Pool]) -> list[Summary]:
 
 def _plain(group: RunGroup, split: str) -> Summary:
     unvalidated = split == "validation" and not any(run.scores(split) for run in group.runs)
-    return Summary(group, split, np.array([]) if unvalidated or not group.runs else group.scores(split))
+    return Summary(group, split, np.array([]) if unvalidated or not group.runs else group.repeated(split))
 
 
 def _beside_best(column: Sequence[Summary], pooled: Pool | None) -> list[Summary]:
@@ -86,12 +93,26 @@ def _beside_best(column: Sequence[Summary], pooled: Pool | None) -> list[Summary
     best = max(known, key=_goodness).group if len(known) > 1 else None
     told = []
     for each in column:
+        if each.group.folds:
+            each = _of_folds(each, best)
         if each.mean is not None and pooled is not None:
             each = replace(each, interval=over_both(*pooled.of(each.group)).interval())
             if best is not None and each.group is not best:
                 each = replace(each, p_value=over_both(*pooled.of(best, each.group)).p_value)
         told.append(replace(each, mark="best") if each.group is best else each)
     return told
+
+
+def _of_folds(each: Summary, best: RunGroup | None) -> Summary:
+    """With an interval over the folds, and the p-value of being equal to the best on the same folds."""
+    group = each.group
+    if len(group.folds) < 2:
+        return each
+    sizes = group.mean_examples("train"), group.mean_examples(each.split)
+    interval = over_folds(each.scores, *sizes, low=group.score.low, high=group.score.high)
+    if best is None or best is group or best.folds != group.folds:
+        return replace(each, interval=interval)
+    return replace(each, interval=interval, p_value=fold_p_value(best.repeated(each.split) - each.scores, *sizes))
 
 
 def _goodness(summary: Summary) -> float:

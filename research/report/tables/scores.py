@@ -91,7 +91,9 @@ def caption(grid: Grid, summaries: Sequence[Summary]) -> str:
 def _what(grid: Grid, summaries: Sequence[Summary]) -> str:
     splits = {summary.split for summary in summaries if len(summary.scores)}
     single = all(len(group.runs) <= 1 for group in grid.groups)
-    spread = "single run" if single else "mean ± standard deviation over runs with different seeds"
+    folds = "folds" if all(group.folds for group in grid.groups if group.runs) else "folds or seeds"
+    over = folds if any(group.folds for group in grid.groups) else "runs with different seeds"
+    spread = "single run" if single else f"mean ± standard deviation over {over}"
     beside = ", test beside the validation score that selected the checkpoint" if "test" in splits else ""
     return f"Scores in per cent ({spread}){beside}."
 
@@ -102,6 +104,11 @@ def _marks(summaries: Sequence[Summary]) -> str:
     if not any(summary.p_value is not None for summary in summaries):
         return "Bold: best."
     over = {summary.interval.over for summary in summaries if summary.interval}
+    if over == {"folds"}:
+        return (
+            f"Bold: best; {TIED}: not significantly worse than the best (corrected resampled t test over folds, "
+            f"Holm-corrected, p ≥ {ALPHA:g})."
+        )
     by = "seeds and examples" if over == {"examples and seeds"} else "examples; seeds too where both have several runs"
     return (
         f"Bold: best; {TIED}: not significantly worse than the best (paired bootstrap over {by}, Holm-corrected, "

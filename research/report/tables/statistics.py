@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from research.report.groups import Grid, RunGroup, leading_groups
-from research.report.statistics.comparison import Comparison, compare_groups, p_text, with_corrections
+from research.report.statistics.comparison import (
+    Comparison,
+    compare_groups,
+    compare_over_folds,
+    p_text,
+    with_corrections,
+)
 from research.report.statistics.paired_runs import Pool
 from research.report.statistics.power import POWER
 from research.report.statistics.summary import Summary
@@ -37,21 +43,35 @@ def interval_table(summaries: Sequence[Summary]) -> Table:
             paths = s.group.paths
             numbers = [_points(value, paths) for value in (s.mean, s.deviation, s.interval.low, s.interval.high)]
             rows.append(
-                [s.group.system, s.group.data_set, *_what(s.group, s.split), len(s.scores), *numbers, s.interval.over]
+                [
+                    s.group.system,
+                    s.group.data_set,
+                    *_what(s.group, s.split),
+                    len(s.group.runs),
+                    *numbers,
+                    s.interval.over,
+                ]
             )
     columns = ("system", "data set", "score", "split", "runs", "mean", "deviation", "low", "high", "interval over")
-    caption = "Per cent, with 95 % intervals of the mean: of a share of examples Wilson's, else by the bootstrap."
+    caption = (
+        "Per cent, with 95 % intervals of the mean: over folds by the corrected resampled t test (Nadeau & Bengio "
+        "2003), else of a share of examples Wilson's, or by the bootstrap."
+    )
     return make_table("Intervals", columns, rows, caption)
 
 
 def beside_best(grid: Grid, summaries: Sequence[Summary], pooled: Mapping[str, Pool]) -> list[Comparison]:
     """The best system of each data set against the others, corrected by Holm's method over all of them."""
     found = []
-    for data_set, runs in pooled.items():
+    for data_set in grid.data_sets:
         column = [s for s in summaries if s.group.data_set == data_set and s.split == s.group.split]
         for best in (s.group for s in column if s.mark == "best"):
             others = [group for group in leading_groups(grid, data_set, MOST_SYSTEMS) if group is not best]
-            found += [compare_groups(best, other, best.split, runs) for other in others]
+            if data_set in pooled:
+                found += [compare_groups(best, other, best.split, pooled[data_set]) for other in others]
+            elif len(best.folds) > 1:
+                alike = [other for other in others if other.folds == best.folds]
+                found += [compare_over_folds(best, other, best.split) for other in alike]
     return with_corrections(found, "holm")
 
 
