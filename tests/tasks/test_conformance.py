@@ -45,6 +45,14 @@ def related(i: int) -> dict[str, Any]:
     return {"text": f"<e1>Anna</e1> in <e2>{WORDS[i % 6]}</e2> {i}", "label": "Other" if i % 2 else "In(e1,e2)"}
 
 
+def tagged(i: int) -> dict[str, Any]:
+    return {"text": f"{WORDS[i % 6]} film {i}", "label": [["a"], ["a", "b"], []][i % 3]}
+
+
+def rated(i: int) -> dict[str, Any]:
+    return {"text": f"{WORDS[i % 6]} film {i}", "score": i / 4}
+
+
 def pair(i: int) -> dict[str, Any]:
     return {"source": f"{WORDS[i % 6]} film {i}", "target": f"good {WORDS[(i + 1) % 6]}"}
 
@@ -71,6 +79,7 @@ TASKS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "classification": (review, ("label",)), "sentiment": (review, ("label",)),
     "ner": (sentence, ("tags",)), "extractive_qa": (question, ("answers",)), "qa": (question, ("answers",)),
     "multiple_choice": (choice, ("label",)), "choice": (choice, ("label",)), "relation": (related, ("label",)),
+    "multi_label": (tagged, ("label",)), "regression": (rated, ("score",)),
     "translation": (pair, ("target",)), "summarization": (pair, ("target",)),
     "generation": (completed, ("completion",)), "generative_qa": (asked, ("answers",)), "dialogue": (chat, ()),
 }  # fmt: skip

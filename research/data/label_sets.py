@@ -1,0 +1,53 @@
+"""Read the labels of texts that have any number of them, in the forms people write them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from research.common import compat
+from research.common.errors import UserError
+from research.data.labels import label_text
+from research.data.source import Split
+
+SEPARATORS = (";", "|", ",")  # the first that any label of the split holds
+
+
+def read_label_sets(split: Split) -> Split:
+    """The split with `label` as lists of text: from lists, JSON lists in text, or text with a separator.
+
+    An empty text is no label; null is unlabelled. Raises UserError for anything else.
+    """
+    if "label" not in split.rows.column_names:
+        return split
+    given = split.rows["label"][:]
+    texts = [value for value in given if isinstance(value, str) and not value.lstrip().startswith("[")]
+    separator = next((each for each in SEPARATORS if any(each in text for text in texts)), None)
+    sets = [_label_set(split, row, value, separator) for row, value in enumerate(given)]
+    step = json.dumps([compat.dataset_fingerprint(split.rows), "label sets", separator])
+    rows = split.rows.remove_columns("label").add_column(
+        "label", pa.array(sets, pa.list_(pa.string())), new_fingerprint=hashlib.sha256(step.encode()).hexdigest()
+    )
+    return dataclasses.replace(split, rows=rows)
+
+
+def _label_set(split: Split, row: int, value: Any, separator: str | None) -> list[str] | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value.replace("'", '"') if '"' not in value else value)
+        except ValueError:
+            raise UserError(f'{split.where(row)}: the label {value!r} is no list; write ["a", "b"] or a;b') from None
+    elif isinstance(value, str):
+        value = value.split(separator) if separator else [value]
+    elif isinstance(value, int):
+        value = [value]
+    if not isinstance(value, list) or not all(isinstance(label, str | int) for label in value):
+        raise UserError(f'{split.where(row)}: the label {value!r} is no list of labels; write ["a", "b"] or a;b')
+    names = [label_text(label).strip() for label in value]
+    return list(dict.fromkeys(name for name in names if name))

@@ -1,0 +1,143 @@
+"""Classification of a text, or a pair of texts, that has any number of labels.
+
+Each label is a decision of its own: the loss is the binary cross entropy, its mean over the labels. The probability
+above which a label is given is chosen on the validation data, so that micro F1 is highest there.
+
+Shapes: N windows, E texts, C classes, B words of 32 labels each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
+
+from research.batching.pack import MicroBatch
+from research.common.errors import UserError
+from research.config.component import inside, key
+from research.config.schema import Config, DataConfig
+from research.data.label_sets import read_label_sets
+from research.data.labels import collect_labels
+from research.data.long_texts import HEAD_TAIL, TRUNCATE, WINDOW, encoded_texts
+from research.data.source import Split, set_aside
+from research.metrics.multi_label import DEFAULT_THRESHOLD
+from research.models.windows import firsts, mean_over_windows
+from research.training.datamodule import Columns, TaskData
+from research.training.module import TaskModule
+
+BITS = 32
+
+
+@dataclass
+class Keys:
+    threshold: float | None = key(
+        None, "probability above which a label is given; null: the best on validation", inside("(0, 1)")
+    )
+
+
+class Data(TaskData):
+    fields = {"text": "text", "text_pair": "text_pair", "label": "label"}
+    optional = ("text_pair",)
+    free = ("label",)
+    texts = ("text", "text_pair")
+    metric = "multi_label"
+    class_column = None  # no weights: a text has several classes, or none
+    long = (TRUNCATE, HEAD_TAIL, WINDOW)
+
+    def __init__(self, config: Config, tokenizer: Any) -> None:
+        super().__init__(config, tokenizer)
+        self.threshold = config.task.threshold or DEFAULT_THRESHOLD
+
+    @property
+    def window_columns(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Which labels a text has, a bit each."""
+        return tuple(f"labels_{i}" for i in range(-(-len(self.labels) // BITS)))
+
+    def _open(self, data: DataConfig, name: str, value: str, limit: int | None) -> Split:
+        split = super()._open(data, name, value, limit)
+        try:
+            return read_label_sets(split)
+        except UserError:
+            if name != "input":
+                raise
+            return set_aside(split, "label")
+
+    def collect(self, splits: Sequence[Split]) -> list[str]:
+        return collect_labels(splits, "label", self.config.data.labels)
+
+    def use_validation_scores(self, validation: Mapping[str, float]) -> None:
+        """The threshold that is best on validation, unless one is set."""
+        if self.config.task.threshold is None:
+            self.threshold = float(validation.get("threshold", DEFAULT_THRESHOLD))
+
+    def score_settings(self) -> dict[str, Any]:
+        return {"labels": self.labels, "threshold": self.threshold}
+
+    def encode(self, rows: Columns) -> Columns:
+        texts, pairs = rows["text"], rows.get("text_pair", [None] * len(rows["text"]))
+        columns = encoded_texts(self.tokenizer, texts, pairs, self.config.data.max_length, self.long_texts)
+        sets = rows.get("label", [None] * len(texts))
+        bits = [bits_of(labels or (), self.labels) for labels in sets]
+        for i, name in enumerate(self.window_columns):
+            columns[name] = [[row[i]] * len(windows) for row, windows in zip(bits, columns["windows"], strict=True)]
+        return {**columns, "targets": [1.0] * len(texts)}
+
+    def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
+        gold = split.rows["label"] if "label" in split.rows.column_names else [None] * len(split.rows)
+        probabilities = np.stack([predictions[i]["probabilities"] for i in range(len(split.rows))]).astype(np.float64)
+        given = [[self.labels[i] for i in np.flatnonzero(row > self.threshold)] for row in probabilities]
+        kind = pa.list_(pa.string())
+        return {
+            "gold": pa.array(list(gold), kind),
+            "prediction": pa.array(given, kind),
+            "probabilities": list(probabilities),
+        }
+
+
+def bits_of(labels: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Which of the known labels are among `labels`, a bit each, 32 to a number."""
+    held = set(labels)
+    return [
+        sum(1 << k for k, label in enumerate(known[start : start + BITS]) if label in held)
+        for start in range(0, len(known), BITS)
+    ]
+
+
+class Module(TaskModule):
+    auto_class = AutoModelForSequenceClassification
+    monitor = "micro_f1"
+
+    def __init__(self, config: Config, backbone: Any, data: Data, total_steps: int) -> None:
+        super().__init__(config, backbone, data, total_steps)
+        backbone.model.config.problem_type = "multi_label_classification"  # in the exported model
+
+    def outputs(self, micro: MicroBatch) -> Tensor:
+        """Logits (E, C)."""
+        return mean_over_windows(self.backbone.sequence_logits(micro), micro.examples)
+
+    def loss(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
+        logits, targets = self.outputs(micro), self.targets(micro)
+        if self.training and self.config.optim.label_smoothing:
+            smoothing = self.config.optim.label_smoothing
+            targets = targets * (1 - smoothing) + smoothing / 2
+        loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return loss.mean(dim=1).sum(), logits
+
+    def targets(self, micro: MicroBatch) -> Tensor:
+        """(E, C) 1 where a text has a label."""
+        words = torch.stack([micro.sequences[name] for name in self.data.window_columns], dim=1)  # (N, B)
+        words = words[torch.from_numpy(firsts(micro.examples)).to(words.device)]  # (E, B)
+        bits = (words[..., None] >> torch.arange(BITS, device=words.device)) & 1  # (E, B, 32)
+        return bits.flatten(1)[:, : len(self.data.labels)].float()
+
+    def decode(self, micro: MicroBatch, outputs: Tensor) -> dict[int, dict[str, Any]]:
+        probabilities = torch.sigmoid(outputs).float().cpu().numpy()
+        texts = dict.fromkeys(micro.examples.tolist())
+        return {row: {"probabilities": p} for row, p in zip(texts, probabilities, strict=True)}
