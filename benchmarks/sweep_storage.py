@@ -20,6 +20,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from research.config.schema import Config
+from research.metrics.base import Score
 from research.sweep.space import suggest
 from research.sweep.study import open_search, read_search
 from research.sweep.sweepfile import BudgetConfig, Parameter, SamplerConfig, StorageConfig, SweepConfig
@@ -44,7 +45,7 @@ def sweep_of(folder: Path, trials: int, storage: str | None) -> SweepConfig:
 
 def work(sweep: SweepConfig, reports: int) -> None:
     """Take trials until none is left."""
-    search = open_search(sweep, Config(), "accuracy", resume_anyway=False)
+    search = open_search(sweep, Config(), Score("accuracy", "accuracy"), resume_anyway=False)
     while (taken := search.next()) is not None:
         trial, claim = taken
         values = suggest(sweep.space, trial)

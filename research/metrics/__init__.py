@@ -33,15 +33,6 @@ def metric_of(settings: Mapping[str, Any], own_files: bool = True) -> BaseMetric
     return metric_class(name)(settings)
 
 
-def metric_of_task(task: str) -> str | None:
-    """The name of a task's metric, read from the source; the path of a user's file is resolved from the task's file.
-
-    None where the source names none.
-    """
-    name = component.class_attribute("task", task, "Data", "metric")
-    return resolved(name, component.find("task", task)) if isinstance(name, str) else None
-
-
 def resolved(metric: str, task_file: Path) -> str:
     """A metric's name; the path of a user's file is looked up from the file of the task that names it."""
     return str((task_file.parent / metric).resolve()) if component.is_path(metric) else metric

@@ -13,7 +13,7 @@ from research.sweep.cache import TrialCache
 from research.sweep.run_length import evaluations, run_length
 from research.sweep.samplers import first_verdict, trials_asked
 from research.sweep.sweepfile import SweepConfig, to_yaml
-from research.sweep.worker import shared_config
+from research.sweep.worker import searched_score, shared_config
 from research.training.module import TaskModule
 
 TIMED_STEPS = 3
@@ -23,6 +23,7 @@ def show(sweep: SweepConfig) -> None:
     """Print the resolved sweep, what it searches and what it costs at most; train nothing."""
     base = shared_config(sweep)
     module = TrialCache().build(base)
+    searched_score(sweep, base, module.data.scorer)
     print(to_yaml(sweep))
     for line in lines(sweep, module):
         print(line)

@@ -26,7 +26,7 @@ from research.common.errors import UserError
 from research.common.files import written_whole
 from research.config.schema import Config
 from research.config.tree import differences, result_keys, to_dict, with_canonical_names
-from research.metrics import metric_of_task, smaller_is_better
+from research.metrics.base import Score
 from research.sweep.claims import Claim, Claims
 from research.sweep.samplers import enqueued, make_sampler, trials_asked
 from research.sweep.space import as_dict, grew
@@ -37,7 +37,7 @@ KEY = "sweep"  # of the study's attribute that says what was searched
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.01, 1.0
 
 
-def identity(sweep: SweepConfig, base: Config, metric: str) -> dict[str, Any]:
+def identity(sweep: SweepConfig, base: Config, score: Score) -> dict[str, Any]:
     """The settings by which two sweeps are the same search."""
     experiment = result_keys(to_dict(base))
     for key, parameter in sweep.space.items():
@@ -50,16 +50,15 @@ def identity(sweep: SweepConfig, base: Config, metric: str) -> dict[str, Any]:
     experiment.pop("seed")
     return {
         "experiment": experiment,
-        "metric": metric,
-        "direction": direction(metric, base),
+        "metric": score.name,
+        "direction": direction(score),
         "seeds": sweep.seeds,
         "space": as_dict(sweep.space),
     }
 
 
-def direction(score: str, base: Config) -> Literal["minimize", "maximize"]:
-    """The direction of a validation score of the experiment, as its task's metric has it."""
-    return "minimize" if smaller_is_better(score, metric_of_task(base.task.name)) else "maximize"
+def direction(score: Score) -> Literal["minimize", "maximize"]:
+    return "minimize" if score.smaller_is_better else "maximize"
 
 
 class Search:
@@ -203,7 +202,7 @@ class Search:
 
 
 def open_search(
-    sweep: SweepConfig, base: Config, metric: str, resume_anyway: bool, flag: StopFlag | None = None
+    sweep: SweepConfig, base: Config, score: Score, resume_anyway: bool, flag: StopFlag | None = None
 ) -> Search:
     """Open the sweep's study, or begin it. Raises UserError when it holds another search or cannot be reached."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -212,10 +211,10 @@ def open_search(
     storage = patience(lambda: open_storage(sweep.storage, folder, create=True))
     study = patience(
         lambda: optuna.create_study(
-            storage=storage, study_name=sweep.name, direction=direction(metric, base), load_if_exists=True
+            storage=storage, study_name=sweep.name, direction=direction(score), load_if_exists=True
         )
     )
-    new = identity(sweep, base, metric)
+    new = identity(sweep, base, score)
     old = patience(lambda: study.user_attrs).get(KEY)
     if old is not None:  # an earlier version recorded the task's name as it was given
         old = {**old, "experiment": with_canonical_names(old["experiment"])}

@@ -18,6 +18,7 @@ from research.common.errors import Diverged, UserError
 from research.config import component
 from research.config.load import from_dict
 from research.config.schema import Config
+from research.metrics.base import BaseMetric, Score
 from research.sweep import trials_table as results
 from research.sweep.cache import TrialCache
 from research.sweep.context import WorkerContext
@@ -53,30 +54,32 @@ def work(sweep: SweepConfig, group: RankGroup | None = None, resume_anyway: bool
 
 
 def shared_config(sweep: SweepConfig) -> Config:
-    """The settings all trials share, with the searched metric choosing the best checkpoint.
-
-    Raises UserError for a direction that does not go with the metric.
-    """
+    """The settings all trials share, with the searched metric choosing the best checkpoint."""
     base = base_config(sweep)
     own = component.load("task", base.task.name).Module.monitor
     base.trainer.monitor = sweep.metric or base.trainer.monitor or own
-    own_direction = direction(str(base.trainer.monitor), base)
-    if sweep.direction not in (None, own_direction):
-        raise UserError(
-            f"direction={sweep.direction} does not go with metric={base.trainer.monitor}: "
-            f"{'a smaller' if own_direction == 'minimize' else 'a larger'} value is better."
-        )
     return base
+
+
+def searched_score(sweep: SweepConfig, base: Config, metric: BaseMetric) -> Score:
+    """The score that is searched for. Raises UserError for one that the metric lacks, and for another direction."""
+    refuse_unknown_monitor(base, metric.scores)
+    score = metric.score_named(str(base.trainer.monitor))
+    if sweep.direction not in (None, direction(score)):
+        raise UserError(
+            f"direction={sweep.direction} does not go with metric={score.name}: "
+            f"{'a smaller' if score.smaller_is_better else 'a larger'} value is better."
+        )
+    return score
 
 
 def _lead(sweep: SweepConfig, base: Config, group: RankGroup, flag: StopFlag, resume_anyway: bool) -> None:
     """Rank zero: take trials, run them with all ranks, record how they ended."""
     cache = TrialCache()
     data = cache.data(base, group)
-    refuse_unknown_monitor(base, data.metric_name)
-    examples = len(data.stores["train"])
+    score, examples = searched_score(sweep, base, data.scorer), len(data.stores["train"])
     with flag.deferred():
-        search = open_search(sweep, base, str(base.trainer.monitor), resume_anyway, flag)
+        search = open_search(sweep, base, score, resume_anyway, flag)
     length = run_length(sweep.space, base, examples)
     search.study.pruner = make_pruner(sweep.pruner, length.largest_warmup, length.most_steps)
     context = WorkerContext(search, base, length, group, flag, cache)

@@ -27,7 +27,6 @@ from research.data.long_texts import HEAD_TAIL, TRUNCATE
 from research.data.prompt import Template
 from research.data.shorten import shortened
 from research.data.source import Split
-from research.metrics import metric_of
 from research.metrics.base import LOSS
 from research.models.generate import positions_of, start_token
 from research.models.load import DECODER, ENCODER_DECODER, family_of, load_config
@@ -132,11 +131,6 @@ class TextData(TaskData):
             raise UserError(
                 f"trainer.monitor={asked} is not reported by task.metrics; these report {', '.join(known)}."
             )
-
-    @property
-    def scorer(self) -> Any:
-        """The metric with this experiment's settings."""
-        return metric_of({"scorer": self.metric_name, **self.score_settings()})
 
     # --- rows -----------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ def build(
         raise UserError("trainer.precision=fp16 needs a GPU; set bf16 or fp32 here.")
     if data is None:
         data = open_data(config, group)
-    refuse_unknown_monitor(config, data.metric_name)
+    refuse_unknown_monitor(config, data.scorer.scores)
     heads = task.Module.heads()
     own = load_config(config, data.head, heads)
     L.seed_everything(config.init_seed, verbose=False)

@@ -30,7 +30,8 @@ from research.data.overview import SplitOverview, overview_of, refuse_overlap
 from research.data.sample import sampled
 from research.data.source import Split, open_split, set_aside
 from research.data.split import divided, shares_asked
-from research.metrics import resolved
+from research.metrics import metric_of, resolved
+from research.metrics.base import BaseMetric
 from research.training.plain import padded_layout
 
 Columns = dict[str, list[Any]]
@@ -101,6 +102,11 @@ class TaskData(L.LightningDataModule):
     def score_settings(self) -> dict[str, Any]:
         """What the metric needs beside the rows; stands in the predictions file."""
         return {"labels": self.labels}
+
+    @property
+    def scorer(self) -> BaseMetric:
+        """The metric with this experiment's settings."""
+        return metric_of({"scorer": self.metric_name, **self.score_settings()})
 
     def use_validation_scores(self, validation: Mapping[str, float]) -> None:
         """Take what the best validation scores decide for all other data, such as a threshold."""

@@ -17,7 +17,7 @@ from research.common.files import replace_folder, short_path, write_json
 from research.common.matmul_rate import mfu
 from research.config import component
 from research.data.source import file_sha256
-from research.metrics import metric_of, score_labels
+from research.metrics import score_labels
 from research.metrics.base import recorded
 from research.metrics.baselines import baseline_scores, constant_answer
 from research.models import sharding
@@ -112,7 +112,7 @@ def result_of(attempt: Attempt) -> dict[str, Any]:
     """What `result.json` holds: the final scores, how they were come by and what they cost."""
     module, run, p = attempt.module, attempt.run, attempt.module.progress
     data, seconds = module.data, max(p.train_seconds, 1e-9)
-    metric = metric_of({"scorer": data.metric_name, **data.score_settings()})
+    metric = data.scorer
     return {
         "task": component.canonical("task", module.config.task.name),
         "seed": module.config.seed,

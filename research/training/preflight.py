@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from research.common.errors import UserError
@@ -11,7 +12,7 @@ from research.config.tree import to_dict
 from research.data.source import missing_file, sliced
 from research.data.split import share_of, shares_asked
 from research.metrics import metric_class
-from research.metrics.base import LOSS
+from research.metrics.base import LOSS, Score
 from research.tracking.run import Run
 
 
@@ -20,7 +21,7 @@ def refuse_wrong_arguments(config: Config) -> None:
     refuse_missing_files(config)
     metric = component.class_attribute("task", config.task.name, "Data", "metric")
     if isinstance(metric, str) and not component.is_path(metric):
-        refuse_unknown_monitor(config, metric)
+        refuse_unknown_monitor(config, metric_class(metric).scores)
     Run(str(config.run_dir)).refuse_another_experiment(to_dict(config))
 
 
@@ -38,9 +39,9 @@ def refuse_missing_files(config: Config) -> None:
             raise UserError(missing_file(path))
 
 
-def refuse_unknown_monitor(config: Config, metric: str) -> None:
-    """Raise UserError unless a metric has the score that `trainer.monitor` names."""
-    names = [score.name for score in (*metric_class(metric).scores, LOSS)]
+def refuse_unknown_monitor(config: Config, scores: Sequence[Score]) -> None:
+    """Raise UserError unless one of a metric's scores is what `trainer.monitor` names."""
+    names = [score.name for score in (*scores, LOSS)]
     monitor = config.trainer.monitor
     if monitor is not None and monitor.split("/")[0] not in names:
         raise UserError(

@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from research.cluster.signals import StopFlag
 from research.config.component import choose
 from research.config.schema import Config
+from research.metrics.base import Score
 from research.sweep.space import suggest
 from research.sweep.study import Search, open_search
 from research.sweep.sweepfile import (
@@ -33,6 +34,7 @@ from research.sweep.sweepfile import (
 )
 
 STEPS = 12
+ACCURACY = Score("accuracy", "accuracy")
 
 
 def sweep_in(folder: Path, trials: int | None = 12, url: str | None = None, **keys: Any) -> SweepConfig:
@@ -62,7 +64,7 @@ def work(sweep: SweepConfig, step_seconds: float = 0.0) -> None:
     """Take trials until none is left."""
     with StopFlag() as flag:
         flag.steps_run = True
-        search = open_search(sweep, base(), "accuracy", False, flag)
+        search = open_search(sweep, base(), ACCURACY, False, flag)
         while (taken := search.next()) is not None:
             run(search, *taken, step_seconds)
 

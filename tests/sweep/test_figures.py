@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
+from research.metrics.base import Score
 from research.sweep import figures
 from research.sweep import trials_table as results
 from research.sweep.space import suggest
@@ -29,7 +30,7 @@ def search(tmp_path: Path) -> Search:
 def searched(folder: Path, metric: str) -> Search:
     sweep = dummy.sweep_in(folder, len(ENDS))
     sweep.space["optim.schedule"] = Parameter(choices=["linear", "cosine"])
-    search = open_search(sweep, dummy.base(), metric, False)
+    search = open_search(sweep, dummy.base(), Score(metric, metric, smaller_is_better=metric != "accuracy"), False)
     for state, value in ENDS:
         taken = search.next()
         assert taken is not None
@@ -89,7 +90,7 @@ def test_where_smaller_is_better(metric: str, tmp_path: Path) -> None:
 
 
 def test_too_little_to_draw(tmp_path: Path) -> None:
-    search = open_search(dummy.sweep_in(tmp_path, 1), dummy.base(), "accuracy", False)
+    search = open_search(dummy.sweep_in(tmp_path, 1), dummy.base(), dummy.ACCURACY, False)
     assert figures.draw(search) == []
 
 

@@ -45,7 +45,7 @@ def test_a_restart_in_mid_search_fails_no_trial(postgres: Postgres, tmp_path: Pa
 def test_a_server_that_stays_away_is_given_up_without_harm(postgres: Postgres, tmp_path: Path) -> None:
     sweep = dummy.sweep_in(tmp_path, 2, postgres.new_database("away"))
     sweep.storage = dataclasses.replace(sweep.storage, wait_seconds=1.0)
-    search = open_search(sweep, dummy.base(), "accuracy", False)
+    search = open_search(sweep, dummy.base(), dummy.ACCURACY, False)
     taken = search.next()
     assert taken is not None
     postgres.stop()
@@ -53,7 +53,7 @@ def test_a_server_that_stays_away_is_given_up_without_harm(postgres: Postgres, t
         with pytest.raises(StorageLost, match="has not answered for 1 s"):
             search.patience(lambda: taken[0].report(0.5, 1))
         with pytest.raises(StorageLost):
-            open_search(sweep, dummy.base(), "accuracy", False)
+            open_search(sweep, dummy.base(), dummy.ACCURACY, False)
         search.give_back(*taken)
     finally:
         postgres.start()
@@ -66,4 +66,4 @@ def test_a_database_that_does_not_exist(postgres: Postgres, tmp_path: Path) -> N
     sweep = dummy.sweep_in(tmp_path, 2, url)
     sweep.storage = dataclasses.replace(sweep.storage, wait_seconds=0.5)
     with pytest.raises(UserError, match='database "nowhere" does not exist'):
-        open_search(sweep, dummy.base(), "accuracy", False)
+        open_search(sweep, dummy.base(), dummy.ACCURACY, False)

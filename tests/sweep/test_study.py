@@ -12,9 +12,10 @@ from optuna.trial import TrialState
 
 from research.cluster.signals import Interrupted, StopFlag
 from research.common.errors import UserError
+from research.metrics.base import Score
 from research.sweep.space import suggest
 from research.sweep.storage import StorageLost
-from research.sweep.study import Search, direction, open_search, read_search
+from research.sweep.study import Search, open_search, read_search
 from research.sweep.sweepfile import BudgetConfig, Parameter, SweepConfig
 from tests.sweep import dummy
 
@@ -23,7 +24,7 @@ def opened(sweep: SweepConfig, resume_anyway: bool = False, metric: str = "accur
     base = dummy.base()
     for name, value in optim.items():
         setattr(base.optim, name, value)
-    return open_search(sweep, base, metric, resume_anyway)
+    return open_search(sweep, base, Score(metric, metric, smaller_is_better=metric == "loss"), resume_anyway)
 
 
 def finish_next(search: Search, value: float = 0.5) -> int:
@@ -132,7 +133,7 @@ def test_a_signal_ends_the_wait_for_others(tmp_path: Path) -> None:
     taken = search.next()
     assert taken is not None
     flag = StopFlag()
-    waiting = open_search(sweep, dummy.base(), "accuracy", False, flag)
+    waiting = open_search(sweep, dummy.base(), dummy.ACCURACY, False, flag)
     waiting.claims.is_alive = lambda number: False  # type: ignore[method-assign]
     flag.signal = 15
     with pytest.raises(Interrupted):
@@ -199,12 +200,6 @@ def test_looking_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_storage_that_goes_away_stops_the_run_under_way(tmp_path: Path) -> None:
     flag = StopFlag()
-    search = open_search(dummy.sweep_in(tmp_path, 3), dummy.base(), "accuracy", False, flag)
+    search = open_search(dummy.sweep_in(tmp_path, 3), dummy.base(), dummy.ACCURACY, False, flag)
     search.storage_lost(StorageLost("gone"))
     assert flag.signal == 15 and isinstance(search.lost, StorageLost)
-
-
-def test_direction() -> None:
-    assert {metric: direction(metric, dummy.base()) for metric in ("loss", "calibration_error", "f1", "accuracy")} == {
-        "loss": "minimize", "calibration_error": "minimize", "f1": "maximize", "accuracy": "maximize",
-    }  # fmt: skip

@@ -12,7 +12,10 @@ import yaml
 from research.common.errors import UserError
 from research.config.load import load_config
 from research.config.tree import to_dict
+from research.metrics import metric_of
+from research.metrics.base import Score
 from research.sweep.space import check_space
+from research.sweep.study import direction
 from research.sweep.sweepfile import (
     Parameter,
     base_config,
@@ -22,7 +25,7 @@ from research.sweep.sweepfile import (
     trial_config,
     with_values,
 )
-from research.sweep.worker import shared_config
+from research.sweep.worker import searched_score, shared_config
 
 FOLDER = Path(__file__).parent.parent.parent / "sweeps"
 SWEEPS = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.yaml"))
@@ -189,11 +192,17 @@ def test_missing_files(write: Write, tmp_path: Path) -> None:
 
 
 def test_direction_is_that_of_the_metric(write: Write) -> None:
-    assert shared_config(load_sweep(write())).trainer.monitor == "accuracy"
-    for metric in ("loss", "calibration_error"):
-        minimized = write(metric=metric, direction="minimize")
-        assert shared_config(load_sweep(minimized)).trainer.monitor == metric
-        with pytest.raises(UserError, match=f"maximize does not go with metric={metric}: a smaller value is better"):
-            shared_config(load_sweep(write(metric=metric, direction="maximize")))
+    metric = metric_of({"scorer": "classification", "labels": ["a", "b"]})
+
+    def searched(**keys: str) -> Score:
+        sweep = load_sweep(write(**keys))
+        return searched_score(sweep, shared_config(sweep), metric)
+
+    assert (searched().name, direction(searched())) == ("accuracy", "maximize")
+    for name in ("loss", "calibration_error"):
+        score = searched(metric=name, direction="minimize")
+        assert (score.name, direction(score)) == (name, "minimize")
+        with pytest.raises(UserError, match=f"maximize does not go with metric={name}: a smaller value is better"):
+            searched(metric=name, direction="maximize")
     with pytest.raises(UserError, match="direction=minimize does not go with metric=accuracy"):
-        shared_config(load_sweep(write(direction="minimize")))
+        searched(direction="minimize")

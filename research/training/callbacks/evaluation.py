@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from research.common.errors import UserError
 from research.data.source import file_sha256
-from research.metrics import smaller_is_better
 from research.tracking import predictions
 from research.training.attempt import Attempt
 from research.training.module import TaskModule
@@ -69,7 +68,8 @@ class Evaluation(L.Callback):
             )
         if self.attempt.writes and config.trainer.keep_predictions:
             predictions.write(table, folder / f"validation-{p.step:08d}.parquet")
-        value = -scores[monitor] if smaller_is_better(monitor, module.data.metric_name) else scores[monitor]
+        is_cost = module.data.scorer.score_named(monitor).smaller_is_better
+        value = -scores[monitor] if is_cost else scores[monitor]
         if p.best_score is not None and not value > p.best_score:
             p.evaluations_since_best += 1
             return
