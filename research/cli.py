@@ -275,9 +275,13 @@ def evaluate(options: argparse.Namespace) -> int:
     from research.common.console import print_scores
     from research.inference.evaluate import evaluate
     from research.metrics import score_labels
+    from research.training.finish import worth
 
     scores = evaluate(run, options.split, options.trust_remote_code)
-    print_scores({options.split: scores}, score_labels((run.result or {}).get("metric")))
+    lowest, warning = worth(run, options.split)
+    print_scores({options.split: scores}, score_labels((run.result or {}).get("metric")), lowest)
+    if warning is not None:
+        print(warning, file=sys.stderr)
     return 0
 
 

@@ -24,6 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from research.common.errors import UserError
+from research.metrics.baselines import Baselines, label_baselines
 from research.metrics.examples import Examples, Floats, joined
 from research.metrics.slicing import Cut, Part, column_cuts, length_cuts
 
@@ -197,6 +198,11 @@ class BaseMetric(ABC):
             raise ValueError(f"{len(golds)} gold answers but {len(predictions)} predictions")
         ids = [str(i) for i in range(len(golds))]
         return pa.table({"id": ids, "gold": list(golds), "prediction": list(predictions), **columns})
+
+    def baselines(self, table: pa.Table, train: pa.Table | None = None) -> Baselines:
+        """What answers score on a table that know nothing of the texts, or but the gold answers of `train`, a table
+        that `TaskData.gold_table` makes; by default the most frequent and a random label."""
+        return label_baselines(self, table) if self.has_labels else {}
 
     # --- example by example ---------------------------------------------------------------------------
 

@@ -1,40 +1,47 @@
 """What a score is worth: those of answers that know nothing of the text, on the same examples.
 
-`most frequent label` answers always the label that the split has most often; `random label` draws every label equally
-often, and its scores are those of the expected counts. Both exist for metrics of one label an example.
+Each metric says in its `baselines` which there are; those of one label an example are here.
+
+- `most frequent label`: always the label that the examples have most often.
+- `random by class prior`: each label as often as the examples have it, at random; its scores are those of the expected
+  counts.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
-from research.metrics.base import BaseMetric
+if TYPE_CHECKING:
+    from research.metrics.base import BaseMetric
 
-MOST_FREQUENT, RANDOM = "most frequent label", "random label"
+Baselines = dict[str, dict[str, float]]  # baseline -> its scores
+
+MOST_FREQUENT, RANDOM = "most frequent label", "random by class prior"
 MOST_LABELS = 200  # counting takes one pass a label
 
 
-def baseline_scores(table: pa.Table, metric: BaseMetric) -> dict[str, dict[str, float]]:
-    """Baseline -> its scores on the examples of a predictions table; empty for a metric without labels."""
+def label_baselines(metric: BaseMetric, table: pa.Table) -> Baselines:
+    """The baselines of one label an example; none for a single label, or very many."""
     labels = list(metric.settings.get("labels") or ())
-    if not metric.has_labels or not 1 < len(labels) <= MOST_LABELS:
+    if not 1 < len(labels) <= MOST_LABELS:
         return {}
     gold = Counter(table.column("gold").to_pylist())
     frequent = max(labels, key=lambda label: gold[label])
-    sums = {label: metric.sums(_answering(table, label)) for label in labels}
-    expected = {block: np.mean([each[block] for each in sums.values()], axis=0) for block in sums[frequent]}
+    sums = {label: metric.sums(answering(table, [label] * table.num_rows)) for label in labels if gold[label]}
+    prior = {label: gold[label] / table.num_rows for label in sums}
+    expected = {block: sum(prior[label] * sums[label][block] for label in sums) for block in sums[frequent]}
     return {MOST_FREQUENT: metric.scores_of(sums[frequent]), RANDOM: metric.scores_of(expected)}
 
 
-def _answering(table: pa.Table, label: str) -> pa.Table:
-    """The table with one label as every prediction, and without what else the model said."""
-    answers = pa.array([label] * table.num_rows, table.schema.field("prediction").type)
+def answering(table: pa.Table, answers: Sequence[Any]) -> pa.Table:
+    """The table with other predictions, and without what else the model said."""
     kept = [name for name in table.column_names if name not in ("probabilities", "confidence", "prediction")]
-    return table.select(kept).append_column("prediction", answers)
+    given = pa.array(list(answers), table.schema.field("prediction").type)
+    return table.select(kept).append_column("prediction", given)
 
 
 def constant_answer(column: pa.ChunkedArray) -> str | None:

@@ -15,6 +15,8 @@ import pyarrow as pa
 
 from research.metrics import entity_errors
 from research.metrics.base import BaseMetric, Blocks, Formula, Score, precision_recall_f1, ratio
+from research.metrics.baselines import Baselines, answering
+from research.metrics.entity_baselines import known_phrases, tagged_again
 from research.metrics.entity_slices import classes_of_entities, recall_counts
 from research.metrics.examples import NOTHING, Floats
 from research.metrics.slicing import Part
@@ -92,6 +94,14 @@ class Metric(BaseMetric):
         names = [f"{strict}{part}" for strict in ("", "strict_") for part in PARTS] + ["accuracy"]
         types = sorted(block.removeprefix("type/") for block in sums if block.startswith("type/") and sums[block].any())
         return names + [f"{part}/{kind}" for kind in types for part in (*PARTS, "support")]
+
+    def baselines(self, table: pa.Table, train: pa.Table | None = None) -> Baselines:
+        """No entity, and those of the training data found again (`entity_baselines`)."""
+        sentences = table.column("tokens").to_pylist() if "tokens" in table.column_names else []
+        answers = {"no entity": [["O"] * len(tags) for tags in table.column("gold").to_pylist()]}
+        if train is not None and sentences:
+            answers["entities of the training data"] = tagged_again(sentences, known_phrases(train))
+        return {name: self.score(answering(table, tags)) for name, tags in answers.items()}
 
     def example_scores(self, table: pa.Table) -> Floats:
         """F1 of each sentence; 1 where there is nothing to find and nothing found."""

@@ -15,8 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from research.metrics.base import BaseMetric, Blocks, Formula, Score, ratio
+from research.metrics.baselines import Baselines
 from research.metrics.examples import NOTHING, Floats, words
 from research.metrics.slicing import Cut, quarters, value_cuts
+from research.metrics.squad_baselines import likest_sentence
 from research.metrics.squad_rules import Rules, question_scores
 
 GROUPS = ("has_answer_", "no_answer_")
@@ -105,6 +107,17 @@ class Metric(BaseMetric):
     def table(self, predictions: Sequence[Any], golds: Sequence[Any], **columns: Any) -> pa.Table:
         table = super().table(predictions, golds, **columns)
         return table.append_column("answer", pa.array(list(predictions), pa.string()))
+
+    def baselines(self, table: pa.Table, train: pa.Table | None = None) -> Baselines:
+        """The sentence most like the question (`squad_baselines`) and, where some questions have none, no answer."""
+        count, answers = table.num_rows, dict[str, list[str]]()
+        if {"question", "context"} <= set(table.column_names):
+            pairs = zip(table.column("question").to_pylist(), table.column("context").to_pylist(), strict=True)
+            answers["sentence most like the question"] = [likest_sentence(*pair) for pair in pairs]
+        if self.rules == "squad_v2":
+            answers["no answer"] = [""] * count
+        plain = table.drop_columns([name for name in ("answer", "no_answer_score") if name in table.column_names])
+        return {name: self.score(plain.append_column("answer", pa.array(texts))) for name, texts in answers.items()}
 
     def example_scores(self, table: pa.Table) -> Floats:
         predictions, gold, ids = (table.column(name).to_pylist() for name in ("prediction", "gold", "id"))

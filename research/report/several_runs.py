@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from research.metrics import metric_class
+from research.metrics.base import from_record
 from research.report.statistics.folds import over_folds
 from research.tracking.run import Run
 
@@ -37,7 +37,7 @@ def _said(runs: Sequence[Run], split: str, name: str, values: np.ndarray) -> str
     text = f"{_mean(of_folds)} over {len(of_folds)} folds" + (f" of {seeds} seeds each" if seeds > 1 else "")
     if split != "test":
         return text
-    low, high = next(_range(runs[0].result or {}, name), (-np.inf, np.inf))
+    low, high = _range((runs[0].result or {}).get("metric") or {}, name)
     interval = over_folds(of_folds, _examples(runs, "train"), _examples(runs, "test"), low=low, high=high)
     return f"{text}, 95 % interval {interval.low:.4f} to {interval.high:.4f} (corrected resampled t)"
 
@@ -50,7 +50,7 @@ def _examples(runs: Sequence[Run], split: str) -> float:
     return float(np.mean([run.provenance["data"][split]["examples"] for run in runs]))
 
 
-def _range(result: Mapping[str, Any], name: str) -> Iterator[tuple[float, float]]:
-    for score in metric_class(result["metric"]["name"]).scores:
-        if score.name == name:
-            yield score.low, score.high
+def _range(metric: Mapping[str, Any], name: str) -> tuple[float, float]:
+    """The range of a score, by what the run recorded of its metric."""
+    known = {score.name: (score.low, score.high) for score in from_record(metric.get("scores") or ())}
+    return known.get(name, (-np.inf, np.inf))

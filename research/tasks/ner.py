@@ -18,6 +18,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 from transformers import AutoModelForTokenClassification
@@ -124,6 +125,10 @@ class Data(TaskData):
             "several": [len(mine) > 1 for mine in words],
             "targets": [float(sum(label != NO_TARGET for label in row)) for row in labels],
         }
+
+    def gold_table(self, split: Split) -> pa.Table | None:
+        tags = [convert(row, self.scheme) for row in split.rows["tags"]]
+        return pa.table({"tokens": split.rows["tokens"][:], "gold": tags})
 
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
         tagged = "tags" in split.rows.column_names

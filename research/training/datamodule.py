@@ -89,6 +89,11 @@ class TaskData(L.LightningDataModule):
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
         """Columns `gold`, `prediction` and what the task adds, one row per example, for the predictions file."""
 
+    def gold_table(self, split: Split) -> pa.Table | None:
+        """Texts and gold answers of a split for the metric's baselines that learn from those of training; None where it
+        has no such baselines."""
+        return None
+
     @property
     def head(self) -> Sequence[str]:
         """Names of the head's outputs; none where the head has a fixed size."""

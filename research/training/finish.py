@@ -19,7 +19,7 @@ from research.config import component
 from research.data.source import file_sha256
 from research.metrics import score_labels
 from research.metrics.base import recorded
-from research.metrics.baselines import baseline_scores, constant_answer
+from research.metrics.baselines import Baselines, constant_answer
 from research.models import sharding
 from research.models.load import restore_limits
 from research.tracking import cost, predictions
@@ -117,6 +117,7 @@ def result_of(attempt: Attempt) -> dict[str, Any]:
         "task": component.canonical("task", module.config.task.name),
         "seed": module.config.seed,
         "metrics": {"validation": p.best_scores, "test": attempt.test_scores},
+        "baselines": baselines_of(attempt),
         "learned": module.data.learned(),
         "monitor": module.monitored,
         **module.notes(),
@@ -149,6 +150,17 @@ def result_of(attempt: Attempt) -> dict[str, Any]:
     }
 
 
+def baselines_of(attempt: Attempt) -> dict[str, Baselines]:
+    """By split, what answers score that know nothing of the texts."""
+    data, folder = attempt.module.data, attempt.run.predictions
+    train, found = data.gold_table(data.splits["train"]), {}
+    for split in ("validation", "test"):
+        if (path := folder / f"{split}.parquet").is_file():
+            table = predictions.read(path)
+            found[split] = predictions.metric(table, own_files=True).baselines(table, train)
+    return found
+
+
 def report(result: dict[str, Any], run: Run) -> None:
     """The short tables a run ends with."""
     metrics = {split: scores for split, scores in result["metrics"].items() if scores}
@@ -169,14 +181,16 @@ def report(result: dict[str, Any], run: Run) -> None:
     console.print(f"Run folder: {short_path(run.path)}")
 
 
-def worth(run: Run, split: str) -> tuple[dict[str, dict[str, float]], str | None]:
+def worth(run: Run, split: str) -> tuple[Baselines, str | None]:
     """The scores of answers that know nothing of the text, and a warning where the model gives one answer to all."""
     path = run.predictions / f"{split}.parquet"
     if not path.is_file():
         return {}, None
     table = predictions.read(path)
     answer = constant_answer(table.column("prediction"))
-    lowest = baseline_scores(table, predictions.metric(table, own_files=True))
+    lowest = ((run.result or {}).get("baselines") or {}).get(split)
+    if lowest is None:  # of an earlier version, or a split that training did not score
+        lowest = predictions.metric(table, own_files=True).baselines(table)
     if answer is None:
         return lowest, None
     return lowest, f"Every {split} example got the answer '{answer}': the scores say nothing of what was learned."

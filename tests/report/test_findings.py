@@ -7,7 +7,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from research.metrics.baselines import baseline_scores
 from research.report.findings import findings
 from research.report.grouping import group_runs
 from research.report.records import read_records
@@ -43,18 +42,20 @@ def test_baselines_stand_below_the_systems(make_run: MakeRun, tmp_path: Path) ->
     gold = predictions.read(tmp_path / "runs" / "a" / "predictions" / "test.parquet").column("gold").to_pylist()
     share = max(gold.count("negative"), gold.count("positive")) / 100
     values = {(b.name, b.split): b.value for b in baselines(grid)}
-    assert values["most frequent label", "test"] == share and values["random label", "test"] == 0.5
+    assert values["most frequent label", "test"] == share and values["random by class prior", "test"] == pytest.approx(
+        share**2 + (1 - share) ** 2
+    )
     _, table = said(tmp_path)
-    assert [row[0].text for row in table.rows] == ["encoder-a", "most frequent label", "random label"]
+    assert [row[0].text for row in table.rows] == ["encoder-a", "most frequent label", "random by class prior"]
     assert table.rows[1][-1].text == f"{100 * share:.1f}" and table.caption.endswith("know nothing of the text.")
 
 
 def test_macro_f1_of_the_baselines() -> None:
     table = classes(["no"] * 6 + ["yes"] * 2, ["no"] * 8, [[0.9, 0.1]] * 8)
-    found = {name: scores["f1"] for name, scores in baseline_scores(table, predictions.metric(table)).items()}
+    found = {name: scores["f1"] for name, scores in predictions.metric(table).baselines(table).items()}
     assert found["most frequent label"] == pytest.approx((2 * 6 / 14) / 2)
-    expected = (2 * 3 / (4 + 6) + 2 * 1 / (4 + 2)) / 2  # half of each class is found by chance
-    assert found["random label"] == pytest.approx(expected)
+    expected = (2 * 4.5 / (6 + 6) + 2 * 0.5 / (2 + 2)) / 2  # three in four answers are no: 4.5 of 6 right, 0.5 of 2
+    assert found["random by class prior"] == pytest.approx(expected)
 
 
 def test_a_model_that_gives_one_answer_is_named(make_run: MakeRun, tmp_path: Path) -> None:

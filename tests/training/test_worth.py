@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,11 +18,16 @@ from tests.report.synthetic import write_run
 def test_baselines_stand_in_the_table_of_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Run(write_run(tmp_path / "run", examples=100))
     lowest, warning = worth(run, "test")
-    assert lowest["random label"]["accuracy"] == 0.5 and lowest["most frequent label"]["mcc"] == 0.0
+    gold = predictions.read(run.predictions / "test.parquet").column("gold").to_pylist()
+    share = gold.count("positive") / 100
+    assert (
+        lowest["random by class prior"]["accuracy"] == pytest.approx(share**2 + (1 - share) ** 2)
+        and lowest["most frequent label"]["mcc"] == 0.0
+    )
     assert warning is None
     print_scores({"test": {"accuracy": 0.9}}, beside=lowest)
     said = " ".join(capsys.readouterr().err.split())
-    assert "most frequent label" in said and "random label" in said and "0.9000" in said and "0.5000" in said
+    assert "most frequent label" in said and "random by class prior" in said and "0.9000" in said
 
 
 def test_one_answer_to_everything_is_a_warning(tmp_path: Path) -> None:
@@ -35,8 +41,17 @@ def test_one_answer_to_everything_is_a_warning(tmp_path: Path) -> None:
     )
 
 
-def test_a_metric_without_labels_has_no_baselines(tmp_path: Path) -> None:
-    assert worth(Run(write_run(tmp_path / "run", task="ner", data_set="news")), "test") == ({}, None)
+def test_entities_are_worth_no_entity_where_the_training_data_are_not_known(tmp_path: Path) -> None:
+    lowest, warning = worth(Run(write_run(tmp_path / "run", task="ner", data_set="news")), "test")
+    assert list(lowest) == ["no entity"] and lowest["no entity"]["f1"] == 0.0 and warning is None
+    assert 0.1 < lowest["no entity"]["accuracy"] < 1
+
+
+def test_recorded_baselines_are_shown(tmp_path: Path) -> None:
+    run = Run(write_run(tmp_path / "run"))
+    known = {"test": {"entities of the training data": {"f1": 0.5}}}
+    (run.path / "result.json").write_text(json.dumps({**(run.result or {}), "baselines": known}))
+    assert worth(run, "test")[0] == known["test"]
 
 
 def test_a_run_that_scored_nothing_says_what_to_add(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

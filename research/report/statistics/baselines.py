@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
-from research.metrics.baselines import baseline_scores
+from research.metrics.baselines import Baselines
 from research.report.groups import Grid, RunGroup, runs_with_predictions
+from research.report.records import Record
 from research.tracking import predictions
 
 
@@ -29,10 +30,18 @@ def baselines(grid: Grid) -> list[Baseline]:
         for split in dict.fromkeys(("validation", groups[0].split) if groups else ()):
             values: dict[str, list[float]] = {}
             for run in {run.fold: run for run in reversed(groups[0].runs) if split in run.splits}.values():
-                table = run.predictions(split)
-                metric = predictions.known_metric(table)
-                for name, scores in baseline_scores(table, metric).items() if metric is not None else ():
+                for name, scores in _of_run(run, split).items():
                     if groups[0].metric in scores:
                         values.setdefault(name, []).append(scores[groups[0].metric])
             found += [Baseline(name, groups[0], split, fmean(each)) for name, each in values.items()]
     return found
+
+
+def _of_run(run: Record, split: str) -> Baselines:
+    """As the run recorded them, which knew its training data, else from its predictions."""
+    recorded: Baselines | None = ((run.result or {}).get("baselines") or {}).get(split)
+    if recorded is not None:
+        return recorded
+    table = run.predictions(split)
+    metric = predictions.known_metric(table)
+    return {} if metric is None else metric.baselines(table)
