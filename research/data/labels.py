@@ -47,6 +47,13 @@ def label_text(value: str | int | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def gold_labels(split: Split, field: str = "label") -> list[str | None]:
+    """The label of each row as text, None where it has none."""
+    rows = split.rows
+    values = rows[field] if field in rows.column_names else [None] * len(rows)
+    return [None if value is None else label_text(value) for value in values]
+
+
 def oddities(counts: Mapping[str, Mapping[str, int]], declared: Sequence[str] = ()) -> list[str]:
     """Sentences on labels that are probably one class written in several ways, and on those training never shows.
 

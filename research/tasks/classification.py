@@ -9,7 +9,7 @@ Shapes: N windows, E texts, C classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,53 +17,50 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from research.batching.pack import MicroBatch
-from research.data.labels import collect_labels, label_text
+from research.data.labels import collect_labels, gold_labels, label_text
 from research.data.long_texts import HEAD_TAIL, TRUNCATE, WINDOW, encoded_texts
 from research.data.source import Split
 from research.models.windows import mean_over_windows
 from research.training.datamodule import Columns, TaskData
-from research.training.module import TaskModule
-
-NO_TARGET = -100  # the label of a text stands at its first window
+from research.training.module import NO_TARGET, TaskModule
 
 
 class Data(TaskData):
     fields = {"text": "text", "text_pair": "text_pair", "label": "label"}
-    optional = ("text_pair",)
-    texts = ("text", "text_pair")
+    optional: ClassVar[tuple[str, ...]] = ("text_pair",)
+    texts: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     window_columns = ("label",)
     metric = "classification"
-    long = (TRUNCATE, HEAD_TAIL, WINDOW)
+    long: ClassVar[tuple[str, ...]] = (TRUNCATE, HEAD_TAIL, WINDOW)
 
     def collect(self, splits: Sequence[Split]) -> list[str]:
         return collect_labels(splits, "label", self.config.data.labels)
 
     def encode(self, rows: Columns) -> Columns:
-        ids = {label: i for i, label in enumerate(self.labels)}
         texts, pairs = rows["text"], rows.get("text_pair", [None] * len(rows["text"]))
         columns = encoded_texts(self.tokenizer, texts, pairs, self.config.data.max_length, self.long_texts)
-        labels = [ids.get(label_text(label), 0) for label in rows.get("label", [""] * len(texts))]
+        return {**columns, **self.targets(rows, columns["windows"])}
+
+    def targets(self, rows: Columns, windows: list[list[int]]) -> Columns:
+        """The label of each text, at its first window, and that it is one target."""
+        ids = {label: i for i, label in enumerate(self.labels)}
+        labels = [ids.get(label_text(label), 0) for label in rows.get("label", [""] * len(windows))]
         return {
-            **columns,
-            "label": [
-                [label, *[NO_TARGET] * (len(windows) - 1)]
-                for label, windows in zip(labels, columns["windows"], strict=True)
-            ],
-            "targets": [1.0] * len(texts),
+            "label": [[label, *[NO_TARGET] * (len(each) - 1)] for label, each in zip(labels, windows, strict=True)],
+            "targets": [1.0] * len(windows),
         }
 
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
-        gold = split.rows["label"] if "label" in split.rows.column_names else [None] * len(split.rows)
         probabilities = np.stack([predictions[i]["probabilities"] for i in range(len(split.rows))])
         return {
-            "gold": [None if label is None else label_text(label) for label in gold],
+            "gold": gold_labels(split),
             "prediction": [self.labels[i] for i in probabilities.argmax(1)],
             "probabilities": list(probabilities.astype(np.float64)),
         }
 
 
 class Module(TaskModule):
-    auto_class = AutoModelForSequenceClassification
+    auto_class: ClassVar[Any] = AutoModelForSequenceClassification
     monitor = "accuracy"
 
     def outputs(self, micro: MicroBatch) -> Tensor:

@@ -22,6 +22,7 @@ from transformers import AutoModelForSequenceClassification
 from research.batching.pack import MicroBatch
 from research.common.errors import UserError
 from research.config.schema import DataConfig
+from research.data.labels import gold_labels
 from research.data.long_texts import HEAD_TAIL, TRUNCATE, WINDOW, encoded_texts
 from research.data.source import Split
 from research.models.windows import firsts, mean_over_windows, runs
@@ -67,10 +68,9 @@ class Data(TaskData):
         return columns
 
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
-        labels = split.rows["label"] if "label" in split.rows.column_names else [None] * len(split.rows)
         probabilities = [predictions[i]["probabilities"] for i in range(len(split.rows))]
         return {
-            "gold": [None if label is None else str(label) for label in labels],
+            "gold": gold_labels(split),
             "prediction": [str(int(np.argmax(p))) for p in probabilities],
             "probabilities": [
                 np.pad(p.astype(np.float64), (0, max(0, len(self.labels) - len(p)))) for p in probabilities

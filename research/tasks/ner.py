@@ -33,9 +33,7 @@ from research.data.long_texts import WINDOW
 from research.data.source import Split, set_aside
 from research.metrics.tags import Scheme, convert, detect_scheme
 from research.training.datamodule import Columns, TaskData
-from research.training.module import TaskModule
-
-NO_TARGET = -100
+from research.training.module import NO_TARGET, TaskModule
 
 
 @dataclass

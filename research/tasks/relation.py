@@ -17,17 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import AutoModelForTokenClassification
 
 from research.batching.pack import MicroBatch
 from research.common.errors import UserError
 from research.config.component import key
-from research.data.labels import collect_labels, label_text
-from research.data.source import Split
-from research.training.datamodule import Columns, TaskData
-from research.training.module import TaskModule
+from research.tasks.classification import Data as Classification
+from research.tasks.classification import Module as ClassificationModule
+from research.training.datamodule import Columns
 
 MARKS = {"e1": "@", "e2": "#"}
 _TAGGED = {name: re.compile(rf"<{name}>(.*?)</{name}>", re.DOTALL) for name in MARKS}
@@ -40,18 +38,15 @@ class Keys:
     other: str = key("Other", "label of no relation, which the scores leave out")
 
 
-class Data(TaskData):
+class Data(Classification):
     """Texts with `<e1>..</e1>` and `<e2>..</e2>` in them, or with the columns e1 and e2: [first character, end]."""
 
     fields = {"text": "text", "e1": "e1", "e2": "e2", "label": "label"}
-    optional = ("e1", "e2")
-    free = ("e1", "e2")
+    optional = free = ("e1", "e2")
+    texts = ("text",)
     token_columns = ("input_ids", "token_type_ids", "mark")
-    window_columns = ("label",)
     metric = "relations"
-
-    def collect(self, splits: Sequence[Split]) -> list[str]:
-        return collect_labels(splits, "label", self.config.data.labels)
+    long = ()  # the entities decide what is cut
 
     @property
     def head(self) -> Sequence[str]:
@@ -63,7 +58,6 @@ class Data(TaskData):
 
     def encode(self, rows: Columns) -> Columns:
         """`mark`: 1 at the first token of the first entity's mark, 2 at the second's, else 0."""
-        ids = {label: i for i, label in enumerate(self.labels)}
         texts, places = zip(*(self._marked(rows, i) for i in range(len(rows["text"]))), strict=True)
         tokens = self.tokenizer(list(texts), return_attention_mask=False)
         kept = {name: tokens[name] for name in self.token_columns if name in tokens}
@@ -72,13 +66,8 @@ class Data(TaskData):
             row = [0] * len(tokens["input_ids"][i])
             row[tokens.char_to_token(i, first)], row[tokens.char_to_token(i, second)] = 1, 2
             marks.append(row)
-        return {
-            **kept,
-            "mark": marks,
-            "windows": [[len(row)] for row in tokens["input_ids"]],
-            "label": [[ids.get(label_text(label), 0)] for label in rows.get("label", [""] * len(texts))],
-            "targets": [1.0] * len(texts),
-        }
+        windows = [[len(row)] for row in tokens["input_ids"]]
+        return {**kept, "mark": marks, "windows": windows, **self.targets(rows, windows)}
 
     def _marked(self, rows: Columns, i: int) -> tuple[str, tuple[int, int]]:
         """The text with its marks, cut to the model's length, and where the marks of both entities begin."""
@@ -98,16 +87,6 @@ class Data(TaskData):
                     "raise it or take the example out."
                 )
             reach = min(reach, len(text)) * 3 // 4
-
-    def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
-        gold = split.rows["label"] if "label" in split.rows.column_names else [None] * len(split.rows)
-        probabilities = [predictions[i]["probabilities"] for i in range(len(split.rows))]
-        best = [max(range(len(p)), key=p.__getitem__) for p in probabilities]
-        return {
-            "gold": [None if label is None else label_text(label) for label in gold],
-            "prediction": [self.labels[i] for i in best],
-            "probabilities": probabilities,
-        }
 
 
 def entities_of(text: str, given: dict[str, Any], where: str) -> tuple[str, Span, Span]:
@@ -156,7 +135,7 @@ def with_marks(text: str, first: Span, second: Span, reach: int) -> tuple[str, t
     return marked, (starts["e1"], starts["e2"])
 
 
-class Module(TaskModule):
+class Module(ClassificationModule):
     auto_class = AutoModelForTokenClassification
     monitor = "f1"
 
@@ -165,14 +144,3 @@ class Module(TaskModule):
         logits = self.backbone.token_logits(micro)["logits"]  # (T, 2C)
         mark, labels = micro.tokens["mark"], len(self.data.labels)
         return logits[mark == 1, :labels] + logits[mark == 2, labels:]
-
-    def loss(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
-        logits = self.outputs(micro)
-        return self.cross_entropy(logits, micro.sequences["label"]), logits
-
-    def target_logits(self, micro: MicroBatch, outputs: Tensor) -> list[Tensor]:
-        return [outputs]
-
-    def decode(self, micro: MicroBatch, outputs: Tensor) -> dict[int, dict[str, Any]]:
-        probabilities = torch.softmax(outputs, -1).tolist()
-        return {row: {"probabilities": p} for row, p in zip(micro.examples.tolist(), probabilities, strict=True)}

@@ -31,9 +31,9 @@ from research.metrics.base import LOSS
 from research.models.generate import positions_of, start_token
 from research.models.load import DECODER, ENCODER_DECODER, family_of, load_config
 from research.training.datamodule import Columns, TaskData
+from research.training.module import NO_TARGET
 
 log = logging.getLogger("research")
-NO_TARGET = -100
 HEADS: Mapping[str, Any] = {ENCODER_DECODER: AutoModelForSeq2SeqLM, DECODER: AutoModelForCausalLM}
 SAMPLE = 2000  # targets whose letters choose the scorers' tokenisers
 

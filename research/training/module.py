@@ -39,6 +39,8 @@ from research.training.plain import PlainTraining
 from research.training.progress import Progress
 from research.training.schedule import evaluation_steps, learning_rate
 
+NO_TARGET = -100  # in the place of a class, where there is nothing to learn
+
 
 class TaskModule(L.LightningModule):
     """One optimiser step, one evaluation: the same for every task."""
@@ -130,11 +132,13 @@ class TaskModule(L.LightningModule):
         return stack
 
     def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Summed over the targets; label smoothing and class weights apply in training alone. Target -100: none."""
+        """Summed over the targets; label smoothing and class weights apply in training alone."""
         smoothing = self.config.optim.label_smoothing if self.training else 0.0
         weights = self.data.class_weights if self.training else None
         weight = None if weights is None else torch.from_numpy(weights).to(logits)
-        return F.cross_entropy(logits, targets, weight, reduction="sum", ignore_index=-100, label_smoothing=smoothing)
+        return F.cross_entropy(
+            logits, targets, weight, reduction="sum", ignore_index=NO_TARGET, label_smoothing=smoothing
+        )
 
     @property
     def compares_logits(self) -> bool:
