@@ -5,7 +5,6 @@ Torch and the other libraries are imported when they are needed.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,6 +45,11 @@ class FinishedRun:
         return self._run.config
 
     @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the run came from: each attempt at it, its code, data and machines."""
+        return self._run.provenance
+
+    @property
     def scores(self) -> dict[str, dict[str, float]]:
         """By split, the scores of the best checkpoint: `run.scores["test"]["f1"]`, fractions between 0 and 1."""
         return {split: scores for split, scores in self.result["metrics"].items() if scores}
@@ -73,22 +77,26 @@ class FinishedRun:
 
         return evaluate(self._run, split)
 
-    def predict(self, inputs: Sequence[str | Mapping[str, Any]] | str | Path) -> pd.DataFrame:
-        """Label new text: texts, rows with the task's columns, or the path of a file. The model is loaded each time."""
+    def predict(self, inputs: Any) -> pd.DataFrame:
+        """Label new text: a list of texts, rows with the task's columns as `train` takes them, or the path of a file.
+
+        The model is loaded each time.
+        """
         prepare_process()
         import pyarrow.parquet as pq
 
+        from research.data.in_memory import json_lines
         from research.inference.predict import predict
 
         with TemporaryDirectory() as folder:
             output, source, texts = Path(folder) / "predictions.parquet", None, []
             if isinstance(inputs, str | Path):
                 source = str(inputs)
-            elif all(isinstance(each, str) for each in inputs):
-                texts = [str(each) for each in inputs]
+            elif not hasattr(inputs, "columns") and all(isinstance(each, str) for each in inputs):
+                texts = list(inputs)
             else:
                 source = str(Path(folder) / "input.jsonl")
-                Path(source).write_text("".join(json.dumps(row) + "\n" for row in inputs), encoding="utf-8")
+                Path(source).write_bytes(json_lines("input", inputs))
             predict(self._run, source, str(output), texts=texts)
             return pq.read_table(output).to_pandas()
 

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 import research
 from research.cli import main
@@ -58,26 +60,36 @@ def test_train_load_predict_and_compare(experiment: Path, monkeypatch: pytest.Mo
     other = research.train("mine.yaml", seed=1, run_dir="runs/other", **{"optim.max_steps": 1})
     found = research.compare(run, other)
     assert found.comparisons[0].difference == 1.0 - other.scores["test"]["accuracy"]
+    assert "Verdict: on " in repr(found) and len(repr(found)) < 5000
     with pytest.raises(UserError, match=r"holds another experiment; it differs in optim\.lr: 0\.006 -> 0\.1"):
         research.train("mine.yaml", seed=1, **{"optim.lr": 0.1})
     with pytest.raises(UserError, match="no predictions of 'train'; it has test, validation"):
         run.predictions("train")
 
 
+class Reviews(torch.utils.data.Dataset[dict[str, object]]):
+    """A data set of torch whose examples are dicts."""
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, i: int) -> dict[str, object]:
+        if not 0 <= i < 24:
+            raise IndexError(i)
+        return {"id": torch.tensor(i), "text": f"{('good', 'bad')[i % 2]} film", "label": ("good", "bad")[i % 2]}
+
+
 @pytest.mark.slow
-def test_rows_in_memory_are_trained_on(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_in_memory_on_two_ranks(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(experiment.parent)
-    rows = [{"text": f"{word} film", "label": word} for word in ("good", "bad") * 8]
-    data = {"train": rows, "validation": rows[:6], "test": None, "max_overlap": 1}
-    settings = {"run_dir": "runs/memory", "optim.max_steps": 2}
-    run = research.train("mine.yaml", data=data, **settings)
-    facts = Run.read(run.path).provenance["data"]
-    assert facts["train"]["examples"] == 16 and list(run.predictions("validation")["gold"]) == ["good", "bad"] * 3
-    content = Path(str(run.config.data.train)).read_bytes()
-    assert facts["train"]["sha256"] == hashlib.sha256(content).hexdigest()
-    assert research.train("mine.yaml", data=data, **settings).scores == run.scores  # finished: nothing is trained
-    with pytest.raises(UserError, match=r"another experiment; it differs in data\.train"):
-        research.train("mine.yaml", data={**data, "train": rows[1:]}, **settings)
+    given = [{**Reviews()[i], "id": i} for i in range(24)]
+    data = {"train": Reviews(), "validation": pd.DataFrame(given), "test": given, "max_overlap": 1.0}
+    ranks = {"trainer.devices": 2, "trainer.accelerator": "cpu"}
+    run = research.train("mine.yaml", run_dir="memory/run", data=data, **ranks)
+    assert run.provenance["attempts"][0]["ranks"] == 2 and run.scores["test"]["accuracy"] == 1.0
+    assert list(run.predictions()["id"]) == [str(i) for i in range(24)]
+    assert run.evaluate("validation")["accuracy"] == 1.0
+    assert list(run.predict(pd.DataFrame({"text": ["bad film"]}))["prediction"]) == ["bad"]
 
 
 @pytest.mark.slow

@@ -19,7 +19,8 @@ class LastingConsole(Console):
 
 
 # Labels, paths and messages are shown as they are: `[/b]` and `:smile:` are text.
-console = LastingConsole(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+# In a notebook too they are text: as a display of its own, each line would be a part of the document.
+console = LastingConsole(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True, force_jupyter=False)
 
 
 COLUMNS = 100

@@ -28,7 +28,7 @@ def with_stored_rows(values: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(data, Mapping):
         return dict(values)
     rows = {name: data[name] for name in SPLITS if not _is_plain(data.get(name))}
-    contents = {name: _content(name, each) for name, each in rows.items()}
+    contents = {name: json_lines(name, each) for name, each in rows.items()}
     digest = hashlib.sha256(b"".join(contents[name] for name in sorted(contents))).hexdigest()
     stored = {name: _stored(name, content, digest) for name, content in contents.items()}
     return {**values, "data": {**data, **stored}}
@@ -38,7 +38,7 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | Path | int | float)
 
 
-def _content(split: str, rows: Any) -> bytes:
+def json_lines(split: str, rows: Any) -> bytes:
     """The rows as JSON lines, the keys of each in order."""
     lines = []
     for i, row in enumerate(_rows(rows)):

@@ -25,13 +25,16 @@ from research.report.statistics.significance import Correction
 from research.report.tables.scores import score_text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ComparedRuns:
     """What two lists of runs allow to say of each other."""
 
     comparisons: list[Comparison]
     correction: Correction
     notes: list[str]  # runs that could not be compared, and why
+
+    def __repr__(self) -> str:
+        return comparison_text(self)
 
 
 def compare_runs(
