@@ -24,8 +24,9 @@ from research.tracking import provenance
 from research.tracking.run import Run
 from research.training import backward, checkpoint
 from research.training.callbacks.checkpointing import Checkpointing
-from research.training.callbacks.evaluation import Evaluation
+from research.training.callbacks.evaluation import Evaluation, is_better
 from research.training.module import TaskModule
+from research.training.progress import Progress
 
 pytestmark = pytest.mark.slow
 STEPS_PER_EPOCH, STEPS = 10, 30
@@ -246,6 +247,25 @@ def test_early_stopping(train: Train) -> None:
     for key in ("steps", "best_step", "stopped_early", "metrics", "examples", "tokens"):
         assert run.result[key] == result[key], key
     assert evaluated(run) == [10, 20, 30] and trained(run) == list(range(1, 31))
+
+
+def test_a_tie_goes_to_the_lower_loss(train: Train) -> None:
+    """Of 21 examples several evaluations get equally many right."""
+    code, run = train("sentiment", "optim.lr=3e-3", "optim.epochs=6", "trainer.evaluate_every_steps=6")
+    rows = [row for row in run.metrics() if "validation/loss" in row]
+    best = min(rows, key=lambda row: (-row["validation/accuracy"], row["validation/loss"]))
+    assert code == 0 and run.result is not None and run.result["best_step"] == best["step"]
+    assert len({row["validation/accuracy"] for row in rows}) < len(rows) == 10
+    assert run.result["metrics"]["validation"]["loss"] == best["validation/loss"]
+
+
+@pytest.mark.parametrize(
+    ("value", "loss", "better"),
+    [(0.9, 9.0, True), (0.8, 0.4, True), (0.8, 0.5, False), (0.8, 0.6, False), (0.7, 0.1, False)],
+)
+def test_what_is_better(value: float, loss: float, better: bool) -> None:
+    assert is_better(value, loss, Progress(best_score=0.8, best_scores={"loss": 0.5})) is better
+    assert is_better(value, loss, Progress())
 
 
 def test_unknown_monitor(train: Train, capsys: pytest.CaptureFixture[str]) -> None:

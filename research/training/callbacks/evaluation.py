@@ -13,6 +13,7 @@ from research.data.source import file_sha256
 from research.tracking import predictions
 from research.training.attempt import Attempt
 from research.training.module import TaskModule
+from research.training.progress import Progress
 
 
 class Evaluation(L.Callback):
@@ -70,7 +71,7 @@ class Evaluation(L.Callback):
             predictions.write(table, folder / f"validation-{p.step:08d}.parquet")
         is_cost = module.data.scorer.score_named(monitor).smaller_is_better
         value = -scores[monitor] if is_cost else scores[monitor]
-        if p.best_score is not None and not value > p.best_score:
+        if not is_better(value, scores["loss"], p):
             p.evaluations_since_best += 1
             return
         p.best_score, p.best_step, p.best_scores, p.evaluations_since_best = value, p.step, scores, 0
@@ -81,3 +82,13 @@ class Evaluation(L.Callback):
             path = self.attempt.run.predictions / "validation.parquet"
             predictions.write(table, path)
             module.progress.best_predictions = file_sha256(path)
+
+
+def is_better(value: float, loss: float, progress: Progress) -> bool:
+    """Is an evaluation better than the best so far? Of equal values the one with the lower loss is.
+
+    `value`: of the monitored score, negated where less is better.
+    """
+    if progress.best_score is None or value != progress.best_score:
+        return progress.best_score is None or value > progress.best_score
+    return loss < progress.best_scores.get("loss", math.inf)
