@@ -135,23 +135,6 @@ class Metric(BaseMetric):
         yield from value_cuts("gold label", table.column("gold").to_pylist(), most=MOST_LABELS)
 
 
-def classification_scores(
-    gold: Sequence[str], prediction: Sequence[str], probabilities: Any | None, labels: Sequence[str]
-) -> dict[str, float]:
-    """The scores of N predicted labels against N gold labels, with probabilities (N, C) or None.
-
-    Raises ValueError when lengths or shapes disagree, there is no example, or a label is not declared.
-    """
-    metric = Metric({"labels": list(labels)})
-    columns = {} if probabilities is None else {"probabilities": np.asarray(probabilities).tolist()}
-    return metric.score(metric.table(prediction, gold, **columns))
-
-
-def calibration_error(gold: np.ndarray, probabilities: np.ndarray) -> float:
-    """Expected calibration error of the most probable class: `gold` (N,) class indices, `probabilities` (N, C)."""
-    return float(_calibration_error(np.cumsum(bin_gaps(gold, probabilities), axis=0)[-1]))
-
-
 def bin_gaps(gold: np.ndarray, probabilities: np.ndarray) -> Floats:
     """Per bin of confidence, correct minus confidence; last a 1 (N, bins + 2).
 

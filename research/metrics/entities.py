@@ -161,15 +161,6 @@ def tags_of(table: pa.Table) -> tuple[list[list[str]], list[list[str]]]:
     return table.column("gold").to_pylist(), table.column("prediction").to_pylist()
 
 
-def entity_scores(gold: Sequence[Sequence[str]], prediction: Sequence[Sequence[str]]) -> dict[str, float]:
-    """The scores of the predicted tags of N whole sentences.
-
-    Raises ValueError when the numbers of sentences or of words differ.
-    """
-    metric = Metric({})
-    return metric.score(metric.table(list(map(list, prediction)), list(map(list, gold))))
-
-
 def entity_counts(
     gold: Sequence[Sequence[str]], prediction: Sequence[Sequence[str]], *, strict: bool = False
 ) -> np.ndarray:

@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
-from research.metrics.classification import calibration_error, classification_scores
+from tests.metrics.scores import calibration_error, classification_scores
 
 LABELS = ["negative", "neutral", "positive"]
 

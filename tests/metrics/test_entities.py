@@ -15,8 +15,9 @@ from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fsc
 from seqeval.scheme import IOB2
 
 from research.metrics.base import precision_recall_f1
-from research.metrics.entities import entity_counts, entity_scores
+from research.metrics.entities import entity_counts
 from research.metrics.tags import Scheme, convert, detect_scheme, lenient_entities, strict_entities, to_iob2
+from tests.metrics.scores import entity_scores
 
 Corpus = list[list[str]]
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.metrics.squad import Metric, cmrc_scores, question_values, squad_scores, squad_v2_scores
+from research.metrics.squad import Metric, question_values
 from research.metrics.squad_rules import (
     Rules,
     cmrc_exact_match,
@@ -24,6 +24,7 @@ from research.metrics.squad_rules import (
     token_f1,
 )
 from research.metrics.treebank import treebank_words
+from tests.metrics.scores import cmrc_scores, squad_scores, squad_v2_scores
 
 Answers = dict[str, list[str]]
 

@@ -17,9 +17,8 @@ from torchmetrics.classification import MulticlassCalibrationError, MulticlassF1
 from torchmetrics.text import SQuAD
 
 from research.common.errors import UserError
-from research.metrics.entities import entity_scores
-from research.metrics.squad import squad_scores, squad_v2_scores
 from research.metrics.torch import metric
+from tests.metrics.scores import entity_scores, squad_scores, squad_v2_scores
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 EXAMPLES = 21  # an odd number: of two ranks one has more

@@ -18,11 +18,11 @@ from research.batching.pack import pack
 from research.cli import main
 from research.common.errors import UserError
 from research.data.entity_spans import characters
-from research.metrics.entities import entity_scores
 from research.tasks.ner import completed, group, words_shown_best
 from research.tracking import predictions
 from research.tracking.run import Run
 from tests.conftest import write_jsonl
+from tests.metrics.scores import entity_scores
 from tests.tasks.conftest import Build
 
 COLUMNS = "data.columns={text: text, entities: entities}"

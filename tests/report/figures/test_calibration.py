@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from research.metrics.classification import CALIBRATION_BINS as BINS
-from research.metrics.classification import calibration_error
 from research.report.figures.calibration import LARGEST_POINT, draw_reliability, reliability
 from research.report.figures.style import applied
 from research.tracking import predictions
+from tests.metrics.scores import calibration_error
 from tests.report import handmade, synthetic
 
 
