@@ -1,4 +1,4 @@
-"""Names that keys had before: `data.stride` is now the task's own `task.stride`."""
+"""Names that keys had before: `data.stride` is now the task's own `task.stride`, `wandb.tensorboard` a logger."""
 
 from __future__ import annotations
 
@@ -34,3 +34,14 @@ def with_new_names(content: dict[str, Any], task_keys: Any, origin: str, stored:
         elif not stored and value != default:
             log.warning("%s: data.%s has no effect on this task; remove it.", origin, old)
     return {**content, "data": data, "task": task}
+
+
+def with_logger(content: dict[str, Any]) -> dict[str, Any]:
+    """The content with `wandb.tensorboard` as the logger that it stood for."""
+    wandb = content.get("wandb")
+    if not isinstance(wandb, dict) or "tensorboard" not in wandb:
+        return content
+    others = {name: value for name, value in wandb.items() if name != "tensorboard"}
+    is_on = str(wandb["tensorboard"]).lower() == "true"
+    loggers = {"loggers": {"tensorboard": {}, **(content.get("loggers") or {})}} if is_on else {}
+    return {**content, "wandb": others, **loggers}

@@ -1,4 +1,5 @@
-"""Find, describe and load a component: a task, adapter, method, metric or callback, one file each.
+"""Find, describe and load a component: a task, adapter, method, metric, callback or logger, a file
+each.
 
 A component is named by its file in the package's own folder (`ner`), by a path (`./my_task.py`) or by a dotted module
 (`my_package.my_task`). Its own keys are a dataclass `Keys` in that file, each field a `key(default, help, *rules)`;
@@ -38,6 +39,7 @@ ROOMS = {  # kind -> the package that holds ours, and the classes that make a fi
     "method": ("research.methods", ("Method",)),
     "metric": ("research.metrics", ("Metric",)),
     "callback": ("research.training.callbacks", ("Callback",)),
+    "logger": ("research.tracking.loggers", ("Logger",)),
 }
 ROOT = Path(__file__).resolve().parent.parent
 ASKED_FOR: set[str] = set()  # users' components that this command names, in its experiment or by --trust-remote-code

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from research.common.errors import UserError
 from research.config import component
-from research.config.aliases import with_new_names
+from research.config.aliases import with_logger, with_new_names
 from research.config.parse import Text, parse_override, read_yaml, refuse_interpolations, typed, yaml_value
 from research.config.schema import DATA_SUFFIXES, Config
 from research.config.tree import ONE_OF, SOME_OF, all_keys, check, component_names, nested, schema_of, sections, to_dict
@@ -107,7 +107,7 @@ def _over(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 def in_long_form(content: dict[str, Any], origin: str, folder: Path) -> dict[str, Any]:
     """The content with each component as a section: `task: ner` -> `task: {name: ner}`, `methods: {r_drop: true}` ->
     `methods: {r_drop: {}}`; false switches one off. A file is looked up from here, then from `folder`."""
-    content = {key: _as_section(value, key, origin) for key, value in content.items()}
+    content = with_logger({key: _as_section(value, key, origin) for key, value in content.items()})
     for section, kind in ONE_OF.items():
         given = content.get(section, MISSING)
         if given == MISSING:

@@ -20,6 +20,7 @@ CHOSEN = {  # the sections that choose components: what base.yaml says of them
     "adapter": ("full", "how weights are adapted, as `lora`; with its own keys {name: lora, rank: 8}"),
     "methods": ("{}", "how training is regularised, with each one's keys, as in {r_drop: {alpha: 1.0}}"),
     "callbacks": ("{}", "your own callbacks with their keys, as in {./my_callback.py: {}}"),
+    "loggers": ("{}", "trackers beside W&B with their keys, as in {mlflow: {experiment: reviews}}"),
 }
 PAGE = """# Keys of an experiment
 

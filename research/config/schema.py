@@ -172,7 +172,6 @@ class WandbConfig:
     group: str | None = key(None, "W&B group", TITLE, decides=False)
     name: str | None = key(None, "name of the W&B run; null: by its folder", TITLE, decides=False)
     tags: list[str] = key([], "W&B tags", TAGS, decides=False)
-    tensorboard: bool = key(False, "write TensorBoard events too", decides=False)
 
 
 @dataclass
@@ -192,6 +191,7 @@ class Config:
     adapter: Named = field(default_factory=lambda: component.choose("adapter", "full"))
     methods: dict[str, Named] = field(default_factory=dict)
     callbacks: dict[str, Named] = field(default_factory=dict)
+    loggers: dict[str, Named] = field(default_factory=dict, metadata={"decides": False})
 
     @property
     def init_seed(self) -> int:

@@ -14,7 +14,9 @@ from research.config.key import broken_rules
 from research.config.schema import Config
 
 ONE_OF = {"task": "task", "adapter": "adapter"}  # section that names one component -> its kind
-SOME_OF = {"methods": "method", "callbacks": "callback"}  # section that names any number of them -> their kind
+SOME_OF = {  # section that names any number of components -> their kind
+    "methods": "method", "callbacks": "callback", "loggers": "logger",
+}  # fmt: skip
 
 
 def schema_of(contents: Sequence[dict[str, Any]]) -> tuple[Config, list[dict[str, Any]]]:
@@ -172,10 +174,12 @@ def _deciding(content: dict[str, Any], schema: Any) -> dict[str, Any]:
     idle = {f.name for f in described if not f.metadata.get("decides", True)}
     kept: dict[str, Any] = {}
     for key, value in content.items():
+        if key in idle:
+            continue
         if inner.get(key) is not None and isinstance(value, dict):
             below = _deciding(value, inner[key])
             if below or not value:
                 kept[key] = below
-        elif key not in idle:
+        else:
             kept[key] = value
     return kept

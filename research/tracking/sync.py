@@ -86,7 +86,7 @@ def complete(run: Run) -> None:
     ended = any(part.exit_code == 0 for part in parts)
     if config.wandb.mode == "disabled" or not (lacking or (run.result and not ended)):
         return
-    config.wandb.mode, config.wandb.tensorboard = "offline", False
+    config.wandb.mode = "offline"
     tracker = Tracker(run, config, content)
     for row in (row for row in rows if row["step"] >= last_step):
         tracker.log(row["step"], {key: value for key, value in row.items() if key != "step"})

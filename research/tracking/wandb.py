@@ -1,4 +1,4 @@
-"""Mirrors a run to Weights & Biases, and to TensorBoard if asked.
+"""Mirrors a run to Weights & Biases, and to the loggers that are asked for.
 
 metrics.jsonl, result.json and provenance.json are the truth: nothing here ever stops training or holds it up for
 long. What W&B could not take (no network, a wrong key, a full disk) `research sync` sends later.
@@ -17,6 +17,7 @@ from research.common.files import write_json
 from research.common.text import one_line
 from research.config.schema import Config
 from research.config.tree import to_dict
+from research.tracking.mirrors import Mirrors
 from research.tracking.run import Run
 from research.tracking.wandb_files import FAILURES, OPEN, end_session, environment, logs_of, read_log, run_id, within
 
@@ -35,21 +36,17 @@ class Tracker:
         self.first_step, self.last_step = 0, -1  # of the rows that this attempt has given to W&B
         self.went_offline = False  # asked for W&B's server, and recorded here alone
         self._wandb: Any = None
-        self._tensorboard: Any = None
+        content = to_dict(config) if content is None else content
+        self._mirrors = Mirrors(run, config.loggers, content)
         if self.options.mode != "disabled":
             with self._harmless("could not start"):
-                self._wandb = self._start(to_dict(config) if content is None else content)
-        if self.options.tensorboard:
-            with self._harmless("could not start", "TensorBoard"):
-                from lightning.pytorch.loggers import TensorBoardLogger
-
-                self._tensorboard = TensorBoardLogger(run.path, name="tensorboard", version="")
+                self._wandb = self._start(content)
 
     @property
     def loggers(self) -> list[Any]:
         """Lightning's loggers, for a Trainer to use beside us.
 
-        TensorBoard's logger is not among them: the Trainer would let its errors (a full disk) end the training.
+        Those of `loggers` are not among them: the Trainer would let their errors (a full disk) end the training.
         """
         from lightning.pytorch.loggers import WandbLogger
 
@@ -62,9 +59,7 @@ class Tracker:
                 # A resumed W&B run takes no row for a step it has; the evaluation of that step must not be lost.
                 self.last_step = max(step, self.first_step)
                 self._wandb.log({**scalars, "trainer/global_step": step}, step=self.last_step)
-        if self._tensorboard is not None:
-            with self._harmless("stopped recording", "TensorBoard"):
-                self._tensorboard.log_metrics(dict(scalars), step)
+        self._mirrors.log(step, scalars)
 
     def finish(
         self, summary: Mapping[str, Any], provenance: Mapping[str, Any], predictions: Path | None, exit_code: int = 0
@@ -84,10 +79,8 @@ class Tracker:
         if wandb_run is not None:
             with self._harmless("was not closed in order"), environment(self.run.path, offline=wandb_run.offline):
                 self._close(wandb_run, close)
-        if self._tensorboard is not None:
-            with self._harmless("was not closed in order", "TensorBoard"):
-                self._tensorboard.finalize("success")
-        self._wandb = self._tensorboard = None
+        self._mirrors.finish(summary, exit_code)
+        self._wandb = None
 
     def _start(self, config: dict[str, Any]) -> Any:
         if self.options.mode == "online":
@@ -158,14 +151,15 @@ class Tracker:
             log.warning("W&B's record of this run %s; `research sync %s` completes it.", ends, self.run.path)
 
     @contextmanager
-    def _harmless(self, what: str, name: str = "W&B") -> Iterator[None]:
-        """Turns any error into one warning, after which that mirror is silent."""
+    def _harmless(self, what: str) -> Iterator[None]:
+        """Turns any error into one warning, after which nothing more is sent."""
         try:
             yield
         except FAILURES as error:
-            remedy = f", and `research sync {self.run.path}` sends it" if name == "W&B" else ""
-            log.warning("%s %s (%s); the run folder has everything%s.", name, what, one_line(error), remedy)
-            setattr(self, "_wandb" if name == "W&B" else "_tensorboard", None)
+            said = one_line(error)
+            log.warning("W&B %s (%s); the run folder has everything, and `research sync %s` sends it.", what, said,
+                        self.run.path)  # fmt: skip
+            self._wandb = None
 
 
 def read_table(parquet: Path) -> Any:

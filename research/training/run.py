@@ -90,13 +90,13 @@ def _train(
     module = make_module(config, group=group)
     data, world = module.data, group.world
     writes = world.rank == 0
-    tracker = Tracker(run, config) if writes else None
     newest = checkpoint.agreed(group, lambda: checkpoint.resumable(run.checkpoints))
     if newest is not None:
         with stop_flag.raised_after():
             resume(module, newest)
     if writes:
         run.rewind(module.step)
+    tracker = Tracker(run, config) if writes else None
     attempt = Attempt(run, module, writes, stop_flag, tracker, newest)
     loggers = tracker.loggers if tracker else []
     trainer = make_trainer(config, callbacks(attempt, on_evaluation), loggers, len(module.evaluations) + 1, world)

@@ -315,8 +315,7 @@ def test_keys_are_dotted() -> None:
     keys = list(all_keys(Config()))
     assert len(keys) == len(set(keys)) and {"seed", "optim.lr", "wandb.tags"} <= set(keys)
     own: Any = OmegaConf.to_container(OmegaConf.structured(Config))
-    methods, callbacks = own.pop("methods"), own.pop("callbacks")
-    assert methods == callbacks == {}
+    assert [own.pop(section) for section in ("methods", "callbacks", "loggers")] == [{}, {}, {}]
     assert len(keys) == sum(len(v) if isinstance(v, dict) and v else 1 for v in own.values())
 
 

@@ -217,16 +217,6 @@ def test_disabled_writes_nothing(tmp_path: Path) -> None:
     assert sync([run.path], timeout_seconds=5, attempts=1, workers=1)[run.path].startswith("nothing to send")
 
 
-def test_tensorboard_beside_it(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run, config = open_run(tmp_path / "run", "disabled")
-    config.wandb.tensorboard = True
-    record(run, config, range(3))
-    events = EventAccumulator(str(run.path / "tensorboard")).Reload()
-    assert [(e.step, e.value) for e in events.Scalars("x") if e.step != 1] == [(0, 0.0), (2, 0.5)]
-
-
 @pytest.mark.parametrize("trouble", ["unreachable", "nonsense", "forbidden", "broken", "short key", "no key"])
 def test_a_server_that_fails_at_the_start(
     trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
