@@ -293,6 +293,7 @@ def predict(options: argparse.Namespace) -> int:
     refuse_two_sources(options.input, options.text)
     run = Run.read(options.run_dir)
     prepare_process()
+    from research.common.text import counted
     from research.inference.predict import predict
 
     rows = predict(
@@ -305,7 +306,7 @@ def predict(options: argparse.Namespace) -> int:
         trust_remote_code=options.trust_remote_code,
     )
     if options.output != "-":
-        print(f"{rows} rows written to {options.output}")
+        print(f"{counted(rows, 'row')} written to {options.output}")
     return 0
 
 

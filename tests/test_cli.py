@@ -199,7 +199,7 @@ def test_predict_writes_a_row_for_each_in_order(
         rows = [{**row, "tokens": [word for word in row["tokens"] if word]} for row in rows]
     source, target = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out" / f"labelled{suffix}"
     assert main(["predict", str(runs[task].path), "--input", str(source), "--output", str(target)]) == 0
-    assert f"4 rows written to {target}" in capsys.readouterr().out
+    assert f"4 rows written to {target}\n" in capsys.readouterr().out
     written = read(target)
     assert [row["id"] for row in written] == [row["id"] for row in rows]
     assert "gold" not in written[0] and "prediction" in written[0]

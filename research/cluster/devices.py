@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from research.cluster.ranks import World
+from research.common.text import counted
 
 DRIVER = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU of the node, whatever the job may use
 
@@ -24,7 +25,7 @@ def unused_gpus_note(device: torch.device, accelerator: str, driver: Path = DRIV
     if device.type == "cuda" or accelerator == "cpu" or not present:
         return None
     return (
-        f"This node has {present} GPU(s), but none was given to this run: it trains on the CPU. Ask SLURM for them "
-        "(--gpus-per-node, or SBATCH_GPUS_PER_NODE in SLURM/site.sh), or check CUDA_VISIBLE_DEVICES and that torch is "
-        "built for CUDA."
+        f"This node has {counted(present, 'GPU')}, but none was given to this run: it trains on the CPU. Ask SLURM for "
+        "them (--gpus-per-node, or SBATCH_GPUS_PER_NODE in SLURM/site.sh), or check CUDA_VISIBLE_DEVICES and "
+        "that torch is built for CUDA."
     )

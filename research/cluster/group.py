@@ -25,6 +25,7 @@ import torch.distributed as dist
 from research.cluster.ranks import World
 from research.cluster.slurm import node_name
 from research.common.errors import UserError
+from research.common.text import counted
 
 log = logging.getLogger("research")
 RESOLVE_SECONDS = 15.0  # a name server may be slow to answer
@@ -108,7 +109,7 @@ def _own_gpu(world: World) -> torch.device:
     seen = torch.cuda.device_count()
     if seen < world.local_size:
         raise UserError(
-            f"{world.local_size} ranks run on {node_name()}, but each sees {seen} GPU(s); ask for "
+            f"{world.local_size} ranks run on {node_name()}, but each sees {counted(seen, 'GPU')}; ask for "
             f"--gpus-per-node={world.local_size}, and not for --gpus-per-task, which hides each from the others."
         )
     if seen > world.local_size and world.local_rank == 0:

@@ -1,4 +1,8 @@
-"""Stopping between steps: while steps run, a signal sets a flag in the main process and does nothing else."""
+"""Stopping between steps: while steps run, a signal sets a flag in the main process and does nothing else.
+
+Who acts on the flag: `training/callbacks/checkpointing.py` saves after the step under way and ends training,
+`training/callbacks/evaluation.py` leaves an evaluation, `sweep/worker.py` takes no further trial.
+"""
 
 from __future__ import annotations
 

@@ -13,6 +13,11 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def free_name(name: str, taken: Collection[str]) -> str:
     """A name for a column of the data whose own name is taken: `data_<name>`, lengthened until it is free."""
     name = f"data_{name.strip('_')}"

@@ -15,7 +15,7 @@ from research.common.errors import UserError
 from research.config.schema import CONLL_SUFFIXES, FORMATS
 from research.config.schema import DATA_SUFFIXES as SUFFIXES
 from research.data.conll import read_conll
-from research.data.delimited import read_csv
+from research.data.csv_files import read_csv
 from research.data.json_files import Row, Rows, kind_name, read_json, read_jsonl, shape_of
 from research.data.lines import BY_NAME, Reading, read_lines
 from research.data.semeval_files import read_semeval

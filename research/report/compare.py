@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from research.common.errors import UserError
+from research.common.text import counted
 from research.report.grouping import group_runs, refuse_mixed, refuse_other_tasks, table_records
 from research.report.groups import RunGroup, with_distinct_texts
 from research.report.records import Record, with_distinct_names
@@ -18,10 +19,10 @@ from research.report.statistics.comparison import (
     with_corrections,
 )
 from research.report.statistics.intervals import NOTHING, Interval
-from research.report.statistics.paired_runs import pool_runs, refuse_changed_scores
+from research.report.statistics.paired_tests import Correction
+from research.report.statistics.pool import pool_runs, refuse_changed_scores
 from research.report.statistics.power import ALPHA, POWER
 from research.report.statistics.resampling import RESAMPLES
-from research.report.statistics.significance import Correction
 from research.report.tables.scores import score_text
 
 
@@ -116,7 +117,7 @@ def left_out(own: Sequence[RunGroup], other: Sequence[RunGroup]) -> list[str]:
     """A sentence for each data set that one side alone has."""
     sides = {"before": ({g.data_set for g in other}, own), "after": ({g.data_set for g in own}, other)}
     return [
-        f"Not compared: the {len(g.runs)} finished run{'' if len(g.runs) == 1 else 's'} of {g.system} on {g.data_set} "
+        f"Not compared: the {counted(len(g.runs), 'finished run')} of {g.system} on {g.data_set} "
         f"({g.task}) {place} --against, for the other side has none on it."
         for place, (known, groups) in sides.items()
         for g in groups

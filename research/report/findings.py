@@ -12,7 +12,7 @@ from research.metrics.baselines import constant_answer
 from research.report.groups import Grid, RunGroup, runs_with_predictions
 from research.report.statistics.baselines import Baseline
 from research.report.statistics.intervals import over_both
-from research.report.statistics.paired_runs import Pool
+from research.report.statistics.pool import Pool
 from research.report.statistics.summary import Summary
 
 WIDE_INTERVAL = 0.1  # of a score between 0 and 1

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import torch
 
 from research.batching.pack import Planner
+from research.common.text import counted
 from research.sweep.cache import TrialCache
 from research.sweep.run_length import evaluations, run_length
 from research.sweep.samplers import first_verdict, trials_asked
@@ -43,7 +44,7 @@ def lines(sweep: SweepConfig, module: TaskModule) -> Iterator[str]:
     limits = [f"{trials} trials" if trials else "", f"{b.hours:g} hours" if b.hours else ""]
     limits.append(f"{b.device_hours:g} device hours" if b.device_hours else "")
     many = f"{runs} runs: " if runs else ""
-    yield f"budget: {' or '.join(filter(None, limits))}; {many}{len(sweep.seeds)} seed(s) a trial"
+    yield f"budget: {' or '.join(filter(None, limits))}; {many}{counted(len(sweep.seeds), 'seed')} a trial"
     yield f"run: {module.total_steps} steps of the experiment, at most {span.most_steps} in the space"
     if sweep.pruner.name not in ("none", "wilcoxon"):
         first = first_verdict(sweep.pruner, span.largest_warmup)

@@ -52,7 +52,7 @@ class Meter:
         try:
             write_json(self.path, attempts)
         except UserError:
-            self.run.refuse_if_taken_over()  # the attempt that has the folder now removes what others were writing
+            self.run.lock.refuse_if_taken_over()  # the attempt that has the folder now removes what others were writing
             raise
         self.written = time.monotonic()
         return attempts

@@ -72,7 +72,7 @@ def recorded(
         raise
     finally:
         with suppress(UserError):  # what ended it matters more
-            run.refuse_if_taken_over()
+            run.lock.refuse_if_taken_over()
             write_json(run.path / "provenance.json", content)
 
 

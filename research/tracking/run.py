@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -21,16 +20,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from research.cluster import slurm
-from research.common.errors import InUse, UserError
+from research.common.errors import UserError
 from research.common.files import read_json, remove_temporaries, set_aside, written_whole
-from research.common.locks import try_lock
 from research.config.load import from_dict
 from research.config.schema import Config
 from research.config.tree import differences, result_keys, to_dict
+from research.tracking.lock import FolderLock
 
 log = logging.getLogger("research")
-LOOKS, LOOK_SECONDS = 30, 0.5  # a file server may show a new file late
 MOST_BRACKETS = 10_000  # of a config.yaml; the YAML reader overflows its stack below as many nested ones
 RECORDS = re.compile(r"(config\.yaml|metrics\.jsonl|(provenance|result|outcome|cost|splits)\.json)")  # own files
 OWN_FILES = {"": RECORDS, "checkpoints": re.compile(r"step-\d{8,}"), "predictions": re.compile(r".+\.parquet"),
@@ -45,8 +42,7 @@ class Run:
         self.checkpoints = self.path / "checkpoints"
         self.predictions = self.path / "predictions"
         self.model = self.path / "model"
-        self.holder: str | None = None  # this process, as it stands in the lock file
-        self._lock: IO[str] | None = None
+        self.lock = FolderLock(self.path)
         self._metrics: IO[str] | None = None
 
     @classmethod
@@ -69,7 +65,7 @@ class Run:
             run._refuse_foreign_folder()
             for folder in (run.path, run.checkpoints, run.predictions):
                 folder.mkdir(parents=True, exist_ok=True)
-            run._take_lock()
+            run.lock.take()
         except OSError as error:
             raise UserError(f"The run folder {run.path} cannot be written: {error.strerror or error}.") from None
         try:
@@ -156,50 +152,6 @@ class Run:
             kept = set_aside(self.path / "provenance.json")
             log.warning("%s It is kept as %s; what it said of earlier attempts is missing.", error, kept.name)
 
-    def _take_lock(self) -> None:
-        path = self.path / ".lock"
-        self._lock = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - held while the run lives
-        if not try_lock(self._lock):
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "another process"
-            if not slurm.is_superseded(holder):
-                raise InUse(f"The run folder {self.path} is in use by {holder}; wait for it or stop it.")
-            log.warning(
-                "The run folder %s was held by %s. SLURM has lost that attempt; if it still runs, it ends by itself.",
-                self.path, holder,
-            )  # fmt: skip
-            self._lock.close()
-            path.unlink(missing_ok=True)  # its holder finds another name there, and leaves
-            self._take_lock()
-            return
-        self.holder = f"{slurm.holder()}, since {time.strftime('%F %T')}"
-        self._lock.truncate(0)
-        self._lock.write(self.holder)
-        self._lock.flush()
-
-    def refuse_if_taken_over(self) -> None:
-        """Raise InUse when another attempt has this folder: an orphan on a lost node must not write into it."""
-        if self.holder is not None and (by := self._held_by()) != self.holder:
-            by = by or "nobody: its lock file is gone"
-            raise InUse(f"The run folder {self.path} is no longer this process's own but held by {by}.")
-
-    def refuse_another_folder(self, holder: str | None) -> None:
-        """Raise UserError unless this rank sees the folder that rank 0 holds."""
-        for _ in range(LOOKS):
-            if self._held_by() == holder:
-                return
-            time.sleep(LOOK_SECONDS)
-        raise UserError(
-            f"On {slurm.node_name()} the run folder {self.path} is not the one that rank 0 sees; set run_dir to a "
-            "folder on a file system that all nodes share."
-        )
-
-    def _held_by(self) -> str | None:
-        try:  # opened anew each time: over NFS nothing else is sure to be fresh
-            return (self.path / ".lock").read_text(encoding="utf-8")
-        except OSError:
-            return None
-
     def refuse_another_experiment(self, new: dict[str, Any]) -> None:
         """Raise UserError where the folder holds an experiment whose numbers another config decides."""
         if not (self.path / "config.yaml").is_file():
@@ -216,7 +168,7 @@ class Run:
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
         """Append a row to metrics.jsonl."""
-        self.refuse_if_taken_over()
+        self.lock.refuse_if_taken_over()
         path = self.path / "metrics.jsonl"
         try:
             if self._metrics is None:
@@ -246,11 +198,11 @@ class Run:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
     def close(self) -> None:
-        for file in (self._metrics, self._lock):
-            if file is not None:
-                with suppress(OSError):  # what could not be written has been told
-                    file.close()
-        self._metrics = self._lock = None
+        if self._metrics is not None:
+            with suppress(OSError):  # what could not be written has been told
+                self._metrics.close()
+        self._metrics = None
+        self.lock.release()
 
 
 def _metrics_row(line: str) -> dict[str, Any] | None:

@@ -93,7 +93,7 @@ def export(attempt: Attempt) -> None:
         state = sharding.gathered(model, attempt.writes) if sharded else model.state_dict()
         if not attempt.writes:
             return
-        run.refuse_if_taken_over()
+        run.lock.refuse_if_taken_over()
         plain = adapter.plain_state(model, state)
 
         def fill(folder: Path) -> None:

@@ -32,10 +32,10 @@ from research.training.attempt import Attempt
 from research.training.build import build
 from research.training.callbacks.checkpointing import Checkpointing
 from research.training.callbacks.divergence import Divergence
+from research.training.callbacks.early_stopping import OnEvaluation, Stopping
 from research.training.callbacks.evaluation import Evaluation
 from research.training.callbacks.metrics_log import MetricsLog
 from research.training.callbacks.session import Session
-from research.training.callbacks.stopping import OnEvaluation, Stopping
 from research.training.finish import finish, record_outcome, report
 from research.training.module import TaskModule
 from research.training.resume import announce_resume, resume
@@ -63,7 +63,7 @@ def train(
     writes = group.world.rank == 0
     run = Run.open(config) if writes else Run(str(config.run_dir))
     try:
-        run.refuse_another_folder(group.agree(lambda: run.holder))
+        run.lock.refuse_another_folder(group.agree(lambda: run.lock.holder))
         if group.agree(lambda: run.result is not None):
             if writes and run.result is not None:
                 console.print(f"This run is finished: {run.path}")

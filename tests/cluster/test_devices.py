@@ -27,6 +27,6 @@ def test_gpus_of_the_node_that_the_run_was_not_given(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     note = unused_gpus_note(CPU, "auto", tmp_path)
     assert (
-        note is not None and note.startswith("This node has 2 GPU(s), but none was given") and "--gpus-per-node" in note
+        note is not None and note.startswith("This node has 2 GPUs, but none was given") and "--gpus-per-node" in note
     )
     assert unused_gpus_note(CPU, "cpu", tmp_path) is None and unused_gpus_note(GPU, "auto", tmp_path) is None

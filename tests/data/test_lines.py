@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from research.data.conll import read_conll
-from research.data.delimited import read_csv
+from research.data.csv_files import read_csv
 from research.data.json_files import read_jsonl
 from research.data.lines import BY_NAME, Reading, likely_encoding, read_lines
 from tests.data.opening import WriteFile, refuses

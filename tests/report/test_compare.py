@@ -13,7 +13,7 @@ from research.common.errors import UserError
 from research.report.compare import ComparedRuns, compare_runs, comparison_text
 from research.report.grouping import group_runs
 from research.report.records import read_records
-from research.report.statistics import significance
+from research.report.statistics import paired_tests
 from research.report.statistics.comparison import Comparison
 from research.report.statistics.summary import pools, summarise
 from research.tracking import predictions
@@ -244,7 +244,7 @@ def test_a_report_and_a_comparison_give_the_same_numbers(make_run: MakeRun, tmp_
     for other in (g for g in grid.groups if g is not best):
         (c,) = compare_runs(best.runs, other.runs, correction="none").comparisons
         raw[other.system] = c.tests[0].p_value
-    expected = significance.corrected(list(raw.values()), "holm")
+    expected = paired_tests.corrected(list(raw.values()), "holm")
     reported = {s.group.system: s.p_value for s in summaries if s.p_value is not None}
     assert reported == pytest.approx(dict(zip(raw, expected, strict=True)), abs=1e-12)
 

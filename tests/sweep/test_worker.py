@@ -316,7 +316,7 @@ def test_status_and_show(make_sweep: MakeSweep, capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr().out
     for line in (
         "space: optim.lr: 0.0001 to 0.01 (log)",
-        "budget: 2 trials; 2 runs: 1 seed(s) a trial",
+        "budget: 2 trials; 2 runs: 1 seed a trial",
         "run: 10 steps of the experiment, at most 10 in the space",
         "pruner: asha, at steps [3, 6, 9]; the largest warmup ends at step 3",
     ):

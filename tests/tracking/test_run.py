@@ -13,7 +13,7 @@ from research.common.errors import UserError
 from research.common.files import replace_folder, write_json, written_whole
 from research.config.component import choose
 from research.config.schema import Config
-from research.tracking import run as run_module
+from research.tracking import lock
 from research.tracking.run import Run
 
 
@@ -151,11 +151,11 @@ def test_a_folder_that_was_removed_is_noticed(tmp_path: Path) -> None:
 
 def test_all_ranks_see_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that is local to each node would lose the checkpoints at the next requeue."""
-    monkeypatch.setattr(run_module, "LOOKS", 2)
+    monkeypatch.setattr(lock, "LOOKS", 2)
     first = Run.open(config_of(tmp_path / "shared"))
-    Run(tmp_path / "shared").refuse_another_folder(first.holder)
+    Run(tmp_path / "shared").lock.refuse_another_folder(first.lock.holder)
     with pytest.raises(UserError, match="is not the one that rank 0 sees; set run_dir to a folder on a file system"):
-        Run(tmp_path / "local").refuse_another_folder(first.holder)
+        Run(tmp_path / "local").lock.refuse_another_folder(first.lock.holder)
     first.close()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from research.common.files import written_whole
+from research.common.text import counted
 from research.report.checklist import sentences
 from research.report.groups import Grid
 from research.report.records import Record
@@ -125,14 +126,14 @@ def about_data(records: Sequence[Record]) -> list[str]:
     if any(record.config["data"]["max_eval_examples"] for record in records):
         questions.append("Scores are of a part of the data (data.max_eval_examples): how large is the whole split?")
     if unknown := sum(not record.provenance.get("data") for record in records):
-        questions.append(f"{sentences.counted(unknown, 'run')} ended before its data was recorded: what was it?")
+        questions.append(f"{counted(unknown, 'run')} ended before its data was recorded: what was it?")
     return questions
 
 
 def about_cost(records: Sequence[Record]) -> list[str]:
     questions = ["Which runs, preliminary ones for example, are not among those of this report? They count too."]
     if unknown := provenance.lacking(records, "device_hours"):
-        questions.append(f"{sentences.counted(unknown, 'run')} recorded no hours (killed, or running): how many?")
+        questions.append(f"{counted(unknown, 'run')} recorded no hours (killed, or running): how many?")
     if unknown := provenance.lacking(records, "energy_joules"):
         questions.append(f"Energy was not measured for {unknown} of {len(records)} runs: will it be estimated?")
     return questions
@@ -203,7 +204,7 @@ def spread_table(grid: Grid) -> Table:
 def package_table(records: Sequence[Record]) -> Table:
     rows = []
     for name, counts in provenance.versions(records).items():
-        texts = [f"{version} ({sentences.counted(n, 'run')})" for version, n in counts.items()]
+        texts = [f"{version} ({counted(n, 'run')})" for version, n in counts.items()]
         rows.append([name, ", ".join(texts if len(counts) > 1 else counts)])
     return make_table("Packages", ("package", "version"), rows)
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from research.metrics.slicing import Part
-from research.report.statistics.pairing import PairedCounts, in_order
+from research.report.statistics.paired_counts import PairedCounts, in_order
 from research.report.statistics.resampling import bootstrap
 from research.tracking import predictions
 

@@ -21,7 +21,7 @@ from research.report.error_analysis.agreement import agreement
 from research.report.error_analysis.cartography import of_run
 from research.report.groups import Grid, RunGroup, best_group, leading_groups, left_out_note, runs_with_predictions
 from research.report.records import Record
-from research.report.statistics.pairing import in_order
+from research.report.statistics.paired_counts import in_order
 from research.report.tables.cells import Cell, Table, cell, file_name, make_table, write_table_csv
 from research.tracking.predictions import known_metric
 

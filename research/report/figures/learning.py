@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from research.common.text import counted
 from research.report.figures import style
 from research.report.groups import Grid, RunGroup, leading_groups, left_out_note
 from research.report.records import Record
@@ -67,7 +68,7 @@ def draw_curves(groups: Sequence[RunGroup], histories: Mapping[int, Sequence[Seq
     figure, (above, below) = style.new_figure(2.8, rows=2, sharex=True, height_ratios=[3, 2])
     for i, group in enumerate(groups):
         runs = histories[id(group)]
-        count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
+        count = counted(len(runs), "run")
         add(above, curve(runs, f"validation/{group.metric}"), style.look(i), f"{group.system} ({count})")
         add(below, curve(runs, "train/loss"), style.look(i) | {"marker": ""}, "")
     style.score_axis(above.yaxis, f"validation {groups[0].score.label}", groups[0].score)

@@ -9,13 +9,13 @@ import numpy as np
 
 from research.common.errors import UserError
 from research.report.groups import RunGroup
-from research.report.statistics import significance
+from research.report.statistics import paired_tests
 from research.report.statistics.folds import over_folds
 from research.report.statistics.intervals import Interval, contrast, over_both, over_examples
-from research.report.statistics.paired_runs import Pool
-from research.report.statistics.pairing import PairedCounts
+from research.report.statistics.paired_counts import PairedCounts
+from research.report.statistics.paired_tests import Correction, Test, corrected
+from research.report.statistics.pool import Pool
 from research.report.statistics.power import examples_needed, seeds_needed
-from research.report.statistics.significance import Correction, Test, corrected
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def compare_groups(a: RunGroup, b: RunGroup, split: str, pooled: Pool, seed: int
     draws = over_both(counts, runs, replicates, seed)
     tests = list(applicable_tests(counts, runs, replicates, seed))
     if min(runs) > 1:
-        tests.insert(0, significance.over_seeds_and_examples(draws))
-        tests.append(significance.almost_stochastic_order(scores, other_scores, seed=seed))
+        tests.insert(0, paired_tests.over_seeds_and_examples(draws))
+        tests.append(paired_tests.almost_stochastic_order(scores, other_scores, seed=seed))
     difference, error = float(contrast(counts.metrics, runs)), float(contrast(replicates, runs).std())
     return Comparison(
         first=a,
@@ -79,7 +79,7 @@ def compare_over_folds(a: RunGroup, b: RunGroup, split: str) -> Comparison:
     sizes = a.mean_examples("train"), a.mean_examples(split)
     width = a.score.high - a.score.low
     interval = over_folds(scores - other_scores, *sizes, low=-width, high=width)
-    test = significance.over_folds(scores - other_scores, *sizes)
+    test = paired_tests.over_folds(scores - other_scores, *sizes)
     return Comparison(
         first=a,
         second=b,
@@ -98,13 +98,13 @@ def compare_over_folds(a: RunGroup, b: RunGroup, split: str) -> Comparison:
 
 def applicable_tests(counts: PairedCounts, runs: tuple[int, ...], replicates: np.ndarray, seed: int) -> Iterator[Test]:
     """The tests over examples: randomisation takes equally many runs, McNemar's one each and right or wrong answers."""
-    yield significance.paired_bootstrap(counts, runs, replicates)
+    yield paired_tests.paired_bootstrap(counts, runs, replicates)
     if runs[0] == runs[1]:
-        yield significance.randomisation(counts, len(replicates), seed)
+        yield paired_tests.randomisation(counts, len(replicates), seed)
     right = counts.values[..., 0]
     answers = counts.values.shape[-1] == 2 and (counts.values[..., 1] == 1).all() and np.isin(right, (0, 1)).all()
     if runs == (1, 1) and answers:
-        yield significance.mcnemar(right[0], right[1])
+        yield paired_tests.mcnemar(right[0], right[1])
 
 
 def with_corrections(comparisons: Sequence[Comparison], correction: Correction) -> list[Comparison]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from research.report.statistics.pairing import PairedCounts
+from research.report.statistics.paired_counts import PairedCounts
 from research.report.statistics.resampling import RESAMPLES, left_out
 
 LEVEL = 0.95

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from research.report.statistics.pairing import PairedCounts
+from research.report.statistics.paired_counts import PairedCounts
 
 RESAMPLES = 10_000
 _CHUNK = 200_000  # weights at a time: they stay in the processor's cache

@@ -13,9 +13,9 @@ from research.report.groups import Grid, RunGroup
 from research.report.records import ChangedRun
 from research.report.statistics.folds import fold_p_value, over_folds
 from research.report.statistics.intervals import Interval, over_both
-from research.report.statistics.paired_runs import Pool, pool_runs, refuse_changed_scores
+from research.report.statistics.paired_tests import corrected
+from research.report.statistics.pool import Pool, pool_runs, refuse_changed_scores
 from research.report.statistics.resampling import RESAMPLES
-from research.report.statistics.significance import corrected
 
 ALPHA = 0.05
 

@@ -14,7 +14,7 @@ from research.report.statistics.comparison import (
     p_text,
     with_corrections,
 )
-from research.report.statistics.paired_runs import Pool
+from research.report.statistics.pool import Pool
 from research.report.statistics.power import POWER
 from research.report.statistics.summary import Summary
 from research.report.statistics.variance import VarianceSplit, split_variance

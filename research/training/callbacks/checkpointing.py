@@ -68,7 +68,7 @@ class Checkpointing(L.Callback):
         step, best, keep, folder = p.step, p.best_step, module.config.trainer.keep, attempt.run.checkpoints
 
         def write(tensors: dict[str, Tensor]) -> None:
-            attempt.run.refuse_if_taken_over()
+            attempt.run.lock.refuse_if_taken_over()
             checkpoint.rotate(folder, checkpoint.save(folder, step, tensors, state), keep, best)
 
         attempt.writer.submit(write, training_tensors(module))

@@ -49,7 +49,7 @@ class Evaluation(L.Callback):
             return
         table, self.attempt.test_scores = module.scored()
         if self.attempt.writes:
-            self.attempt.run.refuse_if_taken_over()
+            self.attempt.run.lock.refuse_if_taken_over()
             predictions.write(table, self.attempt.run.predictions / f"{module.split}.parquet")
 
     def _is_left(self, trainer: L.Trainer) -> bool:

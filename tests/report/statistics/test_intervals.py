@@ -7,7 +7,7 @@ from scipy import stats
 
 from research.common.errors import UserError
 from research.report.statistics.intervals import Draws, bca, contrast, over_both, over_examples, over_seeds
-from research.report.statistics.pairing import PairedCounts, clustered
+from research.report.statistics.paired_counts import PairedCounts, clustered
 from research.report.statistics.resampling import bootstrap
 from tests.report.statistics.test_resampling import answers, mean, span_counts
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from research.metrics.base import precision_recall_f1
-from research.report.statistics.pairing import PairedCounts
+from research.report.statistics.paired_counts import PairedCounts
 from research.report.statistics.resampling import bootstrap, left_out, swapped
 
 Score = Callable[[np.ndarray], np.ndarray]

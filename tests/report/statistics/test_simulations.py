@@ -17,9 +17,9 @@ from scipy import stats
 
 from research.report.statistics.expected import expected_validation
 from research.report.statistics.intervals import over_both, over_examples, over_seeds
-from research.report.statistics.pairing import PairedCounts, clustered
+from research.report.statistics.paired_counts import PairedCounts, clustered
+from research.report.statistics.paired_tests import epsilon_bound, mcnemar, paired_bootstrap, randomisation
 from research.report.statistics.resampling import bootstrap
-from research.report.statistics.significance import epsilon_bound, mcnemar, paired_bootstrap, randomisation
 from tests.report.statistics.test_resampling import mean, span_f1
 
 DATA_SETS = int(os.environ.get("SIMULATIONS", "200"))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from research.data.delimited import read_csv
+from research.data.csv_files import read_csv
 from research.data.lines import Reading
 from tests.data.opening import WriteFile, refuses
 

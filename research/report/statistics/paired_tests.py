@@ -14,7 +14,7 @@ from scipy import stats
 
 from research.report.statistics.folds import fold_p_value
 from research.report.statistics.intervals import Draws, contrast
-from research.report.statistics.pairing import PairedCounts
+from research.report.statistics.paired_counts import PairedCounts
 from research.report.statistics.resampling import swapped
 
 Correction = Literal["holm", "bh", "none"]

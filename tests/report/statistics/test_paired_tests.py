@@ -7,9 +7,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
-from research.report.statistics.pairing import PairedCounts
-from research.report.statistics.resampling import bootstrap
-from research.report.statistics.significance import (
+from research.report.statistics.paired_counts import PairedCounts
+from research.report.statistics.paired_tests import (
     almost_stochastic_order,
     corrected,
     epsilon_bound,
@@ -18,6 +17,7 @@ from research.report.statistics.significance import (
     randomisation,
     violation,
 )
+from research.report.statistics.resampling import bootstrap
 from tests.report.statistics.test_resampling import answers, span_counts
 
 

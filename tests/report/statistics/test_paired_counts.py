@@ -8,7 +8,7 @@ import pytest
 
 from research.common.errors import UserError
 from research.metrics.base import Counts
-from research.report.statistics.pairing import paired
+from research.report.statistics.paired_counts import paired
 from research.tracking import predictions
 from tests.report.synthetic import make_table
 

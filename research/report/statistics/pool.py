@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from research.report.groups import RunGroup
 from research.report.records import ChangedRun, Record
-from research.report.statistics.pairing import PairedCounts, paired
+from research.report.statistics.paired_counts import PairedCounts, paired
 from research.report.statistics.resampling import bootstrap
 
 SCORE_TOLERANCE = 1e-9  # scorers may sum in another order
