@@ -95,6 +95,8 @@ class Predictor:
         config.trainer.precision = precision or config.trainer.precision  # type: ignore[assignment]
         self.trained, self.config = trained, config
         task = component.load("task", config.task.name)
+        if not task.Data.answers_alone:
+            raise UserError(f"task '{config.task.name}' answers for all rows of a file together: use research predict.")
         self.data: TaskData = task.Data(config, load_tokenizer(config, task.Data.prefix_space))
         self.data.use_validation_scores(trained.validation)
         self.data.recall(trained.learned)

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from transformers import EncoderDecoderModel, PretrainedConfig, PreTrainedModel
 
 from research.batching.pack import MicroBatch, Stream
-from research.batching.store import SOURCE, TARGET
+from research.batching.store import INPUT, SOURCE, TARGET
 from research.common import compat
 from research.common.errors import UserError
 from research.models.attention import CROSS, Plans, mark_cross_attention, role_of
@@ -84,6 +84,11 @@ class Backbone(nn.Module):
         finally:
             self._restoring = None
         return logits
+
+    def hidden_states(self, stream: Stream) -> Tensor:
+        """What the model says of each token of one stream, below any head: (T, W) in float32."""
+        micro = MicroBatch({INPUT: stream})
+        return self.flat(stream, self.model.base_model(**self.inputs(micro))[0]).float()
 
     def vocabulary_logits(self, micro: MicroBatch, asked: Tensor) -> Tensor:
         """Scores over the vocabulary at these tokens of the predicting stream, and nowhere else: (K, V) in float32.

@@ -57,6 +57,7 @@ class TaskData(L.LightningDataModule):
     window_columns: ClassVar[tuple[str, ...]] = ()
     metric: ClassVar[str]  # what scores the predictions: a file of research.metrics, a module or a path
     class_column: ClassVar[str | None] = "label"  # of the store: the classes that weights are for; None: no classes
+    answers_alone: ClassVar[bool] = True  # is the answer to a row the same whatever other rows there are?
     learned_names: ClassVar[tuple[str, ...]] = ("labels",)  # attributes that `collect` learns
 
     def __init__(self, config: Config, tokenizer: Any) -> None:

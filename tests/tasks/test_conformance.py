@@ -53,6 +53,10 @@ def rated(i: int) -> dict[str, Any]:
     return {"text": f"{WORDS[i % 6]} film {i}", "score": i / 4}
 
 
+def matched(i: int) -> dict[str, Any]:
+    return {"id": str(i), "query": f"{WORDS[i % 6]} film {i}", "document": f"good {WORDS[(i + 1) % 6]} {i}"}
+
+
 def pair(i: int) -> dict[str, Any]:
     return {"source": f"{WORDS[i % 6]} film {i}", "target": f"good {WORDS[(i + 1) % 6]}"}
 
@@ -80,6 +84,7 @@ TASKS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "ner": (sentence, ("tags",)), "extractive_qa": (question, ("answers",)), "qa": (question, ("answers",)),
     "multiple_choice": (choice, ("label",)), "choice": (choice, ("label",)), "relation": (related, ("label",)),
     "multi_label": (tagged, ("label",)), "regression": (rated, ("score",)),
+    "matching": (matched, ()),
     "translation": (pair, ("target",)), "summarization": (pair, ("target",)),
     "generation": (completed, ("completion",)), "generative_qa": (asked, ("answers",)), "dialogue": (chat, ()),
 }  # fmt: skip

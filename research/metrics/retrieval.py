@@ -1,0 +1,77 @@
+"""Scores of ranked documents: MRR, nDCG, recall and MAP by the definitions of trec_eval.
+
+Legend: N queries (rows of the predictions file).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from research.metrics.base import BaseMetric, Blocks, Formula, Score
+from research.metrics.examples import Floats
+
+CUTS = (1, 5, 10)
+
+
+class Metric(BaseMetric):
+    """Means over queries; of rows that repeat a query each counts as its share.
+
+    The columns are `ranks`, the places (from 1) of the relevant documents among all, ascending, and `repeats`, the
+    number of rows with this query. `mrr` is the reciprocal rank of the first relevant document, `ndcg_10` the
+    discounted gain of the first ten in that of the ideal order, `recall_k` the share of the relevant documents among
+    the first k, `map` the mean average precision.
+    """
+
+    scores = (
+        Score("mrr", "MRR"),
+        Score("ndcg_10", "nDCG@10"),
+        *(Score(f"recall_{k}", f"recall@{k}") for k in CUTS),
+        Score("map", "MAP"),
+    )
+    texts = ("query", "document")
+    lengths = ("query", "document")
+    columns = ("ranks", "repeats", "similarity", "documents")
+    signature = "retrieval|trec_eval|all documents ranked"
+    sentence = "MRR, nDCG@10, recall and MAP by the definitions of trec_eval, over all documents of the split"
+
+    def widths(self) -> dict[str, int]:
+        return {score.name: 2 for score in self.scores}
+
+    def counts(self, table: pa.Table) -> Blocks:
+        """By score: its value for the query in the query's weight, the weight."""
+        weights = 1 / np.array(table.column("repeats").to_pylist(), dtype=np.float64)
+        values = [scores_of_ranks(ranks) for ranks in table.column("ranks").to_pylist()]
+        return {
+            score.name: np.column_stack([weights * np.array([value[score.name] for value in values]), weights])
+            for score in self.scores
+        }
+
+    def formula(self, name: str) -> Formula | None:
+        return Formula((name,), mean) if name in self.widths() else None
+
+    def reported(self, sums: Blocks) -> list[str]:
+        return [score.name for score in self.scores]
+
+    def example_scores(self, table: pa.Table) -> Floats:
+        """The reciprocal rank of the first relevant document."""
+        return np.array([1 / min(ranks) for ranks in table.column("ranks").to_pylist()])
+
+
+def mean(sums: Floats) -> Floats:
+    """First sum over second; weights may add up to less than 1."""
+    return np.asarray(sums[..., 0] / np.where(sums[..., 1] > 0, sums[..., 1], 1))
+
+
+def scores_of_ranks(ranks: Sequence[int]) -> dict[str, float]:
+    """The scores of one query from the places (from 1) of its relevant documents."""
+    places = np.sort(np.asarray(ranks, dtype=np.float64))
+    ideal = (1 / np.log2(np.arange(2, min(len(places), 10) + 2))).sum()
+    return {
+        "mrr": float(1 / places[0]),
+        "ndcg_10": float((1 / np.log2(places[places <= 10] + 1)).sum() / ideal),
+        **{f"recall_{k}": float((places <= k).mean()) for k in CUTS},
+        "map": float((np.arange(1, len(places) + 1) / places).mean()),
+    }

@@ -1,0 +1,198 @@
+"""Matching of queries and documents by one encoder: semantic search, question retrieval, paraphrases.
+
+Each text becomes a vector, and a query's documents are ranked by cosine. The loss is that of in-batch negatives (van
+den Oord et al. 2018, Henderson et al. 2017): the softmax of a query over the documents of the whole step, on all ranks
+and micro-batches (Gao et al. 2021), and of a document over the queries where it is symmetric. A document that occurs
+twice in a step is no negative of itself. `negatives` of a row are further documents of the step.
+
+An evaluation ranks all documents of the split for each query; its loss is the mean cosine distance of the pairs.
+
+Shapes: T tokens, N sequences, W width of the model, B queries of a step, D documents of a step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AutoModel
+
+from research.batching.pack import MicroBatch, Stream
+from research.batching.plan import Indices
+from research.common.errors import UserError
+from research.config.component import above, key
+from research.config.key import Rule
+from research.config.schema import Config
+from research.data.source import Split
+from research.training.datamodule import Columns, TaskData
+from research.training.module import TaskModule
+
+BEST = 10  # documents that a prediction lists
+QUERY, DOCUMENT = "query", "document"
+SIZES = Rule(lambda v: all(size >= 1 for size in v), "must be sizes of at least 1")
+
+
+@dataclass
+class Keys:
+    pooling: Literal["mean", "first"] = key("mean", "a text's vector: the mean over its tokens, or its first token's")
+    temperature: float = key(0.05, "cosines are divided by it", above(0))
+    symmetric: bool = key(True, "documents choose among queries too")
+    dimensions: list[int] = key(
+        [], "the loss is the mean over these first parts of the vectors too (Matryoshka, Kusupati et al. 2022)", SIZES
+    )
+
+
+class Data(TaskData):
+    fields = {"query": "query", "document": "document", "negatives": "negatives"}
+    optional = ("negatives",)
+    gold = ()
+    texts = ("query", "document")
+    text_lists = ("negatives",)
+    token_columns = ("query.input_ids", "query.token_type_ids", "document.input_ids", "document.token_type_ids")
+    window_columns = ("query.key", "document.key")
+    metric = "retrieval"
+    class_column = None
+    head = ()
+    learned_names = ()
+    answers_alone = False  # documents are ranked among those of the file
+
+    def collect(self, splits: Sequence[Split]) -> list[str]:
+        """No labels. Raises UserError for an empty query or document."""
+        for split in splits:
+            for field in self.texts:
+                for row, text in enumerate(split.rows[field]):
+                    if not text.strip():
+                        raise UserError(f"{split.where(row)}: the {field} is empty.")
+        return []
+
+    def encode(self, rows: Columns) -> Columns:
+        negatives = rows.get("negatives") or [None] * len(rows["query"])
+        documents = [[text, *(more or ())] for text, more in zip(rows["document"], negatives, strict=True)]
+        columns: Columns = {"targets": [1.0] * len(documents), "cut": [False] * len(documents)}
+        for stream, texts in ((QUERY, [[text] for text in rows["query"]]), (DOCUMENT, documents)):
+            for i, mine in enumerate(texts):
+                tokens = self.tokenizer(
+                    mine, truncation=True, max_length=self.config.data.max_length, return_attention_mask=False
+                )
+                for name in ("input_ids", "token_type_ids"):
+                    if name in tokens:
+                        columns.setdefault(f"{stream}.{name}", []).append(list(chain.from_iterable(tokens[name])))
+                columns.setdefault(f"{stream}.windows", []).append([len(ids) for ids in tokens["input_ids"]])
+                columns.setdefault(f"{stream}.key", []).append([text_key(text) for text in mine])
+                columns["cut"][i] |= any(encoding.overflowing for encoding in tokens.encodings)
+        return columns
+
+    def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
+        """All distinct documents of the split ranked for each row; a document is named by the id of its first row."""
+        found = [predictions[i] for i in range(len(split.rows))]
+        texts, ids = split.rows["query"][:], split.rows["id"][:]
+        own = [text_key(text) for text in split.rows["document"]]
+        first: dict[int, int] = {}
+        for i, document in enumerate(own):
+            first.setdefault(document, i)
+        place = {document: d for d, document in enumerate(first)}
+        documents = np.stack([found[i][DOCUMENT] for i in first.values()])  # (D, W)
+        names = [ids[i] for i in first.values()]
+        relevant: dict[str, set[int]] = {}
+        for text, document in zip(texts, own, strict=True):
+            relevant.setdefault(text, set()).add(place[document])
+        repeats = Counter(texts)
+        columns: Columns = {name: [] for name in ("gold", "prediction", "ranks", "repeats", "similarity")}
+        for i, text in enumerate(texts):
+            similarity = documents @ found[i][QUERY]  # (D,)
+            order = np.argsort(-similarity, kind="stable")
+            rank = np.empty(len(order), np.int64)
+            rank[order] = np.arange(1, len(order) + 1)
+            mine = sorted(relevant[text])
+            columns["gold"].append([names[d] for d in mine])
+            columns["prediction"].append([names[d] for d in order[:BEST]])
+            columns["ranks"].append(sorted(rank[mine].tolist()))
+            columns["repeats"].append(repeats[text])
+            columns["similarity"].append(float(similarity[place[own[i]]]))
+        return columns
+
+
+def text_key(text: str) -> int:
+    """A number that texts share only where they are equal."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 1
+
+
+class Module(TaskModule):
+    auto_class = AutoModel
+    monitor = "mrr"
+
+    def __init__(self, config: Config, backbone: Any, data: Data, total_steps: int) -> None:
+        super().__init__(config, backbone, data, total_steps)
+        width = backbone.model.config.hidden_size
+        if any(size > width for size in config.task.dimensions):
+            raise UserError(f"task.dimensions={config.task.dimensions}: the vectors of the model have {width} numbers.")
+        if config.optim.label_smoothing:
+            raise UserError(f"task '{config.task.name}' has no classes for optim.label_smoothing; remove the key.")
+
+    def vectors(self, stream: Stream) -> Tensor:
+        """(N, W), of any length."""
+        hidden = self.backbone.hidden_states(stream)  # (T, W)
+        lengths = torch.from_numpy(stream.lengths).to(hidden.device)
+        if self.config.task.pooling == "first":
+            return hidden[lengths.cumsum(0) - lengths]
+        sequence = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
+        sums = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, sequence, hidden)
+        return sums / lengths[:, None]
+
+    def embed(self, micro: MicroBatch) -> dict[str, tuple[Tensor, Indices]]:
+        return {name: (self.vectors(micro.streams[name]), micro.streams[name].examples) for name in (QUERY, DOCUMENT)}
+
+    def step_loss(self, vectors: dict[str, Tensor], examples: dict[str, Indices]) -> Tensor:
+        rows = examples[QUERY]
+        store = self.data.stores["train"]
+        documents = np.concatenate(store.columns["document.key"].rows(rows))  # (D,)
+        queries = np.concatenate(store.columns["query.key"].rows(rows))  # (B,)
+        positive = np.searchsorted(examples[DOCUMENT], rows)  # (B,) the first document of each row
+        same_query = queries[:, None] == queries  # (B, B)
+        mine = documents[positive][:, None] == documents  # (B, D) the query's own document, or a copy of it
+        shared = (same_query[:, :, None] & (documents[positive][None, :, None] == documents)).any(1)
+        relevant = torch.from_numpy(mine | shared).to(vectors[QUERY].device)
+        place = torch.from_numpy(positive).to(relevant.device)
+        sizes = [*self.config.task.dimensions, vectors[QUERY].shape[1]]
+        losses = [self._of_size(vectors, size, relevant, place) for size in dict.fromkeys(sizes)]
+        return torch.stack(losses).mean()
+
+    def _of_size(self, vectors: dict[str, Tensor], size: int, relevant: Tensor, place: Tensor) -> Tensor:
+        """The summed loss of the first `size` numbers; relevant (B, D): no negatives; place (B,) of the positives."""
+        query, document = (F.normalize(vectors[name][:, :size], dim=1) for name in (QUERY, DOCUMENT))
+        scores = query @ document.T / self.config.task.temperature  # (B, D)
+        hidden = relevant.clone()
+        hidden[torch.arange(len(place)), place] = False
+        scores = scores.masked_fill(hidden, -torch.inf)
+        loss = F.cross_entropy(scores, place, reduction="sum")
+        if not self.config.task.symmetric:
+            return loss
+        back = F.cross_entropy(scores[:, place].T, torch.arange(len(place), device=place.device), reduction="sum")
+        return (loss + back) / 2
+
+    def outputs(self, micro: MicroBatch) -> dict[str, Tensor]:
+        """Vectors of length 1 by stream, (N, W); a row's own document, without its negatives."""
+        found = {}
+        for name, (vectors, examples) in self.embed(micro).items():
+            first = np.unique(examples, return_index=True)[1]
+            order = np.argsort(examples[np.sort(first)], kind="stable")
+            chosen = np.sort(first)[order]
+            found[name] = F.normalize(vectors[torch.from_numpy(chosen).to(vectors.device)], dim=1)
+        return found
+
+    def loss(self, micro: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        found = self.outputs(micro)
+        return (1 - (found[QUERY] * found[DOCUMENT]).sum(dim=1)).sum(), found
+
+    def decode(self, micro: MicroBatch, outputs: dict[str, Tensor]) -> dict[int, dict[str, Any]]:
+        rows = np.unique(micro.streams[QUERY].examples).tolist()
+        both = {name: vectors.cpu().numpy() for name, vectors in outputs.items()}
+        return {row: {name: vectors[i] for name, vectors in both.items()} for i, row in enumerate(rows)}
