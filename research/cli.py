@@ -204,12 +204,14 @@ def train(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """Print what an experiment or a sweep is; train nothing."""
-    from research.sweep.sweepfile import is_sweep
+    from research.sweep import sweepfile
+    from research.training.preflight import refuse_wrong_experiment
 
-    if is_sweep(options.experiment):
+    if sweepfile.is_sweep(options.experiment):
         from research.sweep.space import read_sweep
 
         searched = read_sweep(options.experiment, options.overrides)
+        refuse_wrong_experiment(sweepfile.searched_config(searched))
         prepare_process()
         from research.sweep.show import show as show_sweep
 
@@ -218,6 +220,7 @@ def show(options: argparse.Namespace) -> int:
     from research.config.load import load_config
 
     config = load_config(options.experiment, options.overrides)
+    refuse_wrong_experiment(config)
     prepare_process()
     from research.training.run import show
 
@@ -230,11 +233,17 @@ def sweep(options: argparse.Namespace) -> int:
     if options.sweep == "status":
         return sweep_status(options.overrides)
     from research.sweep.space import read_sweep
-    from research.sweep.sweepfile import base_config
+    from research.sweep.study import refuse_another_search
+    from research.sweep.sweepfile import searched_config
+    from research.training.preflight import refuse_wrong_experiment
 
     search, anyway = read_sweep(options.sweep, options.overrides), options.resume_anyway
-    trainer = base_config(search).trainer
-    return in_ranks(options, trainer, "research.sweep.worker", lambda module, group: module.work(search, group, anyway))
+    config = searched_config(search)
+    refuse_wrong_experiment(config)
+    refuse_another_search(search, config, anyway)
+    return in_ranks(
+        options, config.trainer, "research.sweep.worker", lambda module, group: module.work(search, group, anyway)
+    )
 
 
 def sweep_status(arguments: list[str]) -> int:
@@ -253,6 +262,12 @@ def sweep_status(arguments: list[str]) -> int:
 
 def prepare(options: argparse.Namespace) -> int:
     """Fetch, check and tokenise what experiments need."""
+    from research.config.load import load_config
+    from research.training.preflight import refuse_wrong_experiment
+
+    paths = [argument for argument in options.experiments if argument.endswith((".yaml", ".yml"))]
+    for path in paths:
+        refuse_wrong_experiment(load_config(path, [each for each in options.experiments if each not in paths]))
     prepare_process()
     from research.inference.prepare import prepare
 
@@ -262,15 +277,18 @@ def prepare(options: argparse.Namespace) -> int:
 def submit(options: argparse.Namespace) -> int:
     """Check an experiment and queue it."""
     from research.cluster.submit import submit
+    from research.training.preflight import refuse_wrong_experiment
 
-    return submit(options.arguments)
+    return submit(options.arguments, refuse_wrong_experiment)
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score a finished run again, and print its scores."""
+    from research.inference.finished import refuse_evaluation
     from research.tracking.run import Run
 
     run = Run.read(options.run_dir)
+    refuse_evaluation(run, options.split)
     prepare_process()
     from research.common.console import print_scores
     from research.inference.evaluate import evaluate
@@ -287,11 +305,13 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def predict(options: argparse.Namespace) -> int:
     """Label new text with a finished run."""
+    from research.inference.finished import refuse_prediction
     from research.inference.inputs import refuse_two_sources
     from research.tracking.run import Run
 
     refuse_two_sources(options.input, options.text)
     run = Run.read(options.run_dir)
+    refuse_prediction(run, options.input)
     prepare_process()
     from research.common.text import counted
     from research.inference.predict import predict

@@ -14,9 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from research.cli import main
+from research.metrics import metric_class
+from research.sweep.space import read_sweep
+from research.sweep.study import open_search
+from research.sweep.sweepfile import searched_config
 from research.tracking import predictions
 from research.tracking.run import Run
 from tests.conftest import write_jsonl
+from tests.report.synthetic import write_run
 
 TASKS = ("sentiment", "ner", "qa")
 TEXTS = ("good", "", "Sehr gut!", "很好")
@@ -44,6 +49,32 @@ COMMAND_LINES = [
     (["evaluate", "{folder}/nowhere"], 2, "is not a run folder"),
     (["evaluate", "{folder}", "--split", "dev"], 2, "invalid choice: 'dev'"),
     (["predict", "{folder}"], 2, "give new text by --input FILE"),
+    (["train", "{yaml}"], 2, "a.jsonl: no such file"),
+    (["show", "{yaml}"], 2, "a.jsonl: no such file"),
+    (["prepare", "{yaml}"], 2, "a.jsonl: no such file"),
+    (["submit", "{yaml}"], 2, "a.jsonl: no such file"),
+    (["sweep", "{sweep}"], 2, "a.jsonl: no such file"),
+    (["show", "{sweep}"], 2, "a.jsonl: no such file"),
+    (["sweep", "{folder}/absent.yaml"], 2, "There is no sweep file"),
+    (["sweep", "status", "{folder}/absent"], 2, "There is no sweep file"),
+    (["train", "{yaml}", "data.train={rows}", "trainer.monitor=f2"], 2, "trainer.monitor=f2 is not a score"),
+    (["show", "{yaml}", "data.train={rows}", "trainer.monitor=f2"], 2, "trainer.monitor=f2 is not a score"),
+    (["prepare", "{yaml}", "data.train={rows}", "trainer.monitor=f2"], 2, "trainer.monitor=f2 is not a score"),
+    (["submit", "{yaml}", "data.train={rows}", "trainer.monitor=f2"], 2, "trainer.monitor=f2 is not a score"),
+    (["sweep", "{sweep}", "settings.data.train={rows}", "metric=f2"], 2, "trainer.monitor=f2 is not a score"),
+    (["train", "{yaml}", "data.train={rows}", "run_dir={run}"], 2, "holds another experiment"),
+    (["sweep", "{sweep}", "settings.data.train={rows}"], 2, "searches something else"),
+    (["evaluate", "{run}", "--split", "test"], 2, "is not finished"),
+    (["evaluate", "{done}", "--split", "test"], 2, "has no split 'test'; it has train, validation"),
+    (["evaluate", "{done}", "--split", "validation"], 2, "gone.jsonl: no such file"),
+    (["predict", "{run}", "--text", "a"], 2, "is not finished"),
+    (["predict", "{done}", "--input", "{folder}/absent.jsonl"], 2, "absent.jsonl: no such file"),
+    (["report", "{folder}/absent", "--output", "{folder}/paper"], 2, "There is no folder"),
+    (["report", "{run}", "--output", "{folder}/paper"], 2, "None of the runs is finished"),
+    (["report", "{done}", "--output", "{folder}/paper", "--by", "optim.rate"], 2, "cannot be grouped by 'optim.rate'"),
+    (["report", "{done}", "--output", "{folder}/paper", "--metric", "f9"], 2, "has no validation score 'f9'"),
+    (["compare", "{done}", "--against", "{folder}/absent"], 2, "There is no folder"),
+    (["compare", "{done}", "--against", "{done}", "--metric", "f9"], 2, "has no validation score 'f9'"),
     (["--version"], 0, ""),
     ([], 2, "required: COMMAND"),
 ]
@@ -66,9 +97,21 @@ for arguments in json.load(sys.stdin):
 def answers(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, bool, bool]]:
     """For each command line its exit code, what it said, and whether torch and OmegaConf were imported."""
     folder = tmp_path_factory.mktemp("quick")
-    path = folder / "mine.yaml"
-    path.write_text("task: sentiment\nmodel: {name: tiny}\ndata: {train: a.jsonl}\n")
-    lines = [[part.format(yaml=path, folder=folder) for part in line] for line, _, _ in COMMAND_LINES]
+    path, sweep = folder / "mine.yaml", folder / "sweep.yaml"
+    path.write_text("task: sentiment\nmodel: {name: tiny}\ndata: {train: a.jsonl, validation: 0.1}\n")
+    space = {"optim.lr": {"low": 1e-5, "high": 1e-4}}
+    content = {"experiment": str(path), "folder": str(folder / "begun"), "name": "begun", "budget": {"trials": 1}}
+    sweep.write_text(json.dumps({**content, "space": space}))
+    rows = write_jsonl(folder / "rows.jsonl", [{"text": "good", "label": "a"}])
+    places = {
+        "yaml": path, "folder": folder, "sweep": sweep, "rows": rows,
+        "run": write_run(folder / "run", status="unfinished"),
+        "done": write_run(folder / "done", splits=("validation",), config={"data.validation": f"{folder}/gone.jsonl"}),
+    }  # fmt: skip
+    (folder / "other.yaml").write_text(json.dumps({**content, "space": {"optim.lr": {"low": 0.1, "high": 0.2}}}))
+    begun = read_sweep(folder / "other.yaml", [f"settings.data.train={rows}"])
+    open_search(begun, searched_config(begun), metric_class("classification").scores[0], resume_anyway=False)
+    lines = [[part.format(**places) for part in line] for line, _, _ in COMMAND_LINES]
     done = subprocess.run(
         [sys.executable, "-c", TRY_ALL], input=json.dumps(lines), capture_output=True, text=True, timeout=120
     )

@@ -8,11 +8,15 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from research.common.errors import UserError
+
+if TYPE_CHECKING:
+    from research.config.schema import Config
 
 # What a job passes on to one submitted from inside it, which would take it for its own.
 OF_ANOTHER_JOB = re.compile(r"SLURM_(?!CONF$).*|(RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|GROUP_RANK|MASTER_.*)$")
@@ -50,16 +54,19 @@ class Submission:
         return ["sbatch", *self.options, str(self.script), self.experiment, *self.overrides]
 
 
-def submit(arguments: Sequence[str]) -> int:
+def submit(arguments: Sequence[str], refuse: Callable[[Config], None] = lambda config: None) -> int:
     """Queue an experiment; prints the command and what sbatch says. Returns sbatch's exit code.
 
-    Raises UserError for a mistake in the experiment and for a job that would wait for ever.
+    `refuse` raises UserError for an experiment that could not start; not asked where the job depends on another, which
+    may make its data. Raises UserError for a mistake in the experiment and for a job that would wait for ever.
     """
     if not arguments or set(arguments) & {"-h", "--help"}:
         print(HELP)
         return 0
     submission = parse(arguments)
-    check(submission)
+    for config in check(submission):
+        if not any(option.startswith(("-d", "--dependency")) for option in submission.options):
+            refuse(config)
     environment = clean(os.environ)
     refuse_what_cannot_start(submission.command, environment)
     print(shlex.join(submission.command), flush=True)
@@ -98,12 +105,13 @@ def scripts_folder() -> Path:
     return next((f for f in (Path("SLURM"), Path(named or "SLURM"), beside_package) if f.is_dir()), Path("SLURM"))
 
 
-def check(submission: Submission) -> None:
-    """Raise UserError for an experiment that could not start."""
+def check(submission: Submission) -> list[Config]:
+    """The experiment, once for each seed and fold; none of a sweep. Raises UserError for mistakes in it."""
     from research.config.several import load_several
 
-    if submission.script.name != "sweep.sbatch":
-        load_several(submission.experiment, submission.overrides)
+    if submission.script.name == "sweep.sbatch":
+        return []
+    return load_several(submission.experiment, submission.overrides)
 
 
 def clean(environment: Mapping[str, str]) -> dict[str, str]:

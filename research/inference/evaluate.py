@@ -17,7 +17,7 @@ from research.config import component
 from research.config.load import in_long_form
 from research.config.schema import Config
 from research.config.tree import component_names
-from research.data.source import file_sha256
+from research.inference.finished import finished_result, is_intact, refuse_changed_model, refuse_unknown_split
 from research.models.load import load_tokenizer
 from research.tracking import predictions
 from research.tracking.run import Run
@@ -42,10 +42,7 @@ def evaluate(run: Run, split: str, trust_remote_code: bool = False) -> dict[str,
     with rows whose scores are the recorded ones. Raises UserError for a split the run has not, or that has changed.
     """
     config = finished_config(run, trust_remote_code)
-    named = [name for name in ("train", "validation", "test") if getattr(config.data, name)]
-    named += ["test"] if config.data.folds else []
-    if split not in named:
-        raise UserError(f"The run {run.path} has no split '{split}'; it has {', '.join(named)}.")
+    refuse_unknown_split(run, config, split)
     data = task_data(run, config)
     data.tested = split
     data.open(finished_result(run)["learned"], only=split)
@@ -112,33 +109,6 @@ def finished_config(run: Run, trust_remote_code: bool = False) -> Config:
     trainer = config.trainer
     trainer.devices, trainer.num_nodes, trainer.strategy = 1, 1, "auto"  # one process, whatever it was trained on
     return config
-
-
-def refuse_changed_model(run: Run) -> None:
-    """Raise UserError unless each file of `model/` is the one that training exported."""
-    recorded = finished_result(run).get("files") or {}
-    changed = [name for name in recorded if name.startswith("model/") and not is_intact(run, name)]
-    if changed:
-        raise UserError(
-            f"{run.path / changed[0]} is missing or not the file that training wrote (its sha256 differs from that "
-            "in result.json); restore the folder, or train again."
-        )
-
-
-def is_intact(run: Run, name: str) -> bool:
-    """Whether a file of the run is the one whose hash its result records."""
-    path, recorded = run.path / name, (finished_result(run).get("files") or {}).get(name)
-    return path.is_file() and recorded is not None and file_sha256(path) == recorded
-
-
-def finished_result(run: Run) -> dict[str, Any]:
-    """The result of a finished run. Raises UserError for one that is not finished."""
-    result = run.result
-    if result is None:
-        raise UserError(f"The run {run.path} is not finished; run its training command again to finish it.")
-    if missing := sorted({"task", "metrics", "learned"} - set(result)):
-        raise UserError(f"{run.path / 'result.json'} is damaged: it lacks {', '.join(missing)}.")
-    return result
 
 
 def task_data(run: Run, config: Config) -> TaskData:

@@ -25,7 +25,8 @@ from research.common.errors import UserError
 from research.config import component
 from research.config.schema import Config
 from research.data.source import Split
-from research.inference.evaluate import finished_config, finished_result
+from research.inference.evaluate import finished_config
+from research.inference.finished import finished_result
 from research.models.load import load_model, load_tokenizer
 from research.tracking.run import Run
 from research.training.build import build

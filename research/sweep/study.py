@@ -24,9 +24,11 @@ from research.common import compat
 from research.common.console import console
 from research.common.errors import UserError
 from research.common.files import written_whole
+from research.config import component
 from research.config.schema import Config
 from research.config.tree import differences, result_keys, to_dict, with_canonical_names
-from research.metrics.base import Score
+from research.metrics import metric_class
+from research.metrics.base import LOSS, Score
 from research.sweep.claims import Claim, Claims
 from research.sweep.samplers import enqueued, make_sampler, trials_asked
 from research.sweep.space import as_dict, grew
@@ -226,6 +228,24 @@ def open_search(
     with written_whole(folder / "sweep.yaml") as temporary:
         temporary.write_text(to_yaml(sweep), encoding="utf-8")
     return Search(sweep, study, patience, flag)
+
+
+def refuse_another_search(sweep: SweepConfig, base: Config, resume_anyway: bool) -> None:
+    """Raise UserError where the sweep's folder holds another search, before anything slow is imported."""
+    metric = component.class_attribute("task", base.task.name, "Data", "metric")
+    begun = (Path(str(sweep.folder)) / "sweep.yaml").is_file()
+    if not isinstance(metric, str) or component.is_users(metric) or resume_anyway or not begun:
+        return
+    score = next((score for score in (*metric_class(metric).scores, LOSS) if score.name == base.trainer.monitor), None)
+    if score is None:
+        return
+    try:
+        old = read_search(sweep).study.user_attrs[KEY]
+    except UserError:  # begun, and its study is not to be had now
+        return
+    old, new = {**old, "experiment": with_canonical_names(old["experiment"])}, identity(sweep, base, score)
+    if old != new:
+        _refuse_another(sweep, old, new, resume_anyway=False)
 
 
 def read_search(sweep: SweepConfig) -> Search:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from omegaconf import MISSING, OmegaConf
 
 from research.common.errors import UserError
+from research.config import component
 from research.config.load import (
     Layer,
     combined,
@@ -228,6 +229,14 @@ def base_config(sweep: SweepConfig) -> Config:
     if config.data.validation is None:
         raise UserError(f"{sweep.experiment} names no data.validation, by whose scores trials are compared; add it.")
     return config
+
+
+def searched_config(sweep: SweepConfig) -> Config:
+    """The settings all trials share, with the searched metric choosing the best checkpoint."""
+    base = base_config(sweep)
+    own = component.class_attribute("task", base.task.name, "Module", "monitor")
+    base.trainer.monitor = sweep.metric or base.trainer.monitor or own
+    return base
 
 
 def with_values(base: Config, values: Mapping[str, Any], origin: str) -> Config:

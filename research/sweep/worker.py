@@ -25,7 +25,7 @@ from research.sweep.context import WorkerContext
 from research.sweep.run_length import evaluations, run_length
 from research.sweep.samplers import first_verdict, make_pruner
 from research.sweep.study import Search, direction, open_search
-from research.sweep.sweepfile import SweepConfig, base_config
+from research.sweep.sweepfile import SweepConfig, searched_config
 from research.sweep.trial import HandedBack, progress, run_trial
 from research.training.preflight import refuse_unknown_monitor
 from research.training.run import train
@@ -54,10 +54,9 @@ def work(sweep: SweepConfig, group: RankGroup | None = None, resume_anyway: bool
 
 
 def shared_config(sweep: SweepConfig) -> Config:
-    """The settings all trials share, with the searched metric choosing the best checkpoint."""
-    base = base_config(sweep)
-    own = component.load("task", base.task.name).Module.monitor
-    base.trainer.monitor = sweep.metric or base.trainer.monitor or own
+    """The settings all trials share; a task of the user's may make its usual score when it is imported."""
+    base = searched_config(sweep)
+    base.trainer.monitor = base.trainer.monitor or component.load("task", base.task.name).Module.monitor
     return base
 
 

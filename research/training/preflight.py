@@ -18,11 +18,16 @@ from research.tracking.run import Run
 
 def refuse_wrong_arguments(config: Config) -> None:
     """Raise UserError for files that are missing, an unknown monitor, and a run folder of another experiment."""
+    refuse_wrong_experiment(config)
+    Run(str(config.run_dir)).refuse_another_experiment(to_dict(config))
+
+
+def refuse_wrong_experiment(config: Config) -> None:
+    """Raise UserError for files that are missing, shares that cannot be, and an unknown monitor."""
     refuse_missing_files(config)
     metric = component.class_attribute("task", config.task.name, "Data", "metric")
     if isinstance(metric, str) and not component.is_path(metric):
         refuse_unknown_monitor(config, metric_class(metric).scores)
-    Run(str(config.run_dir)).refuse_another_experiment(to_dict(config))
 
 
 def refuse_missing_files(config: Config) -> None:
