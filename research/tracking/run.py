@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,8 @@ from yaml import YAMLError
 
 from research.common.errors import UserError
 from research.common.files import read_json, remove_temporaries, set_aside, written_whole
+from research.config.length import KEYS as LENGTH
+from research.config.length import length_of, why_not_longer
 from research.config.load import from_dict
 from research.config.schema import Config
 from research.config.tree import differences, result_keys, to_dict
@@ -42,6 +45,7 @@ class Run:
         self.checkpoints = self.path / "checkpoints"
         self.predictions = self.path / "predictions"
         self.model = self.path / "model"
+        self.is_continued = False  # opened to be made longer: it has the result of the shorter run
         self.lock = FolderLock(self.path)
         self._metrics: IO[str] | None = None
 
@@ -75,12 +79,26 @@ class Run:
             run._set_damaged_records_aside()
             if run.result is None:
                 (run.path / "outcome.json").unlink(missing_ok=True)
-                with written_whole(run.path / "config.yaml") as temporary:
-                    OmegaConf.save(OmegaConf.create(to_dict(config)), temporary)
+                run.write_config(config)
+            else:
+                run.is_continued = length_of(to_dict(run.config)) != length_of(to_dict(config))
+                before = run.predictions / "validation.parquet"
+                if run.is_continued and before.is_file() and not run.best_predictions.is_file():
+                    shutil.copy(before, run.best_predictions)
         except BaseException:
             run.close()
             raise
         return run
+
+    def write_config(self, config: Config) -> None:
+        """Write config.yaml; that of a finished run stays until the result of a longer one is there."""
+        with written_whole(self.path / "config.yaml") as temporary:
+            OmegaConf.save(OmegaConf.create(to_dict(config)), temporary)
+
+    @property
+    def best_predictions(self) -> Path:
+        """The predictions of the best evaluation; a finished run's stay until the longer one ends."""
+        return self.predictions / ("validation-continued.parquet" if self.is_continued else "validation.parquet")
 
     @property
     def config(self) -> Config:
@@ -160,6 +178,14 @@ class Run:
             return  # no attempt got as far as training: nothing is lost
         old = to_dict(self.config)
         changed = differences(result_keys(old), result_keys(new))
+        if changed and all(line.startswith(LENGTH) for line in changed):
+            reason = why_not_longer(old, new)
+            if reason is None:
+                return
+            raise UserError(
+                f"The run {self.path} cannot be continued ({'; '.join(changed)}): {reason}. Another run_dir=... "
+                "begins a new one."
+            )
         if changed:
             raise UserError(
                 f"The run folder {self.path} holds another experiment; it differs in "

@@ -82,15 +82,18 @@ def newest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def resumable(folder: Path) -> Checkpoint | None:
-    """The newest intact checkpoint whose best evaluation can still be returned to at the end of training."""
+def resumable(folder: Path, known_best: int | None = None) -> Checkpoint | None:
+    """The newest intact checkpoint whose best evaluation can still be returned to at the end of training.
+
+    That of step `known_best` needs no other: its own evaluation, which comes first, is known to be better.
+    """
     for path in files(folder):
         if not is_whole(path):
             log.warning("The checkpoint %s is damaged (its checksum differs from its name): it is passed over.", path)
             continue
         saved = load(path)
         best = saved.state.get("progress", {}).get("best_step")
-        if best is None or best == saved.step or at_step(folder, best) is not None:
+        if best is None or saved.step in (best, known_best) or at_step(folder, best) is not None:
             return saved
         log.warning("The best checkpoint (step %s) is missing from %s or damaged: training goes back before it, "
                     "instead of on from step %s.", best, folder, saved.step)  # fmt: skip

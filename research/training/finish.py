@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -45,8 +46,12 @@ def finish(trainer: L.Trainer, attempt: Attempt, group: RankGroup) -> None:
     if not attempt.writes:
         return
     run = attempt.run
+    if run.is_continued and run.best_predictions.is_file():
+        os.replace(run.best_predictions, run.predictions / "validation.parquet")
     result = result_of(attempt)
     write_json(run.path / "result.json", result)
+    if run.is_continued:
+        run.write_config(module.config)  # after the result: where a kill comes between, the same command ends once more
     checkpoint.remove(run.checkpoints, module.config.trainer.keep_checkpoints, result["best_step"])
     report(result, run)
 
@@ -69,7 +74,7 @@ def return_to_best(attempt: Attempt, group: RankGroup) -> None:
 
 def restore_predictions(trainer: L.Trainer, attempt: Attempt, group: RankGroup) -> None:
     """Evaluate the best weights again where `predictions/validation.parquet` is not the file of that evaluation."""
-    path, recorded = attempt.run.predictions / "validation.parquet", attempt.module.progress.best_predictions
+    path, recorded = attempt.run.best_predictions, attempt.module.progress.best_predictions
 
     def is_damaged() -> bool:
         return recorded is not None and not (path.is_file() and file_sha256(path) == recorded)

@@ -84,6 +84,7 @@ def announce_resume(attempt: Attempt, ranks: int) -> None:
         if checkpoint.files(attempt.run.checkpoints):
             console.print(f"No checkpoint in {attempt.run.checkpoints} is whole: starting over.")
         return
-    console.print(f"Resuming {attempt.run.path} at step {saved.step}.")
+    act = "Continuing the finished run" if attempt.run.is_continued else "Resuming"
+    console.print(f"{act} {attempt.run.path} at step {saved.step}.")
     if saved.state["ranks"] != ranks:
         console.print(f"It ran on {saved.state['ranks']} ranks before and on {ranks} now; the steps stay the same.")

@@ -64,7 +64,7 @@ def train(
     run = Run.open(config) if writes else Run(str(config.run_dir))
     try:
         run.lock.refuse_another_folder(group.agree(lambda: run.lock.holder))
-        if group.agree(lambda: run.result is not None):
+        if group.agree(lambda: run.result is not None and not run.is_continued):
             if writes and run.result is not None:
                 console.print(f"This run is finished: {run.path}")
                 report(run.result, run)
@@ -90,7 +90,7 @@ def _train(
     module = make_module(config, group=group)
     data, world = module.data, group.world
     writes = world.rank == 0
-    newest = checkpoint.agreed(group, lambda: checkpoint.resumable(run.checkpoints))
+    newest = checkpoint.agreed(group, lambda: checkpoint.resumable(run.checkpoints, best_of(run)))
     if newest is not None:
         with stop_flag.raised_after():
             resume(module, newest)
@@ -123,8 +123,13 @@ def _train(
             attempt.bar.stop()
         if tracker is not None:
             table = run.predictions / ("test.parquet" if "test" in data.stores else "validation.parquet")
-            ended = run.result or run.outcome or {}
+            ended = (run.result if exit_code == 0 else None) or run.outcome or {}
             tracker.finish(ended, run.provenance, table if table.is_file() else None, exit_code)
+
+
+def best_of(run: Run) -> int | None:
+    """The best step of a finished run that is continued: of its checkpoints that one alone may be left."""
+    return run.result["best_step"] if run.is_continued and run.result is not None else None
 
 
 def data_facts(module: TaskModule) -> dict[str, Any]:

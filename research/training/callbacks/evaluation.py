@@ -79,7 +79,7 @@ class Evaluation(L.Callback):
 
     def _write_best(self, module: TaskModule, table: pa.Table) -> None:
         if self.attempt.writes:
-            path = self.attempt.run.predictions / "validation.parquet"
+            path = self.attempt.run.best_predictions
             predictions.write(table, path)
             module.progress.best_predictions = file_sha256(path)
 
