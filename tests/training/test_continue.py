@@ -11,7 +11,7 @@ from research.cli import main
 from research.cluster.signals import STOPPED
 from research.common.errors import UserError
 from research.config.length import why_not_longer
-from research.inference.evaluate import is_intact
+from research.inference.finished import is_intact
 from research.tracking.run import Run
 from tests.small_runs import SmallRuns, assert_same_bits
 
