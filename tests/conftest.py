@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,12 @@ MARKER_OF_FIXTURE = {
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups, and pytest the -m option
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by the fixtures they use. With several workers, one takes whole files and one all of the cluster."""
+    counts: Counter[str] = Counter()  # cases of each parametrised test so far
     for item in items:
+        counts[item.nodeid.partition("[")[0]] += 1
+        cases = item.get_closest_marker("in_check")
+        if cases is not None and counts[item.nodeid.partition("[")[0]] > cases.args[0]:
+            item.add_marker("slow")
         fixtures = set(getattr(item, "fixturenames", ()))
         for name in fixtures & MARKER_OF_FIXTURE.keys():
             item.add_marker(MARKER_OF_FIXTURE[name])

@@ -109,6 +109,7 @@ def test_seeds_as_a_list_or_a_range(experiment: Path, text: str, seeds: list[int
     assert [str(config.run_dir).rpartition("/")[2] for config in configs] == [f"seed{seed}" for seed in seeds]
 
 
+@pytest.mark.slow
 def test_all_folds_and_seeds_in_one_command_have_a_folder_each(experiment: Path, tmp_path: Path) -> None:
     divided = ["data.validation=0.2", "data.test=null", "data.folds=3"]
     configs = load_several(experiment, [*divided, "data.fold=all", "seed=0,4"])

@@ -118,6 +118,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, bo
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.process
 def test_help_imports_next_to_nothing(answers: list[tuple[int, str, bool, bool]]) -> None:
     code, said, *imported = answers[0]
     assert (code, said, imported) == (0, "", [False, False])
@@ -210,6 +211,7 @@ def test_the_same_command_on_a_finished_run_says_so(
     assert "optim.lr: 0.001 -> 0.002" in capsys.readouterr().err
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("task", TASKS)
 def test_evaluate_gives_the_runs_scores_to_the_last_digit(
     runs: dict[str, Run], task: str, capsys: pytest.CaptureFixture[str]
@@ -232,6 +234,7 @@ def test_evaluate_gives_the_runs_scores_to_the_last_digit(
     ]
 
 
+@pytest.mark.in_check(3)
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_predict_writes_a_row_for_each_in_order(

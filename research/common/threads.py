@@ -19,7 +19,9 @@ LOOKS, BETWEEN_SECONDS = 9, 0.01
 
 def choose_waiting_policy() -> None:
     """Choose how threads wait, before torch is imported: OpenMP reads its settings once."""
-    os.environ.update(waiting(running_processes(), os.cpu_count() or 1, os.environ))
+    cores = os.cpu_count() or 1
+    if waiting(cores + 1, cores, os.environ):  # or nothing depends on how busy the machine is, and a look takes 0.1 s
+        os.environ.update(waiting(running_processes(), cores, os.environ))
 
 
 def waiting(running: float, cores: int, environment: Mapping[str, str]) -> dict[str, str]:

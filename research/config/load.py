@@ -61,7 +61,7 @@ def combined(layers: Sequence[Layer], what: str, stored: bool = False) -> Config
     `stored`: of a run folder, where keys of earlier versions that had no effect are passed over.
     """
     schema, contents = schema_of([layer.content for layer in layers])
-    merged = OmegaConf.structured(schema)
+    merged = structured(schema)
     for layer, content in zip(layers, contents, strict=True):
         content = with_new_names(content, schema.task, layer.origin, stored)
         refuse_unknown_keys(content, layer.origin, schema)
@@ -71,6 +71,20 @@ def combined(layers: Sequence[Layer], what: str, stored: bool = False) -> Config
         raise UserError(f"{what} does not say {' and '.join(missing)}; add {'them' if len(missing) > 1 else 'it'}.")
     config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     return config
+
+
+LATEST: list[tuple[Config, Any]] = []  # schemas and their trees: a command reads many configs of few components
+
+
+def structured(schema: Config) -> Any:
+    """The OmegaConf tree of a schema, which merging copies and never changes."""
+    for known, tree in LATEST:
+        if known == schema:
+            return tree
+    tree = OmegaConf.structured(schema)
+    LATEST.insert(0, (schema, tree))
+    del LATEST[8:]
+    return tree
 
 
 def from_dict(content: dict[str, Any], origin: str = "the stored config") -> Config:

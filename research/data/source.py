@@ -51,7 +51,7 @@ class Split:
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A whole column, memory-mapped."""
-        return self.rows.select_columns([name]).with_format("arrow")[:].column(name)
+        return self.rows.with_format("arrow", columns=[name])[:].column(name)
 
 
 def open_split(

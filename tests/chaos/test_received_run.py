@@ -38,6 +38,7 @@ def plant_code(run: Path, marker: Path, model_type: str, name: str) -> None:
     (run / "result.json").write_text(json.dumps(result))
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("verb", ["evaluate", "predict"])
 def test_code_in_a_run_folder_runs_only_when_the_command_asks(
     verb: str, finished: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
@@ -58,6 +59,7 @@ def test_code_in_a_run_folder_runs_only_when_the_command_asks(
     assert marker.exists()
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("section", ["task", "adapter", "methods", "callbacks"])
 def test_components_that_a_stored_config_names_are_code_too(
     section: str, finished: Path, experiment: Path, tmp_path: Path, command: Command

@@ -30,6 +30,7 @@ def test_refused_before_training(override: str, said: str, experiment: Path) -> 
         load_config(experiment, [override])
 
 
+@pytest.mark.slow
 def test_longest_settings_are_taken_by_wandb_too(experiment: Path) -> None:
     import wandb
 

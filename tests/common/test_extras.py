@@ -29,6 +29,7 @@ def imported(path: Path) -> set[str]:
     return found
 
 
+@pytest.mark.process
 def test_only_reporting_imports_what_comes_with_the_extra() -> None:
     assert {"matplotlib", "jinja2", "wandb_workspaces"} <= REPORTING
     users = {
@@ -38,6 +39,7 @@ def test_only_reporting_imports_what_comes_with_the_extra() -> None:
     assert {str(path) for path in users if path.parts[0] != "report"} == {"sweep/figures.py"}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("missing", ["jinja2", "matplotlib"])
 def test_report_names_the_extra_that_is_missing(
     missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

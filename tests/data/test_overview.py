@@ -94,6 +94,7 @@ def test_texts_that_max_length_cuts_are_counted(build: Build, cached: bool) -> N
     assert again.overview["train"].cut == data.overview["train"].cut
 
 
+@pytest.mark.slow
 def test_show_train_and_provenance_tell_it(build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build(MANY[:20])
     experiment = str(tmp_path / "classification.yaml")

@@ -255,6 +255,7 @@ def test_tokens_and_tags_of_different_length(file: WriteFile) -> None:
     assert len(opened(path, TAGGED).rows) == 2  # only a task that says so asks for it
 
 
+@pytest.mark.process
 def test_imports_stay_light() -> None:
     script = (
         "import sys, json\n"

@@ -305,6 +305,7 @@ def test_refuses() -> None:
         squad_v2_scores({"q1": "x", "q2": ""}, {"q1": ["x"], "q2": []}, {})
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)  # a second on a quiet machine
 def test_scoring_10_000_questions() -> None:
     rng = random.Random(0)

@@ -158,6 +158,7 @@ def test_equals_attention_of_each_sequence_for_any_lengths(
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("window", [None, 3])
 def test_gradcheck(window: int | None) -> None:
     """The hand-written backward pass against finite differences, in float64."""
@@ -167,6 +168,7 @@ def test_gradcheck(window: int | None) -> None:
     assert torch.autograd.gradcheck(lambda q, k, v: attend(q, k, v, plan, 0.4, window), leaves, atol=1e-7, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradcheck_with_dropout() -> None:
     """With the generator set anew before each call the mask is fixed: the gradient must use the same one."""
     plan = within([4, 11])
@@ -180,6 +182,7 @@ def test_gradcheck_with_dropout() -> None:
     assert torch.autograd.gradcheck(function, leaves, atol=1e-7, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_dropout_keeps_the_mean() -> None:
     """Averaged over many masks, attention with dropout is attention without."""
     plan = within([12, 20])

@@ -132,6 +132,7 @@ def assert_gradients_close(got: dict[str, Tensor], expected: dict[str, Tensor]) 
         assert difference <= allowed, f"{name}: {difference:.1e} of {float(grad.abs().max()):.1e}"
 
 
+@pytest.mark.in_check(12)
 @pytest.mark.parametrize(
     ("kind", "head"), [(kind, head) for head in HEADS for kind in PACKED if head != "qa" or kind not in NO_QA_HEAD]
 )
@@ -163,6 +164,7 @@ def test_a_sequence_does_not_feel_its_neighbours(kind: str) -> None:
             torch.testing.assert_close(backbone.sequence_logits(alone)[0], together[i], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.in_check(3)
 @pytest.mark.parametrize("kind", PADDED)
 def test_others_are_refused_by_the_probe_and_train_padded(kind: str) -> None:
     model = build(kind, "sequence", PADDED[kind])
@@ -285,6 +287,7 @@ def dropouts(model: nn.Module) -> dict[str, float]:
 ALL = {**PACKED, **PADDED}
 
 
+@pytest.mark.in_check(6)
 @pytest.mark.parametrize("kind", ALL)
 def test_one_number_sets_every_dropout(kind: str, tmp_path: Path) -> None:
     for head in HEADS:

@@ -121,6 +121,7 @@ def logits_and_gradients(backbone: Backbone, seed: int = 1) -> tuple[Tensor, dic
     return logits.detach(), {n: p.grad.clone() for n, p in backbone.model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.in_check(8)
 @pytest.mark.parametrize("kind", [*DECODERS, *ENCODER_DECODERS])
 def test_packed_equals_padded(kind: str) -> None:
     model = build(kind, {**DECODERS, **ENCODER_DECODERS}[kind])

@@ -40,6 +40,7 @@ def batch(module: Any, count: int = 14) -> Any:
     return pack(module.data.stores["validation"], np.arange(count), module.backbone.packed)
 
 
+@pytest.mark.in_check(2)
 @pytest.mark.parametrize(("kind", "beams"), [("t5", 1), ("bart", 3), ("gpt2", 3), ("llama", 1)])
 def test_tokens_are_those_of_transformers(kind: str, beams: int, modules: Any) -> None:
     """Of `model.generate` with a plain config of its own, for a batch padded by hand."""
@@ -59,6 +60,7 @@ def test_tokens_are_those_of_transformers(kind: str, beams: int, modules: Any) -
     assert len({o.text for o in outputs}) > 2
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("kind", ["bart", "llama"])
 def test_texts_are_the_same_on_any_number_of_ranks(kind: str, modules: Any) -> None:
     """To the bit in bf16: ranks take whole batches, which are cut from the data alone."""
@@ -75,6 +77,7 @@ def test_texts_are_the_same_on_any_number_of_ranks(kind: str, modules: Any) -> N
     assert found[0] == found[1] == found[2] and found[0].keys() == set(range(14))
 
 
+@pytest.mark.slow
 def test_a_sample_belongs_to_seed_and_example(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     module = modules("gpt2", "task.temperature=0.8", "task.num_return_sequences=3")
     texts = module.decode(batch(module), None)

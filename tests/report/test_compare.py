@@ -86,6 +86,7 @@ def test_unequal_numbers_of_runs_get_no_randomisation(grid: Path) -> None:
     assert c.interval.over == "examples and seeds"
 
 
+@pytest.mark.slow
 def test_p_values_are_corrected_over_all_comparisons(grid: Path) -> None:
     sides = pick(grid, "3e-05"), pick(grid, "0.0001")
     raw, holm = compared(*sides, correction="none"), compared(*sides, correction="holm")

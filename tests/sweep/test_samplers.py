@@ -126,6 +126,7 @@ def config(**optim: Any) -> Config:
     return built
 
 
+@pytest.mark.slow
 def test_run_length_is_that_of_the_worst_corner() -> None:
     space = {
         "optim.warmup_ratio": Parameter(low=0.0, high=0.25),

@@ -147,6 +147,7 @@ def _second_worker(folder: str, url: str, answer: Any) -> None:
         answer.send(str(error))
 
 
+@pytest.mark.slow
 def test_sqlite_is_for_one_worker(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     run_trials(optuna.create_study(storage=opened(tmp_path, url)), 1)

@@ -56,6 +56,7 @@ def test_a_pair_changes_the_outputs(build: Build) -> None:
     assert not torch.allclose(logits[0], logits[1])
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize(
     ("values", "labels"),
     [

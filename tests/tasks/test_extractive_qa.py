@@ -226,6 +226,7 @@ def test_the_threshold_is_found_on_validation_and_used_on_test(v2_run: Run, tmp_
     assert {name: result["metrics"]["test"][name] for name in expected} == expected
 
 
+@pytest.mark.slow
 def test_evaluate_and_predict_go_by_the_threshold(v2_run: Run, tmp_path: Path) -> None:
     result = v2_run.result
     assert result is not None

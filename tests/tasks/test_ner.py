@@ -88,6 +88,7 @@ def test_group() -> None:
     assert group([0, 0, 2, 2, 2], 4) == [[0, 1], [], [2, 3, 4], []]
 
 
+@pytest.mark.in_check(2)
 @pytest.mark.parametrize(("max_length", "stride"), [(8, 0), (8, 128), (32, 8), (100, 128), (128, 1)])
 def test_every_word_of_a_long_sentence_is_a_target_once(build: Build, max_length: int, stride: int) -> None:
     rows = [{"tokens": LONG, "tags": LONG_TAGS}, {"tokens": ["Anna"], "tags": ["B-PER"]}]
@@ -136,6 +137,7 @@ SCHEMES = {
 }
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_schemes_are_converted_from_end_to_end(build: Build, tmp_path: Path, scheme: str) -> None:
     tokens = ["Anna", "Oslo", "in", "Acme", "river", "city"]
@@ -230,6 +232,7 @@ def test_an_entity_of_another_shape_names_the_row(build: Build) -> None:
         build([{"text": "北京", "entities": []}, {"text": "北京", "entities": [[0, "name"]]}], COLUMNS)
 
 
+@pytest.mark.in_check(2)
 @pytest.mark.parametrize("tags", ["_ _", "NNP VBD", None, [3, 4], ["B-PER"], "B-PER O"])
 def test_predict_needs_no_gold(build: Build, tmp_path: Path, tags: Any) -> None:
     build([{"tokens": ["Anna", "was"], "tags": ["B-PER", "O"]}] * 4)

@@ -102,6 +102,7 @@ def test_a_decoder_goes_on_from_the_source(tmp_path: Path) -> None:
     assert text(tokenizer, prompts(micro)[0]) == prompt
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("kind", ["bart", "gpt2"])
 @pytest.mark.parametrize("packing", ["auto", "false"])
 def test_r_drop_compares_two_passes_of_the_same_text(kind: str, packing: str, tmp_path: Path) -> None:
@@ -111,6 +112,7 @@ def test_r_drop_compares_two_passes_of_the_same_text(kind: str, packing: str, tm
     assert_r_drop(built, labels=len(make_tokenizer()))
 
 
+@pytest.mark.in_check(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_and_texts_are_those_of_padded_batches_and_of_one_by_one(kind: str, tmp_path: Path) -> None:
     packed = build(tmp_path, kind).eval()

@@ -47,6 +47,7 @@ def freeze(*parts: str) -> Any:
     return loading
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("sparse", ["auto", False])
 def test_frozen_weights_do_not_move_by_a_bit(sparse: Any, config: Config) -> None:
     config.trainer.sparse_embedding = sparse

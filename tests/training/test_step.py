@@ -69,6 +69,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.in_check(3)
 @pytest.mark.parametrize(("task", "optim"), SETTINGS, ids=lambda x: x if isinstance(x, str) else "-".join(x) or "plain")
 def test_loss_is_torchs_mean_for_any_cut(
     task: str, optim: dict[str, Any], tiny_model: Path, task_data: dict[str, dict[str, str]]

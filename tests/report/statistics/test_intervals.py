@@ -75,6 +75,7 @@ def test_both_over_one_run_is_over_examples_alone() -> None:
     assert over_both(answers(3, 50), (1, 2), bootstrap(answers(3, 50), 100)).over == "examples"
 
 
+@pytest.mark.slow
 def test_both_adds_the_spread_over_seeds_and_counts_the_runs_noise_once() -> None:
     """Runs that answer at random around one accuracy: their spread over seeds is their noise on the examples."""
     widths = []

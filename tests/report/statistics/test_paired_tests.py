@@ -69,6 +69,7 @@ def test_randomisation_of_accuracy_is_the_binomial_test() -> None:
     assert randomisation(counts, 50_000).p_value == pytest.approx(stats.binomtest(4, 17).pvalue, abs=0.005)
 
 
+@pytest.mark.slow
 def test_paired_bootstrap_of_accuracy_is_close_to_the_normal_test() -> None:
     right, other = right_and_wrong(1000, 120, 150, 300)
     values = np.stack([np.stack([side, np.ones_like(side)], axis=-1) for side in (right, other)])

@@ -37,6 +37,7 @@ def answers(runs: int, examples: int, seed: int = 0) -> PairedCounts:
     return PairedCounts([str(i) for i in range(examples)], values, mean)
 
 
+@pytest.mark.slow
 def test_each_replicate_is_the_metric_of_a_resample() -> None:
     """The drawn examples are known from the generator, and scikit-learn scores them again."""
     rng = np.random.default_rng(5)
