@@ -11,11 +11,14 @@ A task with several streams of tokens names each in front of its columns: `sourc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from research.batching.plan import Indices
@@ -38,6 +41,12 @@ class Ragged:
         """Number of values in each row."""
         lengths: Indices = self.ends - self.starts
         return lengths
+
+    def contiguous(self) -> Iterator[NDArray[Any]]:
+        """All values in order, in pieces."""
+        for chunk, (first, end) in enumerate(pairwise(self.first_row.tolist())):
+            if end > first:
+                yield self.values[chunk][self.starts[first] : self.ends[end - 1]]
 
     def rows(self, rows: Indices) -> list[NDArray[Any]]:
         """The values of these rows, one array each."""
@@ -84,6 +93,17 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @cached_property
+    def digest(self) -> str:
+        """xxh3 of all that the model is given: equal for equal examples, however they lie in files."""
+        whole = xxhash.xxh3_128()
+        windows = {f"{name}.windows": stream.windows for name, stream in self.streams.items()}
+        for name, column in sorted({**self.columns, **windows}.items()):
+            whole.update(f"{name}\n".encode() + column.lengths().astype(np.int64).tobytes())
+            for values in column.contiguous():
+                whole.update(np.ascontiguousarray(values, dtype=np.int64).data)
+        return whole.hexdigest()
 
     def vocabulary(self, rows: Indices) -> Indices:
         """The distinct token ids of these examples, sorted."""

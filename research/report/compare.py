@@ -24,6 +24,7 @@ from research.report.statistics.pool import pool_runs, refuse_changed_scores
 from research.report.statistics.power import ALPHA, POWER
 from research.report.statistics.resampling import RESAMPLES
 from research.report.tables.scores import score_text
+from research.tracking import components
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,15 +55,16 @@ def compare_runs(
     systems, nothing is in common, tasks or test sets differ, or predictions are missing, edited or cannot be paired.
     """
     own, other = grouped_sides(first, second, metric)
-    comparisons = []
+    comparisons, notes = [], left_out(own, other)
     for a, b in paired_groups(own, other):
+        notes += other_files(a, b)
         chosen = split or a.split
         if a.folds:
             refuse_changed_scores([a, b], chosen)
             comparisons.append(compare_over_folds(a, b, chosen))
         else:
             comparisons.append(compare_groups(a, b, chosen, pool_runs([a, b], chosen, resamples, seed), seed))
-    return ComparedRuns(with_corrections(comparisons, correction), correction, left_out(own, other))
+    return ComparedRuns(with_corrections(comparisons, correction), correction, notes)
 
 
 def grouped_sides(
@@ -122,6 +124,18 @@ def left_out(own: Sequence[RunGroup], other: Sequence[RunGroup]) -> list[str]:
         for place, (known, groups) in sides.items()
         for g in groups
         if g.data_set not in known
+    ]
+
+
+def other_files(a: RunGroup, b: RunGroup) -> list[str]:
+    """A sentence for each of the user's own component files of which the two systems used different versions."""
+    first, second = (components.versions(side.runs[0].provenance) for side in (a, b))
+    return [
+        f"{a.system} and {b.system} were trained with different files of {name} (sha256 "
+        f"{', '.join(each[:12] for each in first[name])} and {', '.join(each[:12] for each in second[name])}); each "
+        f"run keeps its own in {components.FOLDER}/."
+        for name in first.keys() & second.keys()
+        if first[name] != second[name]
     ]
 
 

@@ -29,6 +29,7 @@ from research.report.settings import (
     system_name,
     value_text,
 )
+from research.tracking import components
 
 
 def group_runs(records: Sequence[Record], by: Sequence[str] | None = None, metric: str | None = None) -> Grid:
@@ -138,6 +139,11 @@ def _foundations(run: Record) -> dict[str, Any]:
         if fingerprint is not None:
             of_fold = "" if run.fold is None else f" of fold {run.fold}"
             found[f"the {split} examples{of_fold}"] = f"{fingerprint[0][:12]}… ({fingerprint[1]:,})"
+            encoded = run.provenance["data"][split].get("encoded_xxh3")
+            if encoded is not None and not run.provenance["data"][split].get("drawn"):
+                found[f"the {split} examples as they were encoded{of_fold}"] = f"{encoded[:12]}…"
+    for name, hashes in components.versions(run.provenance).items():
+        found[f"the file of {name}"] = ", then ".join(f"{sha256[:12]}…" for sha256 in hashes)
     if run.provenance.get("weights"):
         found["the pretrained weights"] = {name: sha[:12] for name, sha in run.provenance["weights"].items()}
     return found

@@ -31,7 +31,7 @@ SECRET_FILES = (".env*", "*.env", "*.pem", "*.key", "id_rsa*", "id_ed25519*", ".
 ENDED_WITHOUT_RECORD = "lost: killed, or by a power cut or a node failure"
 
 
-def attempt(command: list[str], ranks: int, resumed_from: int | None) -> dict[str, Any]:
+def attempt(command: list[str], ranks: int, resumed_from: int | None, components: Mapping[str, Any]) -> dict[str, Any]:
     """One start of a run. A resumed run has several, perhaps with other code or on other machines."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -39,6 +39,7 @@ def attempt(command: list[str], ranks: int, resumed_from: int | None) -> dict[st
         "command": command,
         "ranks": ranks,
         "code": code(PACKAGE),
+        "components": dict(components),
         "host": socket.gethostname(),
         "slurm": slurm.job(),
         "hardware": hardware(),
@@ -48,13 +49,20 @@ def attempt(command: list[str], ranks: int, resumed_from: int | None) -> dict[st
 
 @contextmanager
 def recorded(
-    run: Run, data: Mapping[str, Any], model_name: str, facts: Mapping[str, Any], resumed_from: int | None, ranks: int
+    run: Run,
+    data: Mapping[str, Any],
+    model_name: str,
+    facts: Mapping[str, Any],
+    resumed_from: int | None,
+    ranks: int,
+    components: Mapping[str, Any],
 ) -> Iterator[dict[str, Any]]:
     """Adds this attempt to a run's record; when the block ends, however it may, how the attempt `ended`.
 
-    `data`: what is known of each split; `facts`: what else of the model belongs into the record.
+    `data`: what is known of each split; `facts`: what else of the model belongs into the record; `components`: the
+    user's own files, as `components.keep` returns them.
     """
-    before, this = run.provenance, attempt(sys.argv, ranks, resumed_from)
+    before, this = run.provenance, attempt(sys.argv, ranks, resumed_from, components)
     earlier = [{**each, "ended": each.get("ended") or ENDED_WITHOUT_RECORD} for each in before.get("attempts", [])]
     content = {
         "attempts": [*earlier, this],

@@ -33,6 +33,7 @@ def identity_of(module: TaskModule) -> dict[str, Any]:
         "task": component.canonical("task", module.config.task.name),
         "model": type(module.backbone.model).__name__,
         "data": {name: split.fingerprint for name, split in module.data.splits.items()},
+        "encoded examples": {name: store.digest for name, store in module.data.stores.items()},
         "labels": module.data.labels,
         "tokenizer": hashlib.sha256(module.data.tokenizer_as_loaded.encode()).hexdigest(),
         "pretrained": pretrained_fingerprint(module),
@@ -73,7 +74,7 @@ def refuse_other_identity(saved: checkpoint.Checkpoint, identity: dict[str, Any]
     if wrong:
         raise UserError(
             f"The checkpoint {saved.path} cannot be resumed here, it is of another experiment: {'; '.join(wrong)} "
-            "(there -> here). Restore the data or model it was made with, or choose another run_dir."
+            "(there -> here). Restore the data, model or code it was made with, or choose another run_dir."
         )
 
 

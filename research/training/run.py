@@ -24,7 +24,7 @@ from research.config.schema import Config
 from research.config.tree import to_dict
 from research.data.overview import sentences
 from research.models.parameters import counts
-from research.tracking import provenance
+from research.tracking import components, provenance
 from research.tracking.run import Run
 from research.tracking.wandb import Tracker
 from research.training import checkpoint
@@ -107,8 +107,11 @@ def _train(
         if drawn := module.data.drawn_ids():
             write_json(run.path / "splits.json", drawn)
         facts = {**counts(module.backbone.model), "batching": module.backbone.packing_note}
+        kept = components.keep(run.path, components.users_files(config, data.metric_name))
+        for sentence in components.changes(run.provenance, kept) if newest else ():
+            console.print(sentence)
         resumed_from, model_name = newest.step if newest else None, config.model.name
-        record = provenance.recorded(run, data_facts(module), model_name, facts, resumed_from, world.size)
+        record = provenance.recorded(run, data_facts(module), model_name, facts, resumed_from, world.size, kept)
     exit_code = 1
     try:
         with record as this:
@@ -139,6 +142,7 @@ def data_facts(module: TaskModule) -> dict[str, Any]:
         name: {
             "origin": split.origin,
             "sha256": split.fingerprint,
+            "encoded_xxh3": data.stores[name].digest,
             "drawn": split.drawn or None,
             "examples": len(split.rows),
             "tokens": int(data.stores[name].tokens.sum()),

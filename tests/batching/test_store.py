@@ -93,3 +93,15 @@ def test_store_reads_a_memory_map(tmp_path: Path) -> None:
         lists[5],
         lists[40],
     ]
+
+
+def test_the_digest_is_of_the_rows_and_not_of_their_chunks() -> None:
+    def digest(lists: list[list[int]], cuts: list[int]) -> str:
+        ids, counts = chunks(lists, cuts), chunks([[len(row)] for row in lists], cuts)
+        targets = pa.chunked_array([pa.array([1.0] * len(lists))])
+        return Store(pa.table({"input_ids": ids, "windows": counts, "targets": targets}), ["input_ids"], []).digest
+
+    whole = digest(LISTS, [])
+    assert digest(LISTS, [3]) == digest(LISTS, [0, 2, 7]) == whole
+    moved, other = [[1, 2], [3], *LISTS[2:]], [[1, 2, 9], *LISTS[1:]]
+    assert len({whole, digest(moved, []), digest(other, [])}) == 3
