@@ -46,13 +46,20 @@ def parser() -> argparse.ArgumentParser:
 
 def add_experiments(command: Callable[..., argparse.ArgumentParser]) -> None:
     """The commands that take an experiment or a sweep."""
-    for run, text in (
-        (train, "fit, validate and test an experiment; on a folder it began, resume it"),
-        (show, "print the resolved config, data, parameters and steps of an experiment or a sweep; train nothing"),
-    ):
-        added = command(run, text)
-        added.add_argument("experiment", help="its YAML file")
-        added.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as in optim.lr=3e-5")
+    added = command(train, "fit, validate and test an experiment; on a folder it began, resume it")
+    added.add_argument("experiment", help="its YAML file")
+    added.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="overrides, as in optim.lr=3e-5; more experiments"
+    )
+    added.add_argument(
+        "--task", type=int, metavar="N", help="of all experiments, folds and seeds the N-th alone, from 0"
+    )
+
+    added = command(
+        show, "print the resolved config, data, parameters and steps of an experiment or a sweep; train nothing"
+    )
+    added.add_argument("experiment", help="its YAML file")
+    added.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as in optim.lr=3e-5")
 
     added = command(sweep, "be one worker of a search: start as many as you like")
     added.add_argument("sweep", help="the sweep's YAML file or folder; `status SWEEP` prints how a search stands")
@@ -62,8 +69,8 @@ def add_experiments(command: Callable[..., argparse.ArgumentParser]) -> None:
     added = command(prepare, "fetch, check and tokenise what experiments need, where there is a network")
     added.add_argument("experiments", nargs="+", metavar="experiment", help="YAML files; key=value overrides all")
 
-    usage = "research submit [--script SCRIPT] [sbatch options] EXPERIMENT [key=value ...]"
-    text = "check an experiment and queue it with sbatch"
+    usage = "research submit [--script SCRIPT] [sbatch options] EXPERIMENT... [key=value ...]"
+    text = "check experiments and queue them with sbatch"
     added = command(submit, text, usage=usage, prefix_chars=NOTHING)  # options are sbatch's
     added.add_argument("arguments", nargs="*")
 
@@ -179,27 +186,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Train as one of the ranks there are, or start as many as the experiment asks for."""
-    from research.config.several import load_several
+    from research.config.several import load_all
     from research.training.preflight import refuse_wrong_arguments
 
-    configs = load_several(options.experiment, options.overrides)
-    for config in configs:
-        refuse_wrong_arguments(config)
+    experiments = load_all([options.experiment, *options.overrides])
+    if options.task is not None:
+        every = [config for configs in experiments for config in configs]
+        if not 0 <= options.task < len(every):
+            raise UserError(f"--task {options.task}: these experiments, folds and seeds are 0 to {len(every) - 1}.")
+        experiments = [[every[options.task]]]
+    for configs in experiments:
+        for config in configs:
+            refuse_wrong_arguments(config)
 
     def train_each(module: Any, group: RankGroup) -> int:
-        for config in configs:
-            code: int = module.train(config, group)
-            if code != 0:
-                return code
-        if len(configs) > 1 and group.world.rank == 0:
-            from research.common.console import console
-            from research.report.several_runs import summary_of
-            from research.tracking.run import Run
+        for configs in experiments:
+            for config in configs:
+                code: int = module.train(config, group)
+                if code != 0:
+                    return code
+            if len(configs) > 1 and group.world.rank == 0:
+                from research.common.console import console
+                from research.report.several_runs import summary_of
+                from research.tracking.run import Run
 
-            console.print(summary_of([Run.read(str(config.run_dir)) for config in configs]), markup=False)
+                console.print(summary_of([Run.read(str(config.run_dir)) for config in configs]), markup=False)
         return 0
 
-    return in_ranks(options, configs[0].trainer, "research.training.run", train_each)
+    return in_ranks(options, experiments[0][0].trainer, "research.training.run", train_each)
 
 
 def show(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`research submit`: an experiment is checked, and then queued by sbatch with a clean environment."""
+"""`research submit`: experiments are checked, and then queued by sbatch with a clean environment."""
 
 from __future__ import annotations
 
@@ -29,15 +29,17 @@ NEVER = {  # SLURM's reasons for which a job waits that no waiting mends
     "InvalidQOS": "see --qos",
 }
 REASON_SECONDS = 3.0
-HELP = """usage: research submit [--script SCRIPT] [sbatch options] EXPERIMENT [key=value ...]
+ARRAY, ONE = "array.sbatch", "train.sbatch"
+HELP = """usage: research submit [--script SCRIPT] [sbatch options] EXPERIMENT... [key=value ...]
 
-Checks the experiment and queues it:
+Checks the experiments and queues them, several as one array with a task for each experiment, fold and seed:
   research submit --nodes 2 experiments/ner/conll2003.yaml optim.lr=3e-5
-  research submit --script seeds.sbatch --array=0-9 experiments/ner/conll2003.yaml
+  research submit experiments/a.yaml experiments/b.yaml seed=0..4 data.folds=5 data.fold=all
+  research submit --array=%4 experiments/a.yaml seed=0..9              # at most four tasks at a time
   research submit --mail-type=END,FAIL --dependency=afterok:17 --mem=64G experiments/ner/conll2003.yaml
-All options before the experiment are sbatch's own (`man sbatch`) and override SLURM/site.sh, which has account and
-partition. SCRIPT is a file, or a name in SLURM/ (train.sbatch, seeds.sbatch, sweep.sbatch). Submit from any folder:
-SLURM/ is looked up here, in RESEARCH_SLURM, then beside the package. The job runs where you submit it."""
+All options before the experiments are sbatch's own (`man sbatch`) and override SLURM/site.sh, which has account and
+partition. SCRIPT is a file, or a name in SLURM/ (train.sbatch, array.sbatch, sweep.sbatch, ...). Submit from any
+folder: SLURM/ is looked up here, in RESEARCH_SLURM, then beside the package. The job runs where you submit it."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,11 @@ class Submission:
 
     script: Path
     options: list[str]  # sbatch's
-    experiment: str
-    overrides: list[str]
+    arguments: list[str]  # experiments, or a sweep, and overrides
 
     @property
     def command(self) -> list[str]:
-        return ["sbatch", *self.options, str(self.script), self.experiment, *self.overrides]
+        return ["sbatch", *self.options, str(self.script), *self.arguments]
 
 
 def submit(arguments: Sequence[str], refuse: Callable[[Config], None] = lambda config: None) -> int:
@@ -64,7 +65,9 @@ def submit(arguments: Sequence[str], refuse: Callable[[Config], None] = lambda c
         print(HELP)
         return 0
     submission = parse(arguments)
-    for config in check(submission):
+    configs = check(submission)
+    submission = as_array(submission, len(configs))
+    for config in configs:
         if not any(option.startswith(("-d", "--dependency")) for option in submission.options):
             refuse(config)
     environment = clean(os.environ)
@@ -82,7 +85,7 @@ def parse(arguments: Sequence[str]) -> Submission:
     place = next((i for i, argument in enumerate(arguments) if argument.endswith((".yaml", ".yml"))), None)
     if place is None:
         raise UserError("research submit needs an experiment, a .yaml file after the options of sbatch.")
-    options, script = list(arguments[:place]), "train.sbatch"
+    options, script = list(arguments[:place]), ONE
     for i, option in enumerate(options):
         if option == "--script" and i + 1 < len(options):
             script, options[i : i + 2] = options[i + 1], []
@@ -90,12 +93,37 @@ def parse(arguments: Sequence[str]) -> Submission:
         if option.startswith("--script="):
             script = options.pop(i).partition("=")[2]
             break
+    return Submission(find_script(script), options, list(arguments[place:]))
+
+
+def find_script(name: str) -> Path:
+    """The job script of this name or path. Raises UserError where there is none."""
     folder = scripts_folder()
-    found = next((path for path in (Path(script), folder / script) if path.is_file()), None)
+    found = next((path for path in (Path(name), folder / name) if path.is_file()), None)
     if found is None:
         names = ", ".join(sorted(path.name for path in folder.glob("*.sbatch"))) or "none"
-        raise UserError(f"There is no script {script}; in {folder}/ there are: {names}.")
-    return Submission(found, options, arguments[place], list(arguments[place + 1 :]))
+        raise UserError(f"There is no script {name}; in {folder}/ there are: {names}.")
+    return found
+
+
+def as_array(submission: Submission, tasks: int) -> Submission:
+    """The submission of several experiments, folds and seeds: an array with a task for each.
+
+    `--array=%4` says how many run at a time. Raises UserError for an array of other numbers.
+    """
+    if submission.script.name != ONE or tasks < 2:
+        return submission
+    options, at_once = list(submission.options), ""
+    for i, option in enumerate(options):
+        if option.startswith(("--array=", "-a")):
+            at_once = options.pop(i).removeprefix("--array=").removeprefix("-a")
+            break
+        if option == "--array" and i + 1 < len(options):
+            at_once, options[i : i + 2] = options[i + 1], []
+            break
+    if at_once and not at_once.startswith("%"):
+        raise UserError(f"--array={at_once}: these are {tasks} tasks, 0-{tasks - 1}; --array=%4 runs four at a time.")
+    return Submission(find_script(ARRAY), [f"--array=0-{tasks - 1}{at_once}", *options], submission.arguments)
 
 
 def scripts_folder() -> Path:
@@ -106,12 +134,12 @@ def scripts_folder() -> Path:
 
 
 def check(submission: Submission) -> list[Config]:
-    """The experiment, once for each seed and fold; none of a sweep. Raises UserError for mistakes in it."""
-    from research.config.several import load_several
+    """The experiments, each for every fold and seed; none of a sweep. Raises UserError for mistakes in them."""
+    from research.config.several import load_all
 
     if submission.script.name == "sweep.sbatch":
         return []
-    return load_several(submission.experiment, submission.overrides)
+    return [config for configs in load_all(submission.arguments) for config in configs]
 
 
 def clean(environment: Mapping[str, str]) -> dict[str, str]:

@@ -16,6 +16,31 @@ MOST = 1000
 SEED, FOLD = "seed", "data.fold"
 
 
+def load_all(arguments: Sequence[str]) -> list[list[Config]]:
+    """The configs of each experiment: the first argument, and others that are .yaml files; the rest are overrides.
+
+    A `run_dir` that is given holds a folder for each experiment. Raises UserError where two would share a run folder.
+    """
+    files = [arguments[0], *(a for a in arguments[1:] if is_experiment(a))]
+    overrides = [a for a in arguments[1:] if not is_experiment(a)]
+    if len(files) == 1:
+        return [load_several(files[0], overrides)]
+
+    def of(file: str) -> list[str]:
+        return [f"{a.rstrip('/')}/{Path(file).stem}" if _key(a) == "run_dir" else a for a in overrides]
+
+    found = [load_several(file, of(file)) for file in files]
+    folders = [str(config.run_dir) for configs in found for config in configs]
+    if twice := sorted({folder for folder in folders if folders.count(folder) > 1}):
+        raise UserError(f"Two of these experiments would be trained in {twice[0]}; name each once, under its own name.")
+    return found
+
+
+def is_experiment(argument: str) -> bool:
+    """Whether an argument is the file of an experiment, not an override or option."""
+    return argument.endswith((".yaml", ".yml")) and "=" not in argument and not argument.startswith("-")
+
+
 def load_several(path: str | Path, overrides: Sequence[str]) -> list[Config]:
     """The experiment once for each fold and seed; a `run_dir` that is given holds a folder for each."""
     asked = {key: _asked(path, key, overrides) for key in (FOLD, SEED)}

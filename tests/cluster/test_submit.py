@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from research.cluster.submit import HELP, clean, parse, submit
+from research.cli import main
+from research.cluster.submit import HELP, as_array, check, clean, parse, submit
 from research.common.errors import UserError
 
 
@@ -15,7 +16,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with scripts in it, to be submitted from."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "SLURM").mkdir()
-    for name in ("train.sbatch", "seeds.sbatch"):
+    for name in ("train.sbatch", "array.sbatch", "seeds.sbatch"):
         (tmp_path / "SLURM" / name).touch()
     return tmp_path
 
@@ -37,10 +38,44 @@ def test_command(repository: Path, arguments: list[str], command: list[str]) -> 
     assert parse(arguments).command == command
 
 
+@pytest.mark.parametrize(
+    ("arguments", "tasks", "command"),
+    [
+        (["a.yaml", "seed=0..4"], 5, "--array=0-4 SLURM/array.sbatch a.yaml seed=0..4"),
+        (["-N1", "a.yaml", "b.yaml"], 2, "--array=0-1 -N1 SLURM/array.sbatch a.yaml b.yaml"),
+        (["--array=%2", "a.yaml", "b.yaml", "seed=1,2"], 4, "--array=0-3%2 SLURM/array.sbatch a.yaml b.yaml seed=1,2"),
+        (["--array", "%2", "a.yaml", "data.folds=3", "data.fold=all", "seed=0..1"], 6,
+         "--array=0-5%2 SLURM/array.sbatch a.yaml data.folds=3 data.fold=all seed=0..1"),
+        (["a.yaml", "seed=3"], 1, "SLURM/train.sbatch a.yaml seed=3"),
+        (["--script=seeds.sbatch", "--array=0-9", "a.yaml"], 1, "--array=0-9 SLURM/seeds.sbatch a.yaml"),
+    ],
+)  # fmt: skip
+def test_experiments_folds_and_seeds_are_one_array(
+    repository: Path, arguments: list[str], tasks: int, command: str
+) -> None:
+    for name in ("a", "b"):
+        (repository / f"{name}.yaml").write_text("task: ner\nmodel: {name: m}\ndata: {train: t.conll}\n")
+    submission = parse(arguments)
+    configs = check(submission)
+    assert len({config.run_dir for config in configs}) == len(configs) == tasks
+    assert " ".join(as_array(submission, tasks).command) == f"sbatch {command}"
+
+
+def test_arrays_that_are_refused(repository: Path) -> None:
+    (repository / "a.yaml").write_text("task: ner\nmodel: {name: m}\ndata: {train: t.conll}\n")
+    with pytest.raises(UserError, match=r"--array=0-9: these are 3 tasks, 0-2; --array=%4 runs four at a time"):
+        submit(["--array=0-9", "a.yaml", "seed=0..2"])
+    with pytest.raises(UserError, match=r"Two of these experiments would be trained in .*/runs/a/seed0"):
+        submit(["a.yaml", "./a.yaml"])
+    assert main(["train", "a.yaml", "seed=0..2", "--task", "3"]) == 2
+
+
 def test_refusals(repository: Path) -> None:
     with pytest.raises(UserError, match=r"needs an experiment, a \.yaml file"):
         submit(["--nodes", "2"])
-    with pytest.raises(UserError, match=r"no script sweeps\.sbatch; in SLURM/ there are: seeds\.sbatch, train\.sbatch"):
+    with pytest.raises(
+        UserError, match=r"no script sweeps\.sbatch; in SLURM/ there are: array\.sbatch, seeds\.sbatch, t"
+    ):
         submit(["--script", "sweeps.sbatch", "a.yaml"])
     with pytest.raises(UserError, match=r"There is no experiment file a\.yaml"):
         submit(["a.yaml"])
