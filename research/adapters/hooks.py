@@ -29,6 +29,25 @@ class AdapterHooks:
         return state
 
     has_own_file: ClassVar[bool] = False
+    shards: ClassVar[bool] = True  # does it go with trainer.strategy=fsdp?
+    merges: ClassVar[bool] = True  # is the adapted model one of the plain architecture?
+
+    def learning_rate(self, name: str) -> float:
+        """The factor of a weight's learning rate, by its name in the model."""
+        return 1.0
+
+    def after_backward(self, model: PreTrainedModel) -> None:
+        """Once a step, after the ranks exchanged gradients, before clipping: change each `p.grad` in place."""
+
+    def after_step(self, model: PreTrainedModel, step: int, total_steps: int) -> None:
+        """Once a step, when the weights have been updated; `step` counts from 1."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold of the adapter beside its trained weights."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
 
     def export(
         self, model: PreTrainedModel, state: dict[str, Tensor], base: str, revision: str | None, folder: Path

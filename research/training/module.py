@@ -108,6 +108,8 @@ class TaskModule(L.LightningModule):
         """Once, when the module is whole: `adapter` is that of its model already. Raises UserError where a method does
         not suit the task or the model, and for weights outside of the model."""
         self.adapter, self.adapter_note = adapter, note
+        if self.sharded and not adapter.shards:
+            raise UserError(f"adapter={self.config.adapter.name} does not go with trainer.strategy=fsdp; use ddp.")
         if outside := [name for name, _ in self.named_parameters() if not name.startswith("backbone.model.")]:
             raise UserError(
                 f"The module of task '{self.config.task.name}' has weights of its own ({', '.join(outside[:3])}), "
@@ -173,7 +175,9 @@ class TaskModule(L.LightningModule):
     def rate_factor(self, name: str) -> float:
         """The learning rate of a weight of the module, in that of the schedule."""
         name = name.removeprefix("backbone.model.")
-        return math.prod(method.learning_rate(self, name) for method in self.methods.values())
+        return self.adapter.learning_rate(name) * math.prod(
+            method.learning_rate(self, name) for method in self.methods.values()
+        )
 
     def configure_callbacks(self) -> list[L.Callback]:
         return [PlainTraining()] if self.plain else []
@@ -237,12 +241,14 @@ class TaskModule(L.LightningModule):
             self.scaler.unscale_(optimizer.optimizer)
         for method in self.methods.values():
             method.after_backward(self)
+        self.adapter.after_backward(self.backbone.model)
         self.last_norm = clip(gradients, self.config.optim.max_grad_norm)
         optimizer.step()
         if self.rows is not None:
             self.rows.step(lr * self.rows_factor)
         for method in self.methods.values():
             method.after_step(self)
+        self.adapter.after_step(self.backbone.model, item.step + 1, self.total_steps)
         self._global_loss = None
         self.progress.step = item.step + 1
         self.progress.tokens += item.tokens

@@ -37,7 +37,7 @@ def training_tensors(module: TaskModule) -> dict[str, Tensor]:
         tensors |= {f"rows.{name}": tensor for name, tensor in module.rows.optimizer_state().items()}
     for name, method in module.methods.items():
         tensors |= {f"method.{name}.{key}": tensor for key, tensor in method.state().items()}
-    return tensors
+    return tensors | {f"adapter.{key}": tensor for key, tensor in module.adapter.state().items()}
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
@@ -72,6 +72,7 @@ def load_weights(module: TaskModule, saved: Checkpoint) -> None:
         module.rows.load_optimizer_state(below("rows.", tensors))
     for name, method in module.methods.items():
         method.load_state(below(f"method.{name}.", tensors))
+    module.adapter.load_state(below("adapter.", tensors))
 
 
 def load_optimizer(module: TaskModule, saved: Checkpoint) -> None:

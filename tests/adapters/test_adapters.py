@@ -19,7 +19,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-from research.adapters import bitfit, freeze, head, lora
+from research.adapters import bitfit, freeze, head, lora, targets
 from research.cli import main
 from research.cluster.signals import STOPPED
 from research.common.errors import UserError
@@ -36,6 +36,8 @@ ADAPTERS: dict[str, Any] = {
     "bitfit": "bitfit",
     "freeze": {"name": "freeze", "layers": 1, "names": ["*.LayerNorm.*"]},
     "lora": LORA,
+    "ia3": "ia3",
+    "adalora": {"name": "adalora", "rank": 1, "initial_rank": 3, "targets": ["q", "k", "v", "down"]},
     "dora": {"name": "lora", "rank": 2, "dora": True, "rslora": True, "dropout": 0.1, "top_layers": 1},
 }
 SETTINGS = {
@@ -59,9 +61,9 @@ def sequence_model(folder: Path) -> Any:
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_roles_are_found_in_every_architecture(kind: str, tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / kind, kind, **SETTINGS[kind])
-    hits = {role: lora.targets(sequence_model(folder), [role], None) for role in lora.ROLES}
+    hits = {role: targets.targets(sequence_model(folder), [role], None) for role in targets.ROLES}
     expected = LAYERS.get(kind, 2)
-    assert {role: len(found) for role, found in hits.items()} == dict.fromkeys(lora.ROLES, expected)
+    assert {role: len(found) for role, found in hits.items()} == dict.fromkeys(targets.ROLES, expected)
     fused = {name for role in "qkv" for name in hits[role]}
     assert len(fused) == (2 if kind == "modernbert" else 3 * expected)
     assert not fused & {*hits["o"], *hits["up"], *hits["down"]} and not {*hits["o"]} & {*hits["down"]}
@@ -122,6 +124,7 @@ def test_frozen_weights_keep_their_bits(task: str, name: str, small_runs: SmallR
     same = {key for key in before if f"bert.{key}" in after and torch.equal(before[key], after[f"bert.{key}"])}
     present = {key for key in before if f"bert.{key}" in after}
     linear = {key for key in present if key.endswith("weight") and before[key].ndim == 2 and "embeddings" not in key}
+    ranked = {key for key in linear if "attention.self" in key or ("output.dense" in key and "attention" not in key)}
     moved = {
         "head": {key for key in present if "pooler" in key},
         "bitfit": {key for key in present if key.endswith("bias") or "pooler" in key},
@@ -129,6 +132,8 @@ def test_frozen_weights_keep_their_bits(task: str, name: str, small_runs: SmallR
             key for key in present if "layer.0." not in key and "embeddings" not in key and "LayerNorm" not in key
         },
         "lora": linear | {key for key in present if "pooler" in key},
+        "adalora": {key for key in present if "pooler" in key} | (ranked & (present - same)),  # some have rank 0
+        "ia3": {key for key in present if "pooler" in key} | {key for key in ranked if "query" not in key},
         "dora": {key for key in linear if "layer.1.attention.self" in key and "key" not in key}
         | {key for key in present if "pooler" in key},
     }[name]
@@ -146,10 +151,11 @@ AUTO = {
 }
 
 
+MORE_FILES = [("sentiment", "dora"), ("ner", "dora"), ("qa", "ia3"), ("sentiment", "adalora")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("task", "name"), [*((task, "lora") for task in TASKS), ("sentiment", "dora"), ("ner", "dora")]
-)
+@pytest.mark.parametrize(("task", "name"), [*((task, "lora") for task in TASKS), *MORE_FILES])
 def test_merged_model_and_adapter_give_the_same_outputs(
     task: str, name: str, small_runs: SmallRuns, tiny_model: Path
 ) -> None:
