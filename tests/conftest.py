@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+from tests.clean_tree import untracked
+
 if TYPE_CHECKING:
     from tests.small_runs import SmallRuns
 
@@ -26,6 +28,9 @@ WORDS = [
     "Oslo", "Acme", "river", "city", "who", "where", "when", "what",
 ]  # fmt: skip
 
+
+UNTRACKED = pytest.StashKey[set[str]]()
+LEFT = pytest.StashKey[list[str]]()
 
 MARKER_OF_FIXTURE = {
     "forkserver": "process", "slurm": "service", "postgres": "service", "browser": "service", "server": "service",
@@ -54,8 +59,26 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         raise pytest.UsageError("pytest-xdist 3.8 sees no groups under this pytest: take that of constraints.txt")
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):  # once, not in each worker
+        session.config.stash[UNTRACKED] = untracked()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a session whose tests left files in the repository, such as a run folder relative to it."""
+    before = session.config.stash.get(UNTRACKED, None)
+    if before is not None and (left := sorted(untracked() - before)):
+        session.config.stash[LEFT] = left
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What tests have measured (`record_property`), from all processes."""
+    """What tests have measured (`record_property`), from all processes, and what they left in the repository."""
+    for path in terminalreporter.config.stash.get(LEFT, []):
+        terminalreporter.write_line(
+            f"new in the repository since the tests began: {path!r}; a test must leave nothing there", red=True
+        )
     for report in terminalreporter.getreports("passed"):
         for name, figure in report.user_properties:
             terminalreporter.write_line(f"{name}: {figure}")
