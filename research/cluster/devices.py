@@ -13,19 +13,35 @@ DRIVER = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU of the node, 
 
 
 def layout_note(device: torch.device, precision: str, world: World) -> str:
-    """`2 ranks on 1 node, each on cpu (4 threads), bf16`."""
-    named = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"
-    ranks = f"{world.size} rank{'s' * (world.size > 1)} on {world.nodes} node{'s' * (world.nodes > 1)}"
-    return f"{ranks}, {'each ' if world.size > 1 else ''}on {named}, {precision}"
+    """`2 ranks on 1 node, each on cpu with 4 threads, bf16`."""
+    named = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    threads = counted(torch.get_num_threads(), "thread")
+    place = f"{'each ' if world.size > 1 else ''}on {named} with {threads}"
+    return f"{counted(world.size, 'rank')} on {counted(world.nodes, 'node')}, {place}, {precision}"
 
 
-def unused_gpus_note(device: torch.device, accelerator: str, driver: Path = DRIVER) -> str | None:
-    """A warning where this node has GPUs and the run has none, unless trainer.accelerator=cpu asks for that."""
+def unused_gpus_note(
+    device: torch.device, accelerator: str, ranks: int = 1, visible: int | None = None, driver: Path = DRIVER
+) -> str | None:
+    """A warning where this node has GPUs and the run has none, or where the `ranks` of the node leave some idle.
+
+    `visible`: the GPUs that this process sees. trainer.accelerator=cpu asks for none.
+    """
+    if accelerator == "cpu":
+        return None
+    if device.type == "cuda":
+        visible = torch.cuda.device_count() if visible is None else visible
+        if visible <= ranks:
+            return None
+        return (
+            f"This run was given {counted(visible, 'GPU')} of this node and uses {ranks}: start a rank for each "
+            f"(--ntasks-per-node={visible} under SLURM, trainer.devices={visible} elsewhere), or ask for fewer."
+        )
     present = len(list(driver.iterdir())) if driver.is_dir() else 0
-    if device.type == "cuda" or accelerator == "cpu" or not present:
+    if not present:
         return None
     return (
         f"This node has {counted(present, 'GPU')}, but none was given to this run: it trains on the CPU. Ask SLURM for "
-        "them (--gpus-per-node, or SBATCH_GPUS_PER_NODE in SLURM/site.sh), or check CUDA_VISIBLE_DEVICES and "
-        "that torch is built for CUDA."
+        "them (--gpus-per-node, or SBATCH_GPUS_PER_NODE in SLURM/site.sh), or check CUDA_VISIBLE_DEVICES and that "
+        "torch is built for CUDA."
     )

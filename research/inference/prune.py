@@ -57,6 +57,9 @@ def removable(run: Run, keep: str) -> list[Path]:
         return []
     if result is None or in_use(run.path):
         return []
+    steps = [checkpoint.step_of(file) for file in checkpoint.files(run.checkpoints)]
+    if steps and max(steps) > result.get("steps", max(steps)):  # it is being continued, and was interrupted
+        return []
     best = result.get("best_step") if keep == "best" else None
     return [file for file in checkpoint.files(run.checkpoints) if checkpoint.step_of(file) != best]
 

@@ -200,7 +200,7 @@ def announce(module: TaskModule, device: torch.device, world: World) -> None:
     sizes = ", ".join(f"{len(store):,} {name}" for name, store in stores.items())
     steps = f"{module.total_steps} steps of {config.optim.batch_size}"
     console.print(layout_note(device, config.trainer.precision, world))
-    if note := unused_gpus_note(device, config.trainer.accelerator):
+    if note := unused_gpus_note(device, config.trainer.accelerator, world.local_size):
         console.print(note)
     console.print(f"{config.task.name}: {sizes} examples; {steps}; {module.backbone.packing_note}")
     for line in (*sentences(module.data.overview), *additions(module)):

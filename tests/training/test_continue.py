@@ -12,7 +12,9 @@ from research.cluster.signals import STOPPED
 from research.common.errors import UserError
 from research.config.length import why_not_longer
 from research.inference.finished import is_intact
+from research.inference.prune import removable
 from research.tracking.run import Run
+from research.training import checkpoint
 from tests.small_runs import SmallRuns, assert_same_bits
 
 OPTIM = {"batch_size": 4, "lr": 5e-3, "schedule": "constant", "warmup_steps": 3, "warmup_ratio": 0.0}
@@ -46,6 +48,7 @@ def test_two_epochs_then_four_are_four(keep: str, small_runs: SmallRuns, capfd: 
         assert main([*again, "loggers={./my_logger.py: {}}"]) == STOPPED
         assert run.result == short and run.config.optim.epochs == 2
         assert all(is_intact(run, name) for name in short["files"])
+        assert checkpoint.step_of(checkpoint.files(run.checkpoints)[0]) == 24 and removable(run, "none") == []
     assert main(again) == 0
     assert_same_bits(run, whole)
     assert (run.result or {})["steps"] == 40 and run.config.optim.epochs == 4
