@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,10 +21,12 @@ class LastingConsole(Console):
 
 # Labels, paths and messages are shown as they are: `[/b]` and `:smile:` are text.
 # In a notebook too they are text: as a display of its own, each line would be a part of the document.
-console = LastingConsole(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True, force_jupyter=False)
+COLUMNS = 100  # of a log file
+console = LastingConsole(
+    stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True, force_jupyter=False,
+    width=None if sys.stderr.isatty() or "COLUMNS" in os.environ else COLUMNS,
+)  # fmt: skip
 
-
-COLUMNS = 100
 SHORT_NAMES = {
     "time/examples_per_second": "examples/s", "time/tokens_per_second": "tokens/s", "time/step_seconds": "s/step",
 }  # fmt: skip
@@ -105,7 +108,7 @@ def score_table(metrics: Mapping[str, Mapping[str, float]], labels: Mapping[str,
     """Scores of the splits side by side, as `f1 (macro F1)` where a score has a label of another name."""
     splits = [name for name, scores in metrics.items() if scores]
     table = Table(title="Scores", title_justify="left")
-    table.add_column("score")
+    table.add_column("score", overflow="fold")
     for split in splits:
         table.add_column(split, justify="right")
     names = dict.fromkeys(name for split in splits for name in metrics[split] if "/" not in name)

@@ -41,6 +41,8 @@ def load_config(
     layers = [Layer(str(path), in_long_form(own, str(path), path.parent))]
     if parent is not None:
         base = (path.parent / str(parent)).resolve()
+        if base.name == "base.yaml" and not base.is_file():
+            raise UserError(f"{path}: extends: {parent} names no file; the defaults need none: remove the line.")
         content = read_yaml(base, named_in=path)
         if "extends" in content:
             raise UserError(f"{base} itself extends another file; `extends` goes one level deep, so merge the two.")

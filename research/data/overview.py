@@ -90,11 +90,14 @@ def refuse_overlap(splits: Mapping[str, Split], found: Mapping[str, SplitOvervie
             if about.examples < FEW_EXAMPLES or share <= most:
                 continue
             what = f"has {overlap.normalised:,} of {about.examples:,} texts in common with"
+            remedy = f"give other data, a share of train (`data.{name}: 0.1`)"
+            if splits[name].drawn and splits[name].origin == splits[other].origin:  # shares of one file
+                remedy = "let equal texts stay in one part (`data.group: text`, or another column)"
             if (splits[name].fingerprint, splits[name].drawn) == (splits[other].fingerprint, splits[other].drawn):
                 what = "is the same data as"
             raise UserError(
-                f"{splits[name].origin}: {name} {what} {other}, so that its score says little; give other data, a "
-                f"share of train (`data.{name}: 0.1`), or allow it: `data.max_overlap: {min(1.0, share + 0.005):.2f}`"
+                f"{splits[name].origin}: {name} {what} {other}, so that its score says little; {remedy}, "
+                f"or allow it: `data.max_overlap: {min(1.0, share + 0.005):.2f}`"
             )
 
 

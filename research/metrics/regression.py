@@ -10,6 +10,7 @@ import pyarrow as pa
 from scipy import stats
 
 from research.metrics.base import BaseMetric, Blocks, Formula, Score, ratio
+from research.metrics.baselines import Baselines, answering
 from research.metrics.examples import Floats
 
 ROUNDING = 1e-13  # of a sum of squares: what is left of the spread of a constant
@@ -61,6 +62,11 @@ class Metric(BaseMetric):
         ranks = (stats.rankdata(gold), stats.rankdata(found))
         columns = np.column_stack([np.ones(len(gold)), *ranks, ranks[0] ** 2, ranks[1] ** 2, ranks[0] * ranks[1]])
         return {"spearman": float(pearson(columns.sum(axis=0)))}
+
+    def baselines(self, table: pa.Table, train: pa.Table | None = None) -> Baselines:
+        """Always the mean of the examples' own numbers."""
+        mean = float(numbers(table)[0].mean())
+        return {"mean": self.score(answering(table, [mean] * table.num_rows))}
 
     def example_scores(self, table: pa.Table) -> Floats:
         """1 less the error as a share of the range of the gold numbers, 0 at least."""

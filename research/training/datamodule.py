@@ -155,6 +155,7 @@ class TaskData(L.LightningDataModule):
         for name, about in found.items():
             tokens = self.stores[name].tokens
             about.median_tokens, about.longest_tokens = int(np.median(tokens)), int(tokens.max())
+            about.labels = about.labels if "label" in self.gold else {}  # other golds are no classes
             about.cut, about.windowed = self.cut.get(name, 0), self.several.get(name, 0)
         return found
 

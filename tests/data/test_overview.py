@@ -84,6 +84,14 @@ def test_a_share_of_common_texts_is_refused(build: Build, tmp_path: Path, common
     build(MANY, test, "data.validation=null", "data.max_overlap=0.12")
 
 
+def test_equal_texts_of_one_file_are_kept_in_one_part_where_that_is_asked_for(build: Build) -> None:
+    twice = [{**row, "id": f"{i}-{k}"} for k in range(2) for i, row in enumerate(MANY)]
+    with pytest.raises(UserError, match=r"let equal texts stay in one part \(`data\.group: text`"):
+        build(twice, "data.validation=0.5")
+    about = build(twice, "data.validation=0.5", "data.group=text").data.overview["validation"]
+    assert about.overlap["train"].normalised == 0 and about.duplicates == about.examples / 2
+
+
 @pytest.mark.parametrize("cached", [False, True])
 def test_texts_that_max_length_cuts_are_counted(build: Build, cached: bool) -> None:
     texts = [f"{'good film ' * n}{cached}" for n in (1, 4, 5, 40)]

@@ -7,6 +7,7 @@ import pytest
 
 from research.metrics.entities import Metric as Entities
 from research.metrics.entity_baselines import known_phrases, tagged_again
+from research.metrics.regression import Metric as Regression
 from research.metrics.relations import Metric as Relations
 from research.metrics.squad import Metric as Squad
 from research.metrics.squad_baselines import likest_sentence
@@ -56,6 +57,13 @@ def test_scores_of_the_baselines_of_answers() -> None:
     assert list(plain.baselines(plain.table(["x"], [["Oslo"]], question=["a"], context=["b"]))) == [
         "sentence most like the question"
     ]
+
+
+def test_numbers_have_their_mean() -> None:
+    metric = Regression({})
+    found = metric.baselines(metric.table([0.0, 0.0, 0.0], [1.0, 2.0, 6.0]))["mean"]
+    assert found["mae"] == pytest.approx((2 + 1 + 3) / 3) and found["rmse"] == pytest.approx((14 / 3) ** 0.5)
+    assert found["pearson"] == 0.0
 
 
 def test_relations_have_the_baselines_of_labels() -> None:
