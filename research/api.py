@@ -92,8 +92,12 @@ class FinishedRun:
             output, source, texts = Path(folder) / "predictions.parquet", None, []
             if isinstance(inputs, str | Path):
                 source = str(inputs)
-            elif not hasattr(inputs, "columns") and all(isinstance(each, str) for each in inputs):
+            elif not hasattr(inputs, "columns") and any(isinstance(each, str) for each in inputs):
                 texts = list(inputs)
+                if other := next((each for each in texts if not isinstance(each, str)), None):
+                    raise UserError(
+                        f"Texts and {other!r} do not go together; give texts alone, or a dict for each row."
+                    )
             else:
                 source = str(Path(folder) / "input.jsonl")
                 Path(source).write_bytes(json_lines("input", inputs))

@@ -19,14 +19,17 @@ SPLITS = ("train", "validation", "test")
 
 
 def with_stored_rows(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of `data` that are rows, not text or numbers, replaced by the path of a file of them.
+    """Values of `data`, or of `data.train` and the like, that are rows replaced by the path of a file of them.
 
     Rows are dicts in a list or another iterable, a `datasets.Dataset`, a torch `Dataset` of dicts or a pandas
     `DataFrame`. Raises UserError for rows that are no dicts, that JSON cannot hold, and for none.
     """
-    data = values.get("data")
-    if not isinstance(data, Mapping):
+    dotted = {f"data.{name}": name for name in SPLITS if not _is_plain(values.get(f"data.{name}"))}
+    given = values.get("data", {})
+    if not isinstance(given, Mapping) or not (given or dotted):
         return dict(values)
+    data = {**given, **{name: values[key] for key, name in dotted.items()}}
+    values = {key: value for key, value in values.items() if key not in dotted}
     rows = {name: data[name] for name in SPLITS if not _is_plain(data.get(name))}
     contents = {name: json_lines(name, each) for name, each in rows.items()}
     digest = hashlib.sha256(b"".join(contents[name] for name in sorted(contents))).hexdigest()
