@@ -12,6 +12,8 @@ need() {
 need slurmctld slurm-wlm munge  # a cluster: tests/cluster
 need pdflatex texlive-latex-base texlive-latex-recommended latex-cjk-chinese latex-cjk-chinese-arphic-gbsn00lp
 need chromedriver chromium chromium-driver
+need haproxy haproxy  # in front of research serve: tests/deploy
+need promtool prometheus
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages="$packages postgresql"
 
 [ -n "$packages" ] || exit 0
