@@ -69,7 +69,9 @@ class DataConfig:
     name: str | None = key(None, "a data set on the hub; null: train, validation and test are local files")
     config: str | None = key(None, "configuration of the hub data set")
     revision: str | None = key(None, "branch, tag or commit of the hub data set; null: main")
-    train: str | None = key(None, "a file (JSONL, JSON, CSV, TSV, Parquet, CoNLL, SQuAD), or a split as train[:90%]")
+    train: str | None = key(
+        None, "a file (JSONL, JSON, CSV, TSV, Parquet, CoNLL, SQuAD; train.{en,de}), or a split as train[:90%]"
+    )
     validation: str | None = key(None, "chooses the best checkpoint; 0.1: this share of train")
     test: str | None = key(None, "scored once, with the best checkpoint; 0.2: this share of train")
     group: str | None = key(None, "a column whose values stay in one part where train is divided")

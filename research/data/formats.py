@@ -18,6 +18,7 @@ from research.data.conll import read_conll
 from research.data.csv_files import read_csv
 from research.data.json_files import Row, Rows, kind_name, read_json, read_jsonl, shape_of
 from research.data.lines import BY_NAME, Reading, read_lines
+from research.data.parallel_files import parallel_files, read_parallel
 from research.data.semeval_files import read_semeval
 from research.data.squad_files import read_squad
 
@@ -35,6 +36,8 @@ class Format:
 
 def format_of(path: str, reading: Reading = BY_NAME) -> Format:
     """The format of a file: `reading.format`, else by its suffix; a `.json` file by its first characters."""
+    if parallel_files(path) and not Path(path).exists():
+        return Format("parallel", "line", read_parallel)
     suffix = Path(path).suffix.lower()
     name = reading.format or ("conll" if suffix in CONLL_SUFFIXES else suffix.removeprefix("."))
     if name == "json":
@@ -62,7 +65,7 @@ def read_text(path: str, reading: Reading = BY_NAME) -> Rows:
 
 def has_known_suffix(path: str) -> bool:
     """Whether the name of the file says how to read it."""
-    return Path(path).suffix.lower() in SUFFIXES
+    return Path(path).suffix.lower() in SUFFIXES or parallel_files(path) is not None
 
 
 def refuse_unknown(path: str, said: str) -> None:

@@ -40,6 +40,32 @@ def language_token(tokenizer: Any, name: str, key: str) -> int | None:
     )
 
 
+def use_languages(tokenizer: Any, source: str | None, target: str | None, model: str) -> int | None:
+    """Tell a tokenizer its languages; the token of the target's, where it has one.
+
+    Raises UserError for a source language where the tokenizer knows none, and for a language that it does not know.
+    """
+    first = None
+    if source is not None:
+        token = language_token(tokenizer, source, "task.source_language")
+        if token is None:
+            raise UserError(
+                f"task.source_language={source}: the tokenizer of {model} knows no languages; remove the key, or say "
+                "it in task.template."
+            )
+        tokenizer.src_lang = tokenizer.convert_ids_to_tokens(token)
+    if target is not None:
+        first = language_token(tokenizer, target, "task.target_language")
+        if first is not None:
+            tokenizer.tgt_lang = tokenizer.convert_ids_to_tokens(first)
+    return first
+
+
+def ends_with(tokenizer: Any, token: int) -> bool:
+    """Does the tokenizer write a token behind a target, instead of before it?"""
+    return bool(tokenizer(text_target="a")["input_ids"][-1] == token)
+
+
 def bleu_tokenizer(language: str | None, texts: Iterable[str]) -> str:
     """sacrebleu's tokeniser for targets in a language, or with the letters of these texts."""
     if language is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from string import Formatter
 
 from research.common.errors import UserError
@@ -35,3 +35,21 @@ class Template:
     def render(self, values: Mapping[str, str]) -> str:
         """The text with the values in it."""
         return "".join(literal + (values[name] if name is not None else "") for literal, name in self.parts)
+
+    def fitted(
+        self, values: Mapping[str, str], limit: int, length: Callable[[str], int], shorten: Callable[[str, int], str]
+    ) -> str:
+        """The text with the values in it, of at most `limit` tokens: the longest value is shortened.
+
+        `length` counts the tokens of a text, `shorten` takes so many from one. Raises UserError where the template is
+        longer by itself.
+        """
+        values = dict(values)
+        text = self.render(values)
+        while (excess := length(text) - limit) > 0:
+            name = max(values, key=lambda name: len(values[name]), default=None)
+            if name is None or not values[name]:
+                raise UserError(f"the template alone has {length(text)} tokens, more than data.max_length={limit}.")
+            values[name] = shorten(values[name], excess)
+            text = self.render(values)
+        return text

@@ -19,6 +19,7 @@ from research.common import compat
 from research.common.errors import UserError
 from research.common.text import free_name
 from research.data.formats import BY_NAME, SUFFIXES, Reading, format_of, has_known_suffix, kind_name, refuse_unknown
+from research.data.parallel_files import joint_sha256, parallel_files
 
 if TYPE_CHECKING:
     import datasets
@@ -113,7 +114,10 @@ def set_aside(split: Split, field: str) -> Split:
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """The sha256 of a file, read in pieces. UserError if it is missing, a folder or not readable."""
+    """The sha256 of a file, or of a pair of parallel ones. UserError if one is missing, a folder or not readable."""
+    pair = parallel_files(str(path))
+    if pair and not os.path.exists(path):
+        return joint_sha256([file_sha256(file) for file in pair])
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -146,7 +150,8 @@ def _open_file(name: str, path: str, reading: Reading) -> Split:
     sha256 = file_sha256(path)
     if reading.format is None:
         refuse_unknown(path, "--input" if name == "input" else f"data.{name}")
-    if os.path.getsize(path) == 0:
+    files = (path,) if os.path.exists(path) else parallel_files(path) or (path,)
+    if any(os.path.getsize(file) == 0 for file in files):
         raise UserError(f"{path}: is empty; give a file with at least one row")
     from research.data.arrow import load_file
 

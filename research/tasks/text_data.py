@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from research.config.schema import Config
 from research.data.chat import ASSISTANT, SYSTEM, USER, Chat
 from research.data.chat_template import ChatTemplate, Segments
 from research.data.cutting import beginning
-from research.data.languages import bleu_tokenizer, language_token, rouge_tokenizer
+from research.data.languages import bleu_tokenizer, ends_with, rouge_tokenizer, use_languages
 from research.data.long_texts import HEAD_TAIL, TRUNCATE
 from research.data.prompt import Template
 from research.data.shorten import shortened
@@ -30,6 +31,7 @@ from research.data.source import Split
 from research.metrics.base import LOSS
 from research.models.generate import positions_of, start_token
 from research.models.load import DECODER, ENCODER_DECODER, family_of, load_config
+from research.tasks.text_tokens import end_token, joined, limited, one_stream, target_ids, two_streams
 from research.training.datamodule import Columns, TaskData
 from research.training.module import NO_TARGET
 
@@ -64,8 +66,10 @@ class TextData(TaskData):
         if self.chat is not None:
             self.end = self.chat.end
         self.template = Template(keys.template) if keys.template else None
-        self.first: int | None = None  # the token that every output begins with
-        self._use_languages()
+        names = (keys.source_language, keys.target_language)
+        self.first = use_languages(tokenizer, *names, config.model.name)  # the token that every output begins with
+        if self.first is not None and self.family == ENCODER_DECODER and ends_with(tokenizer, self.first):
+            self.own.decoder_start_token_id, self.first = self.first, None  # mBART of 2020
         self.tokenizers = {"bleu_tokenizer": "13a", "rouge_tokenizer": "english"}
         self.most_references: int | str = 1
         if keys.references:
@@ -91,26 +95,6 @@ class TextData(TaskData):
                 raise UserError(f"task.chat=true is for decoders; {self.config.model.name} is an encoder-decoder.")
             return None
         return ChatTemplate(self.tokenizer, keys.chat_template, self.end, self.config.model.name)
-
-    def _use_languages(self) -> None:
-        """Tell the tokenizer the languages, and the model the token that its output begins with."""
-        keys, tokenizer = self.config.task, self.tokenizer
-        for key in ("source_language", "target_language"):
-            if name := getattr(keys, key):
-                token = language_token(tokenizer, name, f"task.{key}")
-                if token is None and key == "source_language":
-                    raise UserError(
-                        f"task.source_language={name}: the tokenizer of {self.config.model.name} knows no languages; "
-                        "remove the key, or say it in task.template."
-                    )
-                if token is not None:
-                    short = "src_lang" if key == "source_language" else "tgt_lang"
-                    setattr(tokenizer, short, tokenizer.convert_ids_to_tokens(token))
-                    self.first = token if short == "tgt_lang" else self.first
-        if self.first is not None and self.family == ENCODER_DECODER:
-            ids = tokenizer(text_target="a")["input_ids"]
-            if ids[-1] == self.first:  # mBART of 2020: the decoder starts with the language, and its text ends with eos
-                self.own.decoder_start_token_id, self.first = self.first, None
 
     def _refuse_too_long(self) -> None:
         """Raise UserError where a model has no position for the longest output."""
@@ -204,17 +188,17 @@ class TextData(TaskData):
 
     def encode(self, rows: Columns) -> Columns:
         count = len(next(iter(rows.values())))
-        golds = [texts[:1] for texts in self.golds(rows, count)]
+        golds, limit = [texts[:1] for texts in self.golds(rows, count)], self.config.task.max_target_tokens
         if self.chat is not None:
             segments, cut = self.chats(rows, golds)
-            return {**self._as_one([self._limited(each) for each in segments]), "cut": cut}
+            return {**one_stream([limited(each, limit) for each in segments]), "cut": cut}
         sources, cut = self.sources(rows, count)
-        targets = self._targets([texts[0] if texts else None for texts in golds])
+        start = getattr(self.own, "decoder_start_token_id", None)
+        targets = target_ids(self.tokenizer, golds, self.end, start, self.family == DECODER)
+        targets = [row[:limit] for row in targets]
         if self.family == ENCODER_DECODER:
-            return {**self._as_two(sources, targets), "cut": cut}
-        pairs = zip(map(self._open_ended, sources), targets, strict=True)
-        examples = [[(source, False), *([(target, True)] if target else [])] for source, target in pairs]
-        return {**self._as_one(examples), "cut": cut}
+            return {**two_streams(sources, targets, start_token(self.own)), "cut": cut}
+        return {**one_stream(joined(sources, targets, self.end)), "cut": cut}
 
     def sources(self, rows: Columns, count: int) -> tuple[list[list[int]], list[bool]]:
         """Tokens of what the model reads of each row, and whether that was cut to `data.max_length` of them."""
@@ -238,18 +222,9 @@ class TextData(TaskData):
         ]
 
     def fitted(self, template: Template, values: dict[str, str], length: Callable[[str], int]) -> str:
-        """A rendered template of at most `data.max_length` tokens: the longest text in it is shortened.
-
-        Raises UserError where the template is longer by itself.
-        """
-        limit, text, values = self.config.data.max_length, template.render(values), dict(values)
-        while (excess := length(text) - limit) > 0:
-            name = max(values, key=lambda name: len(values[name]), default=None)
-            if name is None or not values[name]:
-                raise UserError(f"the template alone has {length(text)} tokens, more than data.max_length={limit}.")
-            values[name] = shortened(self.tokenizer, values[name], excess, self.long_texts)
-            text = template.render(values)
-        return text
+        """A rendered template of at most `data.max_length` tokens."""
+        shorten = partial(shortened, self.tokenizer, way=self.long_texts)
+        return template.fitted(values, self.config.data.max_length, length, shorten)
 
     def source_ids(self, text: str) -> list[int]:
         found: list[int] = self.tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
@@ -272,56 +247,6 @@ class TextData(TaskData):
             turns = [*self.turns(source), *({"role": ASSISTANT, "content": text} for text in texts)]
             found.append(chat.segments(turns, where, only_last=True))
         return found, cut
-
-    def _limited(self, segments: Segments) -> Segments:
-        """With targets of at most `task.max_target_tokens`; one that is cut lacks its end."""
-        limit = self.config.task.max_target_tokens
-        return [(ids[:limit] if is_target else ids, is_target) for ids, is_target in segments]
-
-    def _targets(self, texts: Sequence[str | None]) -> list[list[int]]:
-        """Token ids with the end token, which a target that is cut lacks: its text did not end there."""
-        limit = self.config.task.max_target_tokens
-        plain = {"add_special_tokens": False} if self.family == DECODER else {}
-        known = [text for text in texts if text is not None]
-        rows = iter(self.tokenizer(text_target=known, verbose=False, **plain)["input_ids"] if known else [])
-        found = []
-        for text in texts:
-            row = [] if text is None else next(rows)
-            if self.first is None and row and row[-1] == getattr(self.own, "decoder_start_token_id", None) != self.end:
-                row = row[:-1]  # the language, which the decoder starts with
-            found.append(row if text is None else (row if row[-1:] == [self.end] else [*row, self.end])[:limit])
-        return found
-
-    def _open_ended(self, prompt: list[int]) -> list[int]:
-        """Without the end token that some tokenizers close every text with."""
-        return prompt[:-1] if prompt[-1:] == [self.end] and len(prompt) > 1 else prompt
-
-    def _as_two(self, sources: list[list[int]], targets: list[list[int]]) -> Columns:
-        """The decoder reads the target one token behind what it predicts."""
-        start = start_token(self.own)
-        labels = [target or [NO_TARGET] for target in targets]
-        inputs = [[start, *target[:-1]] for target in targets]
-        return {
-            "source.input_ids": sources,
-            "source.windows": [[len(row)] for row in sources],
-            "target.input_ids": inputs,
-            "target.label": labels,
-            "target.windows": [[len(row)] for row in inputs],
-            "targets": [float(len(target)) for target in targets],
-        }
-
-    def _as_one(self, examples: list[Segments]) -> Columns:
-        """Source and targets in one row; its last token, where it is a target, predicts nothing and is left out."""
-        columns: Columns = {"input_ids": [], "label": [], "windows": [], "targets": []}
-        for segments in examples:
-            ids = [token for part, _ in segments for token in part]
-            wanted = [token if is_target else NO_TARGET for part, is_target in segments for token in part]
-            kept = len(ids) - segments[-1][1]
-            columns["input_ids"].append(ids[:kept])
-            columns["label"].append([*wanted[1:], NO_TARGET][:kept])
-            columns["windows"].append([kept])
-            columns["targets"].append(float(sum(token != NO_TARGET for token in wanted[1:])))
-        return columns
 
     # --- predictions ----------------------------------------------------------------------------------
 
@@ -369,11 +294,3 @@ def with_column(split: Split, name: str, values: pa.Array) -> Split:
     """The split with a column of its own making."""
     rows = split.rows.add_column(name, values)
     return replace(split, rows=rows)
-
-
-def end_token(tokenizer: Any, name: str) -> int:
-    """The token that ends a target. Raises UserError where the tokenizer has none."""
-    for end in (tokenizer.eos_token_id, tokenizer.sep_token_id):
-        if end is not None:
-            return int(end)
-    raise UserError(f"The tokenizer of {name} has neither an eos nor a sep token to end a text with; add one to it.")

@@ -9,6 +9,7 @@ from research.common.errors import UserError
 from research.config import component
 from research.config.schema import Config
 from research.config.tree import to_dict
+from research.data.parallel_files import parallel_files
 from research.data.source import missing_file, sliced
 from research.data.split import share_of, shares_asked
 from research.metrics import metric_class
@@ -39,9 +40,10 @@ def refuse_missing_files(config: Config) -> None:
         value = getattr(config.data, split)
         if value is None or share_of(value) is not None:
             continue
-        path = Path(sliced(value)[0])
-        if not path.exists():
-            raise UserError(missing_file(path))
+        name = sliced(value)[0]
+        for path in map(Path, (name,) if Path(name).exists() else parallel_files(name) or (name,)):
+            if not path.exists():
+                raise UserError(missing_file(path))
 
 
 def refuse_unknown_monitor(config: Config, scores: Sequence[Score]) -> None:
