@@ -33,7 +33,6 @@ from research.models.generate import positions_of, start_token
 from research.models.load import DECODER, ENCODER_DECODER, family_of, load_config
 from research.tasks.text_tokens import end_token, joined, limited, one_stream, target_ids, two_streams
 from research.training.datamodule import Columns, TaskData
-from research.training.module import NO_TARGET
 
 log = logging.getLogger("research")
 HEADS: Mapping[str, Any] = {ENCODER_DECODER: AutoModelForSeq2SeqLM, DECODER: AutoModelForCausalLM}

@@ -8,8 +8,7 @@ from typing import Any
 from research.common.errors import UserError
 from research.data.chat_template import Segments
 from research.training.datamodule import Columns
-
-NO_TARGET = -100
+from research.training.module import NO_TARGET
 
 
 def target_ids(

@@ -113,8 +113,8 @@ def test_a_template_may_do_without_the_source(tmp_path: Path) -> None:
     ("template", "sentence"),
     [
         (
-            "{dokument}",
-            r"task.template names \{dokument\}, but the columns of .* are document,.*mean \{document\}",
+            "{documents}",
+            r"task.template names \{documents\}, but the columns of .* are document,.*mean \{document\}",
         ),
         ("{source", "expected '}' before end of string; write a brace of the text itself twice"),
         ("{source!r}", "in braces stands the name of a field or column and nothing else"),
