@@ -23,8 +23,7 @@ from research.config.load import load_config
 from research.config.schema import Config
 from research.data.languages import bleu_tokenizer, rouge_tokenizer
 from research.models.generate import prompts
-from research.training import run as train
-from research.training.build import open_data
+from research.training.build import build, open_data
 from tests.conftest import write_jsonl
 from tests.models.test_families import BART
 from tests.tasks.test_translation import make_model, text
@@ -56,7 +55,7 @@ def configured(folder: Path, task: dict[str, Any], rows: Rows, *keys: str, model
 
 
 def built(folder: Path, task: dict[str, Any], rows: Rows, *keys: str, model: Path | None = None) -> Any:
-    return train.build(configured(folder, task, rows, *keys, model=model))
+    return build(configured(folder, task, rows, *keys, model=model))
 
 
 def opened(folder: Path, task: dict[str, Any], rows: Rows, *keys: str, model: Path | None = None) -> Any:
@@ -182,7 +181,7 @@ def test_several_references_are_scored_and_the_first_is_learned(tmp_path: Path) 
 
 @pytest.mark.parametrize("bad", [[], ["good", ""], "  ", None])
 def test_an_empty_reference_is_refused(bad: Any, tmp_path: Path) -> None:
-    rows = [{"source": "film", "target": ["good"]}, {"source": "book", "target": bad}]
+    rows: Rows = [{"source": "film", "target": ["good"]}, {"source": "book", "target": bad}]
     with pytest.raises(UserError, match=r"line 2: the target is empty"):
         opened(tmp_path, {"name": "summarization"}, rows)
 
