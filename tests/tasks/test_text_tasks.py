@@ -166,7 +166,7 @@ def test_the_end_is_a_target_where_padding_is_the_same_token(tmp_path: Path) -> 
 
 
 def test_several_references_are_scored_and_the_first_is_learned(tmp_path: Path) -> None:
-    rows = [
+    rows: Rows = [
         {"source": "film", "target": ["good", "very good"]},
         {"source": "book", "target": "bad", "other": "not good"},
         {"source": "city", "other": "a city"},
