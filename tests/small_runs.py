@@ -92,7 +92,7 @@ def assert_same_bits(got: Run, expected: Run) -> None:
 
 
 # Their true gradient is zero, for a softmax does not feel a common shift: AdamW makes steps of rounding noise.
-WITHOUT_GRADIENT = {"qa": "qa_outputs.bias", "choice": "classifier.bias"}
+WITHOUT_GRADIENT = {"extractive_qa": "qa_outputs.bias", "multiple_choice": "classifier.bias"}
 
 
 def assert_same_up_to_rounding(got: Run, expected: Run) -> None:

@@ -49,6 +49,12 @@ class AdapterHooks:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
 
+    def feed(self, backbone: Any, max_length: int) -> None:
+        """Once, when the model can be fed: change what it is fed. `max_length`: of a sequence, in tokens.
+
+        Raises UserError where that cannot be.
+        """
+
     def export(
         self, model: PreTrainedModel, state: dict[str, Tensor], base: str, revision: str | None, folder: Path
     ) -> None:

@@ -70,6 +70,11 @@ def export(
     def fill(folder: Path) -> None:
         trained = trained_of(run)
         predictor = Predictor(trained, "fp32")
+        if not predictor.module.adapter.merges:
+            raise UserError(
+                f"The weights of adapter '{trained.config.adapter.name}' cannot be merged into a plain model, which an "
+                "export needs; use research predict, or train with lora."
+            )
         if format != "safetensors" and predictor.module.backbone.family != ENCODER:
             task = trained.config.task.name
             raise UserError(f"task '{task}' generates text, which --format {format} cannot; use safetensors.")

@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import pyarrow as pa
 
+from research.adapters.unmerged import FILE as UNMERGED
 from research.common.errors import UserError
 from research.config import component
 from research.config.load import in_long_form
@@ -103,7 +104,8 @@ def finished_config(run: Run, trust_remote_code: bool = False) -> Config:
     config = run.config
     config.model.trust_remote_code = trust_remote_code
     config.model.name, config.model.revision = str(run.model), None
-    config.adapter = component.choose("adapter", "full")  # its weights are merged
+    if not (run.model / UNMERGED).is_file():
+        config.adapter = component.choose("adapter", "full")  # its weights are merged
     config.methods, config.callbacks, config.loggers = {}, {}, {}  # of training alone
     config.optim.class_weights, config.optim.balance_classes = {}, False  # of the training loss alone
     trainer = config.trainer

@@ -18,6 +18,7 @@ from research.batching.pack import MicroBatch, Stream
 from research.batching.store import INPUT, SOURCE, TARGET
 from research.common import compat
 from research.common.errors import UserError
+from research.models import prompted
 from research.models.attention import CROSS, Plans, mark_cross_attention, role_of
 from research.models.linear_cross_entropy import LARGE_SCORES, linear_cross_entropy, plain_cross_entropy
 from research.models.load import DECODER, ENCODER, ENCODER_DECODER, without_advice
@@ -39,6 +40,7 @@ class Backbone(nn.Module):
         self.family = attention_family(model)
         self.taught = follow_sequences(model)  # modules whose positions follow the plans of a row
         self.first_position = 0
+        self.prompt_tokens, self.words = 0, 0  # in front of each sequence, by ids from `words` on
         self.packed = False
         self.packing_note = "padded: trainer.packing is false"
         if packing is not False:
@@ -70,11 +72,13 @@ class Backbone(nn.Module):
 
     def token_logits(self, micro: MicroBatch) -> dict[str, Tensor]:
         """Outputs of a token-level head, each (T, ...) in float32."""
+        micro = self.lengthened(micro)
         output = self.model(**self.inputs(micro))
-        return {name: self.flat(micro.first, x).float() for name, x in output.items() if "logits" in name}
+        return {name: self._own(micro.first, x).float() for name, x in output.items() if "logits" in name}
 
     def sequence_logits(self, micro: MicroBatch) -> Tensor:
         """Outputs of a sequence-level head: (N, C) in float32."""
+        micro = self.lengthened(micro)
         inputs = self.inputs(micro)
         if self.packed:
             self._restoring = micro.first
@@ -87,15 +91,18 @@ class Backbone(nn.Module):
 
     def hidden_states(self, stream: Stream) -> Tensor:
         """What the model says of each token of one stream, below any head: (T, W) in float32."""
-        micro = MicroBatch({INPUT: stream})
-        return self.flat(stream, self.model.base_model(**self.inputs(micro))[0]).float()
+        micro = self.lengthened(MicroBatch({INPUT: stream}))
+        return self._own(micro.first, self.model.base_model(**self.inputs(micro))[0]).float()
 
     def vocabulary_logits(self, micro: MicroBatch, asked: Tensor) -> Tensor:
         """Scores over the vocabulary at these tokens of the predicting stream, and nowhere else: (K, V) in float32.
 
         `asked`: (K,) indices of the target's tokens in an encoder-decoder, of the only stream's elsewhere.
         """
+        micro = self.lengthened(micro)
         stream = self.predicting(micro)
+        if self.prompt_tokens and stream is micro.first:
+            asked = (stream.positions >= self.prompt_tokens).nonzero().squeeze(1)[asked]
         self._asked = asked if self.packed else stream.mask.flatten().nonzero().squeeze(1)[asked]
         try:
             logits: Tensor = self.model(**self.inputs(micro))["logits"]
@@ -146,6 +153,15 @@ class Backbone(nn.Module):
     def predicting(self, micro: MicroBatch) -> Stream:
         """The stream whose tokens the model's outputs belong to."""
         return micro.streams[TARGET] if self.family == ENCODER_DECODER else micro.first
+
+    def lengthened(self, micro: MicroBatch) -> MicroBatch:
+        """The micro-batch with the adapter's prompt, if any, in front of each sequence."""
+        return prompted.lengthened(micro, self.prompt_tokens, self.words)
+
+    def _own(self, stream: Stream, x: Tensor) -> Tensor:
+        """As `flat`, without the tokens of the prompt."""
+        x = self.flat(stream, x)
+        return x[stream.positions >= self.prompt_tokens] if self.prompt_tokens else x
 
     def flat(self, stream: Stream, x: Tensor) -> Tensor:
         """(1, T + filler, ...) or (N, L, ...) -> (T, ...)."""

@@ -27,6 +27,7 @@ from research.models.backbone import Backbone, padding_id
 from research.models.generation_steps import KeyedSampling, StopStrings
 from research.models.load import ENCODER_DECODER, without_advice
 from research.models.positions import set_plans
+from research.models.prompted import in_front
 
 MOST_TOKENS = 32768  # of a batch with its outputs, each of which has a place in the cache
 
@@ -57,6 +58,8 @@ class Generator:
         self, backbone: Backbone, tokenizer: Any, keys: Any, seed: int, ends: Sequence[int], first: int | None = None
     ) -> None:
         self.backbone, self.tokenizer, self.keys, self.seed = backbone, tokenizer, keys, seed
+        if backbone.prompt_tokens and keys.repetition_penalty != 1:
+            raise UserError("task.repetition_penalty does not go with an adapter's prompt, which has no words.")
         self.settings = generation_config(backbone.model.config, keys, ends, first)
 
     @property
@@ -78,6 +81,8 @@ class Generator:
         """An output for each sequence of the source, or for each prompt: the tokens before the first target."""
         is_pair = self.backbone.family == ENCODER_DECODER
         rows = sources(micro) if is_pair else prompts(micro)
+        if self.backbone.prompt_tokens:
+            rows = list(map(in_front(self.backbone.prompt_tokens, self.backbone.words), rows))
         longest, count = max(map(len, rows)) + self.keys.max_new_tokens, len(rows)
         copies = self.keys.num_beams if self.keys.temperature is None else self.keys.num_return_sequences
         size = max(1, MOST_TOKENS // (longest * copies))

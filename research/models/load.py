@@ -65,19 +65,25 @@ def load_config(config: Config, labels: Sequence[str] = (), families: Collection
         is_one = f"{'an' if family[0] == 'e' else 'a'} {family}" if family else "neither encoder nor decoder"
         wanted = " and ".join(f"{each}s such as {EXAMPLES[each]}" for each in families)
         raise UserError(f"{name} is a '{kind}' model, {is_one}; task '{config.task.name}' fine-tunes {wanted}.")
-    positions = getattr(own, "max_position_embeddings", None)
-    if positions:
-        usable = positions - (own.pad_token_id + 1 if kind in ("roberta", "xlm-roberta", "camembert") else 0)
-        if config.data.max_length > usable:
-            raise UserError(
-                f"data.max_length={config.data.max_length} is more than the {usable} positions of {name}; "
-                f"set it to {usable} or less (longer texts are windowed or cut there)."
-            )
+    usable = usable_positions(own)
+    if usable and config.data.max_length > usable:
+        raise UserError(
+            f"data.max_length={config.data.max_length} is more than the {usable} positions of {name}; "
+            f"set it to {usable} or less (longer texts are windowed or cut there)."
+        )
     if config.model.dropout is not None:
         for key, value in own.to_dict().items():
             if ("dropout" in key or key.endswith("pdrop")) and not isinstance(value, bool | str):
                 setattr(own, key, config.model.dropout)
     return own
+
+
+def usable_positions(own: PretrainedConfig) -> int | None:
+    """How many tokens a model has positions for; None where they have no limit."""
+    positions: int | None = getattr(own, "max_position_embeddings", None)
+    if positions and own.model_type in ("roberta", "xlm-roberta", "camembert"):
+        positions -= own.pad_token_id + 1
+    return positions
 
 
 def load_model(config: Config, own: PretrainedConfig, auto_class: Any) -> PreTrainedModel:

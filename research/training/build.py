@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -10,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from research.adapters.hooks import AdapterHooks
+from research.adapters.unmerged import load_unmerged
 from research.cluster.group import RankGroup
 from research.common.errors import UserError
 from research.config import component
@@ -47,9 +49,11 @@ def build(
         )
     adapter: AdapterHooks = component.load("adapter", config.adapter.name).Adapter(config.adapter)
     note = adapter.apply(model)
+    load_unmerged(model, adapter, config.adapter.name, Path(config.model.name))
     if not any(p.requires_grad for p in model.parameters()):
         raise UserError(f"adapter={config.adapter.name} leaves nothing of {type(model).__name__} to train.")
     backbone = Backbone(model, config.trainer.packing)
+    adapter.feed(backbone, config.data.max_length)
     steps = total_steps(config.optim, data.plan.steps_per_epoch) if "train" in data.stores else 0
     module: TaskModule = task.Module(config, backbone, data, steps)
     data.layout = module.layout

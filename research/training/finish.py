@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 
+from research.adapters.unmerged import save_unmerged
 from research.cluster.group import RankGroup
 from research.common import compat
 from research.common.console import console, print_scores
@@ -104,6 +105,8 @@ def export(attempt: Attempt) -> None:
         def fill(folder: Path) -> None:
             model.set_attn_implementation(compat.native_attention(model))
             model.save_pretrained(folder, state_dict=plain if sharded or plain is not state else None)
+            if not adapter.merges:
+                save_unmerged(folder, module.config.adapter.name, state, plain)
             restore_limits(tokenizer, module.data.tokenizer_as_loaded)
             tokenizer.save_pretrained(folder)
 

@@ -1,0 +1,80 @@
+"""What the adapters share that put trained vectors in front of each sequence.
+
+Shapes: P vectors, W width of the embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from research.adapters.hooks import head_parameters, train_only
+from research.adapters.peft_layers import TASK_TYPES, import_peft, whole_modules
+from research.common.errors import UserError
+from research.models.load import usable_positions
+from research.models.prompted import embed_prompt
+
+if TYPE_CHECKING:
+    from research.models.backbone import Backbone
+
+
+def input_table(model: PreTrainedModel) -> Any:
+    """The embedding of the words of a model, or of an encoder-decoder's source."""
+    return (model.get_encoder() if model.config.is_encoder_decoder else model).get_input_embeddings()
+
+
+def add_prompt(model: PreTrainedModel, make: Callable[[Tensor], nn.Module]) -> None:
+    """Freeze all but head and poolers, and add the prompt that `make` makes from the words' table.
+
+    Raises UserError for a model that has a prompt already.
+    """
+    table = input_table(model)
+    if hasattr(table, "prompt"):
+        raise UserError("adapter: a prompt cannot be put before a model that has a prompt already.")
+    train_only(model, head_parameters(model).values())
+    embed_prompt(table, make(table.weight.detach()), table.num_embeddings)
+
+
+def feed_prompt(backbone: Backbone, P: int, max_length: int) -> None:
+    """Have P ids of the prompt put in front of each sequence. Raises UserError where positions do not suffice."""
+    usable = usable_positions(backbone.model.config)
+    if usable and max_length + P > usable:
+        raise UserError(
+            f"adapter.tokens={P} and data.max_length={max_length} are more than the {usable} positions of the model; "
+            f"set data.max_length to {usable - P} or less."
+            if usable > P
+            else f"adapter.tokens={P} is more than the {usable} positions of the model, which texts need too."
+        )
+    backbone.prompt_tokens, backbone.words = P, input_table(backbone.model).num_embeddings
+
+
+def without_prompt(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if ".prompt." not in name}
+
+
+def save_prompt(
+    peft_type: str, model: PreTrainedModel, state: dict[str, Tensor], base: str, revision: str | None, folder: Path
+) -> None:
+    """Write what `PeftModel.from_pretrained` opens: the vectors as they are fed, with head and poolers."""
+    from safetensors.torch import save_file
+
+    peft, table = import_peft("prompt"), input_table(model)
+    with torch.no_grad():
+        tensors = {"prompt_embeddings": table.prompt()}
+    tensors |= {f"base_model.{name}": state[name] for name in head_parameters(model) if ".prompt." not in name}
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / "adapter_model.safetensors")
+    P, W = tensors["prompt_embeddings"].shape
+    kinds = {"PROMPT_TUNING": peft.PromptTuningConfig, "P_TUNING": peft.PromptEncoderConfig}
+    settings = kinds[peft_type](
+        num_virtual_tokens=P, token_dim=W, num_transformer_submodules=1, num_attention_heads=1, num_layers=1,
+        inference_mode=True,
+    )  # fmt: skip
+    settings.task_type = next((t for end, t in TASK_TYPES.items() if type(model).__name__.endswith(end)), None)
+    settings.base_model_name_or_path, settings.revision = base, revision
+    settings.modules_to_save = whole_modules(model)
+    settings.save_pretrained(str(folder))

@@ -1,0 +1,147 @@
+"""Adapters that add what cannot be merged: bottlenecks, and vectors in front of each sequence."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
+
+from research.adapters import bottleneck, p_tuning, prompt
+from research.cli import main
+from research.cluster.signals import STOPPED
+from research.common.errors import UserError
+from research.models.backbone import Backbone
+from research.models.parameters import trained_parameters
+from research.tracking.run import Run
+from research.training import checkpoint
+from research.training.callbacks.checkpointing import Checkpointing
+from tests.conftest import make_tiny_model
+from tests.small_runs import SmallRuns, assert_same_bits, assert_same_up_to_rounding, losses
+
+ADAPTERS: dict[str, Any] = {
+    "houlsby": {"name": "bottleneck", "size": 8, "variant": "houlsby"},
+    "prompt": {"name": "prompt", "tokens": 5},
+    "p_tuning": {"name": "p_tuning", "tokens": 3, "hidden": 8},
+}
+
+
+def adapted(run: Run) -> dict[str, torch.Tensor]:
+    return load_file(run.model / "adapter_weights.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_layouts_kills_and_evaluation_change_nothing(
+    name: str, small_runs: SmallRuns, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = small_runs.train("ner", adapter=ADAPTERS[name])
+    before, after = load_file(tiny_model / "model.safetensors"), load_file(reference.model / "model.safetensors")
+    moved = {key for key in before if f"bert.{key}" in after and not torch.equal(before[key], after[f"bert.{key}"])}
+    assert all("LayerNorm" in key for key in moved) and bool(moved) == (name == "houlsby")
+    for layout in ("trainer.tokens_per_microbatch=1", "trainer.packing=false"):
+        got = small_runs.train("ner", layout, adapter=ADAPTERS[name])
+        assert_same_up_to_rounding(got, reference)
+        for key, weight in adapted(reference).items():
+            torch.testing.assert_close(adapted(got)[key], weight, atol=5e-5, rtol=0)
+    scores = (reference.result or {})["metrics"]["test"]
+    assert main(["evaluate", str(reference.path)]) == 0
+    assert json.loads((reference.path / "evaluations.jsonl").read_text())["scores"] == scores
+
+    arguments, folder = small_runs.arguments("ner", (), {"adapter": ADAPTERS[name]})
+    real = Checkpointing._agreed
+
+    def stopping(self: Checkpointing, step: int) -> list[bool]:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpointing, "_agreed", stopping)
+        assert main(arguments) == STOPPED
+    saved = checkpoint.newest(folder / "checkpoints")
+    assert saved is not None and saved.step == 3
+    held = sum(t.numel() for key, t in saved.tensors().items() if key.startswith("model."))
+    assert held == Run(folder).provenance["trained_parameters"]
+    assert main(arguments) == 0
+    assert_same_bits(Run(folder), reference)
+    assert all(torch.equal(adapted(Run(folder))[key], weight) for key, weight in adapted(reference).items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["prompt", "p_tuning"])
+def test_peft_gives_the_scored_predictions(name: str, small_runs: SmallRuns, tiny_model: Path) -> None:
+    run = small_runs.train("sentiment", adapter=ADAPTERS[name])
+    base = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=2)
+    model = PeftModel.from_pretrained(base, run.path / "adapter").eval()
+    rows = pq.read_table(run.predictions / "test.parquet").to_pylist()
+    tokenizer = AutoTokenizer.from_pretrained(run.model)
+    inputs = tokenizer([row["text"] for row in rows], padding=True, truncation=True, max_length=48, return_tensors="pt")
+    with torch.no_grad():
+        probabilities = model(**inputs).logits.softmax(-1)
+    torch.testing.assert_close(probabilities, torch.tensor([row["probabilities"] for row in rows]), atol=1e-6, rtol=0)
+    assert "adapter 'prompt'" in (run.model / "NOT_MERGED.md").read_text() or name == "p_tuning"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["qa", "choice"])
+def test_prompts_serve_other_heads_as_they_do_padded(task: str, small_runs: SmallRuns) -> None:
+    run = small_runs.train(task, adapter=ADAPTERS["prompt"])
+    assert_same_up_to_rounding(small_runs.train(task, "trainer.packing=false", adapter=ADAPTERS["prompt"]), run)
+
+
+@pytest.mark.slow
+def test_another_adapter_on_the_trained_folder_is_refused(
+    small_runs: SmallRuns, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = small_runs.train("sentiment", adapter=ADAPTERS["prompt"])
+    arguments, _ = small_runs.arguments("sentiment", (f"model.name={run.model}",), {"adapter": "head"})
+    assert main(arguments) == 2
+    assert "was trained with adapter 'prompt', whose weights are not in the model's" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    again = small_runs.train("sentiment", f"model.name={run.model}", adapter=ADAPTERS["prompt"])
+    assert losses(again)[0] != losses(run)[0]
+
+
+def test_an_untrained_bottleneck_is_the_plain_model(tiny_model: Path) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForTokenClassification.from_pretrained(tiny_model).eval()
+    ids = torch.arange(10, 30)[None]
+    with torch.no_grad():
+        plain = model(ids).logits
+        note = bottleneck.Adapter(bottleneck.Keys(size=8, variant="houlsby")).apply(model)
+        assert torch.equal(model(ids).logits, plain)
+    assert note == "bottleneck: houlsby, size 8 after 4 linear layers (attention.output.dense, output.dense)"
+    kinds = {"bottleneck", "classifier", "LayerNorm"}
+    assert all(kinds & set(key.split(".")) for key in trained_parameters(model))
+    with pytest.raises(UserError, match="has bottlenecks already"):
+        bottleneck.Adapter(bottleneck.Keys()).apply(model)
+
+
+def test_bad_prompts_and_bottlenecks_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
+    with pytest.raises(UserError, match=r"adapter.size=33 is more than the width 32"):
+        bottleneck.Adapter(bottleneck.Keys(size=33)).apply(model)
+    for module in (prompt, p_tuning):
+        model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
+        adapter = module.Adapter(module.Keys(tokens=100))
+        adapter.apply(model)
+        backbone = Backbone(model, False)
+        with pytest.raises(UserError, match=r"are more than the 128 positions of the model; set data.max_length to 28"):
+            adapter.feed(backbone, 48)
+        with pytest.raises(UserError, match="a model that has a prompt already"):
+            adapter.apply(model)
+    roberta = AutoModelForSequenceClassification.from_pretrained(make_tiny_model(tmp_path / "r", "roberta"))
+    adapter = prompt.Adapter(prompt.Keys(tokens=100))
+    adapter.apply(roberta)
+    with pytest.raises(UserError, match="more than the 127 positions"):  # its ids start after that of padding, 0
+        adapter.feed(Backbone(roberta, False), 48)
