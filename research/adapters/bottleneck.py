@@ -24,7 +24,7 @@ from research.common.errors import UserError
 from research.config.key import Rule, at_least, key
 
 PLACES = {"houlsby": ["o", "down"], "pfeiffer": ["down"]}  # variant -> roles of the layers it stands behind
-ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
+ACTIVATIONS: dict[str, Any] = {"gelu": F.gelu, "relu": F.relu}
 
 
 def one_of(values: Any) -> Rule:
