@@ -17,6 +17,7 @@ import pyarrow as pa
 from research.common.errors import UserError
 from research.config.generation import GenerationKeys
 from research.config.key import key
+from research.config.schema import Config
 from research.data.chat import ASSISTANT, FIELDS, SYSTEM, USER, Chat, read_chat, transcript
 from research.data.chat_template import Segments, without_oldest
 from research.data.shorten import TAIL, shortened
@@ -43,6 +44,15 @@ class Data(TextData):
     gold = ("target",)
     texts = ("source",)
     long = (TAIL,)
+
+    def __init__(self, config: Config, tokenizer: Any) -> None:
+        super().__init__(config, tokenizer)
+        keys = config.task
+        if keys.chat or keys.references:
+            name = "chat" if keys.chat else "references"
+            raise UserError(f"task.{name} has no effect in task '{keys.name}', which reads chats; remove the key.")
+        if keys.train_on == "last" and self.family != DECODER:
+            raise UserError("task.train_on=last acts in decoders; an encoder-decoder learns the last answer alone.")
 
     @property
     def uses_chat(self) -> bool:

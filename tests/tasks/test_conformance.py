@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from transformers import AutoConfig
 
+from research.batching.plan import Layout
 from research.cli import main
+from research.common.errors import UserError
 from research.config import component
+from research.config.key import broken_rules
 from research.config.load import load_config
+from research.models.load import family_of
+from research.tracking.predictions import make_table, score
 from research.tracking.run import Run
 from research.training.build import build as build_module
+from research.training.module import TaskModule
 from tests.conftest import make_tiny_model, write_jsonl
 
 WORDS = ["Anna", "Oslo", "river", "good", "bad", "film"]
@@ -26,7 +37,8 @@ def review(i: int) -> dict[str, Any]:
 
 
 def sentence(i: int) -> dict[str, Any]:
-    return {"tokens": ["Anna", "in", WORDS[i % 6], str(i)], "tags": ["B-PER", "O", "B-LOC" if i % 2 else "O", "O"]}
+    tokens, tags = ["Anna", "in", WORDS[i % 6], str(i)], ["B-PER", "O", "B-LOC" if i % 2 else "O", "O"]
+    return {"tokens": 3 * tokens, "tags": 3 * tags}
 
 
 def question(i: int) -> dict[str, Any]:
@@ -89,8 +101,27 @@ TASKS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "generation": (completed, ("completion",)), "generative_qa": (asked, ("answers",)), "dialogue": (chat, ()),
 }  # fmt: skip
 TEXT = ("translation", "summarization", "generation", "generative_qa", "dialogue")
-ALIASES = {"sentiment", "qa", "choice"}
-ONES = [name for name in component.names("task") if name not in ALIASES]
+ONES = [name for name in component.names("task") if component.canonical("task", name) == name]
+
+# What an option needs beside it to act on these rows, and values of options whose kind alone does not say one.
+CONTEXT = {
+    "stride": ["data.max_length=8"], "top_p": ["task.temperature=1.0"], "top_k": ["task.temperature=1.0"],
+    "num_return_sequences": ["task.num_beams=3"],
+}  # fmt: skip
+VALUES = {
+    "template": ["'{source} and {source}'"], "references": ["[target]"], "metrics": ["[bleu]", "[chrf]"],
+    "stop": ['["#", ";", "?", a, e, i, o, n, t, r, s]'], "dimensions": ["[8]"], "other": ["In(e1,e2)"],
+}  # fmt: skip
+
+
+def own_keys() -> list[tuple[str, str]]:
+    """Each own key of a task with one task that has it: several inherit theirs from one class."""
+    found: dict[int, tuple[str, str]] = {}
+    for task in sorted(ONES, key="dialogue".__eq__):  # which refuses some keys of the others
+        for f in fields(component.keys("task", task)):
+            if f.name != "name":
+                found.setdefault(id(f), (task, f.name))
+    return [*found.values(), ("dialogue", "chat"), ("dialogue", "references")]
 
 
 def test_every_task_is_held_to_this() -> None:
@@ -110,7 +141,7 @@ def run_of(task: str, folder: Path) -> tuple[Run, Path]:
     files = {name: str(write_jsonl(folder / f"{name}.jsonl", [row(i + 100 * k) for i in range(8)]))
              for k, name in enumerate(("train", "validation", "test"))}  # fmt: skip
     content = {
-        "task": task,
+        "task": {"name": task, **({"max_new_tokens": 8} if task in TEXT else {})},
         "model": {"name": str(model)},
         "data": {**files, "max_length": 32, "max_overlap": 1.0},
         "optim": {"max_steps": 2, "batch_size": 4},
@@ -166,6 +197,97 @@ def test_options_act_or_are_refused(task: str, folders: dict[str, Path], capsys:
         else:
             lines = [line for line in said.splitlines() if line.startswith("research: ")]
             assert code == 2 and len(lines) == 1, said
+
+
+def candidates(task: str, name: str) -> Iterator[str]:
+    """Values of a key other than its default that its rules allow, as they are written in an override."""
+    schema = component.keys("task", task)
+    f = next(f for f in fields(schema) if f.name == name)
+    default, kind = getattr(schema(), name), get_type_hints(schema)[name]
+    if name in VALUES:
+        yield from VALUES[name]
+    elif kind is bool:
+        yield str(not default).lower()
+    elif get_origin(kind) is Literal:
+        yield from (choice for choice in get_args(kind) if choice != default)
+    else:
+        kinds = {kind, *get_args(kind)}
+        numbers: list[Any] = [2, 1, 3, 0] if int in kinds else [0.5, 0.9, 2.0, 0.1] if float in kinds else ["x"]
+        yield from (str(each) for each in numbers if each != default and not broken_rules(f, each))
+
+
+def training_losses(module: TaskModule, split: str) -> list[float]:
+    """Of the micro-batches of a split, or of all together where the loss needs the whole step."""
+    batches = module.data.evaluation_batches(split)
+    if not module.needs_whole_step:
+        return [float(module.loss(micro)[0]) for micro in batches]
+    parts = [module.embed(micro) for micro in batches]
+    examples = {kind: np.concatenate([part[kind][1] for part in parts]) for kind in parts[0]}
+    order = {kind: np.argsort(rows, kind="stable") for kind, rows in examples.items()}
+    vectors = {kind: torch.cat([part[kind][0] for part in parts])[order[kind]] for kind in parts[0]}
+    return [float(module.step_loss(vectors, {kind: rows[order[kind]] for kind, rows in examples.items()}))]
+
+
+def evaluated(path: Path, overrides: Sequence[str], split: str = "validation", learned: Any = None) -> dict[str, Any]:
+    """All that a key could change without training: encoded rows, the loss, predictions, scores, and how they score."""
+    module = build_module(load_config(path, overrides))
+    data = module.data
+    data.layout = lambda: Layout(0, 1, 4096, module.backbone.packed)
+    if learned is not None:
+        data.use_validation_scores(learned)
+    torch.manual_seed(0)
+    predictions: dict[int, dict[str, Any]] = {}
+    with torch.no_grad():
+        losses = training_losses(module.train(), split)
+        module.eval()
+        with module.evaluating():
+            for micro in data.evaluation_batches(split):
+                predictions.update(module.decode(micro, module.loss(micro)[1]))
+    rows = data.splits[split]
+    table = make_table(rows, data.table(rows, predictions), data.metric_name, data.score_settings())
+    return {
+        "encoded": {name: store.digest for name, store in data.stores.items()},
+        "loss": losses,
+        "table": table.to_pylist(),
+        "settings": data.score_settings(),
+        "scores": score(table, own_files=True),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "name"), own_keys())
+def test_each_own_key_acts_or_is_refused(task: str, name: str, folders: dict[str, Path]) -> None:
+    _, path = run_of(task, folders[task])
+    context = ["data.test=null", *CONTEXT.get(name, [])]
+    plain = evaluated(path, context)
+    tried = []
+    for value in candidates(task, name):
+        try:
+            acted = evaluated(path, [*context, f"task.{name}={value}"])
+        except UserError as error:
+            assert name in str(error) or value.strip("[]'") in str(error), error
+            return
+        tried.append(value)
+        if repr(acted) != repr(plain):
+            return
+    raise AssertionError(f"task.{name} of {task} does nothing with {tried}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ONES)
+def test_the_export_gives_the_scored_predictions(task: str, folders: dict[str, Path]) -> None:
+    """Loaded by transformers: no weight is missing or left over, and the predictions of the test split are equal."""
+    run, path = run_of(task, folders[task])
+    assert run.result is not None
+    heads = component.load("task", task).Module.heads()
+    [auto] = [head for family, head in heads.items() if family == family_of(AutoConfig.from_pretrained(run.model))]
+    _, info = auto.from_pretrained(run.model, output_loading_info=True)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    found = evaluated(path, [f"model.name={run.model}"], "test", run.result["metrics"]["validation"])
+    tested = pq.read_table(run.predictions / "test.parquet").to_pylist()
+    assert [row["prediction"] for row in found["table"]] == [row["prediction"] for row in tested]
+    scores = {name: value for name, value in run.result["metrics"]["test"].items() if name != "loss"}
+    assert found["scores"] == pytest.approx(scores, abs=1e-6, nan_ok=True)
 
 
 @pytest.mark.parametrize("task", component.names("task"))
