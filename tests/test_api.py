@@ -84,9 +84,9 @@ class Reviews(torch.utils.data.Dataset[dict[str, object]]):
 def test_rows_in_memory_on_two_ranks(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(experiment.parent)
     given = [{**Reviews()[i], "id": i} for i in range(24)]
-    data = {"train": Reviews(), "validation": pd.DataFrame(given), "test": given, "max_overlap": 1.0}
+    data = {"validation": pd.DataFrame(given), "test": given, "max_overlap": 1.0}
     ranks = {"trainer.devices": 2, "trainer.accelerator": "cpu"}
-    run = research.train("mine.yaml", run_dir="memory/run", data=data, **ranks)
+    run = research.train("mine.yaml", run_dir="memory/run", data=data, **ranks, **{"data.train": Reviews()})
     assert run.provenance["attempts"][0]["ranks"] == 2 and run.scores["test"]["accuracy"] == 1.0
     assert list(run.predictions()["id"]) == [str(i) for i in range(24)]
     assert run.evaluate("validation")["accuracy"] == 1.0

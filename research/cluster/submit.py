@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from research.common.errors import UserError
+from research.common.files import short_path
 
 if TYPE_CHECKING:
     from research.config.schema import Config
@@ -30,6 +31,7 @@ NEVER = {  # SLURM's reasons for which a job waits that no waiting mends
 }
 REASON_SECONDS = 3.0
 ARRAY, ONE = "array.sbatch", "train.sbatch"
+SHOWN_TASKS = 20
 HELP = """usage: research submit [--script SCRIPT] [sbatch options] EXPERIMENT... [key=value ...]
 
 Checks the experiments and queues them, several as one array with a task for each experiment, fold and seed:
@@ -73,6 +75,8 @@ def submit(arguments: Sequence[str], refuse: Callable[[Config], None] = lambda c
     environment = clean(os.environ)
     refuse_what_cannot_start(submission.command, environment)
     print(shlex.join(submission.command), flush=True)
+    if submission.script.name == ARRAY:
+        print(task_lines([str(config.run_dir) for config in configs]), flush=True)
     done = in_site(submission.command, environment)
     print(done.stdout + done.stderr, end="", flush=True)
     if done.returncode == 0:
@@ -124,6 +128,12 @@ def as_array(submission: Submission, tasks: int) -> Submission:
     if at_once and not at_once.startswith("%"):
         raise UserError(f"--array={at_once}: these are {tasks} tasks, 0-{tasks - 1}; --array=%4 runs four at a time.")
     return Submission(find_script(ARRAY), [f"--array=0-{tasks - 1}{at_once}", *options], submission.arguments)
+
+
+def task_lines(run_dirs: Sequence[str]) -> str:
+    """Which task of an array trains in which folder; of many the first and the last."""
+    lines = [f"  task {i}: {short_path(Path(folder))}" for i, folder in enumerate(run_dirs)]
+    return "\n".join(lines if len(lines) <= SHOWN_TASKS else [*lines[: SHOWN_TASKS - 2], "  ...", lines[-1]])
 
 
 def scripts_folder() -> Path:

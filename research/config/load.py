@@ -194,11 +194,13 @@ def merge(base: Any, content: dict[str, Any], origin: str) -> Any:
 
 
 def absolute_paths(config: Config, experiment: Path) -> None:
-    """Make local files and folders absolute (looked up from here, then from the YAML's folder)."""
+    """Make local files and folders absolute: looked up from here, from the YAML's folder, from above `experiments/`."""
+    folders = experiment.resolve().parents
+    above = [folder.parent for folder in folders if folder.name == "experiments"][:1]
 
     def absolute(value: str) -> str:
         name, bracket, rows = value.partition("[") if not Path(value).exists() else (value, "", "")
-        for base in (Path.cwd(), experiment.resolve().parent):
+        for base in (Path.cwd(), folders[0], *above):
             if (base / name).exists():
                 return os.path.abspath(base / name) + bracket + rows  # the link, not the file a hub's cache keeps
         return value

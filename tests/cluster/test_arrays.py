@@ -23,12 +23,14 @@ def test_two_experiments_over_two_seeds(project: Project) -> None:
         project, *options, project.experiment, str(other), "seed=4,5", "optim.max_steps=3", "run_dir=runs/array"
     )
     assert done.returncode == 0, done.stderr
-    shown, told = done.stdout.splitlines()
+    shown, *folders, told = done.stdout.splitlines()
+    expected = [f"array/{name}/seed{seed}" for name in ("reviews", "other") for seed in (4, 5)]
+    assert folders == [f"  task {i}: runs/{folder}" for i, folder in enumerate(expected)]
     assert shown.startswith("sbatch --array=0-3%3 --cpus-per-task=1 --partition=main SLURM/array.sbatch experiments/")
     first = told.removeprefix("Submitted batch job ")
     jobs = [project.job(f"{first}_{task}") for task in range(4)]
     assert [job.wait() for job in jobs] == ["COMPLETED"] * 4, [job.last_words for job in jobs]
-    runs = [Run.read(project.run(f"array/{name}/seed{seed}").path) for name in ("reviews", "other") for seed in (4, 5)]
+    runs = [Run.read(project.run(folder).path) for folder in expected]
     assert [run.config.optim.lr for run in runs] == [1e-3, 1e-3, 1e-4, 1e-4]
     assert [run.config.seed for run in runs] == [4, 5, 4, 5]
     assert [(run.result or {})["steps"] for run in runs] == [3] * 4

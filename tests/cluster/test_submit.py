@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from research.cli import main
-from research.cluster.submit import HELP, as_array, check, clean, parse, submit
+from research.cluster.submit import HELP, as_array, check, clean, parse, submit, task_lines
 from research.common.errors import UserError
 
 
@@ -59,6 +59,13 @@ def test_experiments_folds_and_seeds_are_one_array(
     configs = check(submission)
     assert len({config.run_dir for config in configs}) == len(configs) == tasks
     assert " ".join(as_array(submission, tasks).command) == f"sbatch {command}"
+
+
+def test_tasks_are_told_by_their_folders(repository: Path) -> None:
+    folders = [str(repository / "a" / f"seed{i}") for i in range(100)]
+    assert task_lines(folders[:2]) == "  task 0: a/seed0\n  task 1: a/seed1"
+    many = task_lines(folders).splitlines()
+    assert len(many) == 20 and many[17:] == ["  task 17: a/seed17", "  ...", "  task 99: a/seed99"]
 
 
 def test_arrays_that_are_refused(repository: Path) -> None:

@@ -353,3 +353,21 @@ def test_result_keys_are_those_that_decide_the_numbers(write: Write, override: s
     path = write(LEAST)
     old, new = (result_keys(to_dict(load_config(path, given))) for given in ([], [override]))
     assert bool(differences(old, new)) is decides
+
+
+def test_files_are_looked_up_here_beside_the_yaml_and_above_experiments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("project/experiments/ner", "project/data", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    path = tmp_path / "project" / "experiments" / "ner" / "mine.yaml"
+    path.write_text("task: ner\nmodel: {name: m}\ndata: {train: data/train.conll}\n")
+    (tmp_path / "project" / "data" / "train.conll").touch()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_config(path).data.train == str(tmp_path / "project" / "data" / "train.conll")
+    (path.parent / "data").mkdir()
+    (path.parent / "data" / "train.conll").touch()
+    assert load_config(path).data.train == str(path.parent / "data" / "train.conll")
+    (tmp_path / "elsewhere" / "data").mkdir()
+    (tmp_path / "elsewhere" / "data" / "train.conll").touch()
+    assert load_config(path).data.train == str(tmp_path / "elsewhere" / "data" / "train.conll")
