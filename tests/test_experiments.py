@@ -13,6 +13,7 @@ from research.config.load import load_config
 from research.training.build import build as build_module
 from research.training.run import show
 from tests.conftest import make_tiny_model
+from tests.tasks.test_translation import make_model
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 EXPERIMENTS = sorted(str(p.relative_to(FOLDER)) for p in FOLDER.rglob("*.yaml") if p.name != "base.yaml")
@@ -111,6 +112,16 @@ HUB: dict[str, tuple[dict[str, Any], Callable[[int], dict[str, Any]], dict[str, 
         relation,
         {"train": 20, "test": 4},
     ),
+    "summarization/dialogsum.yaml": (
+        {"id": STRING, "dialogue": STRING, "summary": STRING, "topic": STRING},
+        lambda i: {"id": f"d{i}", "dialogue": f"#Person1#: film {i}?", "summary": f"A film {i}.", "topic": "film"},
+        {"train": 12, "validation": 6, "test": 4},
+    ),
+    "translation/multi30k.yaml": (
+        {"en": STRING, "de": STRING},
+        lambda i: {"en": f"a film {i}", "de": f"ein Film {i}"},
+        {"train": 12, "validation": 6, "test": 4},
+    ),
     "qa/squad.yaml": (QUESTION, question, {"train": 12, "validation": 6}),
     "qa/squad_v2.yaml": (QUESTION, lambda i: question(i, none=True), {"train": 12, "validation": 6}),
     "qa/cmrc2018.yaml": (
@@ -137,6 +148,8 @@ BUILT: dict[str, tuple[dict[str, int], list[str], int]] = {
         3,
     ),
     "relation/semeval2010.yaml": ({"train": 18, "validation": 2, "test": 4}, RELATIONS, 5),
+    "summarization/dialogsum.yaml": ({"train": 12, "validation": 6, "test": 4}, [], 3),
+    "translation/multi30k.yaml": ({"train": 12, "validation": 6, "test": 4}, [], 3),
     "qa/squad.yaml": ({"train": 12, "validation": 6}, [], 3),
     "qa/squad_v2.yaml": ({"train": 12, "validation": 6}, [], 2),
     "qa/cmrc2018.yaml": ({"train": 12, "validation": 6}, [], 2),
@@ -146,6 +159,7 @@ BUILT: dict[str, tuple[dict[str, int], list[str], int]] = {
         ["O", *(f"{p}-{kind}" for p in "BI" for kind in ("LOC", "MISC", "ORG", "PER"))],
         0,
     ),
+    "quickstart/dialogue.yaml": ({"train": 154, "validation": 24, "test": 26}, [], 0),
     "quickstart/qa.yaml": ({"train": 231, "validation": 64, "test": 64}, [], 0),
 }
 
@@ -153,6 +167,22 @@ BUILT: dict[str, tuple[dict[str, int], list[str], int]] = {
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("models") / "long", max_position_embeddings=512)
+
+
+@pytest.fixture(scope="module")
+def writers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Models that write text, by the experiments they serve."""
+    folder = tmp_path_factory.mktemp("writers")
+    decoder = make_model(folder / "gpt2", "gpt2", n_positions=1024)
+    turns = "{% for m in messages %}[CLS]{{ m.role }}: {{ m.content }}[SEP]{% endfor %}"
+    asked = "{% if add_generation_prompt %}[CLS]assistant: {% endif %}"
+    (decoder / "chat_template.jinja").write_text(turns + asked)
+    encoder_decoder = make_model(folder / "bart", "bart")
+    return {
+        "summarization/dialogsum.yaml": decoder,
+        "quickstart/dialogue.yaml": decoder,
+        "translation/multi30k.yaml": encoder_decoder,
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -180,7 +210,7 @@ def built(experiment: str, model: Path, folder: Path) -> Any:
 
 
 def test_their_number() -> None:
-    assert len(EXPERIMENTS) == 13
+    assert len(EXPERIMENTS) == 16
     assert set(EXPERIMENTS) == set(BUILT)
     assert set(HUB) == {name for name in EXPERIMENTS if not name.startswith("quickstart/")}
 
@@ -205,8 +235,8 @@ def test_hub_names(experiment: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_is_built(experiment: str, model: Path, tmp_path: Path) -> None:
-    module = build_module(built(experiment, model, tmp_path))
+def test_is_built(experiment: str, model: Path, writers: dict[str, Path], tmp_path: Path) -> None:
+    module = build_module(built(experiment, writers.get(experiment, model), tmp_path))
     counts, labels, steps = BUILT[experiment]
     data = module.data
     assert {name: len(store) for name, store in data.stores.items()} == counts

@@ -12,6 +12,7 @@ import pytest
 from research.data.formats import format_of
 
 FOLDER = Path(__file__).parent.parent / "research" / "quickstart"
+TASKS = ("sentiment", "ner", "qa", "dialogue")
 SPLITS = ("train", "validation", "test")
 
 
@@ -22,19 +23,19 @@ def rows(task: str, split: str) -> list[dict[str, Any]]:
 
 def five_words(row: dict[str, Any]) -> set[tuple[str, ...]]:
     """Every run of five words in the text of an example."""
-    text = row.get("text") or row.get("context") or " ".join(row["tokens"])
+    text = row.get("text") or row.get("context") or row.get("dialogue") or " ".join(row["tokens"])
     words = re.findall(r"\w+", text.lower())
     return set(zip(*(words[i:] for i in range(5)), strict=False))
 
 
-@pytest.mark.parametrize("task", ["sentiment", "ner", "qa"])
+@pytest.mark.parametrize("task", TASKS)
 def test_counts_are_those_of_the_readme(task: str) -> None:
     counts = " | ".join(str(len(rows(task, split))) for split in SPLITS)
     (line,) = (x for x in (FOLDER / "README.md").read_text().splitlines() if x.startswith(f"| `{task}` "))
     assert f" | {counts} | " in line
 
 
-@pytest.mark.parametrize("task", ["sentiment", "ner", "qa"])
+@pytest.mark.parametrize("task", TASKS)
 def test_no_five_words_of_another_split_stand_in_train(task: str) -> None:
     seen = set().union(*map(five_words, rows(task, "train")))
     assert len(seen) > 1000
@@ -47,3 +48,11 @@ def test_reviews_are_half_negative_and_have_ids_and_texts_of_their_own() -> None
         assert len({row[column] for _, row in reviews}) == len(reviews)
     labels = Counter((split, row["label"]) for split, row in reviews)
     assert all(labels[split, "negative"] == labels[split, "positive"] for split in SPLITS)
+
+
+def test_dialogues_have_summaries_shorter_than_they_are() -> None:
+    dialogues = [row for split in SPLITS for row in rows("dialogue", split)]
+    assert len(dialogues) == len({row["dialogue"] for row in dialogues}) == len({row["summary"] for row in dialogues})
+    lengths = [(len(row["dialogue"].split()), len(row["summary"].split())) for row in dialogues]
+    assert len(dialogues) == 204 and all("\n" in row["dialogue"] for row in dialogues)
+    assert sum(summary for _, summary in lengths) < 0.7 * sum(dialogue for dialogue, _ in lengths)
