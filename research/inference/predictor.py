@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import torch
@@ -42,13 +43,15 @@ class BadInput(UserError):
 
 
 class Rows(list[Row]):
-    """Rows in memory, read as the rows of a split are: by index, or a column by its name."""
+    """Rows in memory, read as the rows of a split are: by index, a column by its name, all columns by a slice."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         super().__init__(rows)
         self.column_names = list(rows[0]) if rows else []
 
     def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            return {name: [row[name] for row in super(Rows, self).__getitem__(key)] for name in self.column_names}
         return [row[key] for row in self] if isinstance(key, str) else super().__getitem__(key)
 
     def __iter__(self) -> Iterator[Row]:
@@ -126,12 +129,23 @@ class Predictor:
     def question(self, given: Mapping[str, Any]) -> Question:
         """Check and encode one row. Raises BadInput for one that cannot be labelled."""
         row, offsets = self._row(given)
-        columns = self.data.encode({field: [value] for field, value in row.items()})
+        try:
+            row = self._prepared({"id": "0", **row})
+            columns = self.data.encode({field: [value] for field, value in row.items()})
+        except UserError as error:
+            raise BadInput(str(error)) from None
         table = pa.table({name: pa.array(values) for name, values in columns.items()})
         tokens = sum(len(values[0]) for name, values in columns.items() if name.split(".")[-1] == "input_ids")
         if tokens == 0:
             raise BadInput("there is no text to label")
         return Question(row, table, tokens, bool(columns.get("cut", [False])[0]), offsets)
+
+    def _prepared(self, row: Row) -> Row:
+        """A row with the columns of the task's own making."""
+        if type(self.data).prepared is TaskData.prepared:
+            return row
+        split = Split("input", datasets.Dataset.from_list([row]), "the request", lines=False, fingerprint="")
+        return dict(self.data.prepared(split).rows[0])
 
     def _row(self, given: Mapping[str, Any]) -> tuple[Row, list[tuple[int, int]] | None]:
         """The task's fields of a row, by their own names or by those of the training data's columns."""
@@ -184,7 +198,9 @@ class Predictor:
         found = self.module.decode(micro, outputs)
         rows = Rows([question.row for question in questions])
         split = Split(name="input", rows=rows, origin="the request", lines=False, fingerprint="")
-        return {name: values for name, values in self.data.table(split, found).items() if name != "gold"}
+        columns = {name: values for name, values in self.data.table(split, found).items() if name != "gold"}
+        return {name: values.to_pylist() if isinstance(values, pa.Array) else values
+                for name, values in columns.items()}  # fmt: skip
 
     def answer(self, questions: Sequence[Question]) -> list[Row]:
         """The answers to questions that are computed together: what `research predict` writes for each row.
