@@ -6,6 +6,7 @@ it; what no record holds is a question to the author.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from research.report.records import Record
 from research.report.searches import Search, bounds, find_searches
 from research.report.settings import value_text
 from research.report.tables import provenance
-from research.report.tables.cells import Table, cell, escaped, make_table, table_markdown
+from research.report.tables.cells import Table, cell, escaped, make_table, per_cent, table_markdown
 
 ARR = "ACL Rolling Review: Responsible NLP Research"
 OLDER = "EMNLP 2020 / NAACL 2021: reproducibility"
@@ -192,13 +193,14 @@ def spread_table(grid: Grid) -> Table:
             if not group.runs or not all(group.metric in run.scores(split) for run in group.runs):
                 continue
             scores, paths = group.repeated(split), [run.path for run in group.runs]
-            deviation = cell(float(scores.std(ddof=1)), paths) if len(scores) > 1 else "single run"
-            mean, lowest, highest = (cell(float(x), paths) for x in (scores.mean(), scores.min(), scores.max()))
+            shown = per_cent if math.isfinite(group.score.high) else cell
+            deviation = shown(float(scores.std(ddof=1)), paths) if len(scores) > 1 else "single run"
+            mean, lowest, highest = (shown(float(x), paths) for x in (scores.mean(), scores.min(), scores.max()))
             seeds = ", ".join(str(run.seed) for run in group.runs)
             place = [group.data_set, group.system, split, group.metric, len(scores)]
             rows.append([*place, mean, deviation, lowest, highest, seeds])
     columns = ("data set", "system", "split", "score", "runs", "mean", "deviation", "lowest", "highest", "seeds")
-    return make_table("Spread of the scores", columns, rows)
+    return make_table("Spread of the scores", columns, rows, "In per cent.")
 
 
 def package_table(records: Sequence[Record]) -> Table:

@@ -5,6 +5,7 @@ Legend: N examples, R runs.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from research.report.error_analysis.cartography import of_run
 from research.report.groups import Grid, RunGroup, best_group, leading_groups, left_out_note, runs_with_predictions
 from research.report.records import Record
 from research.report.statistics.paired_counts import in_order
-from research.report.tables.cells import Cell, Table, cell, file_name, make_table, write_table_csv
+from research.report.tables.cells import Cell, Table, cell, file_name, make_table, per_cent, write_table_csv
 from research.tracking.predictions import known_metric
 
 MOST_SYSTEMS = 6  # of a data set
@@ -113,14 +114,15 @@ def slice_table(data_set: str, systems: Sequence[System]) -> Table:
     for system in systems:
         train = system.runs[0].predictions("train") if "train" in system.runs[0].splits else None
         for each in slices.score_slices(system.tables, train):
-            score = cell(each.score, system.paths)
+            shown = per_cent if math.isfinite(system.metric.score_named(each.metric).high) else cell
+            scores = [shown(value, system.paths) for value in (each.score, each.low, each.high)]
             order.setdefault((each.by, each.value), len(order))
-            rows.append([each.by, each.value, system.name, each.size, each.metric, score, each.low, each.high])
+            rows.append([each.by, each.value, system.name, each.size, each.metric, *scores])
     columns = ("sliced by", "slice", "system", "size", "metric", "score", "low", "high")
     rows.sort(key=lambda row: order[row[0], row[1]])  # systems side by side
     caption = (
-        "Mean over runs with its 95 % interval over the examples of the slice (Wilson for accuracy, percentile "
-        f"bootstrap else). Slices of fewer than {slices.LEAST_EXAMPLES} are left out."
+        "Per cent, mean over runs with its 95 % interval over the examples of the slice (Wilson for accuracy, "
+        f"percentile bootstrap else). Slices of fewer than {slices.LEAST_EXAMPLES} are left out."
     )
     return make_table(f"Slices of {data_set}", columns, rows, caption)
 
@@ -146,8 +148,8 @@ def worst(data_set: str, system: System) -> Table:
     """The examples with the lowest score, mean over runs; where equal, those the runs were surest of."""
     score, sure = (np.mean([getattr(run, name) for run in system.examples], axis=0) for name in ("score", "confidence"))
     order = [int(i) for i in np.lexsort((-sure, score)) if score[i] < 1][:MOST_EXAMPLES]
-    rows = [_example_row(system, i, cell(float(score[i]), system.paths, decimals=2)) for i in order]
-    caption = f"{system.name}: lowest score, mean over {_runs(len(system.runs))}."
+    rows = [_example_row(system, i, per_cent(float(score[i]), system.paths)) for i in order]
+    caption = f"{system.name}: lowest score in per cent, mean over {_runs(len(system.runs))}."
     return make_table(f"Worst examples of {data_set}", ("id", "score", "text", "gold", "prediction"), rows, caption)
 
 
@@ -168,8 +170,9 @@ def confidently_wrong(data_set: str, system: System) -> Table:
     sure = _mean_where(np.stack([run.confidence for run in system.examples]), wrong)
     often = wrong.mean(0) > 0.5
     order = [int(i) for i in np.argsort(-sure, kind="stable") if often[i] and np.isfinite(sure[i])][:MOST_EXAMPLES]
-    rows = [_example_row(system, i, cell(float(sure[i]), system.paths, decimals=3)) for i in order]
-    caption = f"{system.name}: wrong in most of {_runs(len(system.runs))}, by the mean confidence of those that are."
+    rows = [_example_row(system, i, per_cent(float(sure[i]), system.paths)) for i in order]
+    runs = _runs(len(system.runs))
+    caption = f"{system.name}: wrong in most of {runs}, by the mean confidence (per cent) of those that are."
     columns = ("id", "confidence", "text", "gold", "prediction")
     return make_table(f"Most confidently wrong on {data_set}", columns, rows, caption)
 
@@ -206,12 +209,12 @@ def cartography(data_set: str, system: System) -> Iterator[Table]:
     for region, indices in found.regions.items():
         for i in indices[:5]:
             numbers = (found.confidence[i], found.variability[i], found.correctness[i])
-            shown = [cell(float(number), [run.path], decimals=3) for number in numbers]
+            shown = [per_cent(float(number), [run.path]) for number in numbers]
             rows.append([region, found.ids[i], *shown, found.examples.text[i], found.examples.gold[i]])
     caption = (
         f"Validation examples by how {run.path.name} ({system.name}) saw them over its evaluations: the clearest five "
-        f"of each third. All {len(found.ids):,}: mean confidence {found.confidence.mean():.3f}, mean variability "
-        f"{found.variability.mean():.3f}."
+        f"of each third, in per cent. All {len(found.ids):,}: mean confidence {100 * found.confidence.mean():.1f}, "
+        f"mean variability {100 * found.variability.mean():.1f}."
     )
     columns = ("region", "id", "confidence", "variability", "correctness", "text", "gold")
     yield make_table(f"Data map of {data_set}", columns, rows, caption)
@@ -228,9 +231,9 @@ def agreements(data_set: str, first: System, systems: Sequence[System]) -> Itera
         numbers = (each.both_right, each.only_first, each.only_second, each.both_wrong, each.same_prediction)
         both = (*first.paths, *other.paths)
         kappa = "" if each.kappa is None else cell(each.kappa, both, decimals=3)
-        rows.append([first.name, other.name, *(cell(number, both, decimals=3) for number in numbers), kappa])
+        rows.append([first.name, other.name, *(per_cent(number, both) for number in numbers), kappa])
     caption = (
-        "Shares of the examples, for a run of each system drawn at random; kappa is Cohen's, of the predicted labels."
+        "Per cent of the examples, for a run of each system drawn at random; kappa is Cohen's, of the predicted labels."
     )
     columns = ("first", "second", "both right", "only first", "only second", "both wrong", "same prediction", "kappa")
     yield make_table(f"Agreement on {data_set}", columns, rows, caption)
@@ -245,12 +248,12 @@ def differing(data_set: str, first: System, second: System, advantage: Floats) -
     other_runs = _aligned(second, first)
     rows = []
     for i in map(int, chosen):
-        shown = cell(float(advantage[i]), (*first.paths, *second.paths), decimals=2)
+        shown = per_cent(float(advantage[i]), (*first.paths, *second.paths), decimals=0)
         ours = usual([run.prediction[i] for run in first.examples])
         theirs = usual([run.prediction[i] for run in other_runs])
         example = first.examples[0]
         rows.append([example.ids[i], shown, example.text[i], example.gold[i], ours, theirs])
-    caption = f"Advantage: share of runs right, {second.name} less {first.name}."
+    caption = f"Advantage: per cent of runs right, {second.name} less {first.name}."
     columns = ("id", "advantage", "text", "gold", first.name, second.name)
     return make_table(f"Where the two best differ on {data_set}", columns, rows, caption)
 

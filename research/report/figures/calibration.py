@@ -56,8 +56,8 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         if claims:
             caption = (
                 f"Reliability on {data_set} ({groups[0].split}): accuracy of {metric.unit} against mean confidence in "
-                f"{BINS} bins of equal width, up to {MOST_RUNS} runs of a system pooled; the grey line is perfect, the "
-                f"area of a point its share of the {metric.unit}. Below, the fraction of {metric.unit} in each bin. "
+                f"{BINS} bins of equal width, up to {MOST_RUNS} runs of a system pooled; the grey line is calibrated. "
+                f"A point's area is its share of the {metric.unit}; below, their share in each bin. "
                 "ECE: expected calibration error, mean over runs." + left_out_note(len(groups), grid, data_set)
             )
             yield f"calibration-{file_name(data_set)}", caption, draw_reliability(claims)
@@ -76,7 +76,7 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> Reliability:
 
 def draw_reliability(claims: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]) -> Figure:
     figure, (above, below) = style.new_figure(2.9, rows=2, sharex=True, height_ratios=[3, 1])
-    above.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.8)
+    above.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.8, label="calibrated")
     lowest = 1.0
     for i, (name, runs) in enumerate(claims.items()):
         confidence, right = (np.concatenate(parts) for parts in zip(*runs, strict=True))
@@ -85,10 +85,11 @@ def draw_reliability(claims: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]
         look = style.look(i)
         marker = look.pop("marker")
         above.plot(whole.confidence, whole.accuracy, **look)
+        above.plot([], [], marker=marker, label=f"{name} (ECE {100 * error:.1f} %)", **look)  # for the legend
         areas = LARGEST_POINT * whole.size / whole.size.max()
         above.scatter(
             whole.confidence, whole.accuracy, np.maximum(areas, SMALLEST_POINT), color=look["color"], marker=marker,
-            label=f"{name} (ECE {100 * error:.1f} %)", zorder=3,
+            zorder=3, clip_on=False,
         )  # fmt: skip
         lowest = min(lowest, float(whole.confidence.min()))
         known = confidence[np.isfinite(confidence)]

@@ -25,9 +25,9 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
             continue
         answer = "gold label" if drawn.examples.has_labels else "gold answer (its score)"
         caption = (
-            f"Data map of the {len(drawn.ids):,} validation examples of {data_set}: mean and standard deviation of the "
-            f"probability of the {answer} over the evaluations of one run of {group.system}; the "
-            "colour is the share of evaluations that got the example right."
+            f"Data map of the {len(drawn.ids):,} validation examples of {data_set}: mean (confidence) and standard "
+            f"deviation (variability) of the probability of the {answer} over the evaluations of one run of "
+            f"{group.system}; the colour (correctness) is the share of evaluations that got it right."
         )
         yield f"cartography-{file_name(data_set)}", caption, draw_data_map(drawn)
 
@@ -38,8 +38,9 @@ def draw_data_map(drawn: Map) -> Figure:
     dots = axes.scatter(
         **places, cmap=style.SEQUENTIAL, vmin=0, vmax=1, s=5, alpha=0.7, linewidths=0, rasterized=len(drawn.ids) > 2000
     )
-    axes.set_xlabel("variability")
-    axes.set_ylabel("confidence")
+    axes.set_xlabel("variability (%)")
+    axes.set_ylabel("confidence (%)")
     axes.set_ylim(-0.03, 1.03)
-    figure.colorbar(dots, ax=axes, label="correctness", pad=0.02, aspect=30)
+    bar = figure.colorbar(dots, ax=axes, label="correctness (%)", pad=0.02, aspect=30)
+    style.per_cent(axes.xaxis, axes.yaxis, bar.ax.yaxis)
     return figure

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PLACE = 80  # on the page
 MOST_CLASSES = 14
-MOST_COUNTED = 4  # classes of a matrix with counts in its cells
+MOST_COUNTED = 8  # classes of a matrix with counts in its cells
 OTHERS, NONE = "(others)", "none"
 Counts = Counter[tuple[str, str]]
 
@@ -42,7 +42,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         labels, matrix = matrix_of(counts)
         caption = (
             f"What the {metric.confused} of each gold class of {data_set} ({group.split}) are predicted to be, in per "
-            f"cent of the class: {group.system}, {_runs(len(runs))}. In brackets the number of each gold class."
+            f"cent of the class: {group.system}, {_runs(len(runs))}. In brackets counts."
             + (f" The {len(labels) - 1} classes with the most mistakes." if OTHERS in labels else "")
         )
         yield f"confusion-{file_name(data_set)}", caption, draw_confusion(labels, matrix, f"{data_set}, {group.split}")

@@ -18,7 +18,7 @@ from research.report.checklist.items import Checklist
 from research.report.error_analysis.tables import ErrorAnalysis
 from research.report.records import Record, status_counts
 from research.report.tables import provenance
-from research.report.tables.cells import Cell, Table, cell, file_name
+from research.report.tables.cells import Cell, Table, cell, file_name, per_cent
 
 NAME = "index.html"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -96,7 +96,7 @@ def _run_row(record: Record) -> Iterator[Any]:
     yield record.seed
     yield record.status
     for split in ("validation", "test"):
-        yield record.scores(split).get(record.monitor)
+        yield per_cent(record.scores(split).get(record.monitor))
     yield provenance.cost(record).get("device_hours")
     yield str(first.get("started", ""))[:16].replace("T", " ")
     yield ((first.get("code") or {}).get("commit") or "")[:10]

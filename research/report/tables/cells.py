@@ -60,6 +60,13 @@ def cell(value: Any, runs: Iterable[Path] = (), decimals: int = 4) -> Cell:
     return Cell(text, float(value), tuple(runs))
 
 
+def per_cent(value: float | None, runs: Iterable[Path] = (), decimals: int = 1) -> Cell:
+    """A fraction as it is shown everywhere: in per cent; its value, and CSV, stay the fraction."""
+    if value is None or value != value:
+        return Cell("")
+    return Cell(f"{100 * value:.{decimals}f}", float(value), tuple(runs))
+
+
 def table_markdown(shown: Table) -> str:
     """A pipe table; what would break it or be read as HTML is escaped."""
     rows = [shown.columns, ["---"] * len(shown.columns), *([cell.text for cell in row] for row in shown.rows)]

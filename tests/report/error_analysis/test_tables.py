@@ -14,7 +14,7 @@ from research.report.error_analysis import tables as errors
 from research.report.error_analysis.tables import ErrorAnalysis
 from research.report.grouping import group_runs
 from research.report.records import read_records
-from research.report.tables.cells import Table
+from research.report.tables.cells import Table, per_cent
 from research.tracking import predictions
 from tests.report import handmade
 from tests.report.synthetic import MakeRun
@@ -155,3 +155,8 @@ def test_the_best_of_many_systems_are_analysed_and_the_others_told(make_run: Mak
     found = errors.analyse_errors(group_runs(read_records([tmp_path / "runs"])), tmp_path / "errors")
     assert found.notes == ["Errors of reviews: The 6 best of 8 systems by validation score."]
     assert len(tables_of(found)["Agreement on reviews"].rows) == errors.MOST_SYSTEMS - 1
+
+
+def test_shares_are_shown_in_per_cent_and_kept_as_fractions() -> None:
+    shown = per_cent(0.12345)
+    assert (shown.text, shown.value) == ("12.3", 0.12345) and per_cent(float("nan")).text == ""

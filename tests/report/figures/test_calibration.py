@@ -50,7 +50,8 @@ def test_points_are_sized_by_their_counts() -> None:
         figure = draw_reliability({"lr 1e-3": [(confidence, confidence > 0.9)]})
     points: Any = figure.axes[0].collections[0]
     assert points.get_sizes().tolist() == [LARGEST_POINT, LARGEST_POINT / 3]
-    assert points.get_label() == "lr 1e-3 (ECE 42.5 %)"  # (30 * 0.55 + 10 * 0.05) / 40
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    assert labels == ["calibrated", "lr 1e-3 (ECE 42.5 %)"]  # (30 * 0.55 + 10 * 0.05) / 40
 
 
 def test_predictions_without_a_confidence_are_left_out() -> None:

@@ -56,5 +56,5 @@ def test_shares_are_of_the_gold_class_and_counts_beside_them() -> None:
 
 def test_a_large_matrix_has_the_shares_alone() -> None:
     with applied():
-        figure = draw_confusion(list("abcdef"), np.eye(6, dtype=int) * 5)
-    assert [text.get_text() for text in figure.axes[0].texts] == ["100"] * 6
+        figure = draw_confusion(list("abcdefghi"), np.eye(9, dtype=int) * 5)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["100"] * 9
