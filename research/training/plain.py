@@ -48,7 +48,7 @@ class PlainTraining(L.Callback):
         if not module.trainer.sanity_checking and seen == len(module.data.splits[module.split].rows):
             _, scores = module.scored()
             shown = {key: value for key, value in scores.items() if "/" not in key}
-            module.log_dict({f"{name}/{key}": value for key, value in shown.items()}, sync_dist=False)
+            module.log_dict({f"{name}/{key}": value for key, value in shown.items()}, sync_dist=True)
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = {
