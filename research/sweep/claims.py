@@ -62,17 +62,21 @@ class Claim:
 
     def give_back(self) -> None:
         """Release the trial, so that the next worker can claim it immediately."""
+        self._stop()  # a heartbeat behind the mark would hide it
         with suppress(OSError):
             os.write(self._descriptor, b"\n" + GIVEN_BACK)
             os.fsync(self._descriptor)
-        self.end()
+        self.close()
 
     def end(self) -> None:
         """Stop the heartbeat; the lock is dropped."""
+        self._stop()
+        self.close()
+
+    def _stop(self) -> None:
         self._ended.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()
-        self.close()
 
     def close(self) -> None:
         if self._descriptor >= 0:

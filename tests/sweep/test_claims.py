@@ -175,6 +175,15 @@ def test_without_locks_heartbeats_decide(tmp_path: Path, monkeypatch: pytest.Mon
     taken.end()
 
 
+def test_no_heartbeat_follows_the_mark_of_a_claim_given_back(tmp_path: Path) -> None:
+    claims = Claims(tmp_path, 1e-4, 1000.0)
+    for _ in range(30):
+        claim = claims.take(0)
+        assert claim is not None
+        claim.give_back()
+        assert claim.path.read_bytes().endswith(b"\nreleased\n")
+
+
 def test_deaths_are_counted_since_the_last_step_ahead(tmp_path: Path) -> None:
     claims = claims_in(tmp_path)
     for progress in ("", "step-3", "step-3", "step-3"):
