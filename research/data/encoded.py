@@ -23,6 +23,7 @@ from research.common.errors import UserError
 from research.common.files import written_whole
 
 log = logging.getLogger("research")
+MOST_ROWS_AT_ONCE, BYTES_AT_ONCE = 1_000, 1_000_000
 PACKAGE = Path(__file__).resolve().parent.parent
 SOURCES = (
     "tasks",
@@ -42,7 +43,11 @@ def encoded(
     the cache cannot be written.
     """
     fingerprint = hashlib.sha256(json.dumps(key, default=str).encode()).hexdigest()
-    settings = {"batched": True, "remove_columns": rows.column_names, "new_fingerprint": fingerprint[:32]}
+    at_once = rows_at_once(rows)
+    settings = {
+        "batched": True, "batch_size": at_once, "writer_batch_size": at_once,
+        "remove_columns": rows.column_names, "new_fingerprint": fingerprint[:32],
+    }  # fmt: skip
     try:
         found = rows.map(encode, desc=description, **settings)
         if all(_is_intact(Path(file["filename"])) for file in found.cache_files):
@@ -59,6 +64,12 @@ def encoded(
             f"{description}: the result cannot be kept in the data cache ({error.strerror or error}); "
             "free space there or set HF_DATASETS_CACHE to a folder with space."
         ) from None
+
+
+def rows_at_once(rows: datasets.Dataset) -> int:
+    """How many rows are encoded together: fewer of long ones, as 170 bytes are needed for each character of them."""
+    size_bytes = rows.data.nbytes / max(len(rows.data), 1)
+    return max(1, min(MOST_ROWS_AT_ONCE, int(BYTES_AT_ONCE / max(size_bytes, 1))))
 
 
 def _is_intact(path: Path) -> bool:

@@ -81,3 +81,20 @@ def test_a_warm_cache_that_is_read_only_opens(readable: Path) -> None:
     finally:
         for path in (readable / "cache").rglob("*"):
             path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("rows", "characters", "at_once"), [(2500, 20, {1000, 500}), (25, 100_000, {9, 7}), (2, 3_000_000, {1})]
+)
+def test_long_rows_are_encoded_few_at_a_time(rows: int, characters: int, at_once: set[int]) -> None:
+    """Encoding takes 170 bytes for each character: 0.2 GB for a batch, whatever the rows hold."""
+    seen: list[int] = []
+
+    def lengths(batch: dict[str, list[str]]) -> dict[str, list[int]]:
+        seen.append(len(batch["text"]))
+        return {"length": [len(text) for text in batch["text"]]}
+
+    texts = datasets.Dataset.from_dict({"text": ["x" * characters] * rows})
+    found = encoded(texts, lengths, [rows, characters], "encoding")
+    assert set(seen) == at_once and sum(seen) == rows
+    assert found["length"][:] == [characters] * rows
