@@ -36,6 +36,9 @@ class AdapterHooks:
         """The factor of a weight's learning rate, by its name in the model."""
         return 1.0
 
+    def before_step(self, model: PreTrainedModel, step: int) -> None:
+        """Once a step, before the first forward pass; `step` counts from 0."""
+
     def after_backward(self, model: PreTrainedModel) -> None:
         """Once a step, after the ranks exchanged gradients, before clipping: change each `p.grad` in place."""
 

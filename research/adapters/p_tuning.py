@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from research.adapters.hooks import AdapterHooks
-from research.adapters.prompt_rows import add_prompt, feed_prompt, save_prompt, without_prompt
+from research.adapters.prompt_rows import add_prompt, feed_prompt, prompt_of, save_prompt, without_prompt
 from research.config.key import at_least, key
 
 
@@ -59,4 +59,4 @@ class Adapter(AdapterHooks):
         self, model: PreTrainedModel, state: dict[str, Tensor], base: str, revision: str | None, folder: Path
     ) -> None:
         """What `PeftModel.from_pretrained` opens: the vectors made, with head and poolers."""
-        save_prompt("P_TUNING", model, state, base, revision, folder)
+        save_prompt("P_TUNING", prompt_of(model), model, state, base, revision, folder)

@@ -40,41 +40,67 @@ def add_prompt(model: PreTrainedModel, make: Callable[[Tensor], nn.Module]) -> N
     embed_prompt(table, make(table.weight.detach()), table.num_embeddings)
 
 
-def feed_prompt(backbone: Backbone, P: int, max_length: int) -> None:
-    """Have P ids of the prompt put in front of each sequence. Raises UserError where positions do not suffice."""
-    usable = usable_positions(backbone.model.config)
+def refuse_too_long(model: PreTrainedModel, P: int, max_length: int) -> None:
+    """Raise UserError where the positions of the model do not suffice for P tokens and a sequence."""
+    usable = usable_positions(model.config)
     if usable and max_length + P > usable:
         raise UserError(
             f"adapter.tokens={P} and data.max_length={max_length} are more than the {usable} positions of the model; "
             f"set data.max_length to {usable - P} or less."
             if usable > P
-            else f"adapter.tokens={P} is more than the {usable} positions of the model, which texts need too."
+            else f"adapter.tokens={P} leaves none of the {usable} positions of the model to the texts; set it lower."
         )
+
+
+def feed_prompt(backbone: Backbone, P: int, max_length: int) -> None:
+    """Have P ids of the prompt put in front of each sequence. Raises UserError where positions do not suffice."""
+    refuse_too_long(backbone.model, P, max_length)
     backbone.prompt_tokens, backbone.words = P, input_table(backbone.model).num_embeddings
 
 
+def prompt_of(model: PreTrainedModel) -> Tensor:
+    """The vectors as they are fed, (P, W)."""
+    with torch.no_grad():
+        rows: Tensor = input_table(model).prompt()
+    return rows
+
+
 def without_prompt(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in state.items() if ".prompt." not in name}
+    return {name: tensor for name, tensor in state.items() if not is_own(name)}
 
 
 def save_prompt(
-    peft_type: str, model: PreTrainedModel, state: dict[str, Tensor], base: str, revision: str | None, folder: Path
+    peft_type: str,
+    rows: Tensor,
+    model: PreTrainedModel,
+    state: dict[str, Tensor],
+    base: str,
+    revision: str | None,
+    folder: Path,
 ) -> None:
-    """Write what `PeftModel.from_pretrained` opens: the vectors as they are fed, with head and poolers."""
+    """Write what `PeftModel.from_pretrained` opens: a prompt's `rows`, (P, W), or a prefix's, (P, layers * 2 * W), with
+    head and poolers."""
     from safetensors.torch import save_file
 
-    peft, table = import_peft("prompt"), input_table(model)
-    with torch.no_grad():
-        tensors = {"prompt_embeddings": table.prompt()}
-    tensors |= {f"base_model.{name}": state[name] for name in head_parameters(model) if ".prompt." not in name}
+    peft, plain = import_peft("prompt"), {name for name in state if not is_own(name)}
+    tensors = {f"base_model.{name}": state[name] for name in head_parameters(model) if name in plain}
+    tensors["prompt_embeddings"] = rows
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / "adapter_model.safetensors")
-    P, W = tensors["prompt_embeddings"].shape
-    kinds = {"PROMPT_TUNING": peft.PromptTuningConfig, "P_TUNING": peft.PromptEncoderConfig}
-    settings = kinds[peft_type](
-        num_virtual_tokens=P, token_dim=W, num_transformer_submodules=1, num_attention_heads=1, num_layers=1,
-        inference_mode=True,
-    )  # fmt: skip
+    P, W = rows.shape
+    shape = {"token_dim": W, "num_layers": 1, "num_attention_heads": 1}
+    if peft_type == "PREFIX_TUNING":
+        own: Any = model.config
+        shape = {"token_dim": own.hidden_size, "num_layers": own.num_hidden_layers,
+                 "num_attention_heads": own.num_attention_heads}  # fmt: skip
+    kinds = {"PROMPT_TUNING": peft.PromptTuningConfig, "P_TUNING": peft.PromptEncoderConfig,
+             "PREFIX_TUNING": peft.PrefixTuningConfig}  # fmt: skip
+    settings = kinds[peft_type](num_virtual_tokens=P, num_transformer_submodules=1, inference_mode=True, **shape)
     settings.task_type = next((t for end, t in TASK_TYPES.items() if type(model).__name__.endswith(end)), None)
     settings.base_model_name_or_path, settings.revision = base, revision
     settings.modules_to_save = whole_modules(model)
     settings.save_pretrained(str(folder))
+
+
+def is_own(name: str) -> bool:
+    """Is it a tensor of a prompt or a prefix?"""
+    return ".prompt." in name or ".trained_prefix." in name

@@ -7,6 +7,7 @@ S = sum of N * L over the buckets, the slots.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,6 +77,7 @@ class AttentionPlan:
     q: Slots
     k: Slots  # the same buckets with other lengths; within one row the same object
     by_mask: dict[tuple[torch.dtype, int | None, bool], list[Tensor]] = field(default_factory=dict)
+    by_prefix: dict[int, Any] = field(default_factory=dict)  # what attention with keys before each sequence's needs
 
     def biases(self, dtype: torch.dtype, window: int | None = None, causal: bool = False) -> list[Tensor]:
         """0 where a query may look and minus infinity elsewhere: (N or 1, 1, Lq or 1, Lk) a bucket.

@@ -21,6 +21,7 @@ from transformers import AttentionInterface
 from research.batching.layout import AttentionPlan
 from research.models.dropout import keep_mask, zero_dropped
 from research.models.load import DECODER, ENCODER
+from research.models.prefixed import prefixed
 
 CROSS = "cross"  # a role beside ENCODER, both ways, and DECODER, causal: from a decoder to an encoder
 CROSS_MODULES = {"encoder_attn", "EncDecAttention", "crossattention"}  # as the model classes name them
@@ -207,6 +208,9 @@ def packed_attention(
         raise RuntimeError(f"its attention is over {len(q)} and {len(k)} tokens, not {plan.q.T} and {plan.k.T}")
     if groups := q.shape[1] // k.shape[1] - 1:
         k, v = (x.repeat_interleave(groups + 1, dim=1) for x in (k, v))
+    prefix = getattr(module, "trained_prefix", None)
+    if prefix is not None and prefix.active:
+        plan, k, v = prefixed(prefix, plan, k, v)
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
     causal, window = role == DECODER, sliding_window
     half = q.dtype in (torch.bfloat16, torch.float16)

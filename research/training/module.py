@@ -233,6 +233,7 @@ class TaskModule(L.LightningModule):
             group["lr"] = lr * group["factor"]
         optimizer.zero_grad(set_to_none=True)
         leaf = self.rows.begin(item.vocabulary) if self.rows and item.vocabulary is not None else None
+        self.adapter.before_step(self.backbone.model, item.step)
         self.last_loss = backward.backward(self, item)
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         if leaf is not None:
