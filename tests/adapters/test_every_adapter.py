@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ def text_model(kind: str) -> Any:
     torch.manual_seed(0)
     if kind == "gpt2":
         return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=60, n_positions=64)).eval()
-    return T5ForConditionalGeneration(
-        T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=60, decoder_start_token_id=0)
-    ).eval()
+    own = T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=60)
+    own.decoder_start_token_id = 0
+    return T5ForConditionalGeneration(own).eval()
 
 
 @pytest.mark.in_check(1)
@@ -76,6 +77,10 @@ def test_each_adapter_serves_models_that_write_packed_as_padded(kind: str) -> No
         torch.testing.assert_close(scores[0], scores[1], atol=1e-4, rtol=1e-4, msg=name)
 
 
+def _count(calls: list[int], layer: int, module: Any, into: Any, out: Any) -> None:
+    calls.append(layer)
+
+
 # adapter -> keys, layers of two with a backward pass
 BACKWARD: list[tuple[str, dict[str, Any], int]] = [
     ("head", {}, 0), ("freeze", {"layers": 1}, 1), ("lora", {"top_layers": 1}, 1), ("lora", {}, 2), ("ia3", {}, 2),
@@ -93,7 +98,7 @@ def test_there_is_no_backward_pass_and_no_moment_below_the_lowest_trained_weight
         calls: list[int] = []
         [(_, stack)] = layer_stacks(model)
         for i, layer in enumerate(stack):
-            layer.register_full_backward_hook(lambda module, into, out, i=i, calls=calls: calls.append(i))
+            layer.register_full_backward_hook(partial(_count, calls, i))
         optimizer = make_optimizer(model, OptimConfig(lr=1e-3))
         backbone.sequence_logits(probe_batch(model.config)).sum().backward()
         optimizer.step()
