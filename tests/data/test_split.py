@@ -97,6 +97,7 @@ def test_shares_that_cannot_be() -> None:
 ROWS = [{"text": f"film {i}", "label": "ab"[i % 2], "author": f"w{i // 3}"} for i in range(60)]
 
 
+@pytest.mark.slow
 def test_a_run_on_one_file(build: Build, tmp_path: Path) -> None:
     shares = ["data.validation=0.1", "data.test=0.2", "data.group=author"]
     build(ROWS, "seed=0", "data.max_overlap=1")

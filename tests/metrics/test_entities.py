@@ -93,6 +93,7 @@ def seqeval_scores(gold: Corpus, prediction: Corpus, **mode: object) -> list[flo
         return [float(function(gold, prediction, zero_division=0, **mode)) for function in functions]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(corpora("BI"))
 def test_agrees_with_seqeval_default_mode(corpus: tuple[Corpus, Corpus]) -> None:
@@ -117,6 +118,7 @@ def test_agrees_with_seqeval_strict_mode(corpus: tuple[Corpus, Corpus]) -> None:
     assert strict == seqeval_scores(gold, prediction, mode="strict", scheme=IOB2)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.one_of(corpora("BI"), corpora("BIES")))
 def test_agrees_with_conlleval(corpus: tuple[Corpus, Corpus]) -> None:

@@ -190,6 +190,7 @@ def test_normalize_answer(text: str) -> None:
     assert normalize_answer(text) == reference_normalize(text)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(tasks(st.one_of(ENGLISH, st.text(max_size=8)), least_answers=1), st.booleans())
 def test_agrees_with_squad_v1(drawn: tuple[Any, ...], leave_one_out: bool) -> None:
@@ -209,6 +210,7 @@ def test_agrees_with_squad_v2(drawn: tuple[Any, ...], threshold: float, known: b
     assert squad_v2_scores(predictions, answers, given_probabilities, threshold) == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(tasks(st.one_of(CHINESE, ENGLISH), least_answers=1))
 def test_agrees_with_cmrc(drawn: tuple[Any, ...]) -> None:

@@ -81,6 +81,7 @@ def test_no_farther_from_dense_adamw_than_rounding(count: int, lr: float, weight
     assert row_error < 5e-3
 
 
+@pytest.mark.slow
 def test_gradients_as_small_as_eps() -> None:
     """There eps decides the step, and what a row owes is right to first order in eps only."""
     start = table()

@@ -92,6 +92,7 @@ def test_a_sample_belongs_to_seed_and_example(modules: Any, monkeypatch: pytest.
     assert module.decode(batch(module), None)[0]["text"] != texts[0]["text"]
 
 
+@pytest.mark.slow
 def test_samples_are_distributed_as_the_softmax() -> None:
     """4,000 draws from 4 tokens: each share within 4 standard errors; top_k and top_p leave the unlikely out."""
     draws = 4_000

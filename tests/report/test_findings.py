@@ -67,6 +67,7 @@ def test_a_model_that_gives_one_answer_is_named(make_run: MakeRun, tmp_path: Pat
     assert any("is no better than the most frequent label" in note for note in notes)
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize(("examples", "is_small"), [(60, True), (3000, False)])
 def test_a_test_set_too_small_is_named(make_run: MakeRun, tmp_path: Path, examples: Any, is_small: Any) -> None:
     make_run("a", examples=examples)

@@ -64,6 +64,7 @@ def test_compare_pairs_the_folds(make_run: Make) -> None:
         compare_runs(read_records(good), read_records(bad[:4]))
 
 
+@pytest.mark.slow
 def test_a_report_of_folds_is_whole_and_says_what_is_missing(make_run: Make, tmp_path: Path) -> None:
     good, bad = write_folds(make_run, 3e-5, 0.9), write_folds(make_run, 1e-4, 0.6, folds=(0, 1))
     build([str(path) for path in (*good, *bad)], tmp_path / "paper")

@@ -41,6 +41,7 @@ def searched(folder: Path, metric: str) -> Search:
     return search
 
 
+@pytest.mark.slow
 def test_files_and_nothing_left_behind(search: Search) -> None:
     before = dict(matplotlib.rcParams)
     drawn = figures.draw(search)

@@ -250,6 +250,7 @@ def test_evaluate_and_predict_go_by_the_threshold(v2_run: Run, tmp_path: Path) -
 # --- rules
 
 
+@pytest.mark.slow
 def test_cmrc_is_scored_by_characters(build: Build, tmp_path: Path) -> None:
     build([row("北京大学", context="张三在北京大学读书。"), row("读书", context="张三在北京大学读书。")])
     assert main(["train", str(tmp_path / "qa.yaml"), "data.scorer=cmrc"]) == 0

@@ -102,6 +102,7 @@ def test_every_word_of_a_long_sentence_is_a_target_once(build: Build, max_length
     assert store.streams["input"].windows.rows(np.array([0]))[0].max() <= max_length
 
 
+@pytest.mark.slow
 def test_the_score_does_not_depend_on_max_length(build: Build) -> None:
     """transformers#18050: gold entities past `max_length` may not vanish, so equal predictions score equally."""
     rows = [{"tokens": LONG, "tags": LONG_TAGS}, {"tokens": LONG[:9], "tags": LONG_TAGS[:9]}]
@@ -288,6 +289,7 @@ def test_predictions_of_windows_do_not_depend_on_the_micro_batches(build: Build)
         assert together[row]["words"][:2] == alone[row]["words"][:2]
 
 
+@pytest.mark.slow
 def test_marked_texts_are_trained_on_and_predicted(build: Build, tmp_path: Path) -> None:
     entity = {"start_offset": 0, "end_offset": 2, "label": "address"}
     build([{"text": "Oslo", "entities": [entity]}, {"text": "a b", "entities": []}], COLUMNS)

@@ -147,6 +147,7 @@ def test_published_files_are_read(tmp_path: Path) -> None:
         list(read_semeval(str(path)))
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("packing", ["auto", "false"])
 def test_r_drop_compares_two_passes_of_the_same_text(build: Build, packing: str) -> None:
     assert_r_drop(lambda *keys: build(rows(6), f"trainer.packing={packing}", *keys), labels=4)

@@ -79,6 +79,7 @@ def test_frozen_weights_do_not_move_by_a_bit(sparse: Any, config: Config) -> Non
     )
 
 
+@pytest.mark.slow
 def test_other_frozen_weights_are_not_resumed(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     """A checkpoint holds the trained weights alone: on another base they mean nothing."""
     from research.common.errors import UserError
