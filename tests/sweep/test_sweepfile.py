@@ -57,7 +57,8 @@ def refused(path: Path, *overrides: str) -> str:
 
 
 def test_their_number() -> None:
-    assert SWEEPS == ["quickstart.yaml", "squad_lr_warmup.yaml", "sst2_lr_warmup.yaml", "wnut17_lr_warmup.yaml"]
+    searches_of_lr = ["squad_lr_warmup.yaml", "sst2_lr_warmup.yaml", "wnut17_lr_warmup.yaml"]
+    assert sorted(SWEEPS) == sorted(["quickstart.yaml", "sst2_lora.yaml", *searches_of_lr])
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -65,7 +66,8 @@ def test_shipped_sweeps_are_sound(name: str) -> None:
     sweep = load_sweep(FOLDER / name)
     base = shared_config(sweep)
     check_space(sweep, base)
-    assert {"optim.lr", "optim.warmup_ratio"} <= set(sweep.space)
+    other = "adapter.rank" if "lora" in name else "optim.warmup_ratio"
+    assert {"optim.lr", other} <= set(sweep.space)
     assert base.trainer.monitor in ("accuracy", "f1")
     text = (FOLDER / name).read_text(encoding="utf-8")
     assert f"research sweep sweeps/{name}" in text and "easured" in text

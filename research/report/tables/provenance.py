@@ -14,6 +14,7 @@ from research.report.tables.cells import Table, cell, make_table
 STATES = ("finished", "unfinished", "pruned", "failed")
 COSTS = ("device_hours", "wall_seconds", "flops", "energy_joules")
 JOULES_PER_KWH = 3.6e6
+BYTES_OF_A_WEIGHT = 4  # float32, as checkpoints and exports hold them
 
 
 def cost(record: Record) -> dict[str, float]:
@@ -90,18 +91,23 @@ def parameters(records: Iterable[Record]) -> dict[str, set[int]]:
 
 
 def models(records: Sequence[Record]) -> Table:
-    """Parameters and mean cost of a finished run, by model and data set."""
-    cells: dict[tuple[str, str], list[Record]] = {}
+    """Parameters and mean cost of a finished run, by model, adapter and data set; what each task takes on disk."""
+    cells: dict[tuple[str, str, str], list[Record]] = {}
     for record in records:
         if record.status == "finished":
-            cells.setdefault((value_text(record.config["model"]["name"]), record.data_set), []).append(record)
+            model, adapter = record.config["model"]["name"], record.config["adapter"]["name"]
+            cells.setdefault((value_text(model), str(adapter), record.data_set), []).append(record)
     rows = []
-    for (model, data_set), runs in cells.items():
+    for (model, adapter, data_set), runs in cells.items():
         paths, counts = [run.path for run in runs], parameters(runs).get(model, set())
+        trained = {int(n) for run in runs if (n := run.provenance.get("trained_parameters"))}
         means = [total(runs, "wall_seconds") / 60, total(runs, "device_hours"), total(runs, "flops") / 1e15]
         shown_means = (cell(x / len(runs), paths, decimals=3) for x in means)
-        rows.append([model, data_set, " | ".join(f"{count:,}" for count in sorted(counts)), len(runs), *shown_means])
-    columns = ("model", "data set", "parameters", "finished runs", "minutes a run", "device hours a run", "PFLOP a run")
+        sizes = (" | ".join(f"{n:,}" for n in sorted(found)) for found in (counts, trained))
+        storage = " | ".join(f"{n * BYTES_OF_A_WEIGHT / 1e6:,.1f}" for n in sorted(trained))
+        rows.append([model, adapter, data_set, *sizes, storage, len(runs), *shown_means])
+    columns = ("model", "adapter", "data set", "parameters", "trained parameters", "MB a task", "finished runs",
+               "minutes a run", "device hours a run", "PFLOP a run")  # fmt: skip
     return make_table("Models", columns, rows)
 
 
