@@ -29,7 +29,7 @@ NOTHING = "\0"  # no argument begins with it
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
-        prog="research", description="Fine-tune transformers, with numbers that can stand in a paper."
+        prog="research", description="Fine-tune transformers, with publication-ready numbers."
     )
     top.add_argument("--version", action="version", version=f"research {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
@@ -140,7 +140,7 @@ def add_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     added.add_argument("--correct", choices=("holm", "bh", "none"), default="holm", help="for several comparisons")
     added.add_argument("--resamples", type=int, default=10_000)
 
-    added = command(sync, "send offline W&B runs, again and again until they have arrived whole")
+    added = command(sync, "send offline W&B runs, again and again until they are complete there")
     added.add_argument("runs", nargs="+", metavar="run", help="run folder")
     added.add_argument("--timeout-seconds", type=float, default=600.0, help="for one attempt at one run")
     added.add_argument("--attempts", type=int, default=3)

@@ -136,7 +136,7 @@ def test_an_empty_split(command: Command) -> None:
         ("sentiment", [{"text": 3, "label": "b"}], "", "'text' holds int64; write text"),
         ("sentiment", [{"text": "a", "label": 0.5}], "", "'label' holds double"),
         ("sentiment", [{"text": "a", "label": ""}], "line 1", "an empty label"),
-        ("sentiment", [{"id": 1, "text": "a", "label": "b"}] * 2, "", "the id '1' stands in line 1 and line 2"),
+        ("sentiment", [{"id": 1, "text": "a", "label": "b"}] * 2, "", "the id '1' occurs in line 1 and line 2"),
         ("ner", [tagged("O"), {"tokens": ["a", "b"], "tags": ["O"]}], "line 2", "2 tokens"),
         ("ner", [{"tokens": "a b", "tags": "O O"}], "", "'tokens' holds string, not lists"),
         ("ner", [tagged(1)], "", "'tags' holds list<item: int64>; write lists of text"),

@@ -2,7 +2,7 @@
 
 Hu et al. 2022, LoRA: Low-Rank Adaptation of Large Language Models. `dora` trains the norms of the columns apart
 (Liu et al. 2024), `rslora` divides by the root of the rank (Kalajdzievski 2023), `lr_ratio` lets B learn faster than A
-(LoRA+, Hayou et al. 2024). The layers and the file format are peft's; head and poolers are trained whole.
+(LoRA+, Hayou et al. 2024). The layers and the file format are peft's; head and poolers are trained in full.
 """
 
 from __future__ import annotations

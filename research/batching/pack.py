@@ -165,10 +165,10 @@ class StepItem:
     micro: list[MicroBatch]
     rows: list[Indices]  # the examples of each micro-batch; none for an idle one
     budget_tokens: int  # that the micro-batches keep
-    targets: float  # of the whole global batch: the loss's denominator
-    tokens: int  # of the whole global batch
-    examples: int  # of the whole global batch
-    vocabulary: Tensor | None  # distinct token ids of the whole global batch
+    targets: float  # of the global batch: the loss's denominator
+    tokens: int  # of the global batch
+    examples: int  # of the global batch
+    vocabulary: Tensor | None  # distinct token ids of the global batch
 
     def to(self, device: torch.device) -> StepItem:
         """The same step on `device`."""

@@ -1,7 +1,7 @@
 """Rendezvous of the ranks of a run, and the choices of rank 0 that all of them follow.
 
 Rank 0 keeps a key-value store, and the process group of the gradients is formed over it. What could differ from rank
-to rank (is the run finished? which checkpoint is whole?) is looked up by rank 0 and told to the others.
+to rank (is the run finished? which checkpoint is intact?) is looked up by rank 0 and told to the others.
 """
 
 from __future__ import annotations

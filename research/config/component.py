@@ -108,7 +108,7 @@ def is_users(name: str) -> bool:
 
 
 def refuse_unasked(names: Iterable[str], origin: str) -> None:
-    """Raise UserError for a user's component that stands in a stored config and that this command does not name.
+    """Raise UserError for a user's component of a stored config that this command does not name.
 
     Whoever hands on a run folder must not have code run by it.
     """

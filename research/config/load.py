@@ -31,9 +31,9 @@ class Layer:
 def load_config(
     path: str | Path, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None, given_by: str = "values"
 ) -> Config:
-    """Read an experiment and check it whole; `values` of dotted keys, given by what errors name, override the file.
+    """Read an experiment and check all of it; `values` of dotted keys, given by what errors name, override the file.
 
-    Raises UserError that lists every mistake found, each with the file or argument it stands in.
+    Raises UserError that lists every mistake found, each with the file or argument that has it.
     """
     path = Path(path)
     own = read_yaml(path)

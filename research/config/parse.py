@@ -115,7 +115,7 @@ def refuse_odd_numbers(node: yaml.Node | None, origin: str, seen: set[int] | Non
 
 
 def refuse_interpolations(content: Any, origin: str, key: str = "") -> None:
-    """Raise UserError for a `${...}`: resolved, an environment variable would stand in the run folder and at W&B."""
+    """Raise UserError for a `${...}`: resolved, an environment variable would be written to the run and to W&B."""
     if isinstance(content, dict | list):
         inner = content.items() if isinstance(content, dict) else enumerate(content)
         for name, value in inner:

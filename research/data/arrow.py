@@ -1,6 +1,6 @@
 """Local files as memory-mapped tables in the cache of `datasets`, kept by the content of the file.
 
-A builder of `datasets` and not `Dataset.from_generator`: the column types come from the whole file, read
+A builder of `datasets` and not `Dataset.from_generator`: the column types come from all of the file, read
 only when it is not in the cache, and not from its first thousand rows.
 """
 

@@ -30,7 +30,7 @@ class Layout:
 def read_conll(path: str, reading: Reading = BY_NAME) -> Iterator[tuple[int, dict[str, list[str]]]]:
     """Sentences as {"tokens": [...], "tags": [...]}, their place the first word's line; a single column has no tags.
 
-    The words stand in the first column and the tags in the last; where the first column numbers the words, in the
+    The words are in the first column and the tags in the last; where the first column numbers the words, in the
     second and in the one that holds tags. `reading.tokens` and `reading.tags` choose others, by number from 1 or by
     name (of a `# global.columns` line, or CoNLL-U's). Columns are separated by TAB, or by blanks in a line without
     TAB. `-DOCSTART-` lines are skipped, and so are comments: lines that begin with `# ` or `#` TAB before a

@@ -10,7 +10,7 @@ CHARACTERS_PER_TOKEN = 40  # of the first try, several times what any tokenizer 
 
 
 def beginning(tokenizer: Any, text: str, tokens: int) -> str:
-    """The beginning of `text`, or all of it, whose first `tokens` tokens are those of the whole text.
+    """The beginning of `text`, or all of it, whose first `tokens` tokens are those of the full text.
 
     The tokens must end in the first half of what is kept and a word after them, so that they do not depend on the cut.
     """
@@ -27,7 +27,7 @@ def beginning(tokenizer: Any, text: str, tokens: int) -> str:
 
 
 def end(tokenizer: Any, text: str, tokens: int) -> str:
-    """The end of `text`, or all of it, whose last `tokens` tokens are those of the whole text."""
+    """The end of `text`, or all of it, whose last `tokens` tokens are those of the full text."""
     characters = CHARACTERS_PER_TOKEN * tokens
     while characters < len(text):
         kept = text[-characters:]

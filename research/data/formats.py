@@ -1,7 +1,7 @@
 """The formats of local files: what a file is read with, by `data.format` or by its suffix and first characters.
 
 Every reader yields (place, row), the place a 1-based line, item or question number. It streams where the format
-allows it, keeps values as they stand in the file (no text becomes a number, a date or a null), and raises UserError
+allows it, keeps values as the file has them (no text becomes a number, a date or a null), and raises UserError
 naming the file and the line.
 """
 

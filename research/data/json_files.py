@@ -36,7 +36,7 @@ def read_jsonl(path: str, reading: Reading = BY_NAME) -> Rows:
                 return
             raise UserError(
                 f"{path}, line {number}, column {error.colno}: not JSON ({error.msg}); "
-                "each line of a .jsonl file is one whole JSON object"
+                "each line of a .jsonl file is one complete JSON object"
             ) from None
         first = False
         yield number, json_row(value, f"{path}, line {number}", line)

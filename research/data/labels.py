@@ -134,4 +134,4 @@ def _first(values: pa.ChunkedArray, bad: set[str]) -> tuple[int, str]:
         for label in [value.as_py()] if pa.types.is_string(values.type) else value.as_py() or []:
             if label in bad:
                 return row, label
-    raise AssertionError("a label found in the column must stand in a row")
+    raise AssertionError("a label found in the column must be in a row")

@@ -20,7 +20,7 @@ _NO_LETTER = re.compile(r"[\W_]+")
 
 @dataclass
 class Overlap:
-    """Examples of a split that stand in another one: to the letter, and after normalising."""
+    """Examples of a split that occur in another one: to the letter, and after normalising."""
 
     exact: int
     normalised: int
@@ -32,8 +32,8 @@ class SplitOverview:
 
     examples: int
     empty: int = 0
-    duplicates: int = 0  # that stand in the split before
-    conflicting: int = 0  # whose text stands in the split with another gold answer
+    duplicates: int = 0  # that occur in the split before
+    conflicting: int = 0  # whose text occurs in the split with another gold answer
     cut: int = 0
     windowed: int = 0  # read in several windows
     median_tokens: int = 0

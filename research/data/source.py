@@ -51,7 +51,7 @@ class Split:
         return self.rows[index]["__line__"] if self.lines else index
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """A whole column, memory-mapped."""
+        """All of a column, memory-mapped."""
         return self.rows.with_format("arrow", columns=[name])[:].column(name)
 
 
@@ -309,7 +309,7 @@ def _check_ids(split: Split) -> None:
         first = seen.setdefault(row_id, index)
         if first != index:
             places = f"{split.place} {split.number(first)} and {split.place} {split.number(index)}"
-            raise UserError(f"{split.origin}: the id '{row_id}' stands in {places}; ids must be unique")
+            raise UserError(f"{split.origin}: the id '{row_id}' occurs in {places}; ids must be unique")
 
 
 def _check_aligned(split: Split, fields: Sequence[str]) -> None:

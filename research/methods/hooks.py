@@ -3,7 +3,7 @@
 Each method keeps what the step plan promises: the same result for any micro-batches and ranks, and bit-equal resume.
 So whatever it adds to the loss is a sum over targets, divided by the targets of the global batch; what it adds to
 gradients it adds once a step; what it draws is drawn from torch's generator, which is seeded by (seed, step, rank), or
-from (seed, step, what) where all ranks need the same; and all that it remembers stands in its `state`.
+from (seed, step, what) where all ranks need the same; and all that it remembers is in its `state`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class MethodHooks:
         """Once a step, when the weights have been updated."""
 
     def at_evaluation(self, module: Trained) -> AbstractContextManager[None]:
-        """Surrounds evaluation and export: other weights may stand in the model within it."""
+        """Surrounds evaluation and export: the model may have other weights within it."""
         return nullcontext()
 
     def state(self) -> dict[str, Tensor]:

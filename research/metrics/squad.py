@@ -1,4 +1,4 @@
-"""Scores of extractive question answering over whole data sets: SQuAD v1.1, SQuAD v2.0, CMRC 2018.
+"""Scores of extractive question answering over data sets: SQuAD v1.1, SQuAD v2.0, CMRC 2018.
 
 See research.metrics.squad_rules for the rules of one question. `predictions` maps the id of a question to its predicted
 answer, `answers` to the texts of its gold answers (none if it has no answer). All scores are fractions.

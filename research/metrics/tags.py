@@ -72,7 +72,7 @@ def convert(tags: Sequence[str], scheme: Scheme) -> list[str]:
 
 
 def to_iob2(sentences: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Recognise the scheme of a whole corpus and rewrite every sentence to IOB2."""
+    """Recognise the scheme of a corpus and rewrite every sentence to IOB2."""
     scheme = detect_scheme(sentences)
     return [convert(tags, scheme) for tags in sentences]
 

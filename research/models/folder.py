@@ -40,7 +40,7 @@ def refuse_odd_folder(name: str) -> None:
 
 
 def _refuse_sizes_without_weights(folder: Path, config: dict[str, Any]) -> None:
-    """Compare the sizes in config.json with the shapes that stand in the headers of the weights' files."""
+    """Compare the sizes in config.json with the shapes in the headers of the weights' files."""
     shapes = [shape for path in weight_files(folder) for shape in shapes_in(path)]
     if not shapes:
         return  # pickled weights; their loader says what it thinks of them

@@ -44,7 +44,7 @@ def flops_per_token(model: nn.Module) -> float:
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:
-    """XXH3 over names and values of whole tensors."""
+    """XXH3 over names and values of tensors."""
     whole = xxhash.xxh3_128()
     for name, tensor in sorted(tensors.items()):
         whole.update(name.encode())

@@ -1,6 +1,6 @@
 """Sharding a model over the ranks (FSDP2): each holds a part of every weight, gradient and moment.
 
-The run folder does not know of it: tensors are gathered whole before they are written, and cut again after they
+The run folder does not know of it: tensors are gathered before they are written, and cut again after they
 are read, so a run may go on with another number of ranks, sharded or not.
 """
 
@@ -38,7 +38,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def copied(tensor: Tensor) -> Tensor:
-    """The whole of a tensor in CPU memory of its own. All ranks must ask for a sharded one, in the same order."""
+    """The unsharded tensor in CPU memory of its own. All ranks must ask for a sharded one, in the same order."""
     tensor = tensor.detach()
     if isinstance(tensor, DTensor):
         tensor = tensor.full_tensor()
@@ -46,7 +46,7 @@ def copied(tensor: Tensor) -> Tensor:
 
 
 def like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor, the same on every rank, on the device of `other` and cut as it is."""
+    """An unsharded tensor, the same on every rank, on the device of `other` and cut as it is."""
     tensor = tensor.to(other.device)
     if not isinstance(other, DTensor):
         return tensor
@@ -54,14 +54,14 @@ def like(tensor: Tensor, other: Tensor) -> Tensor:
 
 
 def gathered(model: nn.Module, keep: bool) -> dict[str, Tensor]:
-    """All weights whole. Every rank takes part; those that do not `keep` them get none."""
+    """All weights, unsharded. Every rank takes part; those that do not `keep` them get none."""
     weights = ((name, copied(tensor)) for name, tensor in model.state_dict().items())
     return {name: tensor for name, tensor in weights if keep}
 
 
 @torch.no_grad()
 def load(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Put whole weights into a model, sharded or not; those it does not name stay."""
+    """Put unsharded weights into a model, sharded or not; those it does not name stay."""
     for name, own in model.state_dict().items():
         if name in weights:
             own.copy_(like(weights[name], own))

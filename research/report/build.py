@@ -65,7 +65,7 @@ def build(
         print(f"Note: {note}")
     states = ", ".join(f"{count} {state}" for state, count in status_counts(records).items())
     print(f"{len(records)} runs ({states}); report: {folder / html.NAME}")
-    if publish:  # last: whatever W&B answers, the report is whole
+    if publish:  # last: whatever W&B answers, the report is complete
         print(f"W&B draft: {wandb.publish(folder / wandb.NAME)}")
 
 

@@ -92,7 +92,7 @@ def write_manifest(
     folder: Path, place: Path, command: Sequence[str], options: Options, records: Sequence[Record],
     computed: Iterable[Number],
 ) -> None:  # fmt: skip
-    """Write the manifest of a report whose other files stand in `folder`; run folders are relative to `place`."""
+    """Write the manifest of a report whose other files are in `folder`; run folders are relative to `place`."""
     places = {record.path: number for number, record in enumerate(records)}
     numbers: list[NumberEntry] = [
         {"what": what, "value": value, "runs": [places[run] for run in runs if run in places]}
@@ -117,7 +117,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def earlier_files(folder: Path) -> Mapping[str, str]:
-    """The files of a report that stands in the folder, with their hashes; none where there is none."""
+    """The files of a report in the folder, with their hashes; none where there is none."""
     try:
         return read_manifest(folder).files
     except UserError:

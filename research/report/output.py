@@ -1,4 +1,4 @@
-"""A report's folder, written as a whole: an error leaves it as it was, and the rest of a paper in it is not touched."""
+"""A report's folder, written completely or not at all; the rest of a paper in it is not touched."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Record:
 
     @cached_property
     def data_set(self) -> str:
-        """What tables call the data: `data.title`, the hub's name, or the folder the evaluated file stands in."""
+        """What tables call the data: `data.title`, the hub's name, or the folder of the evaluated file."""
         data = self.config["data"]
         if data["title"]:
             return str(data["title"])
@@ -184,7 +184,7 @@ class Record:
         try:
             return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)  # of small files the fastest
         except pa.ArrowInvalid as error:
-            raise ChangedRun(f"{path} is not a whole Parquet file: {error}.") from None
+            raise ChangedRun(f"{path} is not an intact Parquet file: {error}.") from None
 
     @cached_property
     def evaluations(self) -> list[str]:

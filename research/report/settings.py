@@ -34,7 +34,7 @@ def deciding_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys dotted; a mapping that is itself a value (`data.columns`) stays whole."""
+    """Nested keys dotted; a mapping that is itself a value (`data.columns`) stays one value."""
     leaves: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and prefix + key not in _LEAVES:

@@ -1,7 +1,7 @@
 """Pruning: ask the pruner about a trial's learning curve, by optimiser step, or about its scores, seed by seed.
 
 Fair to warmup: nothing is reported before the largest warmup of the space has ended, and a trial that is cut short has
-had the learning rates of the whole run's schedule. Each verdict against a trial is recorded with its reason before it
+had the learning rates of the full run's schedule. Each verdict against a trial is recorded with its reason before it
 is carried out, so a worker that dies in between leaves it standing.
 """
 

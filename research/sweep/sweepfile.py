@@ -58,7 +58,7 @@ class PrunerConfig:
     name: Literal["none", "median", "asha", "hyperband", "wilcoxon"] = "none"
     min_steps: int | None = None  # no trial is cut before; never less than the largest warmup of the space
     reduction_factor: int = 3  # asha, hyperband: one in so many trials goes on
-    startup_trials: int = 5  # median: whole trials before any is cut
+    startup_trials: int = 5  # median: complete trials before any is pruned
     p_threshold: float = 0.1  # wilcoxon
 
 
@@ -103,7 +103,7 @@ class SweepConfig:
 def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
     """Read a sweep file, or that of a sweep's folder, and check all of it that needs no data.
 
-    Raises UserError with the mistakes found, each with the file or argument it stands in.
+    Raises UserError with the mistakes found, each with the file or argument that has it.
     """
     path = Path(path)
     path = path / "sweep.yaml" if path.is_dir() else path
@@ -240,7 +240,7 @@ def searched_config(sweep: SweepConfig) -> Config:
 
 
 def with_values(base: Config, values: Mapping[str, Any], origin: str) -> Config:
-    """The config with other values of some dotted keys, checked whole."""
+    """The config with other values of some dotted keys, all of it checked."""
     other = in_long_form(nested(values), origin, Path.cwd())
     config = combined([Layer(origin, to_dict(base)), Layer(origin, other)], origin)
     check(config, origin)

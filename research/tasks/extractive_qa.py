@@ -122,7 +122,7 @@ class Data(TaskData):
 
     @staticmethod
     def _target(spans: list[tuple[int, int]], answer: tuple[int, int] | None) -> tuple[int, int]:
-        """First and last token of the answer, or (0, 0) where the window does not show it whole."""
+        """First and last token of the answer, or (0, 0) where the window does not show all of it."""
         if answer is None:
             return 0, 0
         first, last = answer
@@ -153,7 +153,7 @@ class Data(TaskData):
 
 
 def answer_span(rows: Columns, i: int) -> tuple[int, int] | None:
-    """First character and end of row i's first answer that stands in the context, None where there is none."""
+    """First character and end of row i's first answer that occurs in the context, None where there is none."""
     answers = (rows["answers"][i] if "answers" in rows else None) or {"text": [], "answer_start": []}
     placed = zip(answers["text"], answers["answer_start"], strict=True)
     return next(((first, first + len(text)) for text, first in placed if first != NOWHERE), None)

@@ -25,7 +25,7 @@ KEY = b"research"
 
 
 def make_table(split: Split, columns: dict[str, list[Any]], metric: str, settings: dict[str, Any]) -> pa.Table:
-    """`id`, the task's columns, then those of the data; how to score them stands in the table's metadata.
+    """`id`, the task's columns, then those of the data; the table's metadata say how to score them.
 
     A column of the data whose name is one of the task's is kept as `data_<name>`.
     """

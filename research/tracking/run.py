@@ -242,5 +242,5 @@ def _metrics_row(line: str) -> dict[str, Any] | None:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Whether nothing stands in a folder; temporary files count for nothing."""
+    """Whether a folder is empty; temporary files count for nothing."""
     return not folder.is_dir() or all(path.name.endswith(".tmp") for path in folder.iterdir())

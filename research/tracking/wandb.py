@@ -132,7 +132,7 @@ class Tracker:
         return wandb_run
 
     def _record(self, wandb_run: Any, summary: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-        """Final scores into the summary, provenance into the config and, whole, into a file."""
+        """Final scores into the summary, provenance into the config and, complete, into a file."""
         wandb_run.summary.update(flatten(summary))
         wandb_run.config.update({"provenance": without_bulk(provenance)}, allow_val_change=True)
         write_json(Path(wandb_run.dir) / "provenance.json", provenance)

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file each, whose name carries its checksum.
 
 `step-00000500-3fa9c1d2e4b5a697.safetensors` holds weights, optimiser moments and, in its header, the training
-state. The file is whole exactly when its content hashes to its name; a reader takes the newest whole one.
+state. The file is intact exactly when its content hashes to its name; a reader takes the newest intact one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TEMPORARY_NAME = re.compile(r"step-\d{8,}")  # `.<name>.<process id>.tmp` while 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk, known to be whole."""
+    """A checkpoint on disk, known to be intact."""
 
     path: Path
     step: int
@@ -74,7 +74,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def newest(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint of a folder; each damaged one is named and passed over."""
+    """The newest intact checkpoint of a folder; each damaged one is named and passed over."""
     for path in files(folder):
         if is_whole(path):
             return load(path)
@@ -101,7 +101,7 @@ def resumable(folder: Path, known_best: int | None = None) -> Checkpoint | None:
 
 
 def at_step(folder: Path, step: int) -> Checkpoint | None:
-    """The whole checkpoint of this step, if there is one."""
+    """The intact checkpoint of this step, if there is one."""
     return next((load(path) for path in files(folder) if step_of(path) == step and is_whole(path)), None)
 
 
@@ -117,7 +117,7 @@ def agreed(group: RankGroup, choose: Callable[[], Checkpoint | None]) -> Checkpo
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
-    """Write a checkpoint whole or not at all."""
+    """Write a checkpoint completely or not at all."""
     temporary = folder / f".step-{step:08d}.{os.getpid()}.tmp"
     try:
         save_file(tensors, temporary, metadata={"state": json.dumps(state)})

@@ -1,6 +1,6 @@
 """What every task's data share: from files to encoded splits to steps.
 
-A task's `Data(TaskData)` says what it reads, how an example is encoded, and what stands in the predictions file.
+A task's `Data(TaskData)` says what it reads, how an example is encoded, and what the predictions file holds.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class TaskData(L.LightningDataModule):
         return resolved(self.metric, Path(inspect.getfile(type(self))))
 
     def score_settings(self) -> dict[str, Any]:
-        """What the metric needs beside the rows; stands in the predictions file."""
+        """What the metric needs beside the rows; the predictions file holds it."""
         return {"labels": self.labels}
 
     @property

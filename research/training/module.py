@@ -105,7 +105,7 @@ class TaskModule(L.LightningModule):
         return type(self).step_loss is not TaskModule.step_loss
 
     def prepare(self, adapter: AdapterHooks, note: str | None) -> None:
-        """Once, when the module is whole: `adapter` is that of its model already. Raises UserError where a method does
+        """Once, on the complete module: `adapter` is that of its model already. Raises UserError where a method does
         not suit the task or the model, and for weights outside of the model."""
         self.adapter, self.adapter_note = adapter, note
         if self.sharded and not adapter.shards:

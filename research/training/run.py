@@ -213,7 +213,7 @@ def announce(module: TaskModule, device: torch.device, world: World) -> None:
             "it gets a micro-batch of its own."
         )
     if config.optim.batch_size > len(train):
-        console.print(f"optim.batch_size is more than the {len(train)} training examples: each step is the whole set.")
+        console.print(f"optim.batch_size is more than the {len(train)} training examples: each step is all of them.")
 
 
 def additions(module: TaskModule) -> list[str]:

@@ -17,7 +17,7 @@ def test_jsonl_numbers_lines_and_keeps_values(file: WriteFile) -> None:
 
 def test_jsonl_names_line_and_column(file: WriteFile) -> None:
     path = file("a.jsonl", '{"text": "a"}\n{"text": "b",}\n')
-    refuses(read_jsonl, path, "line 2, column 14", "not JSON", "one whole JSON object")
+    refuses(read_jsonl, path, "line 2, column 14", "not JSON", "one complete JSON object")
 
 
 @pytest.mark.parametrize("line, kind", [("[1]", "an array"), ('"a"', "a text"), ("3", "a number"), ("null", "null")])
@@ -50,7 +50,7 @@ def test_objects_over_several_lines(file: WriteFile) -> None:
     rows = [(1, {"text": "a {", "n": [1, 2]}), (7, {"text": "b"}), (9, {"text": "c"})]
     assert list(read_json(file("a.json", content))) == list(read_jsonl(file("a.jsonl", content))) == rows
     refuses(read_json, file("b.json", '{"text": "a"}\n{"text": }'), "line 2, column 10", "not JSON")
-    refuses(read_jsonl, file("b.jsonl", '{"text": "a"}\n{"text":\n"b"}\n'), "line 2", "one whole JSON object")
+    refuses(read_jsonl, file("b.jsonl", '{"text": "a"}\n{"text":\n"b"}\n'), "line 2", "one complete JSON object")
     refuses(read_json, file("c.json", '{"text": "a"}\n3'), "line 2", "a number, not an object")
 
 

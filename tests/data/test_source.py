@@ -148,7 +148,7 @@ def test_squad_file(file: WriteFile) -> None:
     assert split.where(1).endswith("a.json, question q2")
     article["paragraphs"][0]["qas"] = [qas[0], qas[1], qas[0]]
     path = file("b.json", json.dumps({"data": [article]}))
-    fails("id 'q1' stands in question 1 and question 3", value=path, fields=fields, optional=["is_impossible"])
+    fails("id 'q1' occurs in question 1 and question 3", value=path, fields=fields, optional=["is_impossible"])
 
 
 def test_parquet_file(tmp_path: Path) -> None:

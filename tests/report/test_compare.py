@@ -162,7 +162,7 @@ def test_ids_that_differ_are_refused(make_run: MakeRun) -> None:
     first, second = make_run("a", hashed=False), make_run("b", hashed=False, config={"optim.lr": 1e-4})
     table = predictions.read(second / "predictions" / "test.parquet").slice(1)
     predictions.write(table, second / "predictions" / "test.parquet")
-    with pytest.raises(UserError, match=r"cannot be paired: their ids differ, 'test-0' stands in one alone"):
+    with pytest.raises(UserError, match=r"cannot be paired: their ids differ, 'test-0' occurs in one alone"):
         compared([first], [second])
 
 

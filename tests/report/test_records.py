@@ -84,7 +84,7 @@ def test_a_torn_parquet_file_is_told(make_run: MakeRun) -> None:
     path = make_run("a", hashed=False)
     file = path / "predictions" / "test.parquet"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"test.parquet is not a whole Parquet file"):
+    with pytest.raises(UserError, match=r"test.parquet is not an intact Parquet file"):
         read_records([path])[0].predictions("test")
 
 

@@ -34,7 +34,7 @@ def data(records: Sequence[Record]) -> str:
 
 
 def _cut(record: Record, split: str, examples: int) -> str:
-    """Says that a limit was reached: how large the whole split is stands in no record then."""
+    """Says that a limit was reached: no record then says how large the split is."""
     key = "max_train_examples" if split == "train" else "max_eval_examples"
     return f" (as many as data.{key} admits)" if record.config["data"][key] == examples else ""
 

@@ -57,7 +57,7 @@ RC: dict[str, Any] = {
     "lines.linewidth": 1.1,
     "lines.markersize": 3.2,
     "patch.linewidth": 0.6,
-    "pdf.fonttype": 42,  # whole outlines that editors and journals take, not Type 3
+    "pdf.fonttype": 42,  # TrueType outlines that editors and journals take, not Type 3
     "mathtext.fontset": "stix",
     "text.parse_math": False,  # a dollar sign in a label is a dollar sign
     "figure.facecolor": "white",
@@ -148,7 +148,7 @@ def per_cent(*axes: Any) -> None:
 
 
 def score_axis(axis: Any, text: str, score: Score) -> None:
-    """Name an axis of scores; fractions stand in per cent, as in the tables, a loss as it is."""
+    """Name an axis of scores; fractions are in per cent, as in the tables, a loss as it is."""
     if math.isfinite(score.high):
         per_cent(axis)
         text += " (%)"

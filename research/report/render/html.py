@@ -1,6 +1,6 @@
-"""`index.html`: the whole report as one file that needs no network; every number leads to its runs.
+"""`index.html`: the report as one file that needs no network; every number leads to its runs.
 
-The looks and the behaviour stand in `templates/`: page.html, page.css, page.js.
+The looks and the behaviour are in `templates/`: page.html, page.css, page.js.
 """
 
 from __future__ import annotations

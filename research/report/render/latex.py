@@ -113,7 +113,7 @@ def latex_table(shown: Table, spans: Sequence[tuple[str, int]], label: str) -> s
 
 
 def latex_document(tables: Sequence[str], figures: Mapping[str, str] | None = None) -> str:
-    """A whole document around tables, and figures (file name -> caption): `pdflatex` compiles it."""
+    """A complete document around tables, and figures (file name -> caption): `pdflatex` compiles it."""
     drawn = [_FIGURE.format(name=name, caption=escape(caption)) for name, caption in (figures or {}).items()]
     needs_cjk = any(r"\begin{CJK}" in text for text in (*tables, *drawn))
     lines = [

@@ -85,7 +85,7 @@ def in_order(table: pa.Table, ids: Sequence[str], name: str, first_name: str) ->
         return table
     alone = sorted(set(own) ^ set(ids))
     if alone or len(own) != len(ids):
-        example = f", '{alone[0]}' stands in one alone" if alone else ""
+        example = f", '{alone[0]}' occurs in one alone" if alone else ""
         raise UserError(
             f"{first_name} ({len(ids):,} examples) and {name} ({len(own):,}) cannot be paired: their ids "
             f"differ{example}."

@@ -28,7 +28,7 @@ class Summary:
     split: str
     scores: np.ndarray  # one per run, or per fold, fractions; none where no run is finished
     interval: Interval | None = None  # of the mean, over seeds and examples, or over folds
-    p_value: float | None = None  # of being equal to the best of its column, corrected over the whole table
+    p_value: float | None = None  # of being equal to the best of its column, corrected over the table
     mark: Literal["", "best", "tied"] = ""
 
     @property

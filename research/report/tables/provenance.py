@@ -128,7 +128,7 @@ def splits(records: Sequence[Record]) -> Table:
 
 
 def origin(told: str) -> str:
-    """A hub's data set, or a file and the folder it stands in: whole paths would name people."""
+    """A hub's data set, or a file and its folder: full paths would name people."""
     return "/".join(Path(told).parts[-2:]) if Path(told).is_absolute() else told
 
 

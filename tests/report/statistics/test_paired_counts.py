@@ -71,7 +71,7 @@ def test_runs_are_paired_by_id_in_any_order() -> None:
 def test_other_examples_or_gold_answers_cannot_be_paired() -> None:
     first, second = table_of("ner", 1), table_of("ner", 2)
     with pytest.raises(
-        UserError, match=r"a \(80 examples\) and b \(79\) cannot be paired.*'test-0' stands in one alone"
+        UserError, match=r"a \(80 examples\) and b \(79\) cannot be paired.*'test-0' occurs in one alone"
     ):
         paired([("a", first), ("b", second.slice(1))], "f1")
     other = make_table("ner", "other data", "test", 80, 0.7, (), 2)
