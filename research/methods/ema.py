@@ -6,16 +6,14 @@ to d e + (1 - d) w with d = min(decay, (1 + t) / (10 + t)), so that it forgets w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from research.common.errors import UserError
 from research.config.key import inside, key
-from research.methods.hooks import MethodHooks, Trained
+from research.methods.hooks import MethodHooks, Trained, standing_in
 from research.models.parameters import trained_parameters
 
 
@@ -26,14 +24,14 @@ class Keys:
 
 class Method(MethodHooks):
     needs_dense_embedding = True  # an average moves all rows at each step
+    needs_whole_weights = True
+    claims = ("chooses the weights that are scored",)
 
     @property
     def is_off(self) -> bool:
         return bool(self.keys.decay == 0)
 
     def on_model(self, module: Trained) -> None:
-        if module.config.trainer.strategy == "fsdp":
-            raise UserError("methods.ema does not go with trainer.strategy=fsdp; use ddp.")
         self.averages = {name: p.detach().clone() for name, p in trained_parameters(module.backbone.model).items()}
 
     @torch.no_grad()
@@ -45,17 +43,8 @@ class Method(MethodHooks):
         torch._foreach_lerp_(own, [p.detach() for p in weights.values()], 1 - decay)
         self.averages = dict(zip(weights, own, strict=True))
 
-    @contextmanager
-    def at_evaluation(self, module: Trained) -> Iterator[None]:
-        weights = trained_parameters(module.backbone.model)
-        raw = {name: p.data for name, p in weights.items()}
-        for name, p in weights.items():
-            p.data = self.averages[name].to(p.device)
-        try:
-            yield
-        finally:
-            for name, p in weights.items():
-                p.data = raw[name]
+    def at_evaluation(self, module: Trained) -> AbstractContextManager[None]:
+        return standing_in(trained_parameters(module.backbone.model), self.averages)
 
     def state(self) -> dict[str, Tensor]:
         return self.averages

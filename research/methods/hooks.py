@@ -8,11 +8,13 @@ from (seed, step, what) where all ranks need the same; and all that it remembers
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from research.common.errors import UserError
 
 if TYPE_CHECKING:
     from research.batching.pack import MicroBatch
@@ -31,9 +33,15 @@ class Trained(Protocol):
     backbone: Backbone
     rows: RowEmbedding | None
 
+    data: Any  # the task's `TaskData`
+    total_steps: int
+
     @property
     def step(self) -> int:
         """Optimiser steps done."""
+
+    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Summed over targets, with the run's label smoothing and class weights."""
 
     def target_logits(self, micro: MicroBatch, outputs: Any) -> list[Tensor]:
         """Logits of each target: (targets, classes), minus infinity where a target has no such class; for a task with
@@ -45,6 +53,8 @@ class MethodHooks:
 
     passes = 1.0  # forward and backward passes of a step, in plain ones
     needs_dense_embedding = False  # it reads or moves all rows of the word embedding at each step
+    needs_whole_weights = False  # it reads or moves weights that trainer.strategy=fsdp shares out
+    claims: ClassVar[tuple[str, ...]] = ()  # what only one method of a run can do, as in "moves the embedded tokens"
     copies = 1  # of a micro-batch that are computed at a time: its token budget is divided by them
 
     def __init__(self, keys: Any) -> None:
@@ -67,6 +77,10 @@ class MethodHooks:
         """The factor of a weight's learning rate; weights of one factor are updated together."""
         return 1.0
 
+    def at_step(self, module: Trained) -> AbstractContextManager[None]:
+        """Surrounds the passes of a step and the exchange of gradients: other weights may stand in the model within."""
+        return nullcontext()
+
     def after_backward(self, module: Trained) -> None:
         """Once a step, after the ranks exchanged gradients, before clipping: change each `p.grad` in place."""
 
@@ -83,6 +97,31 @@ class MethodHooks:
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
+
+
+def refuse_conflicts(methods: Mapping[str, MethodHooks], strategy: str) -> None:
+    """Raise UserError for methods that do not go together, or not with the strategy."""
+    owner: dict[str, str] = {}
+    for name, method in methods.items():
+        if method.needs_whole_weights and strategy == "fsdp":
+            raise UserError(f"methods.{name} does not go with trainer.strategy=fsdp; use ddp.")
+        for claim in method.claims:
+            if claim in owner:
+                raise UserError(f"methods.{name} does not go with methods.{owner[claim]}: each {claim}; choose one.")
+            owner[claim] = name
+
+
+@contextmanager
+def standing_in(weights: Mapping[str, nn.Parameter], others: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within it the weights have other values; after it their own, to the bit, whatever happened."""
+    raw = {name: weights[name].data for name in others}
+    try:
+        for name, other in others.items():
+            weights[name].data = other.to(raw[name].device)
+        yield
+    finally:
+        for name, own in raw.items():
+            weights[name].data = own
 
 
 def chained(methods: list[MethodHooks], module: Trained, plain: Loss) -> Loss:

@@ -8,8 +8,6 @@ over its two distributions. (The paper adds the two cross entropies, which its a
 here. Its code averages cross entropies over a batch and sums the divergences; here both are divided by the same number
 of targets, so that alpha means the same for any batch.) Where a target has several distributions, such as the start and
 the end of a span, both terms are their means. The two passes are one: each sequence stands twice in the packed row.
-
-Shapes: M targets, C classes.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from torch import Tensor
 
 from research.batching.repeat import twice
 from research.config.key import at_least, key
+from research.methods.divergence import COMPARES, symmetric_divergence
 from research.methods.hooks import Loss, MethodHooks, Trained
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ class Keys:
 class Method(MethodHooks):
     passes = 2.0
     copies = 2
+    claims = (COMPARES,)
 
     @property
     def is_off(self) -> bool:
@@ -50,13 +50,3 @@ class Method(MethodHooks):
         loss, outputs = plain(both)
         divergences = [symmetric_divergence(logits) for logits in module.target_logits(both, outputs)]
         return loss / 2 + self.keys.alpha * torch.stack(divergences).mean(), outputs
-
-
-def symmetric_divergence(logits: Tensor) -> Tensor:
-    """(KL(p1 || p2) + KL(p2 || p1)) / 2, summed over targets; logits (2 M, C): those of p1, then those of p2."""
-    log_p = torch.log_softmax(logits, -1)
-    log_p = log_p.masked_fill(log_p == -torch.inf, 0.0)  # a class that is not there: p is 0 in both
-    first, second = log_p.chunk(2)
-    weight = torch.where(logits > -torch.inf, log_p.exp(), 0.0)
-    p, q = weight.chunk(2)
-    return ((p - q) * (first - second)).sum() / 2

@@ -111,6 +111,7 @@ def load_model(config: Config, own: PretrainedConfig, auto_class: Any) -> PreTra
             raise
         raise UserError(_not_found(name, error)) from None
     model.new_weights = {*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])}
+    model.pretrained_weights = {name for name, _ in model.named_parameters()} - model.new_weights
     wrong = sorted(key for key, *_ in loaded["mismatched_keys"] if key.startswith(f"{model.base_model_prefix}."))
     if wrong:
         raise UserError(

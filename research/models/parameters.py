@@ -15,6 +15,12 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad or id(p) in tables}
 
 
+def pretrained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """By name, the trained weights that were pretrained; the others began at random, as a new head or an adapter's."""
+    names: set[str] = getattr(model, "pretrained_weights", set())
+    return {name: p for name, p in trained_parameters(model).items() if name in names}
+
+
 def frozen_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """By name, the weights that training leaves as they are, to the bit."""
     trained = trained_parameters(model)

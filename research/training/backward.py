@@ -19,6 +19,7 @@ from research.batching.pack import MicroBatch, StepItem, pack
 from research.batching.plan import Indices, micro_batches
 from research.common.errors import UserError, is_out_of_memory
 from research.models import sharding
+from research.models.random_state import random_state, set_random_state
 
 if TYPE_CHECKING:
     from research.training.module import TaskModule
@@ -74,7 +75,7 @@ def _whole_step(module: TaskModule, queue: Queue, item: StepItem) -> Tensor:
     ranks, once = module.trainer.world_size, len(queue) == 1
     states, embedded = [], []
     for micro, share in queue:
-        states.append(_random_state(module.device))
+        states.append(random_state(module.device))
         with _telling(share), contextlib.nullcontext() if once else torch.no_grad():
             embedded.append(module.embed(micro))
     kept = [part for part, (micro, _) in zip(embedded, queue, strict=True) if not micro.idle]
@@ -90,7 +91,7 @@ def _whole_step(module: TaskModule, queue: Queue, item: StepItem) -> Tensor:
     for i, (micro, share) in enumerate(queue):
         with _telling(share), _exchange(module, last=i + 1 == len(queue)):
             if not once:
-                _set_random_state(states[i], module.device)
+                set_random_state(states[i], module.device)
             again = embedded[i] if once else module.embed(micro)
             surrogate = torch.zeros((), device=module.device)
             for name, (vectors, _) in again.items():
@@ -139,17 +140,6 @@ def _all_gathered(own: Tensor, examples: Indices, module: TaskModule) -> tuple[T
     dist.all_gather(parts, filled)
     whole = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
     return whole, np.concatenate(theirs), counts
-
-
-def _random_state(device: torch.device) -> list[Tensor]:
-    cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
-    return [torch.get_rng_state(), *cuda]
-
-
-def _set_random_state(state: list[Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state[1], device)
 
 
 def _exchange(module: TaskModule, last: bool) -> contextlib.AbstractContextManager[None]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, ClassVar
 
 import lightning as L
@@ -26,7 +26,7 @@ from research.batching.plan import Indices, Layout
 from research.common.errors import UserError
 from research.config import component
 from research.config.schema import Config
-from research.methods.hooks import Loss, MethodHooks, chained
+from research.methods.hooks import Loss, MethodHooks, chained, refuse_conflicts
 from research.models import sharding
 from research.models.backbone import Backbone
 from research.models.load import ENCODER
@@ -115,6 +115,7 @@ class TaskModule(L.LightningModule):
                 f"The module of task '{self.config.task.name}' has weights of its own ({', '.join(outside[:3])}), "
                 "which no checkpoint would hold; put them into a model class, which `auto_class` names."
             )
+        refuse_conflicts(self.methods, self.config.trainer.strategy)
         for name, method in self.methods.items():
             overrides_loss = type(method).loss is not MethodHooks.loss
             if self.needs_whole_step and overrides_loss:
@@ -128,10 +129,7 @@ class TaskModule(L.LightningModule):
 
     def evaluating(self) -> ExitStack:
         """Surrounds evaluation and export: the weights are those that are scored."""
-        stack = ExitStack()
-        for method in self.methods.values():
-            stack.enter_context(method.at_evaluation(self))
-        return stack
+        return entered(method.at_evaluation(self) for method in self.methods.values())
 
     def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Summed over the targets; label smoothing and class weights apply in training alone."""
@@ -234,7 +232,8 @@ class TaskModule(L.LightningModule):
         optimizer.zero_grad(set_to_none=True)
         leaf = self.rows.begin(item.vocabulary) if self.rows and item.vocabulary is not None else None
         self.adapter.before_step(self.backbone.model, item.step)
-        self.last_loss = backward.backward(self, item)
+        with entered(method.at_step(self) for method in self.methods.values()):
+            self.last_loss = backward.backward(self, item)
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         if leaf is not None:
             gradients.append(self._share(leaf))
@@ -329,6 +328,14 @@ class TaskModule(L.LightningModule):
         merged = {row: prediction for part, _ in parts for row, prediction in part.items()}
         losses = np.array([loss for _, loss in parts], dtype=np.float64).sum(0)
         return merged, float(losses[0] / max(losses[1], 1e-9))
+
+
+def entered(contexts: Iterable[AbstractContextManager[None]]) -> ExitStack:
+    """All of these contexts in one; none is left entered where a later one fails."""
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        return stack.pop_all()
 
 
 def methods_of(config: Config) -> dict[str, MethodHooks]:

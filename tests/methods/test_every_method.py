@@ -1,0 +1,169 @@
+"""What every method keeps: layout, ranks and kills change nothing, and switched off it is not there."""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from research.batching.pack import Planner
+from research.cli import main
+from research.cluster.signals import STOPPED
+from research.common.errors import UserError
+from research.config import component
+from research.tracking.run import Run
+from research.training import backward
+from research.training.callbacks.checkpointing import Checkpointing
+from research.training.module import TaskModule, entered
+from tests.methods.conftest import Build
+from tests.methods.strengths import OFF, ON, sections
+from tests.small_runs import TASKS, SmallRuns, assert_same_bits, assert_same_up_to_rounding, losses
+
+OF_CLASSES = {"mixup"}
+CHANGES_GRADIENTS = set(ON) - {"ema", "swa", "layer_decay"}
+
+
+def test_every_method_is_held_to_this() -> None:
+    assert sorted(ON) == sorted(OFF) == component.names("method")
+
+
+@pytest.mark.parametrize("name", ON)
+def test_a_method_file_cites_its_paper(name: str) -> None:
+    said = ast.get_docstring(ast.parse(component.find("method", name).read_text(encoding="utf-8"))) or ""
+    assert any(str(year) in said for year in range(1990, 2027))
+
+
+def test_switched_off_a_method_is_not_there(make: Build) -> None:
+    module = make("sentiment", methods=OFF)
+    assert module.methods == {} and module.copies == 1 and module.rows is not None
+    assert module.training_loss == module.loss
+
+
+@pytest.mark.slow
+def test_strength_zero_is_off_to_the_bit(small_runs: SmallRuns) -> None:
+    plain = small_runs.train("sentiment", "model.dropout=0.1")
+    assert_same_bits(small_runs.train("sentiment", "model.dropout=0.1", methods=OFF), plain)
+
+
+def gradients(module: TaskModule) -> dict[str, Tensor]:
+    """Of the first step, as the optimiser gets them."""
+    layout = module.layout()
+    planner = Planner(
+        module.data.stores["train"], module.data.plan, 0, 1, layout.budget_tokens, layout.packed, layout.sparse_rows
+    )
+    item = planner(0)
+    leaf = module.rows.begin(item.vocabulary) if module.rows is not None and item.vocabulary is not None else None
+    torch.manual_seed(0)
+    with entered(method.at_step(module) for method in module.methods.values()):
+        loss = backward.backward(module, item)
+    for method in module.methods.values():
+        method.after_backward(module)
+    found = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    return {**found, "loss": loss, **({} if leaf is None or leaf.grad is None else {"rows": leaf.grad})}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_micro_batches_and_padding_change_no_gradient(task: str, make: Build, tmp_path: Path) -> None:
+    """Of any method that acts on them, each in turn: one micro-batch, one an example, and padded."""
+    start = ("optim.batch_size=6",)
+    plain = gradients(make(task, *start))
+    for name in sorted(CHANGES_GRADIENTS):
+        if name in OF_CLASSES and task != "sentiment":
+            continue
+        methods = sections([name], tmp_path)
+        expected = gradients(make(task, *start, methods=methods))
+        largest = max(float(g.abs().max()) for key, g in expected.items() if key != "loss")
+        assert any(not torch.equal(g, plain[key]) for key, g in expected.items() if key in plain), name
+        for layout in ("trainer.tokens_per_microbatch=1", "trainer.packing=false"):
+            got = gradients(make(task, *start, layout, methods=methods))
+            assert got.keys() == expected.keys()
+            for key, g in expected.items():
+                difference = float((got[key] - g).abs().max())
+                assert difference <= 2e-5 * max(largest, 1.0), f"{name}, {layout}, {key}: {difference:.1e}"
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [
+        ("ner", ["fgm", "l1", "l2_sp", "mixout", "ema"]),
+        ("qa", ["r_drop", "freelb", "swa", "layer_decay"]),
+        ("sentiment", ["mixup"]),
+    ],
+)
+def test_two_ranks(task: str, names: list[str], small_runs: SmallRuns, tmp_path: Path) -> None:
+    methods = sections(names, tmp_path)
+    reference = small_runs.train(task, methods=methods)
+    assert_same_up_to_rounding(small_runs.train_ranks(task, 2, methods=methods), reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ON)
+def test_killed_and_resumed_is_bit_equal(
+    name: str, small_runs: SmallRuns, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    dropout, own = ("model.dropout=0.1",), {"methods": {name: ON[name]}}
+    reference = small_runs.train("sentiment", *dropout, **own)
+    arguments, folder = small_runs.arguments("sentiment", dropout, own)
+    real = Checkpointing._agreed
+
+    def stopping(self: Checkpointing, step: int) -> list[bool]:
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpointing, "_agreed", stopping)
+        assert main(arguments) == STOPPED
+    assert main(arguments) == 0
+    assert_same_bits(Run(folder), reference)
+
+
+def test_methods_that_do_not_go_together_are_refused(make: Build) -> None:
+    refused = {
+        ("fgm", "pgd"): "methods.pgd does not go with methods.fgm: each moves the embedded tokens; choose one",
+        ("smart", "mixup"): "methods.mixup does not go with methods.smart: each moves the embedded tokens",
+        ("r_drop", "r3f"): "methods.r3f does not go with methods.r_drop: each reads the outputs of its own passes",
+        ("ema", "swa"): "methods.swa does not go with methods.ema: each chooses the weights that are scored",
+    }
+    for names, said in refused.items():
+        with pytest.raises(UserError, match=said):
+            make("sentiment", methods={name: ON[name] for name in names})
+
+
+@pytest.mark.parametrize("name", ["ema", "swa", "l1", "l2_sp", "mixout"])
+def test_methods_of_whole_weights_are_refused_where_a_model_is_shared_out(name: str, make: Build) -> None:
+    with pytest.raises(UserError, match=f"methods.{name} does not go with trainer.strategy=fsdp; use ddp"):
+        make("sentiment", "trainer.strategy=fsdp", methods={name: ON[name]})
+
+
+@pytest.mark.parametrize("name", ["l2_sp", "mixout"])
+def test_pulls_to_pretrained_weights_are_refused_where_none_is_trained(name: str, make: Build) -> None:
+    with pytest.raises(UserError, match=f"methods.{name}: adapter=lora trains no pretrained"):
+        make("ner", adapter={"name": "lora"}, methods={name: ON[name]})
+
+
+@pytest.mark.parametrize("task", ["ner", "qa", "choice"])
+def test_methods_of_classes_are_refused_for_other_tasks(task: str, make: Build) -> None:
+    for name in OF_CLASSES:
+        with pytest.raises(UserError, match=f"methods.{name} does not go with task .*: it needs one class for each"):
+            make(task, methods={name: ON[name]})
+
+
+@pytest.mark.slow
+def test_methods_and_an_adapter_together(small_runs: SmallRuns, capsys: pytest.CaptureFixture[str]) -> None:
+    methods: dict[str, Any] = {name: ON[name] for name in ("r_drop", "fgm", "ema", "layer_decay", "l1")}
+    run = small_runs.train("qa", adapter={"name": "lora", "rank": 2}, methods=methods)
+    said = capsys.readouterr().err
+    assert (run.result or {})["steps"] == 6 and np.isfinite(losses(run)).all()
+    assert "adapter lora: rank 2 beside 4 linear layers (attention.self.query, attention.self.value)" in said
+    assert "method r_drop: 2 passes a step" in said
