@@ -140,6 +140,18 @@ def add_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     added.add_argument("--correct", choices=("holm", "bh", "none"), default="holm", help="for several comparisons")
     added.add_argument("--resamples", type=int, default=10_000)
 
+    added = command(ensemble, "the mean of several runs' probabilities, from their predictions; weights by validation")
+    added.add_argument("runs", nargs="+", metavar="run", help="run folders, or folders that hold them")
+    added.add_argument("--uniform", action="store_true", help="all members alike, none left out")
+    added.add_argument("--metric", help="default: the score that chose the checkpoints")
+    added.add_argument("--output", metavar="DIR", help="folder for the ensemble's predictions")
+
+    added = command(soup, "one model from the mean of several runs' weights, chosen on validation")
+    added.add_argument("runs", nargs="+", metavar="run", help="run folders, of one pretrained model")
+    added.add_argument("--kind", choices=("greedy", "uniform"), default="greedy")
+    added.add_argument("--output", required=True, metavar="DIR", help="new folder for model and predictions")
+    added.add_argument("--trust-remote-code", action="store_true", help=TRUST)
+
     added = command(sync, "send offline W&B runs, again and again until they are complete there")
     added.add_argument("runs", nargs="+", metavar="run", help="run folder")
     added.add_argument("--timeout-seconds", type=float, default=600.0, help="for one attempt at one run")
@@ -442,6 +454,33 @@ def compare(options: argparse.Namespace) -> int:
     asked = {"metric": options.metric, "split": options.split, "resamples": options.resamples}
     found = compare_runs(read_records(options.runs), read_records(options.against), correction=options.correct, **asked)
     print(comparison_text(found))
+    return 0
+
+
+def ensemble(options: argparse.Namespace) -> int:
+    """Average the probabilities of runs; print what it gains."""
+    from pathlib import Path
+
+    from research.report.ensemble import ensemble_of, ensemble_text, write_ensemble
+    from research.report.records import read_records
+
+    found = ensemble_of(read_records(options.runs), options.metric, options.uniform)
+    if options.output:
+        write_ensemble(found, Path(options.output))
+    print(ensemble_text(found))
+    return 0
+
+
+def soup(options: argparse.Namespace) -> int:
+    """Average the weights of runs; print what it gains."""
+    from pathlib import Path
+
+    from research.inference.soup import make_soup, soup_text
+    from research.tracking.run import Run
+
+    output = Path(options.output)
+    found = make_soup([Run.read(Path(run)) for run in options.runs], output, options.kind, options.trust_remote_code)
+    print(soup_text(found, len(options.runs), output))
     return 0
 
 

@@ -18,10 +18,13 @@ from research.common.errors import UserError
 
 if TYPE_CHECKING:
     from research.batching.pack import MicroBatch
+    from research.batching.plan import Indices
     from research.config.schema import Config
     from research.models.backbone import Backbone
     from research.models.embedding import RowEmbedding
 
+# Vectors by kind, each (n, ...), and the n examples they are of.
+Vectors = dict[str, tuple[Tensor, "Indices"]]
 # The summed loss of a micro-batch in training, and the outputs it was made from.
 Loss = Callable[["MicroBatch"], tuple[Tensor, Any]]
 
@@ -73,6 +76,20 @@ class MethodHooks:
         """The summed loss of a micro-batch in training; `plain` computes it without this method."""
         return plain(micro)
 
+    def embed(self, module: Trained, micro: MicroBatch, plain: Loss) -> tuple[Tensor, Vectors]:
+        """For a method whose loss needs the whole step: its part of the loss of a micro-batch, and vectors by kind,
+        each (n, ...), with the n examples they are of. It takes the place of `loss`."""
+        raise NotImplementedError
+
+    def step_loss(self, module: Trained, vectors: dict[str, Tensor], examples: dict[str, Indices]) -> Tensor:
+        """The loss summed over the targets of the whole step, from the vectors of all its micro-batches on all ranks,
+        sorted by example."""
+        raise NotImplementedError
+
+    @property
+    def needs_whole_step(self) -> bool:
+        return type(self).step_loss is not MethodHooks.step_loss
+
     def learning_rate(self, module: Trained, name: str) -> float:
         """The factor of a weight's learning rate; weights of one factor are updated together."""
         return 1.0
@@ -102,7 +119,13 @@ class MethodHooks:
 def refuse_conflicts(methods: Mapping[str, MethodHooks], strategy: str) -> None:
     """Raise UserError for methods that do not go together, or not with the strategy."""
     owner: dict[str, str] = {}
+    of_losses = [name for name, method in methods.items() if type(method).loss is not MethodHooks.loss]
     for name, method in methods.items():
+        if method.needs_whole_step and of_losses:
+            raise UserError(
+                f"methods.{name} does not go with methods.{of_losses[0]}: its loss is of whole steps, the other's of "
+                "micro-batches; choose one."
+            )
         if method.needs_whole_weights and strategy == "fsdp":
             raise UserError(f"methods.{name} does not go with trainer.strategy=fsdp; use ddp.")
         for claim in method.claims:

@@ -77,14 +77,16 @@ def _whole_step(module: TaskModule, queue: Queue, item: StepItem) -> Tensor:
     for micro, share in queue:
         states.append(random_state(module.device))
         with _telling(share), contextlib.nullcontext() if once else torch.no_grad():
-            embedded.append(module.embed(micro))
-    kept = [part for part, (micro, _) in zip(embedded, queue, strict=True) if not micro.idle]
-    gathered = {name: _Gathered(name, kept, embedded, module) for name in embedded[0]}
+            embedded.append(module.embedded(micro))
+    vectors = [part for _, part in embedded]
+    kept = [part for part, (micro, _) in zip(vectors, queue, strict=True) if not micro.idle]
+    gathered = {name: _Gathered(name, kept, vectors, module) for name in vectors[0]}
     with _exchange(module, last=False):
         leaves = {name: part.leaf for name, part in gathered.items()}
-        loss = module.step_loss(leaves, {name: part.examples for name, part in gathered.items()})
+        loss = module.whole_step_loss(leaves, {name: part.examples for name, part in gathered.items()})
         loss = loss / (item.targets or 1.0)
         module.manual_backward(loss)
+    total = loss.detach() / ranks
     scale = module.scaler.get_scale() if module.scaler is not None else 1.0  # both backward passes apply it
     slices = {name: part.own_gradient() * (ranks / scale) for name, part in gathered.items()}
     taken = dict.fromkeys(slices, 0)
@@ -92,15 +94,17 @@ def _whole_step(module: TaskModule, queue: Queue, item: StepItem) -> Tensor:
         with _telling(share), _exchange(module, last=i + 1 == len(queue)):
             if not once:
                 set_random_state(states[i], module.device)
-            again = embedded[i] if once else module.embed(micro)
-            surrogate = torch.zeros((), device=module.device)
-            for name, (vectors, _) in again.items():
+            own, again = embedded[i] if once else module.embedded(micro)
+            own = own * (0.0 if micro.idle else 1.0 / (item.targets or 1.0))
+            total = total + own.detach()
+            surrogate = own * ranks
+            for name, (made, _) in again.items():
                 first = taken[name]
-                taken[name] += 0 if micro.idle else len(vectors)
-                weight = torch.zeros_like(vectors) if micro.idle else slices[name][first : taken[name]]
-                surrogate = surrogate + (vectors.float() * weight).sum()
+                taken[name] += 0 if micro.idle else len(made)
+                weight = torch.zeros_like(made) if micro.idle else slices[name][first : taken[name]]
+                surrogate = surrogate + (made.float() * weight).sum()
             module.manual_backward(surrogate)
-    return loss.detach() / ranks
+    return total
 
 
 class _Gathered:

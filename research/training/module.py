@@ -26,7 +26,7 @@ from research.batching.plan import Indices, Layout
 from research.common.errors import UserError
 from research.config import component
 from research.config.schema import Config
-from research.methods.hooks import Loss, MethodHooks, chained, refuse_conflicts
+from research.methods.hooks import Loss, MethodHooks, Vectors, chained, refuse_conflicts
 from research.models import sharding
 from research.models.backbone import Backbone
 from research.models.load import ENCODER
@@ -101,8 +101,25 @@ class TaskModule(L.LightningModule):
         raise NotImplementedError
 
     @property
+    def whole_step_method(self) -> MethodHooks | None:
+        """The method whose loss is of whole steps, if there is one."""
+        return next((method for method in self.methods.values() if method.needs_whole_step), None)
+
+    @property
     def needs_whole_step(self) -> bool:
-        return type(self).step_loss is not TaskModule.step_loss
+        return type(self).step_loss is not TaskModule.step_loss or self.whole_step_method is not None
+
+    def embedded(self, micro: MicroBatch) -> tuple[Tensor, Vectors]:
+        """The loss that needs this micro-batch alone, and the vectors that the loss of the whole step needs of it."""
+        if (method := self.whole_step_method) is not None:
+            return method.embed(self, micro, self.training_loss)
+        return torch.zeros((), device=self.device), self.embed(micro)
+
+    def whole_step_loss(self, vectors: dict[str, Tensor], examples: dict[str, Indices]) -> Tensor:
+        """The task's, or a method's, summed over the targets of the step."""
+        if (method := self.whole_step_method) is not None:
+            return method.step_loss(self, vectors, examples)
+        return self.step_loss(vectors, examples)
 
     def prepare(self, adapter: AdapterHooks, note: str | None) -> None:
         """Once, on the complete module: `adapter` is that of its model already. Raises UserError where a method does
@@ -117,8 +134,8 @@ class TaskModule(L.LightningModule):
             )
         refuse_conflicts(self.methods, self.config.trainer.strategy)
         for name, method in self.methods.items():
-            overrides_loss = type(method).loss is not MethodHooks.loss
-            if self.needs_whole_step and overrides_loss:
+            acts_on_loss = type(method).loss is not MethodHooks.loss or method.needs_whole_step
+            if type(self).step_loss is not TaskModule.step_loss and acts_on_loss:
                 task = self.config.task.name
                 raise UserError(f"methods.{name} does not go with task '{task}', whose loss is of whole steps.")
             method.on_model(self)

@@ -17,6 +17,8 @@ ON: dict[str, dict[str, Any]] = {
     "pgd": {"steps": 2, "step_size": 0.4, "epsilon": 0.5},
     "r3f": {"strength": 2.0, "sigma": 0.5},
     "r_drop": {"alpha": 2.0},
+    "simcse": {"weight": 0.5},
+    "supcon": {"weight": 0.5},
     "smart": {"strength": 2.0, "epsilon": 0.05, "sigma": 0.05, "step_size": 0.02},
     "swa": {"start": 0.3, "every_steps": 2},
 }
@@ -32,6 +34,8 @@ OFF: dict[str, dict[str, Any]] = {
     "pgd": {"epsilon": 0.0},
     "r3f": {"strength": 0.0},
     "r_drop": {"alpha": 0.0},
+    "simcse": {"weight": 0.0},
+    "supcon": {"weight": 0.0},
     "smart": {"strength": 0.0},
     "swa": {"start": 1.0},
 }

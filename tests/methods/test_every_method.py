@@ -26,7 +26,7 @@ from tests.methods.conftest import Build
 from tests.methods.strengths import OFF, ON, sections
 from tests.small_runs import TASKS, SmallRuns, assert_same_bits, assert_same_up_to_rounding, losses
 
-OF_CLASSES = {"mixup"}
+OF_CLASSES = {"mixup", "supcon"}
 CHANGES_GRADIENTS = set(ON) - {"ema", "swa", "layer_decay"}
 
 
@@ -98,6 +98,7 @@ def test_micro_batches_and_padding_change_no_gradient(task: str, make: Build, tm
         ("ner", ["fgm", "l1", "l2_sp", "mixout", "ema"]),
         ("qa", ["r_drop", "freelb", "swa", "layer_decay"]),
         ("sentiment", ["mixup"]),
+        ("sentiment", ["supcon", "mixout"]),
     ],
 )
 def test_two_ranks(task: str, names: list[str], small_runs: SmallRuns, tmp_path: Path) -> None:
@@ -133,6 +134,8 @@ def test_methods_that_do_not_go_together_are_refused(make: Build) -> None:
         ("fgm", "pgd"): "methods.pgd does not go with methods.fgm: each moves the embedded tokens; choose one",
         ("smart", "mixup"): "methods.mixup does not go with methods.smart: each moves the embedded tokens",
         ("r_drop", "r3f"): "methods.r3f does not go with methods.r_drop: each reads the outputs of its own passes",
+        ("fgm", "simcse"): "methods.simcse does not go with methods.fgm: its loss is of whole steps",
+        ("supcon", "simcse"): "methods.simcse does not go with methods.supcon: each compares the texts of a step",
         ("ema", "swa"): "methods.swa does not go with methods.ema: each chooses the weights that are scored",
     }
     for names, said in refused.items():
