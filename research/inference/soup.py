@@ -22,7 +22,8 @@ from torch import Tensor
 from research.common.console import console
 from research.common.errors import UserError
 from research.common.files import replace_folder, write_json
-from research.inference.evaluate import finished_config, finished_result, task_data
+from research.inference.evaluate import finished_config, task_data
+from research.inference.finished import finished_result
 from research.tracking import predictions
 from research.tracking.run import Run
 from research.training.build import build
