@@ -101,6 +101,7 @@ class Selection:
     what: str  # the numbers are
     numbers: Floats  # (N,)
     rows: Indices  # which examples, in order
+    decimals: int = 2  # of the numbers
 
 
 class BaseMetric(ABC):

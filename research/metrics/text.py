@@ -91,8 +91,8 @@ class Metric(BaseMetric):
         """The best outputs, the longest, and those that the limit cut off."""
         scores = self.example_scores(table)
         lengths = np.array([words(text) for text in table.column("prediction").to_pylist()], dtype=np.float64)
-        yield Selection("Best examples", "highest score", scores, np.argsort(-scores, kind="stable")[:MOST_SHOWN])
-        yield Selection("Longest outputs", "words", lengths, np.argsort(-lengths, kind="stable")[:MOST_SHOWN])
+        yield Selection("Best examples", "score", scores, np.argsort(-scores, kind="stable")[:MOST_SHOWN])
+        yield Selection("Longest outputs", "words", lengths, np.argsort(-lengths, kind="stable")[:MOST_SHOWN], 0)
         if "ended" in table.column_names:
             cut = np.flatnonzero(~np.array(table.column("ended").to_pylist(), dtype=bool))
             if len(cut):

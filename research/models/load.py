@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from research.common import compat
 from research.common.errors import UserError, is_out_of_memory
 from research.common.text import one_line
+from research.config import component
 from research.data.hub import hub_answers
 from research.models.dropout import swap_dropout
 from research.models.folder import refuse_odd_folder
@@ -64,7 +65,8 @@ def load_config(config: Config, labels: Sequence[str] = (), families: Collection
     if family not in families:
         is_one = f"{'an' if family[0] == 'e' else 'a'} {family}" if family else "neither encoder nor decoder"
         wanted = " and ".join(f"{each}s such as {EXAMPLES[each]}" for each in families)
-        raise UserError(f"{name} is a '{kind}' model, {is_one}; task '{config.task.name}' fine-tunes {wanted}.")
+        task = f"task '{config.task.name}' fine-tunes {wanted}"
+        raise UserError(f"{name} is a '{kind}' model, {is_one}; {task}.{served_tasks(family)}")
     usable = usable_positions(own)
     if usable and config.data.max_length > usable:
         raise UserError(
@@ -76,6 +78,12 @@ def load_config(config: Config, labels: Sequence[str] = (), families: Collection
             if ("dropout" in key or key.endswith("pdrop")) and not isinstance(value, bool | str):
                 setattr(own, key, config.model.dropout)
     return own
+
+
+def served_tasks(family: str | None) -> str:
+    """A sentence on the tasks of the package that a family of models serves; none where there is none."""
+    found = [task for task in component.names("task") if family in component.load("task", task).Module.heads()]
+    return f" It serves {', '.join(found)}." if found else ""
 
 
 def usable_positions(own: PretrainedConfig) -> int | None:

@@ -83,8 +83,9 @@ def analyse_errors(grid: Grid, folder: Path) -> ErrorAnalysis:
             sections.setdefault("Kinds of error", []).append(kinds)
         if not first.metric.has_labels:  # of labels, the worst are those most confidently wrong
             sections.setdefault("Examples", []).append(worst(data_set, first))
-        sections.setdefault("Examples", []).append(confidently_wrong(data_set, first))
-        sections["Examples"] += selections(data_set, first)
+        if any(np.isfinite(run.confidence).any() for run in first.examples):
+            sections.setdefault("Examples", []).append(confidently_wrong(data_set, first))
+        sections.setdefault("Examples", []).extend(selections(data_set, first))
         sections.setdefault("Cartography", []).extend(cartography(data_set, first))
         sections.setdefault("Agreement", []).extend(agreements(data_set, first, systems))
     sections = {name: tables for name, tables in sections.items() if tables}
@@ -157,7 +158,7 @@ def selections(data_set: str, system: System) -> Iterator[Table]:
     """What the metric shows beside the worst, of the system's first run."""
     paths, first = system.paths[:1], system.examples[0]
     for chosen in system.metric.selections(system.tables[0]):
-        shown = [(i, cell(float(chosen.numbers[i]), paths, decimals=2)) for i in chosen.rows.tolist()]
+        shown = [(i, cell(float(chosen.numbers[i]), paths, decimals=chosen.decimals)) for i in chosen.rows.tolist()]
         rows = [[first.ids[i], number, first.text[i], first.gold[i], first.prediction[i]] for i, number in shown]
         columns = ("id", chosen.what, "text", "gold", "prediction")
         title = f"{chosen.title} of {data_set}"
