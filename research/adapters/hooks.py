@@ -52,8 +52,8 @@ class AdapterHooks:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
 
-    def feed(self, backbone: Any, max_length: int) -> None:
-        """Once, when the model can be fed: change what it is fed. `max_length`: of a sequence, in tokens.
+    def feed(self, backbone: Any, longest: int) -> None:
+        """Once, when the model can be fed: change what it is fed. `longest`: the most tokens of a sequence.
 
         Raises UserError where that cannot be.
         """

@@ -49,8 +49,8 @@ class Adapter(AdapterHooks):
         add_prompt(model, lambda table: Made(k.tokens, table.shape[1], k.hidden))
         return f"p_tuning: {k.tokens} vectors in front of each sequence, made by a network of width {k.hidden}"
 
-    def feed(self, backbone: Any, max_length: int) -> None:
-        feed_prompt(backbone, self.keys.tokens, max_length)
+    def feed(self, backbone: Any, longest: int) -> None:
+        feed_prompt(backbone, self.keys.tokens, longest)
 
     def plain_state(self, model: PreTrainedModel, state: dict[str, Tensor]) -> dict[str, Tensor]:
         return without_prompt(state)

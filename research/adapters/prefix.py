@@ -46,9 +46,9 @@ class Adapter(AdapterHooks):
             layer.trained_prefix = Prefix(self.keys.tokens, model.config.hidden_size)
         return f"prefix: {self.keys.tokens} trained keys and values in each of {len(layers)} layers"
 
-    def feed(self, backbone: Any, max_length: int) -> None:
+    def feed(self, backbone: Any, longest: int) -> None:
         P = self.keys.tokens
-        refuse_too_long(backbone.model, P, max_length)
+        refuse_too_long(backbone.model, P, longest)
         if not backbone.packed:
             raise UserError("adapter: prefix needs packed rows; leave trainer.packing at auto.")
         backbone.first_position += P

@@ -46,8 +46,8 @@ class Adapter(AdapterHooks):
         add_prompt(model, lambda table: Rows(table[torch.randint(len(table), (P,))].clone()))
         return f"prompt: {P} trained vectors in front of each sequence"
 
-    def feed(self, backbone: Any, max_length: int) -> None:
-        feed_prompt(backbone, self.keys.tokens, max_length)
+    def feed(self, backbone: Any, longest: int) -> None:
+        feed_prompt(backbone, self.keys.tokens, longest)
 
     def plain_state(self, model: PreTrainedModel, state: dict[str, Tensor]) -> dict[str, Tensor]:
         return without_prompt(state)

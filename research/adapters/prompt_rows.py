@@ -40,21 +40,19 @@ def add_prompt(model: PreTrainedModel, make: Callable[[Tensor], nn.Module]) -> N
     embed_prompt(table, make(table.weight.detach()), table.num_embeddings)
 
 
-def refuse_too_long(model: PreTrainedModel, P: int, max_length: int) -> None:
-    """Raise UserError where the positions of the model do not suffice for P tokens and a sequence."""
+def refuse_too_long(model: PreTrainedModel, P: int, longest: int) -> None:
+    """Raise UserError where the positions of the model do not suffice for P tokens and a sequence of the longest."""
     usable = usable_positions(model.config)
-    if usable and max_length + P > usable:
+    if usable and longest + P > usable:
         raise UserError(
-            f"adapter.tokens={P} and data.max_length={max_length} are more than the {usable} positions of the model; "
-            f"set data.max_length to {usable - P} or less."
-            if usable > P
-            else f"adapter.tokens={P} leaves none of the {usable} positions of the model to the texts; set it lower."
+            f"adapter.tokens={P} before sequences of up to {longest} tokens need {longest + P} positions, and the "
+            f"model has {usable}; lower data.max_length or adapter.tokens by {longest + P - usable}."
         )
 
 
-def feed_prompt(backbone: Backbone, P: int, max_length: int) -> None:
+def feed_prompt(backbone: Backbone, P: int, longest: int) -> None:
     """Have P ids of the prompt put in front of each sequence. Raises UserError where positions do not suffice."""
-    refuse_too_long(backbone.model, P, max_length)
+    refuse_too_long(backbone.model, P, longest)
     backbone.prompt_tokens, backbone.words = P, input_table(backbone.model).num_embeddings
 
 

@@ -23,7 +23,7 @@ model with the trained head, which alone does not give the scores of the run: th
 
 def save_unmerged(folder: Path, name: str, state: dict[str, Tensor], plain: dict[str, Tensor]) -> None:
     """Write the tensors of a state that the plain model has not, and a file that says so."""
-    own = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items() if key not in plain}
+    own = {key: tensor.detach().cpu().clone() for key, tensor in state.items() if key not in plain}  # some share one
     save_file(own, folder / FILE, metadata={"adapter": name})
     (folder / "NOT_MERGED.md").write_text(TOLD.format(name=name), encoding="utf-8")
 

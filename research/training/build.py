@@ -17,7 +17,7 @@ from research.common.errors import UserError
 from research.config import component
 from research.config.schema import Config
 from research.models.backbone import Backbone
-from research.models.load import family_of, load_config, load_model, load_tokenizer
+from research.models.load import DECODER, family_of, load_config, load_model, load_tokenizer
 from research.training.datamodule import TaskData
 from research.training.module import TaskModule
 from research.training.preflight import refuse_unknown_monitor
@@ -53,12 +53,18 @@ def build(
     if not any(p.requires_grad for p in model.parameters()):
         raise UserError(f"adapter={config.adapter.name} leaves nothing of {type(model).__name__} to train.")
     backbone = Backbone(model, config.trainer.packing)
-    adapter.feed(backbone, config.data.max_length)
+    adapter.feed(backbone, longest_sequence(config, backbone.family))
     steps = total_steps(config.optim, data.plan.steps_per_epoch) if "train" in data.stores else 0
     module: TaskModule = task.Module(config, backbone, data, steps)
     data.layout = module.layout
     module.prepare(adapter, note)
     return module
+
+
+def longest_sequence(config: Config, family: str) -> int:
+    """The most tokens that are fed in one sequence; a decoder goes on from its prompt."""
+    written = ("max_new_tokens", "max_target_tokens") if family == DECODER else ()
+    return config.data.max_length + max((getattr(config.task, key, 0) for key in written), default=0)
 
 
 def open_data(config: Config, group: RankGroup | None = None) -> TaskData:

@@ -13,9 +13,17 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
 
 from research.adapters import bottleneck, p_tuning, prefix, prompt
+from research.adapters.prompt_rows import prompt_of
+from research.adapters.unmerged import load_unmerged, save_unmerged
 from research.cli import main
 from research.cluster.signals import STOPPED
 from research.common.errors import UserError
@@ -138,7 +146,9 @@ def test_bad_prompts_and_bottlenecks_are_refused(tiny_model: Path, tmp_path: Pat
         adapter = module.Adapter(module.Keys(tokens=100))
         adapter.apply(model)
         backbone = Backbone(model, False)
-        with pytest.raises(UserError, match=r"are more than the 128 positions of the model; set data.max_length to 28"):
+        with pytest.raises(
+            UserError, match=r"148 positions, and the model has 128; lower data.max_length or adapter.tokens by 20"
+        ):
             adapter.feed(backbone, 48)
         with pytest.raises(UserError, match="a model that has a prompt already"):
             adapter.apply(model)
@@ -150,12 +160,29 @@ def test_bad_prompts_and_bottlenecks_are_refused(tiny_model: Path, tmp_path: Pat
     fronted.apply(model)
     with pytest.raises(UserError, match="prefix needs packed rows"):
         fronted.feed(Backbone(model, False), 48)
-    with pytest.raises(UserError, match=r"set data.max_length to 126"):
+    with pytest.raises(UserError, match=r"has 128; lower data.max_length or adapter.tokens by 1"):
         fronted.feed(Backbone(model, "auto"), 127)
     with pytest.raises(UserError, match="has a prefix already"):
         fronted.apply(model)
     roberta = AutoModelForSequenceClassification.from_pretrained(make_tiny_model(tmp_path / "r", "roberta"))
     adapter = prompt.Adapter(prompt.Keys(tokens=100))
     adapter.apply(roberta)
-    with pytest.raises(UserError, match="more than the 127 positions"):  # its ids start after that of padding, 0
+    with pytest.raises(UserError, match="and the model has 127"):  # its ids start after that of padding, 0
         adapter.feed(Backbone(roberta, False), 48)
+
+
+def test_a_prompt_of_a_table_with_two_names_is_saved_and_read_back(tmp_path: Path) -> None:
+    """BART's encoder and decoder share their words, so that the prompt stands in its state under several names."""
+    config = AutoConfig.for_model("bart", d_model=32, encoder_layers=1, decoder_layers=1, vocab_size=60,
+                                  encoder_attention_heads=4, decoder_attention_heads=4)  # fmt: skip
+    model = AutoModelForSeq2SeqLM.from_config(config)
+    adapter = prompt.Adapter(prompt.Keys(tokens=2))
+    adapter.apply(model)
+    state = model.state_dict()
+    rows = prompt_of(model).clone()
+    assert sum(".prompt." in key for key in state) > 1
+    save_unmerged(tmp_path, "prompt", state, adapter.plain_state(model, state))
+    with torch.no_grad():
+        prompt_of(model).zero_()
+    load_unmerged(model, adapter, "prompt", tmp_path)
+    assert torch.equal(prompt_of(model), rows) and rows.abs().sum() > 0
