@@ -22,7 +22,7 @@ from research.common.files import write_json
 from research.report.grouping import refuse_other_tasks
 from research.report.records import Record
 from research.report.statistics.intervals import Interval, contrast, over_examples
-from research.report.statistics.pairing import in_order, paired
+from research.report.statistics.paired_counts import in_order, paired
 from research.report.statistics.resampling import RESAMPLES, bootstrap
 from research.tracking import predictions
 

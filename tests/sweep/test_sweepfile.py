@@ -58,7 +58,7 @@ def refused(path: Path, *overrides: str) -> str:
 
 def test_their_number() -> None:
     searches_of_lr = ["squad_lr_warmup.yaml", "sst2_lr_warmup.yaml", "wnut17_lr_warmup.yaml"]
-    assert sorted(SWEEPS) == sorted(["quickstart.yaml", "sst2_lora.yaml", *searches_of_lr])
+    assert sorted(SWEEPS) == sorted(["methods.yaml", "quickstart.yaml", "sst2_lora.yaml", *searches_of_lr])
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -66,7 +66,7 @@ def test_shipped_sweeps_are_sound(name: str) -> None:
     sweep = load_sweep(FOLDER / name)
     base = shared_config(sweep)
     check_space(sweep, base)
-    other = "adapter.rank" if "lora" in name else "optim.warmup_ratio"
+    other = {"sst2_lora.yaml": "adapter.rank", "methods.yaml": "methods.r_drop.alpha"}.get(name, "optim.warmup_ratio")
     assert {"optim.lr", other} <= set(sweep.space)
     assert base.trainer.monitor in ("accuracy", "f1")
     text = (FOLDER / name).read_text(encoding="utf-8")
