@@ -7,12 +7,13 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.requests import ClientDisconnect
 
 from research.deploy.engine import Busy
 from research.deploy.engine import Late as Overdue
@@ -95,8 +96,8 @@ def add_predictions(app: FastAPI, service: Service) -> None:
     async def predict(run: str, request: Request) -> JSONResponse:
         """Label rows; each holds the task's own fields."""
 
-        async def work() -> dict[str, Any]:
-            content = await json_body(request)
+        async def work(body: bytes) -> dict[str, Any]:
+            content = read_json(body)
             rows = content.get("inputs") if isinstance(content, dict) else None
             if not isinstance(rows, list) or not rows:
                 raise BadInput('give {"inputs": [{"text": "..."}, ...]}, a list with one row at least')
@@ -126,8 +127,8 @@ def add_protocol(app: FastAPI, service: Service) -> None:
 
     @app.post("/v2/models/{run}/infer")
     async def infer(run: str, request: Request) -> JSONResponse:
-        async def work() -> dict[str, Any]:
-            content = await json_body(request)
+        async def work(body: bytes) -> dict[str, Any]:
+            content = read_json(body)
             rows = rows_of_tensors(content, service.limits.texts)
             answers = await service.answer(run, rows)
             outputs = answer_tensors(answers)
@@ -136,9 +137,8 @@ def add_protocol(app: FastAPI, service: Service) -> None:
         return await answered(service, run, request, work)
 
 
-async def json_body(request: Request) -> Any:
-    """The request's JSON. Raises BadInput for what is none, and for deep nesting."""
-    body = await request.body()
+def read_json(body: bytes) -> Any:
+    """The body's JSON. Raises BadInput for what is none, and for deep nesting."""
     try:
         text = body.decode("utf-8")
         if max_depth(text) > DEEPEST:
@@ -163,17 +163,15 @@ def max_depth(text: str) -> int:
 
 
 async def answered(
-    service: Service, run: str, request: Request, work: Callable[[], Awaitable[dict[str, Any]]]
+    service: Service, run: str, request: Request, work: Callable[[bytes], Awaitable[dict[str, Any]]]
 ) -> JSONResponse:
     """The answer of `work`, or its failure as a status with a reason; given up when the client is gone."""
     began = time.perf_counter()
     if run not in service.runs:
         service.monitor.requests.labels("unknown", 404).inc()
         return unknown_run(service, run)
-    task = asyncio.ensure_future(work())
-    gone = asyncio.ensure_future(disconnected(request, task))
     try:
-        response = JSONResponse(await task)
+        response = JSONResponse(await unless_gone(request, work(await request.body())))
     except BadInput as error:
         response = failure(422, str(error))
     except TooLarge as error:
@@ -185,26 +183,27 @@ async def answered(
     except FloatingPointError as error:
         service.monitor.failures.labels(run, "not a number").inc()
         response = failure(500, str(error))
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, ClientDisconnect):
         response = failure(499, "the client is gone")
     except (MemoryError, RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
         log.error("%s: %s", run, type(error).__name__)  # its message may hold the text
         service.monitor.failures.labels(run, type(error).__name__).inc()
         response = failure(500, f"the answer could not be computed ({type(error).__name__})")
-    finally:
-        gone.cancel()
     service.monitor.requests.labels(run, response.status_code).inc()
     service.monitor.seconds.labels(run).observe(time.perf_counter() - began)
     return response
 
 
-async def disconnected(request: Request, task: asyncio.Future[Any]) -> None:
-    """Cancel the task when the client goes before its answer."""
-    with suppress(asyncio.CancelledError):
-        while not task.done():
-            await asyncio.sleep(0.05)
-            if hasattr(request, "_body") and await request.is_disconnected():
-                task.cancel()
+async def unless_gone(request: Request, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    """The result of `work`, which is cancelled when the client goes; the request's body has been read."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+        return await task
+    finally:
+        gone.cancel()
 
 
 def failure(status: int, reason: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from research.common.errors import UserError
 from research.data.source import file_sha256
-from research.deploy.engine import Engine
+from research.deploy.engine import Busy, Engine
 from research.deploy.export import SETTINGS, load_exported
 from research.deploy.manifest import MANIFEST, verify
 from research.deploy.monitoring import Monitor
@@ -113,8 +114,13 @@ class Service:
         Raises KeyError for an unknown run, BadInput for a wrong row, Busy, Late, and what computing raises.
         """
         served = self.runs[name]
-        questions = [self._question(served.predictor, i, row) for i, row in enumerate(rows)]
-        futures = [asyncio.wrap_future(each) for each in served.engine.submit(questions, self.limits.timeout_seconds)]
+        try:
+            asked = self._submitted(served, rows)
+        except Busy:
+            if self.runs[name] is served:
+                raise
+            asked = self._submitted(self.runs[name], rows)  # it was loaded again in this moment
+        futures = [asyncio.wrap_future(each) for each in asked]
         try:
             answers = await asyncio.wait_for(asyncio.gather(*futures), self.limits.timeout_seconds)
         except TimeoutError:
@@ -125,6 +131,10 @@ class Service:
         for answer in answers:
             self.monitor.answer(name, answer)
         return list(answers)
+
+    def _submitted(self, served: Served, rows: Sequence[Any]) -> list[Future[Row]]:
+        questions = [self._question(served.predictor, i, row) for i, row in enumerate(rows)]
+        return served.engine.submit(questions, self.limits.timeout_seconds)
 
     @staticmethod
     def _question(predictor: Predictor, index: int, row: Any) -> Question:
