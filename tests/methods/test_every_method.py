@@ -72,12 +72,16 @@ def gradients(module: TaskModule) -> dict[str, Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_micro_batches_and_padding_change_no_gradient(task: str, make: Build, tmp_path: Path) -> None:
-    """Of any method that acts on them, each in turn: one micro-batch, one an example, and padded."""
+    """Of any method that acts on them: one micro-batch, one an example, and padded.
+
+    Classification has all methods; the other tasks share them out, to save time.
+    """
     start = ("optim.batch_size=6",)
     plain = gradients(make(task, *start))
-    for name in sorted(CHANGES_GRADIENTS):
-        if name in OF_CLASSES and task != "sentiment":
-            continue
+    names = sorted(CHANGES_GRADIENTS)
+    if task != "sentiment":
+        names = sorted(CHANGES_GRADIENTS - OF_CLASSES)[TASKS.index(task) - 1 :: 3]
+    for name in names:
         methods = sections([name], tmp_path)
         expected = gradients(make(task, *start, methods=methods))
         largest = max(float(g.abs().max()) for key, g in expected.items() if key != "loss")
