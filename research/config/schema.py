@@ -19,7 +19,7 @@ from research.config.key import Rule, above, at_least, inside, key
 CONLL_SUFFIXES = (".conll", ".conllu", ".bio", ".iob", ".iob2", ".txt")
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *CONLL_SUFFIXES)
 LONG_TEXTS = ("truncate", "head_tail", "window")  # what becomes of them: research/data/long_texts.py
-FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "conll", "squad", "semeval", "text")  # of data.format
+FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "conll", "squad", "semeval", "text", "documents")  # of data.format
 
 
 def _is_codec(name: str) -> bool:

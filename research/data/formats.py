@@ -39,7 +39,8 @@ def format_of(path: str, reading: Reading = BY_NAME) -> Format:
     if parallel_files(path) and not Path(path).exists():
         return Format("parallel", "line", read_parallel)
     suffix = Path(path).suffix.lower()
-    name = reading.format or ("conll" if suffix in CONLL_SUFFIXES else suffix.removeprefix("."))
+    by_suffix = "conll" if suffix in CONLL_SUFFIXES else suffix.removeprefix(".")
+    name = reading.format or (reading.plain if suffix == ".txt" else by_suffix)
     if name == "json":
         shape = shape_of(path, reading)
         if shape == "squad" and reading.format is None:
@@ -51,7 +52,7 @@ def format_of(path: str, reading: Reading = BY_NAME) -> Format:
         return Format("parquet", "row", None)
     readers: dict[str, Callable[..., Rows]] = {
         "jsonl": read_jsonl, "csv": read_csv, "tsv": read_csv, "conll": read_conll, "semeval": read_semeval,
-        "text": read_text,
+        "text": read_text, "documents": read_documents,
     }  # fmt: skip
     return Format(name, "line", readers[name])
 
@@ -61,6 +62,20 @@ def read_text(path: str, reading: Reading = BY_NAME) -> Rows:
     for number, line in read_lines(path, reading.encoding):
         if line.strip():
             yield number, {"text": line.rstrip("\r\n")}
+
+
+def read_documents(path: str, reading: Reading = BY_NAME) -> Rows:
+    """Texts with blank lines between them, as {"text": lines}; the place is that of the first line."""
+    first, lines = 0, list[str]()
+    for number, line in read_lines(path, reading.encoding):
+        if line.strip():
+            first = first if lines else number
+            lines.append(line.rstrip("\r\n"))
+        elif lines:
+            yield first, {"text": "\n".join(lines)}
+            lines = []
+    if lines:
+        yield first, {"text": "\n".join(lines)}
 
 
 def has_known_suffix(path: str) -> bool:

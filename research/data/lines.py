@@ -30,6 +30,7 @@ class Reading:
     header: bool = True
     tokens: str | None = None  # the CoNLL column of the words: its number from 1, or its name
     tags: str | None = None
+    plain: str = "conll"  # the format of a .txt file, for a task that reads plain text
 
 
 BY_NAME = Reading()  # by the file's name and content alone

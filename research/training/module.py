@@ -47,6 +47,7 @@ class TaskModule(L.LightningModule):
 
     auto_class: ClassVar[Any]  # the `transformers` class that has the task's head, for a task on encoders
     auto_classes: ClassVar[Mapping[str, Any]] = {}  # by family, for a task on decoders or encoder-decoders
+    draws_tokens: ClassVar[bool] = False  # does the model read tokens that do not stand in the store, such as masks?
     monitor: ClassVar[str] = "accuracy"  # the usual score to choose the best checkpoint by
 
     def __init__(self, config: Config, backbone: Backbone, data: TaskData, total_steps: int) -> None:
@@ -59,7 +60,11 @@ class TaskModule(L.LightningModule):
         self.budget_tokens = max(1, (config.trainer.tokens_per_microbatch or default_budget_tokens()) // self.copies)
         self.sharded = config.trainer.strategy == "fsdp"
         sparse = config.trainer.sparse_embedding is not False and config.trainer.precision != "fp16"
-        sparse = sparse and not any(method.needs_dense_embedding for method in self.methods.values())
+        sparse = (
+            sparse
+            and not self.draws_tokens
+            and not any(method.needs_dense_embedding for method in self.methods.values())
+        )
         self.rows = use_row_embedding(backbone.model, config.optim) if sparse and not self.sharded else None
         self.adapter = AdapterHooks(None)
         self.adapter_note: str | None = None

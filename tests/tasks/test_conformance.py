@@ -69,6 +69,10 @@ def matched(i: int) -> dict[str, Any]:
     return {"id": str(i), "query": f"{WORDS[i % 6]} film {i}", "document": f"good {WORDS[(i + 1) % 6]} {i}"}
 
 
+def document(i: int) -> dict[str, Any]:
+    return {"text": f"{WORDS[i % 6]} film {i} in {WORDS[(i + 1) % 6]}, " * (1 + i % 4)}
+
+
 def pair(i: int) -> dict[str, Any]:
     return {"source": f"{WORDS[i % 6]} film {i}", "target": f"good {WORDS[(i + 1) % 6]}"}
 
@@ -99,8 +103,10 @@ TASKS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "matching": (matched, ()),
     "translation": (pair, ("target",)), "summarization": (pair, ("target",)),
     "generation": (completed, ("completion",)), "generative_qa": (asked, ("answers",)), "dialogue": (chat, ()),
+    "lm": (document, ()), "clm": (document, ()), "mlm": (document, ()),
 }  # fmt: skip
-TEXT = ("translation", "summarization", "generation", "generative_qa", "dialogue")
+# task -> architecture, where it is not an encoder
+KINDS = dict.fromkeys(("translation", "summarization", "generation", "generative_qa", "dialogue"), "t5") | {"lm": "gpt2"}
 ONES = [name for name in component.names("task") if component.canonical("task", name) == name]
 
 # What an option needs beside it to act on these rows, and values of options whose kind alone does not say one.
@@ -132,16 +138,16 @@ def test_every_task_is_held_to_this() -> None:
 def run_of(task: str, folder: Path) -> tuple[Run, Path]:
     """A run of two steps on rows of the task, and its experiment."""
     row = TASKS[task][0]
-    if task in TEXT:
+    if task in KINDS:
         from tests.tasks.test_translation import make_model
 
-        model = make_model(folder / "model", "t5")
+        model = make_model(folder / "model", KINDS[task])
     else:
         model = make_tiny_model(folder / "model")
     files = {name: str(write_jsonl(folder / f"{name}.jsonl", [row(i + 100 * k) for i in range(8)]))
              for k, name in enumerate(("train", "validation", "test"))}  # fmt: skip
     content = {
-        "task": {"name": task, **({"max_new_tokens": 8} if task in TEXT else {})},
+        "task": {"name": task, **({"max_new_tokens": 8} if KINDS.get(task) == "t5" else {})},
         "model": {"name": str(model)},
         "data": {**files, "max_length": 32, "max_overlap": 1.0},
         "optim": {"max_steps": 2, "batch_size": 4},
