@@ -193,6 +193,16 @@ def merge(base: Any, content: dict[str, Any], origin: str) -> Any:
         raise UserError(f"{origin}: {key}: {said}.") from None
 
 
+def trained_model(name: str) -> str:
+    """The model of a run folder; other names as they are. Raises UserError for a run that is not finished."""
+    folder = Path(name)
+    if not (folder / "config.yaml").is_file() or (folder / "config.json").is_file():
+        return name
+    if not (folder / "result.json").is_file():
+        raise UserError(f"model.name={name}: the run is not finished, so it has no model; its command goes on with it.")
+    return str(folder / "model")
+
+
 def absolute_paths(config: Config, experiment: Path) -> None:
     """Make local files and folders absolute: looked up from here, from the YAML's folder, from above `experiments/`."""
     folders = experiment.resolve().parents
@@ -205,7 +215,7 @@ def absolute_paths(config: Config, experiment: Path) -> None:
                 return os.path.abspath(base / name) + bracket + rows  # the link, not the file a hub's cache keeps
         return value
 
-    config.model.name = absolute(config.model.name)
+    config.model.name = trained_model(absolute(config.model.name))
     if config.data.name:
         config.data.name = absolute(config.data.name)
     for split in ("train", "validation", "test"):

@@ -68,6 +68,7 @@ def recorded(
         "attempts": [*earlier, this],
         "data": data,
         "weights": before.get("weights") or weights_sha256(model_name),
+        **({"parent": parent} if (parent := before.get("parent") or parent_of(model_name)) else {}),
         **facts,
         "packages": packages(),
     }
@@ -146,6 +147,15 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def parent_of(model_name: str) -> dict[str, str] | None:
+    """The run whose model another run begins with, and the sha256 of its result; None for other models."""
+    folder = Path(model_name).parent
+    result = folder / "result.json"
+    if Path(model_name).name != "model" or not (folder / "config.yaml").is_file() or not result.is_file():
+        return None
+    return {"run": str(folder), "result_sha256": hashlib.sha256(result.read_bytes()).hexdigest()}
 
 
 def weights_sha256(model_name: str) -> dict[str, str]:

@@ -61,7 +61,7 @@ def method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_component_of_several_names_has_one_canonical_name(method: Path) -> None:
-    names = {"sentiment": "classification", "qa": "extractive_qa", "choice": "multiple_choice"}
+    names = {"sentiment": "classification", "qa": "extractive_qa", "choice": "multiple_choice", "clm": "lm"}
     others = {name: name for name in component.names("task") if name not in names}
     assert {name: component.canonical("task", name) for name in component.names("task")} == names | others
     for name in ("gone", "./divergence.py", "research.tasks.ner"):

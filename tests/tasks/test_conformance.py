@@ -106,7 +106,9 @@ TASKS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "lm": (document, ()), "clm": (document, ()), "mlm": (document, ()),
 }  # fmt: skip
 # task -> architecture, where it is not an encoder
-KINDS = dict.fromkeys(("translation", "summarization", "generation", "generative_qa", "dialogue"), "t5") | {"lm": "gpt2"}
+KINDS = dict.fromkeys(("translation", "summarization", "generation", "generative_qa", "dialogue"), "t5") | {
+    "lm": "gpt2"
+}
 ONES = [name for name in component.names("task") if component.canonical("task", name) == name]
 
 # What an option needs beside it to act on these rows, and values of options whose kind alone does not say one.

@@ -15,7 +15,7 @@ from research.batching.pack import pack
 from research.common.errors import UserError
 from research.config.load import load_config
 from research.tasks.lm import pieces, strided
-from research.training import run as train
+from research.training import build as building
 from tests.conftest import WORDS
 from tests.tasks.test_translation import make_model
 
@@ -40,7 +40,7 @@ def build(folder: Path, *overrides: str, text: str = TEXT, **more: Any) -> Any:
         "run_dir": str(folder / "run"),
     }  # fmt: skip
     (folder / "lm.yaml").write_text(json.dumps(content))
-    return train.build(load_config(folder / "lm.yaml", overrides))
+    return building.build(load_config(folder / "lm.yaml", overrides))
 
 
 def test_every_token_is_a_target_once() -> None:

@@ -18,7 +18,7 @@ from research.batching.repeat import twice
 from research.common.errors import UserError
 from research.config.load import load_config
 from research.models.attention import PACKED
-from research.training import run as train
+from research.training import build as building
 from tests.conftest import make_tiny_model
 from tests.tasks.r_drop import assert_r_drop
 from tests.tasks.test_lm import TEXT
@@ -52,7 +52,7 @@ def test_words_and_spans_are_masked_whole() -> None:
     ids, words, lengths, examples = row(50, 90)
     for unit in ("word", "span"):
         _, chosen = masking(unit)(ids, words, lengths, examples, 0)
-        of_word = {}
+        of_word: dict[Any, Any] = {}
         for sequence, word, is_chosen in zip(np.repeat(examples, lengths), words, chosen, strict=True):
             of_word.setdefault((sequence, word), set()).add(bool(is_chosen))
         assert all(len(each) == 1 for each in of_word.values())
@@ -92,12 +92,12 @@ def build(folder: Path, *overrides: str, kind: str = "bert", **more: Any) -> Any
         "run_dir": str(folder / "run"),
     }  # fmt: skip
     (folder / "mlm.yaml").write_text(json.dumps(content))
-    return train.build(load_config(folder / "mlm.yaml", overrides))
+    return building.build(load_config(folder / "mlm.yaml", overrides))
 
 
 def drawn(module: Any, ranks: int, budget: int, step: int) -> dict[tuple[int, int], tuple[int, int]]:
     """(example, place) -> what the model reads and what it is to predict, in a training step of any layout."""
-    found = {}
+    found: dict[Any, Any] = {}
     module.train().progress.step = step
     data = module.data
     for rank in range(ranks):
@@ -124,7 +124,7 @@ def test_masks_are_the_same_in_every_layout_and_new_in_every_epoch(tmp_path: Pat
     assert first[0] == first[1] == first[2]
     masks = {key for key, (_, label) in first[0].items() if label >= 0}
     assert len(masks) == module.data.stores["train"].targets[module.data.plan.global_batch(1)].sum()
-    epochs = [{}, {}]
+    epochs: list[dict[Any, Any]] = [{}, {}]
     for epoch, found in enumerate(epochs):
         for step in range(per_epoch):
             found |= drawn(module, 1, 4096, epoch * per_epoch + step)
@@ -150,7 +150,7 @@ def test_loss_is_that_of_the_model_and_evaluation_repeats(unit: str, tmp_path: P
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     found = module.decode(micro, outputs)
     assert sum(each["nll"] for each in found.values()) == pytest.approx(expected, rel=1e-5)
-    again = {}
+    again: dict[Any, Any] = {}
     for part in evaluation_share(store.stream_tokens, 0, 1, 20):
         small = pack(store, part)
         again |= module.decode(small, module.loss(small)[1])
