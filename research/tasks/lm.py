@@ -20,8 +20,9 @@ from research.common.errors import UserError
 from research.config.key import at_least, key
 from research.config.schema import Config
 from research.models.load import DECODER
-from research.tasks.plain_text import NO_TARGET, PlainTextData, PlainTextModule, affixes, flat
+from research.tasks.plain_text import PlainTextData, PlainTextModule, affixes, flat
 from research.training.datamodule import Columns
+from research.training.module import NO_TARGET
 
 HEADS = {DECODER: AutoModelForCausalLM}
 

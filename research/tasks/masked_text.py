@@ -14,7 +14,8 @@ from research.batching.pack import MicroBatch
 from research.common.errors import UserError
 from research.config.key import inside, key
 from research.config.schema import Config
-from research.tasks.plain_text import NO_TARGET, PlainTextData, PlainTextModule
+from research.tasks.plain_text import PlainTextData, PlainTextModule
+from research.training.module import NO_TARGET
 
 EVALUATION = 1 << 40  # the epoch of masks in evaluation, always the same
 

@@ -26,7 +26,6 @@ from research.models.load import load_config
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
 
-NO_TARGET = -100
 Outputs = tuple[Tensor, Tensor]  # (K,) places of the targets, (K,) their negative log likelihoods
 
 
