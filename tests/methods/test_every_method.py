@@ -101,7 +101,6 @@ def test_micro_batches_and_padding_change_no_gradient(task: str, make: Build, tm
     [
         ("ner", ["fgm", "l1", "l2_sp", "mixout", "ema"]),
         ("qa", ["r_drop", "freelb", "swa", "layer_decay"]),
-        ("sentiment", ["mixup"]),
         ("sentiment", ["supcon", "mixout"]),
     ],
 )

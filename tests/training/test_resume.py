@@ -232,7 +232,8 @@ def test_damaged_checkpoints(
             assert f"No checkpoint in {run.checkpoints} is intact: starting over." in output
         assert_same(run, references("sentiment"))
         kept = set(steps_saved(run))
-        assert kept == {STEPS, (run.result or {})["best_step"]}
+        best = (run.result or {})["best_step"]  # that of the step before stays where the last evaluation is better
+        assert {STEPS, best} <= kept and len(kept) <= 2
         assert not list(run.checkpoints.glob(".*"))
 
 
@@ -344,7 +345,7 @@ def test_other_data_or_weights_are_refused(stopped: Path, experiments: dict[str,
     finally:
         train.write_text(kept)
     assert code == 2 and "Traceback" not in output
-    told = re.search(r"data: .*'train': '(\w+)'.* -> .*'train': '(\w+)'", output)
+    told = re.search(r"data: .*?'train': '(\w+)'.*? -> .*?'train': '(\w+)'", output)
     assert told and told[1] == old and told[2] != old, output
     try:
         model.rename(model.with_name("kept"))
