@@ -24,6 +24,7 @@ from research.tracking import predictions
 from research.tracking.run import Run
 from research.training.build import build
 from research.training.datamodule import TaskData
+from research.training.module import TaskModule
 from research.training.trainer import make_trainer
 
 log = logging.getLogger("research")
@@ -56,12 +57,17 @@ def evaluate(run: Run, split: str, trust_remote_code: bool = False) -> dict[str,
     if split == "validation":
         data.use_validation_scores({})  # its own scores, as training reported them, come before what they decide
     module = build(config, data)
-    callback = _Evaluation()
-    make_trainer(config, [callback], []).test(module, datamodule=module.data, verbose=False)
-    keep_predictions(run, split, callback.table, callback.scores)
-    note_evaluation(run, split, callback.scores)
-    scores: dict[str, float] = callback.scores
+    table, scores = scored(module)
+    keep_predictions(run, split, table, scores)
+    note_evaluation(run, split, scores)
     return scores
+
+
+def scored(module: TaskModule) -> tuple[pa.Table, dict[str, float]]:
+    """The predictions of a module on the split that its data name as `tested`, and their scores."""
+    callback = _Evaluation()
+    make_trainer(module.config, [callback], []).test(module, datamodule=module.data, verbose=False)
+    return callback.table, callback.scores
 
 
 def keep_predictions(run: Run, split: str, table: pa.Table, scores: Mapping[str, float]) -> None:

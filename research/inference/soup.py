@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L
 import pyarrow as pa
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,12 +21,13 @@ from torch import Tensor
 from research.common.console import console
 from research.common.errors import UserError
 from research.common.files import replace_folder, write_json
-from research.inference.evaluate import finished_config, task_data
+from research.config import component
+from research.inference.evaluate import finished_config, scored, task_data
 from research.inference.finished import finished_result
+from research.metrics.base import from_record, score_named
 from research.tracking import predictions
 from research.tracking.run import Run
 from research.training.build import build
-from research.training.trainer import make_trainer
 
 WEIGHTS = "model.safetensors"
 Kind = Literal["uniform", "greedy"]
@@ -43,16 +43,11 @@ class Soup:
     best_member: float  # its validation score
 
 
-class _Scored(L.Callback):
-    def on_test_end(self, trainer: L.Trainer, module: Any) -> None:
-        self.table, self.scores = module.scored()
-
-
 def make_soup(runs: Sequence[Run], output: Path, kind: Kind, trust_remote_code: bool = False) -> Soup:
     """Average, score and write `model/`, `predictions/` and `soup.json` to a new folder.
 
     The test data are scored once, with the weights that validation chose. Raises UserError for runs that are not
-    finished, or of other architectures, labels, data or pretrained weights.
+    finished, or of other architectures, labels, data or pretrained weights, or with an adapter that is not merged.
     """
     if len(runs) < 2:
         raise UserError("A soup takes two finished runs or more.")
@@ -63,15 +58,17 @@ def make_soup(runs: Sequence[Run], output: Path, kind: Kind, trust_remote_code: 
     if len({json.dumps([run.config.init_seed]) for run in runs}) > 1:
         console.print("The runs' new heads began with other seeds (seed_init): their mean may be a poor head.")
     monitor = results[0]["monitor"]
-    order = sorted(range(len(runs)), key=lambda i: -results[i]["metrics"]["validation"][monitor])
+    score_of = score_named([*from_record(results[0]["metric"]["scores"])], monitor)
+    sign = -1.0 if score_of.smaller_is_better else 1.0
+    order = sorted(range(len(runs)), key=lambda i: -sign * results[i]["metrics"]["validation"][monitor])
     weights = [load_file(run.model / WEIGHTS) for run in runs]
     refuse_other_weights(runs, weights)
     score = scorer(runs[order[0]], trust_remote_code)
     kept = list(order)
     if kind == "greedy":
-        kept, best = order[:1], score("validation", weights[order[0]])[1][monitor]
+        kept, best = order[:1], sign * score("validation", weights[order[0]])[1][monitor]
         for i in order[1:]:
-            trial = score("validation", mean([weights[j] for j in (*kept, i)]))[1][monitor]
+            trial = sign * score("validation", mean([weights[j] for j in (*kept, i)]))[1][monitor]
             if trial >= best:
                 kept, best = [*kept, i], trial
     state = mean([weights[i] for i in kept])
@@ -96,6 +93,9 @@ def mean(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 def refuse_other_origins(runs: Sequence[Run], results: Sequence[dict[str, Any]]) -> None:
     """Raise UserError unless all runs are of one task, validation data, labels and pretrained model."""
     for run, result in zip(runs, results, strict=True):
+        adapter = run.config.adapter.name
+        if not component.load("adapter", adapter).Adapter.merges:
+            raise UserError(f"The run {run.path} has the adapter {adapter}, whose weights are not in model/.")
         if not result["metrics"].get("validation"):
             raise UserError(f"The run {run.path} has no validation scores to choose by.")
         theirs = origin_of(runs[0], results[0])
@@ -145,9 +145,7 @@ def scorer(run: Run, trust_remote_code: bool) -> Callable[[str, dict[str, Tensor
             modules[split] = build(config, data)
         module = modules[split]
         module.backbone.model.load_state_dict(state, strict=False)
-        callback = _Scored()
-        make_trainer(module.config, [callback], []).test(module, datamodule=module.data, verbose=False)
-        return callback.table, callback.scores
+        return scored(module)
 
     return score
 

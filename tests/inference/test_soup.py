@@ -60,6 +60,25 @@ def test_a_greedy_soup_is_no_worse_on_validation(runs: tuple[SmallRuns, list[Run
 
 
 @pytest.mark.slow
+def test_a_greedy_soup_begins_with_the_lowest_loss(
+    runs: tuple[SmallRuns, list[Run]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small, _ = runs
+    rates = ("optim.lr=1e-4", "optim.lr=5e-3")
+    members = [small.train("sentiment", rate, "trainer.monitor=loss") for rate in rates]
+    losses = [(run.result or {})["metrics"]["validation"]["loss"] for run in members]
+    paths = [str(run.path) for run in members]
+    assert main(["soup", *paths, "--output", str(tmp_path / "soup")]) == 0
+    said = json.loads((tmp_path / "soup" / "soup.json").read_text())
+    assert said["members"][0] == paths[losses.index(min(losses))]
+    assert said["scores"]["validation"]["loss"] <= min(losses) + 1e-6
+    prompted = [small.train("sentiment", f"seed_order={i}", adapter={"name": "prompt", "tokens": 2}) for i in (0, 1)]
+    capsys.readouterr()
+    assert main(["soup", *(str(run.path) for run in prompted), "--output", str(tmp_path / "other")]) == 2
+    assert "has the adapter prompt, whose weights are not in model/" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_soups_of_other_models_data_or_too_few_runs_are_refused(
     runs: tuple[SmallRuns, list[Run]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
