@@ -15,12 +15,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.requests import ClientDisconnect
 
-from research.deploy.engine import Busy
-from research.deploy.engine import Late as Overdue
+from research.deploy.engine import Busy, Late
 from research.deploy.guard import Guard, TooLarge
 from research.deploy.inference_protocol import answer_tensors, rows_of_tensors
 from research.deploy.keys import Keys
-from research.deploy.service import Late, Service
+from research.deploy.service import Service
 from research.inference.predictor import BadInput
 
 log = logging.getLogger("research.serve")
@@ -178,7 +177,7 @@ async def answered(
         response = failure(413, str(error))
     except Busy:
         response = failure(503, "too many tokens wait; try again", {"retry-after": "1"})
-    except (Late, Overdue):
+    except Late:
         response = failure(504, f"no answer within {service.limits.timeout_seconds:g} s")
     except FloatingPointError as error:
         service.monitor.failures.labels(run, "not a number").inc()

@@ -21,7 +21,7 @@ class Busy(Exception):
 
 
 class Late(Exception):
-    """The deadline passed before the question was computed."""
+    """The deadline passed before there was an answer."""
 
 
 @dataclass

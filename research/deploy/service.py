@@ -13,7 +13,7 @@ from typing import Any
 
 from research.common.errors import UserError
 from research.data.source import file_sha256
-from research.deploy.engine import Busy, Engine
+from research.deploy.engine import Busy, Engine, Late
 from research.deploy.export import SETTINGS, load_exported
 from research.deploy.manifest import MANIFEST, verify
 from research.deploy.monitoring import Monitor
@@ -45,10 +45,6 @@ def predictor_at(path: Path, precision: str | None) -> Predictor:
 def digest_of(path: Path) -> str:
     """The sha256 of what lists the hashes of all files of a folder."""
     return file_sha256(path / (MANIFEST if (path / SETTINGS).is_file() else "result.json"))
-
-
-class Late(Exception):
-    """The answer did not come in time."""
 
 
 class Served:

@@ -32,6 +32,7 @@ class MaskedData(PlainTextData):
     """Encoded with the column `word`: the word of each token in its sequence, -1 for special tokens."""
 
     masked = True
+    answers_alone = False  # which tokens are masked depends on a row's place in the file
 
     def __init__(self, config: Config, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)

@@ -30,8 +30,10 @@ def test_answers_are_those_of_the_predictions_file(task: str, tmp_path: Path) ->
         columns = {usual for field, usual in predictor.data.fields.items() if field in predictor.fields}
         questions.append(predictor.question({k: v for k, v in row.items() if k in fields | columns}))
     recorded = pq.read_table(run.predictions / "test.parquet").to_pylist()
-    answers = predictor.answer(questions)
-    assert len(answers) == len(recorded) == 8
-    for answer, row in zip(answers, recorded, strict=True):
+    together = predictor.answer(questions)
+    assert len(together) == len(recorded) == 8
+    for question, answer, row in zip(questions, together, recorded, strict=True):
         expected = row["prediction"]
-        assert answer["prediction"] == (pytest.approx(expected, abs=1e-5) if isinstance(expected, float) else expected)
+        expected = pytest.approx(expected, abs=1e-5) if isinstance(expected, float) else expected
+        assert answer["prediction"] == expected
+        assert predictor.answer([question])[0]["prediction"] == expected  # alone
