@@ -182,7 +182,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"research: the working directory cannot be used ({error.strerror}); cd elsewhere.", file=sys.stderr)
         return 2
-    arguments = list(arguments)
+    try:
+        return run_command(list(arguments))
+    except KeyboardInterrupt:
+        signals.ignore()
+        print("research: interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+
+
+def run_command(arguments: list[str]) -> int:
+    """Parse the arguments and run what they name; an error is reported in a sentence."""
     options = parsed(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     is_resumable = options.run in (train, sweep)  # stopped at any moment, the same command goes on
@@ -191,9 +200,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(options.run(options))
         except Exception as error:
             return fail(error)
-        except KeyboardInterrupt:
-            print("research: interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
-            return 130
 
 
 def train(options: argparse.Namespace) -> int:

@@ -186,6 +186,7 @@ def test_ctrl_c_twice_while_starting(
 ) -> None:
     run = Run(shutil.copytree(stopped, tmp_path / "run"))
     for seconds in (0.05, 0.2, 0.5):
+        (run.path / ".lock").unlink()  # it comes back when the command has begun
         running = Attempt(command(experiments["sentiment"], run.path), tmp_path / "log")
         assert running.until((run.path / ".lock").exists)
         time.sleep(seconds)
