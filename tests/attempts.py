@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 
+from research.cluster.launch import environments
+
 HEAVY = [
     "research.sweep.worker", "research.training.run", "research.data.arrow", "research.tasks.classification",
     "research.tasks.ner", "research.tasks.extractive_qa", "transformers.models.bert.modeling_bert",
@@ -98,3 +100,23 @@ def attempt(arguments: Sequence[str], log: Path, environment: Mapping[str, str] 
     """Run a command to its end. Returns its exit code and what it said."""
     started = Attempt(arguments, log, environment)
     return started.wait(), started.output
+
+
+def attempt_ranks(arguments: Sequence[str], count: int, log: Path, timeout_seconds: float = 300.0) -> tuple[int, str]:
+    """Run a command as `count` ranks, which talk by gloo, in the environment that the command gives those it starts.
+
+    Returns the exit code of the first that failed, else 0, and what they said. The others are killed then.
+    """
+    ranks = [Attempt(arguments, log, environment) for environment in environments(count)]
+    deadline = time.monotonic() + timeout_seconds
+    while any(rank.process.is_alive() for rank in ranks) and time.monotonic() < deadline:
+        if any(rank.process.exitcode for rank in ranks):
+            break
+        time.sleep(0.02)
+    codes = [rank.process.exitcode for rank in ranks]
+    for rank in ranks:
+        rank.process.kill()
+        rank.process.join()
+    output = ranks[0].output
+    assert any(codes) or None not in codes, f"still running after {timeout_seconds} s: {output}"
+    return next((code for code in codes if code), 0), output

@@ -207,9 +207,11 @@ def experiments(
 
 
 @pytest.fixture
-def small_runs(tmp_path: Path, tiny_model: Path, task_data: dict[str, dict[str, str]]) -> SmallRuns:
+def small_runs(
+    tmp_path: Path, tiny_model: Path, task_data: dict[str, dict[str, str]], request: pytest.FixtureRequest
+) -> SmallRuns:
     """Trains small experiments: `small_runs.train("ner", adapter="head")`."""
     from tests.small_runs import SmallRuns
 
     (tmp_path / "runs").mkdir()
-    return SmallRuns(tmp_path / "runs", tiny_model, task_data)
+    return SmallRuns(tmp_path / "runs", tiny_model, task_data, request)

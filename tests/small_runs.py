@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
 from research.cli import main
 from research.tracking.run import Run
+from tests.attempts import attempt_ranks
 from tests.conftest import WORDS, write_jsonl
 
 TASKS = ("sentiment", "ner", "qa", "choice")
@@ -29,6 +28,7 @@ class SmallRuns:
     folder: Path
     model: Path
     data: dict[str, dict[str, str]]
+    request: pytest.FixtureRequest
 
     def arguments(self, task: str, overrides: Sequence[str], sections: dict[str, Any]) -> tuple[list[str], Path]:
         place = self.folder / f"run-{len(list(self.folder.iterdir()))}"
@@ -52,13 +52,12 @@ class SmallRuns:
         return Run(folder)
 
     def train_ranks(self, task: str, ranks: int, *overrides: str, **sections: Any) -> Run:
-        """As the command does it: processes of their own, which talk by gloo."""
+        """On several ranks, which talk by gloo."""
+        self.request.getfixturevalue("forkserver")
         layout = (f"trainer.devices={ranks}", "trainer.accelerator=cpu", "trainer.strategy=ddp")
         arguments, folder = self.arguments(task, (*layout, *overrides), sections)
-        command = [sys.executable, "-m", "research.cli", *arguments]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        code, output = attempt_ranks(arguments, ranks, folder.parent / "log")
+        assert code == 0, output[-4000:]
         assert Run(folder).provenance["attempts"][0]["ranks"] == ranks
         return Run(folder)
 

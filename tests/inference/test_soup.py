@@ -22,11 +22,14 @@ from tests.small_runs import SmallRuns
 
 @pytest.fixture(scope="module")
 def runs(
-    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, task_data: dict[str, dict[str, str]]
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_model: Path,
+    task_data: dict[str, dict[str, str]],
+    request: pytest.FixtureRequest,
 ) -> tuple[SmallRuns, list[Run]]:
     folder = tmp_path_factory.mktemp("soup") / "runs"
     folder.mkdir()
-    small = SmallRuns(folder, tiny_model, task_data)
+    small = SmallRuns(folder, tiny_model, task_data, request)
     rates = ("optim.lr=5e-3", "optim.lr=1e-3", "optim.lr=2e-2")
     return small, [small.train("sentiment", rate, f"seed_order={i}") for i, rate in enumerate(rates)]
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from research.common.errors import UserError
 from research.config.load import load_config
 from research.models.generate import cut, prompts
 from research.training.build import build as build_module
+from tests.attempts import attempt_ranks
 from tests.conftest import make_tokenizer, write_jsonl
 from tests.models.test_families import BART, DECODERS, T5
 from tests.tasks.r_drop import assert_r_drop
@@ -218,20 +216,20 @@ def test_learns_to_translate_and_to_stop(
     assert again == [row["prediction"] for row in table]
 
 
-def run_command(path: Path, folder: Path, *overrides: str) -> Path:
-    """The run folder of a training, of several ranks in processes of their own."""
-    if not any(override.startswith("trainer.devices") for override in overrides):
-        assert main(["train", str(path), f"run_dir={folder}", *overrides]) == 0
-        return folder
-    command = [sys.executable, "-m", "research.cli", "train", str(path), f"run_dir={folder}", *overrides]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+def run_command(path: Path, folder: Path, *overrides: str, ranks: int = 1) -> Path:
+    """The run folder of a training on so many ranks."""
+    arguments = ["train", str(path), f"run_dir={folder}", *overrides]
+    if ranks == 1:
+        assert main(arguments) == 0
+    else:
+        layout = [f"trainer.devices={ranks}", "trainer.accelerator=cpu"]
+        code, output = attempt_ranks([*arguments, *layout], ranks, folder.with_suffix(".log"))
+        assert code == 0, output[-4000:]
     return folder
 
 
 @pytest.mark.slow
-@pytest.mark.process
+@pytest.mark.usefixtures("forkserver")
 @pytest.mark.parametrize("kind", ["t5", "llama"])
 def test_layout_changes_nothing(kind: str, tmp_path: Path) -> None:
     """The same losses and weights from small micro-batches, padded ones and two ranks."""
@@ -241,11 +239,11 @@ def test_layout_changes_nothing(kind: str, tmp_path: Path) -> None:
         "reference": [],
         "small": ["trainer.tokens_per_microbatch=24"],
         "padded": ["trainer.packing=false", "trainer.tokens_per_microbatch=40"],
-        "ranks": ["trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp"],
+        "two ranks": ["trainer.strategy=ddp"],
     }
     outcomes = {}
     for name, layout in layouts.items():
-        folder = run_command(path, tmp_path / name, *usual, *layout)
+        folder = run_command(path, tmp_path / name, *usual, *layout, ranks=2 if name == "two ranks" else 1)
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         losses = [line["train/loss"] for line in lines if "train/loss" in line]
         outcomes[name] = losses, load_file(folder / "model" / "model.safetensors")
@@ -258,12 +256,12 @@ def test_layout_changes_nothing(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.process
+@pytest.mark.usefixtures("forkserver")
 def test_one_rank_and_two_write_the_same_texts(tmp_path: Path) -> None:
     """To the bit, in bf16, where the batch a text is generated in can change it; the weights do not move."""
     path = experiment(tmp_path, "bart", rows(30), init_std=0.15)
     usual = ["optim.lr=1e-30", "optim.max_steps=1", "trainer.precision=bf16", "trainer.tokens_per_microbatch=40"]
     one = run_command(path, tmp_path / "one", *usual)
-    two = run_command(path, tmp_path / "two", *usual, "trainer.devices=2", "trainer.accelerator=cpu")
+    two = run_command(path, tmp_path / "two", *usual, ranks=2)
     tables = [pq.read_table(folder / "predictions" / "validation.parquet").to_pydict() for folder in (one, two)]
     assert tables[0] == tables[1] and len(set(tables[0]["prediction"])) > 5

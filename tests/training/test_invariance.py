@@ -6,9 +6,6 @@ Each run is the real command on small random models: dropout off, fp32, one eval
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -24,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from research.cli import main
+from tests.attempts import attempt_ranks
 from tests.conftest import make_tiny_model, write_jsonl
 
 pytestmark = pytest.mark.slow
@@ -76,10 +74,8 @@ class Runner:
         arguments, place = self.arguments(
             task, f"trainer.devices={ranks}", "trainer.accelerator=cpu", "trainer.strategy=ddp", *overrides
         )
-        command = [sys.executable, "-m", "research.cli", *arguments]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        code, output = attempt_ranks(arguments, ranks, self.folder / f"{place.name}.log")
+        assert code == 0, output[-4000:]
         attempts = json.loads((place / "provenance.json").read_text())["attempts"]
         assert [attempt["ranks"] for attempt in attempts] == [ranks]
         return read(task, place)
@@ -97,7 +93,9 @@ def read(task: str, place: Path) -> Outcome:
 
 
 @pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, task_data: dict[str, dict[str, str]]) -> Runner:
+def runner(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, task_data: dict[str, dict[str, str]], forkserver: None
+) -> Runner:
     folder = tmp_path_factory.mktemp("invariance")
     (folder / "runs").mkdir()
     experiments = {}
