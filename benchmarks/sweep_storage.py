@@ -20,7 +20,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from research.config.schema import Config
-from research.metrics.base import Score
+from research.metrics.score import Score
 from research.sweep.space import suggest
 from research.sweep.study import open_search, read_search
 from research.sweep.sweepfile import BudgetConfig, Parameter, SamplerConfig, StorageConfig, SweepConfig

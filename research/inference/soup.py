@@ -24,7 +24,7 @@ from research.common.files import replace_folder, write_json
 from research.config import component
 from research.inference.evaluate import finished_config, scored, task_data
 from research.inference.finished import finished_result
-from research.metrics.base import from_record, score_named
+from research.metrics.score import from_record, score_named
 from research.tracking import predictions
 from research.tracking.run import Run
 from research.training.build import build

@@ -54,7 +54,7 @@ def smaller_is_better(score: str, metric: str | None) -> bool:
 
     Imports the metric, a user's file too: of a run that was received, ask its record.
     """
-    from research.metrics.base import LOSS
+    from research.metrics.score import LOSS
 
     part = score.split("/")[0]
     owners = [metric_class(name) for name in ([metric] if metric is not None else component.names("metric"))]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from research.metrics.base import BaseMetric, Blocks, Formula, Score, ratio
+from research.metrics.base import BaseMetric, Blocks, Formula, ratio
 from research.metrics.examples import Floats
 from research.metrics.references import outputs, references
+from research.metrics.score import Score
 from research.metrics.squad_rules import Rules, question_scores
 
 

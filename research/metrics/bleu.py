@@ -10,9 +10,10 @@ from importlib.metadata import version
 import numpy as np
 import pyarrow as pa
 
-from research.metrics.base import BaseMetric, Blocks, Formula, Score
+from research.metrics.base import BaseMetric, Blocks, Formula
 from research.metrics.examples import Floats
 from research.metrics.references import outputs, references
+from research.metrics.score import Score
 
 ORDERS = 4
 

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from research.common import compat
-from research.metrics.base import BaseMetric, Blocks, Formula, Score
+from research.metrics.base import BaseMetric, Blocks, Formula
 from research.metrics.examples import Floats
 from research.metrics.references import outputs, references
+from research.metrics.score import Score
 
 CHARACTER_ORDERS, WORD_ORDERS, BETA = 6, 2, 2
 

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from research.metrics.base import BaseMetric, Blocks, Formula, Score, ratio
+from research.metrics.base import BaseMetric, Blocks, Formula, ratio
 from research.metrics.examples import Floats
+from research.metrics.score import Score
 from research.metrics.slicing import Cut, value_cuts
 
 CALIBRATION_BINS = 15

@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from research.metrics import entity_errors
-from research.metrics.base import BaseMetric, Blocks, Formula, Score, precision_recall_f1, ratio
+from research.metrics.base import BaseMetric, Blocks, Formula, precision_recall_f1, ratio
 from research.metrics.baselines import Baselines, answering
 from research.metrics.entity_baselines import known_phrases, tagged_again
 from research.metrics.entity_slices import classes_of_entities, recall_counts
 from research.metrics.examples import NOTHING, Floats
+from research.metrics.score import Score
 from research.metrics.slicing import Part
 from research.metrics.tags import Entity, lenient_entities, strict_entities
 

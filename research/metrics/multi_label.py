@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from research.metrics.base import BaseMetric, Blocks, Formula, Score, precision_recall_f1, ratio
+from research.metrics.base import BaseMetric, Blocks, Formula, precision_recall_f1, ratio
 from research.metrics.examples import Floats
+from research.metrics.score import Score
 
 PARTS = ("precision", "recall", "f1")
 DEFAULT_THRESHOLD = 0.5

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from research.metrics.base import BaseMetric, Blocks, Formula, Score, ratio
+from research.metrics.base import BaseMetric, Blocks, Formula, ratio
 from research.metrics.references import outputs, references
 from research.metrics.rouge import Words
+from research.metrics.score import Score
 
 REPEATED = 4  # words of an n-gram that should not occur twice
 COPIED = 3  # words of an n-gram of the source

@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from research.metrics.base import BaseMetric, Blocks, Formula, Score
+from research.metrics.base import BaseMetric, Blocks, Formula
 from research.metrics.examples import Floats
+from research.metrics.score import Score
 
 COUNTS = ("nll", "tokens", "words", "bytes")  # columns; nll in nats
 NEXT = ("next_right", "next_pairs")  # whether the second text follows the first, where the task asks

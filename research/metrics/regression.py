@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 from scipy import stats
 
-from research.metrics.base import BaseMetric, Blocks, Formula, Score, ratio
+from research.metrics.base import BaseMetric, Blocks, Formula, ratio
 from research.metrics.baselines import Baselines, answering
 from research.metrics.examples import Floats
+from research.metrics.score import Score
 
 ROUNDING = 1e-13  # of a sum of squares: what is left of the spread of a constant
 

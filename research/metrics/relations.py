@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from research.metrics import classification
-from research.metrics.base import BaseMetric, Blocks, Formula, Score, precision_recall_f1, ratio
+from research.metrics.base import BaseMetric, Blocks, Formula, precision_recall_f1, ratio
 from research.metrics.examples import Floats
+from research.metrics.score import Score
 from research.metrics.slicing import Cut, value_cuts
 
 PARTS = ("precision", "recall", "f1")

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from research.metrics.base import BaseMetric, Blocks, Formula, Score
+from research.metrics.base import BaseMetric, Blocks, Formula
 from research.metrics.examples import Floats
+from research.metrics.score import Score
 
 CUTS = (1, 5, 10)
 

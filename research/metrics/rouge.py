@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from research.metrics.base import BaseMetric, Blocks, Formula, Score, ratio
+from research.metrics.base import BaseMetric, Blocks, Formula, ratio
 from research.metrics.examples import Floats
 from research.metrics.references import outputs, references
+from research.metrics.score import Score
 
 KINDS = {"rouge_l": "rougeL", "rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_lsum": "rougeLsum"}
 UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Thai, kana, Han

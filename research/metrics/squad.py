@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from research.metrics.base import BaseMetric, Blocks, Formula, Score, ratio
+from research.metrics.base import BaseMetric, Blocks, Formula, ratio
 from research.metrics.baselines import Baselines
 from research.metrics.examples import NOTHING, Floats, words
+from research.metrics.score import Score
 from research.metrics.slicing import Cut, quarters, value_cuts
 from research.metrics.squad_baselines import likest_sentence
 from research.metrics.squad_rules import Rules, question_scores

@@ -8,9 +8,10 @@ from importlib.metadata import version
 import pyarrow as pa
 
 from research.common import compat
-from research.metrics.base import BaseMetric, Blocks, Formula, Score, ratio
+from research.metrics.base import BaseMetric, Blocks, Formula, ratio
 from research.metrics.examples import Floats
 from research.metrics.references import outputs, references
+from research.metrics.score import Score
 
 
 class Metric(BaseMetric):

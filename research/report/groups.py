@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from research.common.errors import UserError
-from research.metrics.base import Score
+from research.metrics.score import Score
 from research.report.records import Record, score_of
 from research.report.settings import canonical, distinct_texts, system_name
 

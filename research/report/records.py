@@ -14,21 +14,20 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from research.common.errors import UserError
 from research.config import component
-from research.config.load import completed
 from research.data.split import share_of
 from research.metrics import metric_of, smaller_is_better
-from research.metrics.base import BaseMetric, Score, from_record, score_named
+from research.metrics.base import BaseMetric
+from research.metrics.score import Score, from_record, score_named
+from research.report.recorded_files import read_config, read_json
 from research.tracking.predictions import KEY
 from research.tracking.run import Run
 
 Status = Literal["finished", "unfinished", "pruned", "failed"]
 
 MOST_NAME_PARTS = 8  # of a path in the name of a data set
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class ChangedRun(UserError):
@@ -266,54 +265,11 @@ def run_folders(folder: Path) -> Iterator[Path]:
 
 def read_record(folder: Path) -> Record:
     """The record of one run folder."""
-    path = folder / "config.yaml"
-    try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(config, dict) or "task" not in config:
-        raise UserError(f"{path} is not the config of a run: it names no task.")
-    result, provenance, outcome = (_json(folder / f"{name}.json") for name in ("result", "provenance", "outcome"))
-    return Record(folder, completed(config, str(path)), result, provenance or {}, outcome)
+    result, provenance, outcome = (read_json(folder / f"{name}.json") for name in ("result", "provenance", "outcome"))
+    return Record(folder, read_config(folder), result, provenance or {}, outcome)
 
 
 def status_counts(records: Iterable[Record]) -> dict[str, int]:
     """How many records are finished, unfinished, pruned and failed; only what occurs."""
     states = [record.status for record in records]
     return {state: states.count(state) for state in ("finished", "unfinished", "pruned", "failed") if state in states}
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file, None without the file. Raises UserError where it has not what a report reads."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it holds no JSON object.")
-    if wrong := _wrong_part(path.stem, content):
-        raise UserError(f"{path} is damaged: {wrong}; restore it, or leave the run out.")
-    return content
-
-
-def _wrong_part(stem: str, content: dict[str, Any]) -> str | None:
-    """What of result.json, provenance.json or outcome.json is not as training writes it."""
-    try:
-        from_record((content.get("metric") or {}).get("scores") or [])
-    except (TypeError, AttributeError, KeyError):
-        return "'metric' is not as training writes it"
-    if stem == "outcome":
-        return None if content.get("state") in ("pruned", "failed") else "'state' is not pruned or failed"
-    name = "metrics" if stem == "result" else "data"
-    splits = content.get(name, {} if stem == "provenance" else None)
-    if not isinstance(splits, dict):
-        return f"'{name}' is missing or no JSON object"
-    for split, part in splits.items():
-        if part is not None and not isinstance(part, dict):
-            return f"'{name}.{split}' is no JSON object"
-        missing = [key for key in ("sha256", "examples") if stem == "provenance" and part and key not in part]
-        if missing:
-            return f"'{name}.{split}' lacks {' and '.join(missing)}"
-    return None

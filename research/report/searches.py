@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from research.common.errors import UserError
-from research.metrics.base import Score
+from research.metrics.score import Score
 from research.report.records import Record, score_of
 from research.report.settings import flat, value_text
 

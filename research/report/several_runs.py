@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from research.metrics.base import from_record
+from research.metrics.score import from_record
 from research.report.statistics.folds import over_folds
 from research.tracking.run import Run
 

@@ -28,7 +28,7 @@ from research.config import component
 from research.config.schema import Config
 from research.config.tree import differences, result_keys, to_dict, with_canonical_names
 from research.metrics import metric_class
-from research.metrics.base import LOSS, Score
+from research.metrics.score import LOSS, Score
 from research.sweep.claims import Claim, Claims
 from research.sweep.samplers import enqueued, make_sampler, trials_asked
 from research.sweep.space import as_dict, grew

@@ -18,7 +18,8 @@ from research.common.errors import Diverged, UserError
 from research.config import component
 from research.config.load import from_dict
 from research.config.schema import Config
-from research.metrics.base import BaseMetric, Score
+from research.metrics.base import BaseMetric
+from research.metrics.score import Score
 from research.sweep import trials_table as results
 from research.sweep.cache import TrialCache
 from research.sweep.context import WorkerContext

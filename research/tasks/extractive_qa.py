@@ -24,9 +24,10 @@ from research.common.errors import UserError
 from research.config.component import at_least, key
 from research.config.schema import DataConfig
 from research.data.answers import NOWHERE, read_answers
+from research.data.columns import set_aside
 from research.data.cutting import beginning
 from research.data.long_texts import WINDOW
-from research.data.source import Split, set_aside
+from research.data.source import Split
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
 

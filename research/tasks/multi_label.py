@@ -23,10 +23,11 @@ from research.batching.pack import MicroBatch
 from research.common.errors import UserError
 from research.config.component import inside, key
 from research.config.schema import Config, DataConfig
+from research.data.columns import set_aside
 from research.data.label_sets import read_label_sets
 from research.data.labels import collect_labels
 from research.data.long_texts import HEAD_TAIL, TRUNCATE, WINDOW, encoded_texts
-from research.data.source import Split, set_aside
+from research.data.source import Split
 from research.metrics.multi_label import DEFAULT_THRESHOLD
 from research.models.windows import firsts, mean_over_windows
 from research.training.datamodule import Columns, TaskData

@@ -27,10 +27,11 @@ from research.batching.pack import MicroBatch
 from research.common.errors import UserError
 from research.config.component import at_least, key
 from research.config.schema import Config, DataConfig
+from research.data.columns import set_aside
 from research.data.entity_spans import OUTSIDE, with_characters
 from research.data.labels import collect_labels
 from research.data.long_texts import WINDOW
-from research.data.source import Split, set_aside
+from research.data.source import Split
 from research.metrics.tags import Scheme, convert, detect_scheme
 from research.training.datamodule import Columns, TaskData
 from research.training.module import NO_TARGET, TaskModule

@@ -28,7 +28,7 @@ from research.data.long_texts import HEAD_TAIL, TRUNCATE
 from research.data.prompt import Template
 from research.data.shorten import shortened
 from research.data.source import Split
-from research.metrics.base import LOSS
+from research.metrics.score import LOSS
 from research.models.generate import positions_of, start_token
 from research.models.load import DECODER, ENCODER_DECODER, family_of, load_config
 from research.tasks.text_tokens import end_token, joined, limited, one_stream, target_ids, two_streams

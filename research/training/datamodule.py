@@ -24,11 +24,14 @@ from research.batching.plan import Layout, StepPlan, evaluation_share
 from research.batching.store import Store
 from research.common.errors import UserError
 from research.config.schema import Config, DataConfig
+from research.data.checks import refuse_other_than_text
+from research.data.columns import set_aside
 from research.data.encoded import encoded, source_digest
 from research.data.formats import Reading
+from research.data.opening import open_split
 from research.data.overview import SplitOverview, overview_of, refuse_overlap
 from research.data.sample import sampled
-from research.data.source import Split, open_split, set_aside
+from research.data.source import Split
 from research.data.split import divided, shares_asked
 from research.metrics import metric_of, resolved
 from research.metrics.base import BaseMetric
@@ -341,14 +344,3 @@ class TaskData(L.LightningDataModule):
 
     def predict_dataloader(self) -> Any:
         return self.evaluation_batches("input")
-
-
-def refuse_other_than_text(split: Split, field: str, listed: bool) -> None:
-    """Raise UserError unless a column holds text, or `listed` lists of it."""
-    kind = split.column(field).type
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    inner = kind.value_type if is_list else kind
-    is_text = pa.types.is_string(inner) or pa.types.is_large_string(inner) or pa.types.is_null(inner)
-    if not is_text or is_list is not listed:
-        wanted = 'lists of text, as in ["New", "York"]' if listed else "text, in quotes"
-        raise UserError(f"{split.origin}: '{field}' holds {kind}; write {wanted}.")

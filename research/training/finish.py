@@ -20,8 +20,8 @@ from research.common.matmul_rate import mfu
 from research.config import component
 from research.data.source import file_sha256
 from research.metrics import score_labels
-from research.metrics.base import recorded
 from research.metrics.baselines import Baselines, constant_answer
+from research.metrics.score import recorded
 from research.models import sharding
 from research.models.load import restore_limits
 from research.tracking import cost, predictions

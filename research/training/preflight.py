@@ -13,7 +13,7 @@ from research.data.parallel_files import parallel_files
 from research.data.source import missing_file, sliced
 from research.data.split import share_of, shares_asked
 from research.metrics import metric_class
-from research.metrics.base import LOSS, Score
+from research.metrics.score import LOSS, Score
 from research.tracking.run import Run
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from research.common.errors import UserError
 from research.data.lines import Reading
-from research.data.source import Split, open_split
+from research.data.opening import open_split
+from research.data.source import Split
 
 Content = bytes | str | list[dict[str, Any]]
 WriteFile = Callable[[str, Content], str]  # of the fixture `file`

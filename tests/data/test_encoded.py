@@ -45,7 +45,7 @@ def test_a_flipped_bit_in_the_cache_is_noticed(tmp_path: Path, caplog: pytest.Lo
 READ = """
 import os, sys
 import datasets
-from research.data.source import open_split
+from research.data.opening import open_split
 if len(sys.argv) > 2:
     os.setgroups([]), os.setgid(65534), os.setuid(65534)  # permissions mean nothing to root
 split = open_split(name="train", value=sys.argv[1], hub_name=None, hub_config=None, hub_revision=None,

@@ -76,7 +76,7 @@ def test_hub_faults(folder: str, tmp_path: Path) -> None:
 def test_hub_without_network(tmp_path: Path) -> None:
     script = (
         "import sys, datasets\n"
-        "from research.data.source import open_split\n"
+        "from research.data.opening import open_split\n"
         "from research.common.errors import UserError\n"
         "try: open_split(name='train', value='train', hub_name='stanfordnlp/sst2', hub_config=None,"
         " hub_revision=None, fields={'text': 'sentence'})\n"

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from research.data.source import Split, open_split
+from research.data.opening import open_split
+from research.data.source import Split
 from research.inference.outputs import write_csv, write_jsonl
 from research.tracking.predictions import make_table
 

@@ -23,7 +23,8 @@ from tests.conftest import write_jsonl
 
 METRIC = """
 import numpy as np
-from research.metrics.base import BaseMetric, Formula, Score, ratio
+from research.metrics.base import BaseMetric, Formula, ratio
+from research.metrics.score import Score
 
 class Metric(BaseMetric):
     scores = (Score("error_rate", "label error rate", smaller_is_better=True, high=float("inf")),)

@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from research.cluster.signals import StopFlag
 from research.config.component import choose
 from research.config.schema import Config
-from research.metrics.base import Score
+from research.metrics.score import Score
 from research.sweep.space import suggest
 from research.sweep.study import Search, open_search
 from research.sweep.sweepfile import (

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from research.metrics.base import Score
+from research.metrics.score import Score
 from research.sweep import figures
 from research.sweep import trials_table as results
 from research.sweep.space import suggest

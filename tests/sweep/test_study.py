@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from research.cluster.signals import Interrupted, StopFlag
 from research.common.errors import UserError
-from research.metrics.base import Score
+from research.metrics.score import Score
 from research.sweep.space import suggest
 from research.sweep.storage import StorageLost
 from research.sweep.study import Search, open_search, read_search

@@ -13,7 +13,7 @@ from research.common.errors import UserError
 from research.config.load import load_config
 from research.config.tree import to_dict
 from research.metrics import metric_of
-from research.metrics.base import Score
+from research.metrics.score import Score
 from research.sweep.space import check_space
 from research.sweep.study import direction
 from research.sweep.sweepfile import (

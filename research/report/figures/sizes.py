@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from research.metrics.base import Score
+from research.metrics.score import Score
 from research.report.figures import style
 from research.report.groups import Grid, RunGroup
 from research.report.records import Record

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from research.metrics.base import Score
+from research.metrics.score import Score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

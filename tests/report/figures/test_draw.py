@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pypdf import PdfReader
 
-from research.metrics.base import Score
+from research.metrics.score import Score
 from research.report import figures
 from research.report.figures import budget, cartography, confusion, ranks, sizes, style, sweep_map
 from research.report.grouping import group_runs

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from research.metrics.base import Score
+from research.metrics.score import Score
 from research.report.figures.scores import draw_scores, swarm
 from research.report.figures.style import applied
 
