@@ -20,6 +20,7 @@ from research.data.json_files import Row, Rows, kind_name, read_json, read_jsonl
 from research.data.lines import BY_NAME, Reading, read_lines
 from research.data.parallel_files import parallel_files, read_parallel
 from research.data.semeval_files import read_semeval
+from research.data.slot_files import read_slots, slot_files
 from research.data.squad_files import read_squad
 
 __all__ = ["BY_NAME", "FORMATS", "SUFFIXES", "Format", "Reading", "Row", "format_of", "has_known_suffix", "kind_name"]
@@ -36,6 +37,8 @@ class Format:
 
 def format_of(path: str, reading: Reading = BY_NAME) -> Format:
     """The format of a file: `reading.format`, else by its suffix; a `.json` file by its first characters."""
+    if slot_files(path):
+        return Format("slots", "line", read_slots)
     if parallel_files(path) and not Path(path).exists():
         return Format("parallel", "line", read_parallel)
     suffix = Path(path).suffix.lower()
@@ -80,7 +83,7 @@ def read_documents(path: str, reading: Reading = BY_NAME) -> Rows:
 
 def has_known_suffix(path: str) -> bool:
     """Whether the name of the file says how to read it."""
-    return Path(path).suffix.lower() in SUFFIXES or parallel_files(path) is not None
+    return Path(path).suffix.lower() in SUFFIXES or bool(parallel_files(path) or slot_files(path))
 
 
 def refuse_unknown(path: str, said: str) -> None:

@@ -36,5 +36,5 @@ def read_parallel(path: str, reading: Reading = BY_NAME) -> Rows:
 
 
 def joint_sha256(digests: list[str]) -> str:
-    """The fingerprint of two files."""
+    """The fingerprint of several files."""
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()

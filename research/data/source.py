@@ -14,6 +14,7 @@ import pyarrow as pa
 from research.common.errors import UserError
 from research.data.formats import SUFFIXES, Reading, format_of, has_known_suffix, refuse_unknown
 from research.data.parallel_files import joint_sha256, parallel_files
+from research.data.slot_files import slot_files
 
 if TYPE_CHECKING:
     import datasets
@@ -48,10 +49,10 @@ class Split:
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """The sha256 of a file, or of a pair of parallel ones. UserError if one is missing, a folder or not readable."""
-    pair = parallel_files(str(path))
-    if pair and not os.path.exists(path):
-        return joint_sha256([file_sha256(file) for file in pair])
+    """The sha256 of a file, or of several that belong together. UserError if one is missing or not readable."""
+    several = slot_files(str(path)) or (None if os.path.exists(path) else parallel_files(str(path)))
+    if several:
+        return joint_sha256([file_sha256(file) for file in several])
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -84,7 +85,7 @@ def open_file(name: str, path: str, reading: Reading) -> Split:
     sha256 = file_sha256(path)
     if reading.format is None:
         refuse_unknown(path, "--input" if name == "input" else f"data.{name}")
-    files = (path,) if os.path.exists(path) else parallel_files(path) or (path,)
+    files = slot_files(path) or (None if os.path.exists(path) else parallel_files(path)) or (path,)
     if any(os.path.getsize(file) == 0 for file in files):
         raise UserError(f"{path}: is empty; give a file with at least one row")
     from research.data.arrow import load_file

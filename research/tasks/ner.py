@@ -93,37 +93,9 @@ class Data(TaskData):
         return [OUTSIDE, *(f"{prefix}-{kind}" for kind in kinds for prefix in "BI")]
 
     def encode(self, rows: Columns) -> Columns:
-        limit = self.config.data.max_length
-        overlap = min(self.config.task.stride, (limit - self.tokenizer.num_special_tokens_to_add()) // 2)
-        tokens = self.tokenizer(
-            rows["tokens"],
-            is_split_into_words=True,
-            truncation=True,
-            max_length=limit,
-            stride=overlap,
-            return_overflowing_tokens=True,
-            return_attention_mask=False,
-        )
-        windows = group(tokens["overflow_to_sample_mapping"], len(rows["tokens"]))
-        words = [words_shown_best([tokens.word_ids(w) for w in mine]) for mine in windows]
-        ids = {tag: i for i, tag in enumerate(self.labels)}
-        tags = [row and convert(row, self.scheme) for row in rows.get("tags", [None] * len(words))]
-        labels = [
-            [NO_TARGET if w < 0 or not row else ids.get(row[w], NO_TARGET) for w in chain.from_iterable(mine)]
-            for mine, row in zip(words, tags, strict=True)
-        ]
-        return {
-            **{
-                name: [list(chain.from_iterable(tokens[name][w] for w in mine)) for mine in windows]
-                for name in ("input_ids", "token_type_ids")
-                if name in tokens
-            },
-            "word": [list(chain.from_iterable(mine)) for mine in words],
-            "label": labels,
-            "windows": [[len(window) for window in mine] for mine in words],
-            "several": [len(mine) > 1 for mine in words],
-            "targets": [float(sum(label != NO_TARGET for label in row)) for row in labels],
-        }
+        tags = [row and convert(row, self.scheme) for row in rows.get("tags", [None] * len(rows["tokens"]))]
+        limit, stride = self.config.data.max_length, self.config.task.stride
+        return encoded_sentences(self.tokenizer, rows["tokens"], tags, self.labels, limit, stride)
 
     def gold_table(self, split: Split) -> pa.Table | None:
         tags = [convert(row, self.scheme) for row in split.rows["tags"]]
@@ -141,6 +113,50 @@ class Data(TaskData):
             columns["prediction"].append(completed(prediction))
             columns["confidence"].append(confidence)
         return columns
+
+
+def encoded_sentences(
+    tokenizer: Any,
+    sentences: Sequence[Sequence[str]],
+    tags: Sequence[Any],
+    labels: Sequence[str],
+    limit: int,
+    stride: int,
+) -> Columns:
+    """Sentences in windows of at most `limit` tokens, of which two of a sentence share `stride`.
+
+    `tags` are IOB2, or None where a sentence has none. Columns: those of the tokenizer; of each token `word`, the word
+    whose first token it is, and `label`, the number of that word's tag; `windows`, `several` and `targets`.
+    """
+    overlap = min(stride, (limit - tokenizer.num_special_tokens_to_add()) // 2)
+    tokens = tokenizer(
+        sentences,
+        is_split_into_words=True,
+        truncation=True,
+        max_length=limit,
+        stride=overlap,
+        return_overflowing_tokens=True,
+        return_attention_mask=False,
+    )
+    windows = group(tokens["overflow_to_sample_mapping"], len(sentences))
+    words = [words_shown_best([tokens.word_ids(w) for w in mine]) for mine in windows]
+    ids = {tag: i for i, tag in enumerate(labels)}
+    numbers = [
+        [NO_TARGET if w < 0 or not row else ids.get(row[w], NO_TARGET) for w in chain.from_iterable(mine)]
+        for mine, row in zip(words, tags, strict=True)
+    ]
+    return {
+        **{
+            name: [list(chain.from_iterable(tokens[name][w] for w in mine)) for mine in windows]
+            for name in ("input_ids", "token_type_ids")
+            if name in tokens
+        },
+        "word": [list(chain.from_iterable(mine)) for mine in words],
+        "label": numbers,
+        "windows": [[len(window) for window in mine] for mine in words],
+        "several": [len(mine) > 1 for mine in words],
+        "targets": [float(sum(number != NO_TARGET for number in row)) for row in numbers],
+    }
 
 
 def completed(tags: Sequence[str | None]) -> list[str]:
@@ -224,13 +240,18 @@ class Module(TaskModule):
         return [outputs[micro.tokens["label"] != NO_TARGET]]
 
     def decode(self, micro: MicroBatch, outputs: Tensor) -> dict[int, dict[str, Any]]:
-        words = micro.tokens["word"]
-        probability, label = torch.softmax(outputs, -1).max(-1)
-        example = np.repeat(micro.examples, micro.lengths)
-        decoded = {}
-        is_word = (words >= 0).cpu().numpy()
-        cells = [x.cpu().numpy() for x in (words, label, probability)]
-        for row in np.unique(micro.examples):
-            mine = is_word & (example == row)
-            decoded[int(row)] = {"words": [x[mine].tolist() for x in cells]}
-        return decoded
+        return decoded_words(micro, outputs)
+
+
+def decoded_words(micro: MicroBatch, logits: Tensor) -> dict[int, dict[str, Any]]:
+    """Logits (T, C) -> for each example `words`: the words, the number of each one's tag, and its probability."""
+    words = micro.tokens["word"]
+    probability, label = torch.softmax(logits, -1).max(-1)
+    example = np.repeat(micro.examples, micro.lengths)
+    decoded = {}
+    is_word = (words >= 0).cpu().numpy()
+    cells = [x.cpu().numpy() for x in (words, label, probability)]
+    for row in np.unique(micro.examples):
+        mine = is_word & (example == row)
+        decoded[int(row)] = {"words": [x[mine].tolist() for x in cells]}
+    return decoded

@@ -65,6 +65,10 @@ def rated(i: int) -> dict[str, Any]:
     return {"text": f"{WORDS[i % 6]} film {i}", "score": i / 4}
 
 
+def utterance(i: int) -> dict[str, Any]:
+    return {**sentence(i), "label": "ab"[i % 2]}
+
+
 def matched(i: int) -> dict[str, Any]:
     return {"id": str(i), "query": f"{WORDS[i % 6]} film {i}", "document": f"good {WORDS[(i + 1) % 6]} {i}"}
 
@@ -100,7 +104,7 @@ TASKS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "ner": (sentence, ("tags",)), "extractive_qa": (question, ("answers",)), "qa": (question, ("answers",)),
     "multiple_choice": (choice, ("label",)), "choice": (choice, ("label",)), "relation": (related, ("label",)),
     "multi_label": (tagged, ("label",)), "regression": (rated, ("score",)),
-    "matching": (matched, ()),
+    "matching": (matched, ()), "intent_slots": (utterance, ("label", "tags")),
     "translation": (pair, ("target",)), "summarization": (pair, ("target",)),
     "generation": (completed, ("completion",)), "generative_qa": (asked, ("answers",)), "dialogue": (chat, ()),
     "lm": (document, ()), "clm": (document, ()), "mlm": (document, ()),
