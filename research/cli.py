@@ -80,6 +80,7 @@ def add_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     added = command(evaluate, "score a finished run again")
     added.add_argument("run_dir", metavar="run", help="run folder")
     added.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    added.add_argument("--logits", action="store_true", help="of train: keep them in the run, for methods.distil")
     added.add_argument("--trust-remote-code", action="store_true", help=TRUST)
 
     added = command(predict, "label new text with a finished run")
@@ -327,7 +328,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from research.metrics import score_labels
     from research.training.finish import worth
 
-    scores = evaluate(run, options.split, options.trust_remote_code)
+    scores = evaluate(run, options.split, options.trust_remote_code, options.logits)
     lowest, warning = worth(run, options.split)
     print_scores({options.split: scores}, score_labels((run.result or {}).get("metric")), lowest)
     if warning is not None:

@@ -19,6 +19,7 @@ from research.config.load import in_long_form
 from research.config.schema import Config
 from research.config.tree import component_names
 from research.inference.finished import finished_result, is_intact, refuse_changed_model, refuse_unknown_split
+from research.inference.logits import KeptLogits, refuse_logits
 from research.models.load import load_tokenizer
 from research.tracking import predictions
 from research.tracking.run import Run
@@ -37,12 +38,15 @@ class _Evaluation(L.Callback):
         self.table, self.scores = module.scored()
 
 
-def evaluate(run: Run, split: str, trust_remote_code: bool = False) -> dict[str, float]:
+def evaluate(run: Run, split: str, trust_remote_code: bool = False, keeps_logits: bool = False) -> dict[str, float]:
     """Score a finished run again on one of its splits, and note that in `evaluations.jsonl`.
 
     `predictions/<split>.parquet` is written where it is missing or not the file that training recorded, and only
-    with rows whose scores are the recorded ones. Raises UserError for a split the run has not, or that has changed.
+    with rows whose scores are the recorded ones. `keeps_logits` writes those of the training data, for distillation.
+    Raises UserError for a split the run has not, or that has changed, and for logits that are there already.
     """
+    if keeps_logits:
+        refuse_logits(run, split)
     config = finished_config(run, trust_remote_code)
     refuse_unknown_split(run, config, split)
     data = task_data(run, config)
@@ -57,7 +61,10 @@ def evaluate(run: Run, split: str, trust_remote_code: bool = False) -> dict[str,
     if split == "validation":
         data.use_validation_scores({})  # its own scores, as training reported them, come before what they decide
     module = build(config, data)
+    kept = KeptLogits(module) if keeps_logits else None
     table, scores = scored(module)
+    if kept is not None:
+        kept.write(run)
     keep_predictions(run, split, table, scores)
     note_evaluation(run, split, scores)
     return scores

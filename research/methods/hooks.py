@@ -38,6 +38,7 @@ class Trained(Protocol):
 
     data: Any  # the task's `TaskData`
     total_steps: int
+    targets_are_tokens: ClassVar[bool]  # is a target one of the tokens of its window, as the start of an answer is?
 
     @property
     def step(self) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from research.batching.pack import MicroBatch
+from research.batching.plan import Indices
 from research.data.labels import collect_labels, gold_labels, label_text
 from research.data.long_texts import HEAD_TAIL, TRUNCATE, WINDOW, encoded_texts
 from research.data.source import Split
@@ -75,6 +76,9 @@ class Module(TaskModule):
 
     def target_logits(self, micro: MicroBatch, outputs: Tensor) -> list[Tensor]:
         return [outputs]
+
+    def target_examples(self, micro: MicroBatch) -> Indices:
+        return np.array(list(dict.fromkeys(micro.examples.tolist())), np.int64)
 
     def decode(self, micro: MicroBatch, outputs: Tensor) -> dict[int, dict[str, Any]]:
         probabilities = torch.softmax(outputs, -1).float().cpu().numpy()

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import AutoModelForQuestionAnswering
 
 from research.batching.pack import MicroBatch
+from research.batching.plan import Indices
 from research.common.errors import UserError
 from research.config.component import at_least, key
 from research.config.schema import DataConfig
@@ -163,6 +164,7 @@ def answer_span(rows: Columns, i: int) -> tuple[int, int] | None:
 class Module(TaskModule):
     auto_class = AutoModelForQuestionAnswering
     monitor = "f1"
+    targets_are_tokens = True
 
     def outputs(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
         """Start and end logits, each (N, L), minus infinity after a window's end."""
@@ -180,6 +182,9 @@ class Module(TaskModule):
 
     def target_logits(self, micro: MicroBatch, outputs: tuple[Tensor, Tensor]) -> list[Tensor]:
         return list(outputs)
+
+    def target_examples(self, micro: MicroBatch) -> Indices:
+        return micro.examples
 
     def decode(self, micro: MicroBatch, outputs: tuple[Tensor, Tensor]) -> dict[int, dict[str, Any]]:
         start, end = (x.float().cpu() for x in outputs)

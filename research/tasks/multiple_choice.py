@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification
 
 from research.batching.pack import MicroBatch
+from research.batching.plan import Indices
 from research.common.errors import UserError
 from research.config.schema import DataConfig
 from research.data.labels import gold_labels
@@ -118,6 +119,9 @@ class Module(TaskModule):
 
     def target_logits(self, micro: MicroBatch, outputs: list[Tensor]) -> list[Tensor]:
         return [pad_sequence(outputs, batch_first=True, padding_value=-torch.inf)]
+
+    def target_examples(self, micro: MicroBatch) -> Indices:
+        return np.array(list(dict.fromkeys(micro.examples.tolist())), np.int64)
 
     def decode(self, micro: MicroBatch, outputs: list[Tensor]) -> dict[int, dict[str, Any]]:
         examples = dict.fromkeys(micro.examples.tolist())

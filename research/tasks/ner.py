@@ -24,6 +24,7 @@ from torch import Tensor
 from transformers import AutoModelForTokenClassification
 
 from research.batching.pack import MicroBatch
+from research.batching.plan import Indices
 from research.common.errors import UserError
 from research.config.component import at_least, key
 from research.config.schema import Config, DataConfig
@@ -238,6 +239,11 @@ class Module(TaskModule):
 
     def target_logits(self, micro: MicroBatch, outputs: Tensor) -> list[Tensor]:
         return [outputs[micro.tokens["label"] != NO_TARGET]]
+
+    def target_examples(self, micro: MicroBatch) -> Indices:
+        is_target = (micro.tokens["label"] != NO_TARGET).cpu().numpy()
+        examples: Indices = np.repeat(micro.examples, micro.lengths)[is_target]
+        return examples
 
     def decode(self, micro: MicroBatch, outputs: Tensor) -> dict[int, dict[str, Any]]:
         return decoded_words(micro, outputs)

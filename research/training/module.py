@@ -49,6 +49,7 @@ class TaskModule(L.LightningModule):
     auto_classes: ClassVar[Mapping[str, Any]] = {}  # by family, for a task on decoders or encoder-decoders
     draws_tokens: ClassVar[bool] = False  # does the model read tokens that do not stand in the store, such as masks?
     monitor: ClassVar[str] = "accuracy"  # the usual score to choose the best checkpoint by
+    targets_are_tokens: ClassVar[bool] = False  # is a target one of its window's tokens, as the start of an answer is?
 
     def __init__(self, config: Config, backbone: Backbone, data: TaskData, total_steps: int) -> None:
         super().__init__()
@@ -95,6 +96,11 @@ class TaskModule(L.LightningModule):
         """Logits of each target, (targets, classes) and minus infinity where it has no such class; one tensor for each
         of its distributions. For methods that compare distributions."""
         raise UserError(f"task '{self.config.task.name}' has no target_logits, which a method asks for.")
+
+    def target_examples(self, micro: MicroBatch) -> Indices:
+        """The example of each row of `target_logits`, those of one example together and in the order of the examples.
+        For methods that keep logits beyond a step."""
+        raise UserError(f"task '{self.config.task.name}' does not say whose its logits are, which they are kept by.")
 
     def embed(self, micro: MicroBatch) -> dict[str, tuple[Tensor, Indices]]:
         """For a loss that needs the whole step: vectors by kind, each (n, ...), and the n examples they are of."""

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from research.batching.pack import pack
 from research.config.load import load_config
+from research.methods import recorded_logits
 from research.training.build import build
 from research.training.module import TaskModule
 from research.training.trainer import make_trainer
+from tests.methods.strengths import sections
 from tests.small_runs import SmallRuns
 
 Build = Callable[..., TaskModule]
+Strong = Callable[[str, Sequence[str]], dict[str, Any]]
 
 
 @pytest.fixture
@@ -28,5 +34,35 @@ def make(small_runs: SmallRuns) -> Build:
         trainer.strategy.connect(module)
         module.trainer = trainer
         return module
+
+    return making
+
+
+def random_teacher(module: TaskModule, run: Path) -> None:
+    """A run folder whose logits of the module's training data are random, of the shapes of the module's own."""
+    run.mkdir(parents=True)
+    (run / "result.json").write_text("{}")
+    generator, examples = torch.Generator().manual_seed(7), {}
+    for i in range(len(module.data.stores["train"])):
+        micro = pack(module.data.stores["train"], torch.tensor([i]).numpy())
+        with torch.no_grad():
+            logits = module.target_logits(micro, module.outputs(micro))
+        noise = [2 * torch.randn(each.shape, generator=generator) for each in logits]
+        examples[i] = [x.masked_fill(each == -torch.inf, -torch.inf) for x, each in zip(noise, logits, strict=True)]
+    facts = recorded_logits.facts_of(module.data, "train", module.targets_are_tokens)
+    recorded_logits.write(run, facts, examples)
+
+
+@pytest.fixture
+def strong(make: Build, tmp_path: Path) -> Strong:
+    """`strong(task, names)`: the experiment's `methods` at which each acts strongly."""
+
+    def making(task: str, names: Sequence[str]) -> dict[str, Any]:
+        found, teacher = sections(list(names), tmp_path), tmp_path / f"teacher-{task}"
+        if "distil" in found:
+            if not teacher.exists():
+                random_teacher(make(task), teacher)
+            found["distil"] = {**found["distil"], "teacher": str(teacher)}
+        return found
 
     return making

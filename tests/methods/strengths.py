@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 ON: dict[str, dict[str, Any]] = {
+    "distil": {"alpha": 0.7, "temperature": 3.0},  # of a teacher that the fixture `strong` makes
     "ema": {"decay": 0.7},
     "fgm": {"epsilon": 0.5},
     "freelb": {"steps": 2, "step_size": 0.5, "epsilon": 0.6},
@@ -23,6 +24,7 @@ ON: dict[str, dict[str, Any]] = {
     "swa": {"start": 0.3, "every_steps": 2},
 }
 OFF: dict[str, dict[str, Any]] = {
+    "distil": {"alpha": 0.0},
     "ema": {"decay": 0.0},
     "fgm": {"epsilon": 0.0},
     "freelb": {"epsilon": 0.0},

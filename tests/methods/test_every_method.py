@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,8 @@ from research.tracking.run import Run
 from research.training import backward
 from research.training.callbacks.checkpointing import Checkpointing
 from research.training.module import TaskModule, entered
-from tests.methods.conftest import Build
-from tests.methods.strengths import OFF, ON, sections
+from tests.methods.conftest import Build, Strong
+from tests.methods.strengths import OFF, ON
 from tests.small_runs import TASKS, SmallRuns, assert_same_bits, assert_same_up_to_rounding, losses
 
 OF_CLASSES = {"mixup", "supcon"}
@@ -71,7 +70,7 @@ def gradients(module: TaskModule) -> dict[str, Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_micro_batches_and_padding_change_no_gradient(task: str, make: Build, tmp_path: Path) -> None:
+def test_micro_batches_and_padding_change_no_gradient(task: str, make: Build, strong: Strong) -> None:
     """Of any method that acts on them: one micro-batch, one an example, and padded.
 
     Classification has all methods; the other tasks share them out, to save time.
@@ -80,9 +79,9 @@ def test_micro_batches_and_padding_change_no_gradient(task: str, make: Build, tm
     plain = gradients(make(task, *start))
     names = sorted(CHANGES_GRADIENTS)
     if task != "sentiment":
-        names = sorted(CHANGES_GRADIENTS - OF_CLASSES)[TASKS.index(task) - 1 :: 3]
+        names = [*sorted(CHANGES_GRADIENTS - OF_CLASSES - {"distil"})[TASKS.index(task) - 1 :: 3], "distil"]
     for name in names:
-        methods = sections([name], tmp_path)
+        methods = strong(task, [name])
         expected = gradients(make(task, *start, methods=methods))
         largest = max(float(g.abs().max()) for key, g in expected.items() if key != "loss")
         assert any(not torch.equal(g, plain[key]) for key, g in expected.items() if key in plain), name
@@ -99,13 +98,17 @@ def test_micro_batches_and_padding_change_no_gradient(task: str, make: Build, tm
 @pytest.mark.parametrize(
     ("task", "names"),
     [
-        ("ner", ["fgm", "l1", "l2_sp", "mixout", "ema"]),
+        ("ner", ["fgm", "l1", "l2_sp", "mixout", "ema", "distil"]),
         ("qa", ["r_drop", "freelb", "swa", "layer_decay"]),
         ("sentiment", ["supcon", "mixout"]),
+        ("choice", ["pgd", "distil"]),
+        ("ner", ["smart"]),
+        ("qa", ["r3f"]),
+        ("sentiment", ["simcse"]),
     ],
 )
-def test_two_ranks(task: str, names: list[str], small_runs: SmallRuns, tmp_path: Path) -> None:
-    methods = sections(names, tmp_path)
+def test_two_ranks(task: str, names: list[str], small_runs: SmallRuns, strong: Strong) -> None:
+    methods = strong(task, names)
     reference = small_runs.train(task, methods=methods)
     assert_same_up_to_rounding(small_runs.train_ranks(task, 2, methods=methods), reference)
 
@@ -113,9 +116,9 @@ def test_two_ranks(task: str, names: list[str], small_runs: SmallRuns, tmp_path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ON)
 def test_killed_and_resumed_is_bit_equal(
-    name: str, small_runs: SmallRuns, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, small_runs: SmallRuns, monkeypatch: pytest.MonkeyPatch, strong: Strong
 ) -> None:
-    dropout, own = ("model.dropout=0.1",), {"methods": {name: ON[name]}}
+    dropout, own = ("model.dropout=0.1",), {"methods": strong("sentiment", [name])}
     reference = small_runs.train("sentiment", *dropout, **own)
     arguments, folder = small_runs.arguments("sentiment", dropout, own)
     real = Checkpointing._agreed
