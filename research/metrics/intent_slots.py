@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from research.metrics.base import BaseMetric, Blocks, Formula, Score, precision_recall_f1, ratio
+from research.metrics.base import BaseMetric, Blocks, Formula, precision_recall_f1, ratio
 from research.metrics.entities import PARTS, entity_list
 from research.metrics.examples import Floats
+from research.metrics.score import Score
 from research.metrics.slicing import Cut, value_cuts
 from research.metrics.tags import lenient_entities
 
