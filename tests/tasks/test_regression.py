@@ -63,5 +63,5 @@ def test_what_is_no_number(tmp_path: Path, tiny_model: Path, capsys: pytest.Capt
     assert main(["show", str(experiment)]) == 2
     assert f"{path}, line 2: the score 'good' is no number; write one, as in 3.5" in capsys.readouterr().err
     write_jsonl(path, [{"text": "a", "score": 1}, {"text": "b", "score": 2}])
-    assert main(["train", str(experiment), "optim.label_smoothing=0.1"]) == 2
+    assert main(["train", str(experiment), f"run_dir={tmp_path / 'run'}", "optim.label_smoothing=0.1"]) == 2
     assert "task 'regression' has no classes for optim.label_smoothing" in capsys.readouterr().err
