@@ -227,5 +227,6 @@ def absolute_paths(config: Config, experiment: Path) -> None:
         root = next((root for root in ("experiments", "runs") if root in parts[:-1]), None)
         name = Path(*parts[parts.index(root) + 1 :]) if root else Path(parts[-1])
         fold = [f"fold{config.data.fold}"] if config.data.fold is not None else []
-        config.run_dir = str(Path("runs", name, *fold, f"seed{config.seed}"))
+        shots = [f"shots{config.data.shots}-{config.data.shots_seed}"] if config.data.shots is not None else []
+        config.run_dir = str(Path("runs", name, *fold, *shots, f"seed{config.seed}"))
     config.run_dir = os.path.abspath(config.run_dir)

@@ -107,6 +107,8 @@ class DataConfig:
     sample: Literal["stratified", "first"] = key(
         "stratified", "that sample: seeded, with each label's share, part of each larger one; or the first N"
     )
+    shots: int | None = key(None, "train on k examples of each class, validate on k others; null: all", POSITIVE)
+    shots_seed: int = key(0, "which sample of k examples; those of one seed are part of its larger ones", at_least(0))
     max_eval_examples: int | None = key(None, "of validation and test: use only the first N; null: all", POSITIVE)
     num_workers: int = key(
         1, "threads that prepare batches ahead; 0: each when it is needed", at_least(0), decides=False
@@ -124,7 +126,7 @@ class OptimConfig:
     weight_decay: float = key(0.01, "not applied to biases and norms", at_least(0))
     batch_size: int = key(32, "examples in one optimiser step, over all devices", at_least(1, "example"))
     epochs: float = key(3, "passes over the training set", above(0))
-    max_steps: int | None = key(None, "overrides epochs", POSITIVE)
+    max_steps: int | None = key(None, "overrides epochs; 0 evaluates the model as it is", at_least(0))
     max_grad_norm: float | None = key(1.0, "gradients are clipped to this norm; null: no clipping", POSITIVE)
     beta1: float = key(0.9, "decay of the mean gradient", inside("[0, 1)"))
     beta2: float = key(0.999, "decay of the mean squared gradient", inside("(0, 1)"))

@@ -1,4 +1,4 @@
-"""One experiment over several seeds, folds or both: `seed=0..4 data.fold=all` on the command line."""
+"""One experiment over several seeds, folds or few-shot samples: `seed=0..4 data.fold=all` on the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from research.config.schema import Config
 
 SEVERAL = re.compile(r"\s*\d+(\s*,\s*\d+|\s*\.\.\s*\d+)+\s*")
 MOST = 1000
-SEED, FOLD = "seed", "data.fold"
+SEED, FOLD, SAMPLE = "seed", "data.fold", "data.shots_seed"
 
 
 def load_all(arguments: Sequence[str]) -> list[list[Config]]:
@@ -42,14 +42,15 @@ def is_experiment(argument: str) -> bool:
 
 
 def load_several(path: str | Path, overrides: Sequence[str]) -> list[Config]:
-    """The experiment once for each fold and seed; a `run_dir` that is given holds a folder for each."""
-    asked = {key: _asked(path, key, overrides) for key in (FOLD, SEED)}
+    """The experiment once for each fold, sample and seed; a `run_dir` that is given holds a folder for each."""
+    asked = {key: _asked(path, key, overrides) for key in (FOLD, SAMPLE, SEED)}
     others = [a for a in overrides if asked.get(_key(a)) is None]
     named = [[f"{key}={value}" for value in values] for key, values in asked.items() if values is not None]
     configs = [load_config(path, [*others, *each]) for each in product(*named)]
     if len({config.run_dir for config in configs}) < len(configs):  # a run_dir that was given
         for config in configs:
             parts = [f"fold{config.data.fold}"] if asked[FOLD] else []
+            parts += [f"shots{config.data.shots}-{config.data.shots_seed}"] if asked[SAMPLE] else []
             parts += [f"seed{config.seed}"] if asked[SEED] else []
             config.run_dir = str(Path(str(config.run_dir), *parts))
     return configs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,7 @@ def refuse_evaluation(run: Run, split: str) -> None:
     """Raise UserError for a run that is not finished, a split it has not, and a file that is gone."""
     finished_result(run)
     data = completed(run.stored_config, str(run.path))["data"]
-    names = [name for name in ("train", "validation", "test") if data[name] or (name == "test" and data["folds"])]
-    refuse_other_split(run, names, split)
+    refuse_other_split(run, _split_names(data), split)
     value = data["train"] if share_of(data[split]) is not None or not data[split] else data[split]
     path = Path(sliced(str(value))[0])
     if data["name"] is None and not path.exists():
@@ -34,8 +34,13 @@ def refuse_prediction(run: Run, source: str | None) -> None:
 
 def refuse_unknown_split(run: Run, config: Config, split: str) -> None:
     """Raise UserError for a split that the run was not given."""
-    named = [name for name in ("train", "validation", "test") if getattr(config.data, name)]
-    refuse_other_split(run, [*named, *(["test"] if config.data.folds else [])], split)
+    refuse_other_split(run, _split_names(asdict(config.data)), split)
+
+
+def _split_names(data: dict[str, Any]) -> list[str]:
+    """The splits that a `data` section names, or has cut from its training data."""
+    drawn = {"test": data["folds"], "validation": data["shots"]}
+    return [name for name in ("train", "validation", "test") if data[name] or drawn.get(name)]
 
 
 def refuse_other_split(run: Run, names: list[str], split: str) -> None:

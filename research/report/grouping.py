@@ -138,6 +138,7 @@ def _foundations(run: Record) -> dict[str, Any]:
         fingerprint = run.fingerprint(split)
         if fingerprint is not None:
             of_fold = "" if run.fold is None else f" of fold {run.fold}"
+            of_fold += "" if run.sample is None else f" of sample {run.sample}"
             found[f"the {split} examples{of_fold}"] = f"{fingerprint[0][:12]}… ({fingerprint[1]:,})"
             encoded = run.provenance["data"][split].get("encoded_xxh3")
             if encoded is not None and not run.provenance["data"][split].get("drawn"):
@@ -180,6 +181,8 @@ def refuse_mixed(groups: Sequence[RunGroup]) -> None:
                     f"{each.metric}; name one metric for all (--metric)."
                 )
             for split in ("test", "validation"):
+                if split != each.split and (run.sample, other.sample) != (None, None):
+                    continue  # few-shot samples choose the checkpoint, and are no test set
                 theirs, ours = other.fingerprint(split), run.fingerprint(split)
                 if theirs is not None and ours is not None and theirs != ours:
                     raise UserError(

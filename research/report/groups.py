@@ -57,14 +57,25 @@ class RunGroup:
         return sorted({run.fold for run in self.runs if run.fold is not None})
 
     @property
+    def samples(self) -> list[int]:
+        """The seeds of the few-shot samples that its finished runs were trained on."""
+        return sorted({run.sample for run in self.runs if run.sample is not None})
+
+    @property
     def repeats(self) -> str:
-        """Over what its scores vary: seeds, or folds, each the mean over its seeds."""
-        return "folds" if self.folds else "seeds"
+        """Over what its scores vary: seeds, or folds or few-shot samples, each the mean over its seeds."""
+        return "folds" if self.folds else "samples" if len(self.samples) > 1 else "seeds"
+
+    @property
+    def blocks(self) -> list[int]:
+        """For each run what it shares with others of its system beside the settings: its few-shot sample."""
+        return [i if run.sample is None or len(self.samples) < 2 else run.sample for i, run in enumerate(self.runs)]
 
     def repeated(self, split: str, metric: str | None = None) -> np.ndarray:
-        """One score per run; of folds one for each, the mean over its seeds."""
-        scores, folds = self.scores(split, metric), np.array([run.fold for run in self.runs])
-        return np.array([scores[folds == fold].mean() for fold in self.folds]) if self.folds else scores
+        """One score per run; of folds or few-shot samples one for each, the mean over its seeds."""
+        scores = self.scores(split, metric)
+        part = [run.fold if self.folds else block for run, block in zip(self.runs, self.blocks, strict=True)]
+        return np.array([scores[[p == each for p in part]].mean() for each in dict.fromkeys(part)])
 
     def mean_examples(self, split: str) -> float:
         """The mean number of examples of a split over its runs. Raises UserError where a run recorded none."""

@@ -66,6 +66,12 @@ class Record:
         return None if fold is None else int(fold)
 
     @property
+    def sample(self) -> int | None:
+        """The seed of its few-shot sample; None where it was trained on all data."""
+        data = self.config["data"]
+        return int(data["shots_seed"]) if data.get("shots") is not None else None
+
+    @property
     def reported_split(self) -> str:
         """The split whose scores are reported: `validation` where the run names no test data."""
         return "test" if self.config["data"]["test"] or self.fold is not None else "validation"

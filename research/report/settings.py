@@ -14,7 +14,7 @@ from research.config.tree import all_keys, result_keys
 from research.report.records import Record
 
 SEEDS = ("seed", "seed_init", "seed_order")
-REPEATED = (*SEEDS, "data.fold")  # what differs between the runs of one system
+REPEATED = (*SEEDS, "data.fold", "data.shots_seed")  # what differs between the runs of one system
 DATA_KEYS = (
     "task.name",
     "task.rules",
@@ -25,7 +25,7 @@ _LEAVES = frozenset(all_keys(Config()))
 
 
 def deciding_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a config that decide the numbers, dotted, but the seeds and the fold."""
+    """The keys of a config that decide the numbers, dotted, but the seeds, the fold and the few-shot sample."""
     return {
         key: value
         for key, value in flat(result_keys(dict(config))).items()
@@ -106,10 +106,11 @@ def canonical(value: Any) -> str:
 
 
 def place_of(run: Record) -> tuple[int, ...]:
-    """Which of its system's runs it is: fold, seed, and the seeds of initialisation and order that it stands for."""
+    """Which of its system's runs it is: fold, few-shot sample, seed, and the seeds of initialisation and order."""
     seed = run.seed
     return (
         -1 if run.fold is None else run.fold,
+        -1 if run.sample is None else run.sample,
         seed,
         *(seed if run.config[key] is None else int(run.config[key]) for key in SEEDS[1:]),
     )

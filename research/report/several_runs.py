@@ -1,4 +1,4 @@
-"""What runs of one experiment over seeds and folds come to together."""
+"""What runs of one experiment over seeds, folds and few-shot samples come to together."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ def summary_of(runs: Sequence[Run]) -> str:
 
 def _said(runs: Sequence[Run], split: str, name: str, values: np.ndarray) -> str:
     folds = [run.config.data.fold for run in runs]
+    samples = [run.config.data.shots_seed for run in runs]
     seeds = len({run.config.seed for run in runs})
+    if len(set(folds)) == 1 and len(set(samples)) > 1:
+        of_samples = np.array([values[[s == each for s in samples]].mean() for each in dict.fromkeys(samples)])
+        return f"{_mean(of_samples)} over {len(of_samples)} samples" + (f" of {seeds} seeds each" if seeds > 1 else "")
     if len(set(folds)) == 1:
         return f"{_mean(values)} over {seeds} seeds"
     of_folds = np.array([values[[f == fold for f in folds]].mean() for fold in dict.fromkeys(folds)])

@@ -226,7 +226,7 @@ def base_config(sweep: SweepConfig) -> Config:
     """The experiment with the sweep's settings: what all trials share."""
     values = {**sweep.settings, "run_dir": sweep.folder}
     config = load_config(sweep.experiment, values=values, given_by="settings")
-    if config.data.validation is None:
+    if config.data.validation is None and config.data.shots is None:
         raise UserError(f"{sweep.experiment} names no data.validation, by whose scores trials are compared; add it.")
     return config
 

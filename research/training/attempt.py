@@ -46,9 +46,10 @@ class Attempt:
 
     @property
     def owes_evaluation(self) -> bool:
-        """Was the checkpoint that training goes on from written just before an evaluation?"""
+        """Was the checkpoint that training goes on from written just before an evaluation, or is nothing trained?"""
         due = self.resumed_from is not None and self.module.step in self.module.evaluations
-        return due and "validation" in self.module.data.stores
+        untrained = self.module.total_steps == 0 and self.module.progress.best_step is None
+        return (due or untrained) and "validation" in self.module.data.stores
 
     def write_row(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write a row of metrics to the run folder, the console and the tracker."""

@@ -28,9 +28,11 @@ from research.data.checks import refuse_other_than_text
 from research.data.columns import set_aside
 from research.data.encoded import encoded, source_digest
 from research.data.formats import Reading
+from research.data.labels import label_text
 from research.data.opening import open_split
 from research.data.overview import SplitOverview, overview_of, refuse_overlap
 from research.data.sample import sampled
+from research.data.shots import few_shot
 from research.data.source import Split
 from research.data.split import divided, shares_asked
 from research.metrics import metric_of, resolved
@@ -40,7 +42,7 @@ from research.training.plain import padded_layout
 Columns = dict[str, list[Any]]
 NOT_ENCODED = (  # keys of `data` that say which rows there are, or act after encoding
     "train", "validation", "test", "max_train_examples", "max_eval_examples", "num_workers", "title", "cluster",
-    "group", "split_seed", "folds", "fold", "sample", "max_overlap",
+    "group", "split_seed", "folds", "fold", "sample", "max_overlap", "shots", "shots_seed",
 )  # fmt: skip
 
 
@@ -169,7 +171,8 @@ class TaskData(L.LightningDataModule):
         for name in ("train", "validation", "test"):
             value = getattr(data, name)
             divides = name == "train" and (only in shares or (shares and only in (None, "train")))
-            if value and name not in shares and (only in (None, name) or divides):
+            draws = name == "train" and only == "validation" and data.shots is not None and data.validation is None
+            if value and name not in shares and (only in (None, name) or divides or draws):
                 limit = data.max_eval_examples if name != "train" else None if divides else self._first_of_train()
                 found[name] = self._open(data, name, value, limit)
             if divides:
@@ -180,6 +183,9 @@ class TaskData(L.LightningDataModule):
             found[name] = replace(found[name], rows=rows.select(range(limit)))
         if "train" in found:
             found["train"] = self._sampled(found["train"])
+        if data.shots is not None and only in (None, "train", "validation"):
+            labels = {name: self._strata(split) for name, split in found.items() if name != "test"}
+            found |= few_shot(found, labels, data, self.config.task.name)
         order = [name for name in ("train", "validation", "test") if name in found and only in (None, name)]
         return {name: found[name] for name in order}
 
@@ -199,7 +205,7 @@ class TaskData(L.LightningDataModule):
         """The label of each example, where it has one."""
         if self.class_column is None or "label" not in split.rows.column_names:
             return None
-        return [str(label) for label in split.column("label").to_pylist()]
+        return [label_text(label) for label in split.column("label").to_pylist()]
 
     def drawn_ids(self) -> dict[str, list[str]]:
         """The ids of each split whose rows were chosen here."""

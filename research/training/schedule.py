@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def total_steps(optim: OptimConfig, steps_per_epoch: int) -> int:
     """Optimiser steps of the whole run."""
-    return optim.max_steps or max(1, math.ceil(optim.epochs * steps_per_epoch))
+    return optim.max_steps if optim.max_steps is not None else max(1, math.ceil(optim.epochs * steps_per_epoch))
 
 
 def warmup_steps(optim: OptimConfig, total: int) -> int:

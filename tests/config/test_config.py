@@ -187,7 +187,7 @@ def test_a_wrong_type_in_the_yaml_names_the_file(write: Write) -> None:
         ("optim.batch_size=-8", "optim.batch_size=-8 must be at least 1"),
         ("optim.epochs=0", "optim.epochs=0.0 must be above 0"),
         ("optim.epochs=nan", "optim.epochs=nan must be above 0"),
-        ("optim.max_steps=0", "optim.max_steps=0 must be above 0"),
+        ("optim.max_steps=-1", "optim.max_steps=-1 must be 0 or more"),
         ("optim.warmup_ratio=1.5", "optim.warmup_ratio=1.5 must be in [0, 1]"),
         ("optim.warmup_ratio=nan", "optim.warmup_ratio=nan must be in [0, 1]"),
         ("optim.warmup_steps=-1", "optim.warmup_steps=-1 must be 0 or more"),

@@ -107,6 +107,13 @@ def spread(grid: Grid) -> str:
             "folds; a fold of several seeds counts by their mean. A run is tested with the checkpoint that was best on "
             "validation data."
         )
+    if any(len(group.samples) > 1 for group in grid.groups):
+        samples = max(len(group.samples) for group in grid.groups)
+        return (
+            f"Scores are means over {samples} few-shot samples of the training data, with the standard deviation over "
+            "samples; a sample of several seeds counts by their mean. A run is tested with the checkpoint that was "
+            "best on its validation data."
+        )
     return (
         f"Scores are means over {number} runs that differ in their seed alone, with the sample standard deviation; "
         "none is a maximum over seeds. A run is tested with the checkpoint that was best on validation data."

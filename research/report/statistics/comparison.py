@@ -46,7 +46,7 @@ def compare_groups(a: RunGroup, b: RunGroup, split: str, pooled: Pool, seed: int
     """All that two groups of a pool allow to say of each other, not yet corrected."""
     scores, other_scores = a.scores(split), b.scores(split)
     counts, runs, replicates = pooled.of(a, b)
-    draws = over_both(counts, runs, replicates, seed)
+    draws = over_both(counts, runs, replicates, seed, [*a.blocks, *b.blocks])
     tests = list(applicable_tests(counts, runs, replicates, seed))
     if min(runs) > 1:
         tests.insert(0, paired_tests.over_seeds_and_examples(draws))

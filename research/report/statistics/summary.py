@@ -96,9 +96,10 @@ def _beside_best(column: Sequence[Summary], pooled: Pool | None) -> list[Summary
         if each.group.folds:
             each = _of_folds(each, best)
         if each.mean is not None and pooled is not None:
-            each = replace(each, interval=over_both(*pooled.of(each.group)).interval())
+            each = replace(each, interval=over_both(*pooled.of(each.group), blocks=each.group.blocks).interval())
             if best is not None and each.group is not best:
-                each = replace(each, p_value=over_both(*pooled.of(best, each.group)).p_value)
+                blocks = [*best.blocks, *each.group.blocks]
+                each = replace(each, p_value=over_both(*pooled.of(best, each.group), blocks=blocks).p_value)
         told.append(replace(each, mark="best") if each.group is best else each)
     return told
 

@@ -1,4 +1,4 @@
-"""Where the variance of a score comes from: initialisation, data order, the sample of test examples.
+"""Where the variance of a score comes from: few-shot sample, initialisation, data order, the test examples.
 
 Legend: I initialisation seeds, O order seeds, R runs, B resamples.
 """
@@ -20,6 +20,8 @@ class VarianceSplit:
     both: float | None  # what initialisation and order do only together, and what neither explains
     sampling: float | None  # of the test examples
     why: str
+    shots: float | None = None  # the sample of training examples; `seed` is then all that a run draws beside it
+    seed: float | None = None
 
 
 def split_variance(
@@ -41,6 +43,26 @@ def split_variance(
     of_init, of_order, both = (float(np.sqrt(max(part, 0.0))) for part in components(table))
     why = f"{len(inits)} initialisations crossed with {len(orders)} orders"
     return VarianceSplit(of_init, of_order, both, sampling, why)
+
+
+def split_by_sample(samples: Sequence[int], scores: np.ndarray, sampling: float) -> VarianceSplit:
+    """Of runs over few-shot samples: what the sample of training examples does, and what the seed does.
+
+    One-way random-effects analysis of variance, seeds within samples: the same seed shares no more between two samples
+    than another does. A component estimated below 0 counts as 0.
+    """
+    groups = [scores[[s == sample for s in samples]] for sample in dict.fromkeys(samples)]
+    sizes = np.array([len(group) for group in groups])
+    if len(groups) < 2 or sizes.min() < 2:
+        why = "one seed a sample: sample and seed cannot be told apart; run each data.shots_seed with two seeds or more"
+        return VarianceSplit(None, None, None, sampling, why)
+    within = sum(float(((g - g.mean()) ** 2).sum()) for g in groups) / (sizes.sum() - len(groups))
+    means, mean = np.array([g.mean() for g in groups]), float(scores.mean())
+    between = float((sizes * (means - mean) ** 2).sum()) / (len(groups) - 1)
+    size = (sizes.sum() - (sizes**2).sum() / sizes.sum()) / (len(groups) - 1)  # of a sample; their mean where equal
+    of_sample, of_seed = float(np.sqrt(max((between - within) / size, 0.0))), float(np.sqrt(within))
+    why = f"{len(groups)} samples with {sizes.min()} or more seeds each"
+    return VarianceSplit(None, None, None, sampling, why, of_sample, of_seed)
 
 
 def components(table: np.ndarray) -> tuple[float, float, float]:

@@ -93,6 +93,8 @@ def _what(grid: Grid, summaries: Sequence[Summary]) -> str:
     single = all(len(group.runs) <= 1 for group in grid.groups)
     folds = "folds" if all(group.folds for group in grid.groups if group.runs) else "folds or seeds"
     over = folds if any(group.folds for group in grid.groups) else "runs with different seeds"
+    if any(len(group.samples) > 1 for group in grid.groups):
+        over = "few-shot samples, each the mean over its seeds"
     spread = "single run" if single else f"mean ± standard deviation over {over}"
     beside = ", test beside the validation score that selected the checkpoint" if "test" in splits else ""
     return f"Scores in per cent ({spread}){beside}."

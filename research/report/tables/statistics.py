@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from research.report.groups import Grid, RunGroup, leading_groups
 from research.report.statistics.comparison import (
     Comparison,
@@ -17,7 +19,7 @@ from research.report.statistics.comparison import (
 from research.report.statistics.pool import Pool
 from research.report.statistics.power import POWER
 from research.report.statistics.summary import Summary
-from research.report.statistics.variance import VarianceSplit, split_variance
+from research.report.statistics.variance import VarianceSplit, split_by_sample, split_variance
 from research.report.tables.cells import Cell, Table, cell, make_table
 
 MOST_SYSTEMS = 10  # of a data set: more comparisons would not be read
@@ -123,17 +125,20 @@ def variance_table(pooled: Mapping[str, Pool]) -> Table:
     """Standard deviation of a single run's score by source, for groups of several runs."""
     groups = [(group, runs) for runs in pooled.values() for group in runs.groups if len(group.runs) > 1]
     splits = [_variance(group, runs) for group, runs in groups]
+    few = any(len(group.samples) > 1 for group, _ in groups)
     reasons = list(dict.fromkeys(split.why for split in splits))
     caption = "Standard deviation of a single run's score, in points, by where it comes from."
     if len(reasons) == 1:
         caption += f" All: {reasons[0]}."
     rows = []
     for (group, _), split in zip(groups, splits, strict=True):
-        parts = (split.initialisation, split.order, split.both, split.sampling)
+        parts: tuple[float | None, ...] = (split.initialisation, split.order, split.both, split.sampling)
+        parts = (split.shots, split.seed, *parts) if few else parts
         points = [_points(part, group.paths) for part in parts]
         why = [split.why] if len(reasons) > 1 else []
         rows.append([group.system, group.data_set, len(group.runs), *points, *why])
-    sources = ("initialisation", "data order", "both together, rest", "sample of examples")
+    sources: tuple[str, ...] = ("initialisation", "data order", "both together, rest", "sample of examples")
+    sources = ("few-shot sample", "seed", *sources) if few else sources
     columns = ["system", "data set", "runs", *sources]
     return make_table("Sources of variance", [*columns, *(["because"] if len(reasons) > 1 else [])], rows, caption)
 
@@ -144,6 +149,9 @@ def _variance(group: RunGroup, runs: Pool) -> VarianceSplit:
         for key in ("seed_init", "seed_order")
     )
     _, _, replicates = runs.of(group)
+    if len(group.samples) > 1:
+        sampling = float(np.sqrt(replicates.var(axis=0).mean()))
+        return split_by_sample(group.blocks, group.scores(group.split), sampling)
     return split_variance(inits, orders, group.scores(group.split), replicates)
 
 

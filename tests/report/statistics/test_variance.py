@@ -6,7 +6,7 @@ import pytest
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from research.report.statistics.variance import components, split_variance
+from research.report.statistics.variance import components, split_by_sample, split_variance
 
 
 def crossed(inits: int, orders: int, seed: int = 0) -> tuple[list[int], list[int], np.ndarray]:
@@ -63,3 +63,17 @@ def test_seeds_that_do_not_allow_a_split_say_why(init: list[int], order: list[in
     split = split_variance(init, order, np.linspace(0.7, 0.8, len(init)))
     assert (split.initialisation, split.order, split.both) == (None, None, None)
     assert why in split.why
+
+
+def test_few_shot_samples_against_statsmodels() -> None:
+    """Expected mean squares of a one-way layout: rest, rest + seeds var(sample)."""
+    rng = np.random.default_rng(3)
+    samples = np.repeat([13, 21, 42, 87, 100], 3)
+    scores = 0.8 + np.repeat(rng.normal(0, 0.04, 5), 3) + rng.normal(0, 0.01, 15)
+    frame = pd.DataFrame({"score": scores, "sample": samples})
+    squares = anova_lm(ols("score ~ C(sample)", frame).fit())["mean_sq"]
+    split = split_by_sample(samples.tolist(), scores, 0.01)
+    assert split.seed == pytest.approx(np.sqrt(squares["Residual"]))
+    assert split.shots == pytest.approx(np.sqrt((squares["C(sample)"] - squares["Residual"]) / 3))
+    alone = split_by_sample([13, 21], scores[:2], 0.01)
+    assert alone.shots is None and "one seed a sample" in alone.why and alone.sampling == 0.01
