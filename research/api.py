@@ -104,6 +104,32 @@ class FinishedRun:
             predict(self._run, source, str(output), texts=texts)
             return pq.read_table(output).to_pandas()
 
+    def index(self, documents: Any, folder: str | Path, *, kind: str = "exact") -> None:
+        """Write an index of documents, for `search`: a file with the column `document`, or rows as `train` takes them.
+
+        Of a run of task matching; `kind` is exact or hnsw.
+        """
+        prepare_process()
+        from research.data.in_memory import json_lines
+        from research.retrieval.commands import index_corpus
+
+        with TemporaryDirectory() as temporary:
+            source = Path(temporary) / "corpus.jsonl"
+            if not isinstance(documents, str | Path):
+                rows = [{"document": each} if isinstance(each, str) else each for each in documents]
+                source.write_bytes(json_lines("corpus", rows))
+            index_corpus(self._run, str(documents if isinstance(documents, str | Path) else source), str(folder), kind)
+
+    def search(self, folder: str | Path, queries: Sequence[str], top: int = 10) -> list[list[dict[str, Any]]]:
+        """For each query the best documents of an index, the best first: `score`, `id`, `document` and more columns."""
+        prepare_process()
+        from research.retrieval.encoder import TextEncoder
+        from research.retrieval.index import Index, search
+
+        index = Index(Path(folder))
+        index.refuse_another_model(self._run)
+        return search(TextEncoder(self._run), index, list(queries), top)
+
 
 def train(experiment: str | Path, **values: Any) -> FinishedRun:
     """Train an experiment, a YAML file, with other values of some keys; a run that was begun is resumed.

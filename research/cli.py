@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
 
     add_experiments(command)
     add_runs(command)
+    add_retrieval(command)
     return top
 
 
@@ -161,10 +162,32 @@ def add_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     added.add_argument("--live", action="store_true", help="send while the run is still writing")
 
 
+def add_retrieval(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands that search with a run of task matching."""
+    added = command(index, "write an index of a corpus: a vector of each document by a finished run")
+    added.add_argument("run_dir", metavar="run", help="run folder, of task matching")
+    added.add_argument("--input", required=True, metavar="FILE", help="corpus: JSONL, CSV, TSV, Parquet")
+    added.add_argument("--output", required=True, metavar="DIR", help="folder of the index")
+    added.add_argument("--column", help="of the documents; default: document, or else text")
+    added.add_argument("--kind", choices=("exact", "hnsw"), default="exact", help="hnsw: approximate, by faiss")
+    added.add_argument("--trust-remote-code", action="store_true", help=TRUST)
+
+    added = command(search, "the best documents of an index for each query, as JSON lines")
+    added.add_argument("run_dir", metavar="run", help="the run whose model made the index")
+    added.add_argument("queries", nargs="*", metavar="query", help="text to search for")
+    added.add_argument("--index", required=True, metavar="DIR", help="what research index wrote")
+    added.add_argument("--input", metavar="FILE", help="file of queries, column query")
+    added.add_argument("--top", type=int, default=10, metavar="K", help="documents of each query (default: 10)")
+    added.add_argument("--output", default="-", help="file to write: .jsonl, .csv, .parquet; default: JSON lines here")
+    added.add_argument("--trust-remote-code", action="store_true", help=TRUST)
+
+
 def parsed(arguments: list[str]) -> argparse.Namespace:
-    """The options; `key=value` may stand after options too, where argparse takes no more positional arguments."""
+    """The options; `key=value` and queries may stand after options too, where argparse takes no more of them."""
     top = parser()
     options, rest = top.parse_known_args(arguments, argparse.Namespace(command_line=arguments))
+    if "queries" in options and not any(each.startswith("-") for each in rest):
+        options.queries, rest = [*options.queries, *rest], []
     if rest and not ("overrides" in options and all("=" in each and each[0] != "-" for each in rest)):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
@@ -423,6 +446,37 @@ def serve(options: argparse.Namespace) -> int:
         precision=options.precision,
         limits=Limits(options.max_body_bytes, options.max_texts, options.max_waiting_tokens, options.timeout_seconds),
     )
+
+
+def index(options: argparse.Namespace) -> int:
+    """Write the index of a corpus."""
+    from research.tracking.run import Run
+
+    run = Run.read(options.run_dir)
+    prepare_process()
+    from research.retrieval.commands import index_corpus
+
+    made = index_corpus(run, options.input, options.output, options.kind, options.column, options.trust_remote_code)
+    print(f"{options.output}: {made.about.documents} documents, {made.about.kind}")
+    return 0
+
+
+def search(options: argparse.Namespace) -> int:
+    """Search an index, and print a row for each query."""
+    from research.tracking.run import Run
+
+    if options.top < 1:
+        raise UserError(f"--top {options.top} must be at least 1")
+    run = Run.read(options.run_dir)
+    prepare_process()
+    from research.retrieval.commands import search_index
+
+    count = search_index(
+        run, options.index, options.queries, options.input, options.top, options.output, options.trust_remote_code
+    )
+    if options.output != "-":
+        print(f"the documents of {count} queries written to {options.output}")
+    return 0
 
 
 def prune(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ Shapes: T tokens, N sequences, W width of the model, B queries of a step, D docu
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ from research.training.module import TaskModule
 
 BEST = 10  # documents that a prediction lists
 QUERY, DOCUMENT = "query", "document"
+LEAST_TEMPERATURE = 0.01  # Radford et al. 2021
+TEMPERATURE_RATE = 100.0  # learning rate of the temperature's logarithm, in that of the schedule
 SIZES = Rule(lambda v: all(size >= 1 for size in v), "must be sizes of at least 1")
 
 
@@ -44,6 +47,9 @@ SIZES = Rule(lambda v: all(size >= 1 for size in v), "must be sizes of at least 
 class Keys:
     pooling: Literal["mean", "first"] = key("mean", "a text's vector: the mean over its tokens, or its first token's")
     temperature: float = key(0.05, "cosines are divided by it", above(0))
+    learn_temperature: bool = key(False, "the temperature is learned too, from `temperature` on; it stays above 0.01")
+    query_prefix: str = key("", "put before each query, as in `query: `, so that one encoder serves both sides")
+    document_prefix: str = key("", "put before each document, as in `passage: `")
     symmetric: bool = key(True, "documents choose among queries too")
     dimensions: list[int] = key(
         [], "the loss is the mean over these first parts of the vectors too (Matryoshka, Kusupati et al. 2022)", SIZES
@@ -54,6 +60,7 @@ class Data(TaskData):
     fields = {"query": "query", "document": "document", "negatives": "negatives"}
     optional = ("negatives",)
     gold = ()
+    free = ("document",)  # `collect` says what a missing one means
     texts = ("query", "document")
     text_lists = ("negatives",)
     token_columns = ("query.input_ids", "query.token_type_ids", "document.input_ids", "document.token_type_ids")
@@ -65,29 +72,45 @@ class Data(TaskData):
     answers_alone = False  # documents are ranked among those of the file
 
     def collect(self, splits: Sequence[Split]) -> list[str]:
-        """No labels. Raises UserError for an empty query or document."""
-        for split in splits:
-            for field in self.texts:
-                for row, text in enumerate(split.rows[field]):
-                    if not text.strip():
-                        raise UserError(f"{split.where(row)}: the {field} is empty.")
+        """No labels."""
         return []
+
+    def prepared(self, split: Split) -> Split:
+        """Raises UserError for an empty query, and for one without a document."""
+        for row, (query, document) in enumerate(zip(split.rows["query"], split.rows["document"], strict=True)):
+            if not query.strip():
+                raise UserError(f"{split.where(row)}: the query is empty.")
+            if not (document or "").strip():
+                raise UserError(
+                    f"{split.where(row)}: the query has no relevant document; give it one in 'document', or take the "
+                    "row out."
+                )
+        return split
 
     def encode(self, rows: Columns) -> Columns:
         negatives = rows.get("negatives") or [None] * len(rows["query"])
         documents = [[text, *(more or ())] for text, more in zip(rows["document"], negatives, strict=True)]
-        columns: Columns = {"targets": [1.0] * len(documents), "cut": [False] * len(documents)}
-        for stream, texts in ((QUERY, [[text] for text in rows["query"]]), (DOCUMENT, documents)):
-            for i, mine in enumerate(texts):
-                tokens = self.tokenizer(
-                    mine, truncation=True, max_length=self.config.data.max_length, return_attention_mask=False
-                )
-                for name in ("input_ids", "token_type_ids"):
-                    if name in tokens:
-                        columns.setdefault(f"{stream}.{name}", []).append(list(chain.from_iterable(tokens[name])))
-                columns.setdefault(f"{stream}.windows", []).append([len(ids) for ids in tokens["input_ids"]])
-                columns.setdefault(f"{stream}.key", []).append([text_key(text) for text in mine])
-                columns["cut"][i] |= any(encoding.overflowing for encoding in tokens.encodings)
+        queries = self.encoded_texts(QUERY, [[text] for text in rows["query"]])
+        columns = {**queries, **self.encoded_texts(DOCUMENT, documents)}
+        columns["cut"] = [a or b for a, b in zip(queries["cut"], columns["cut"], strict=True)]
+        return {**columns, "targets": [1.0] * len(documents)}
+
+    def encoded_texts(self, stream: str, lists: Sequence[Sequence[str]]) -> Columns:
+        """The columns of a stream, each row several texts that are sequences of their own; `cut`: is any cut?"""
+        prefix, columns = getattr(self.config.task, f"{stream}_prefix"), dict[str, list[Any]](cut=[])
+        for texts in lists:
+            tokens = self.tokenizer(
+                [prefix + text for text in texts],
+                truncation=True,
+                max_length=self.config.data.max_length,
+                return_attention_mask=False,
+            )
+            for name in ("input_ids", "token_type_ids"):
+                if name in tokens:
+                    columns.setdefault(f"{stream}.{name}", []).append(list(chain.from_iterable(tokens[name])))
+            columns.setdefault(f"{stream}.windows", []).append([len(ids) for ids in tokens["input_ids"]])
+            columns.setdefault(f"{stream}.key", []).append([text_key(text) for text in texts])
+            columns["cut"].append(any(encoding.overflowing for encoding in tokens.encodings))
         return columns
 
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
@@ -136,6 +159,24 @@ class Module(TaskModule):
             raise UserError(f"task.dimensions={config.task.dimensions}: the vectors of the model have {width} numbers.")
         if config.optim.label_smoothing:
             raise UserError(f"task '{config.task.name}' has no classes for optim.label_smoothing; remove the key.")
+        if config.task.learn_temperature:  # a weight of the model, so that checkpoints hold it
+            start = torch.tensor(math.log(config.task.temperature))
+            backbone.model.register_parameter("log_temperature", torch.nn.Parameter(start))
+
+    @property
+    def temperature(self) -> Tensor | float:
+        """What cosines are divided by."""
+        if not self.config.task.learn_temperature:
+            return float(self.config.task.temperature)
+        learned: Tensor = self.backbone.model.log_temperature
+        return learned.exp().clamp(min=LEAST_TEMPERATURE)
+
+    def rate_factor(self, name: str) -> float:
+        return super().rate_factor(name) * (TEMPERATURE_RATE if name.endswith("log_temperature") else 1.0)
+
+    def notes(self) -> dict[str, Any]:
+        learned = self.temperature
+        return {"temperature": learned.item()} if isinstance(learned, Tensor) else {}
 
     def vectors(self, stream: Stream) -> Tensor:
         """(N, W), of any length."""
@@ -168,7 +209,7 @@ class Module(TaskModule):
     def _of_size(self, vectors: dict[str, Tensor], size: int, relevant: Tensor, place: Tensor) -> Tensor:
         """The summed loss of the first `size` numbers; relevant (B, D): no negatives; place (B,) of the positives."""
         query, document = (F.normalize(vectors[name][:, :size], dim=1) for name in (QUERY, DOCUMENT))
-        scores = query @ document.T / self.config.task.temperature  # (B, D)
+        scores = query @ document.T / self.temperature  # (B, D)
         hidden = relevant.clone()
         hidden[torch.arange(len(place)), place] = False
         scores = scores.masked_fill(hidden, -torch.inf)

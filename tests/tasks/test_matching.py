@@ -36,54 +36,63 @@ def data(tmp_path: Path) -> dict[str, Any]:
     return {**files, "max_length": 16}
 
 
-def embedded(folder: Path, texts: list[str]) -> torch.Tensor:
-    """Mean-pooled vectors of length 1 by `transformers` alone."""
+def embedded(folder: Path, texts: list[str], pooling: str = "mean") -> torch.Tensor:
+    """Pooled vectors of length 1 by `transformers` alone."""
     tokens = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
     with torch.inference_mode():
         hidden = AutoModel.from_pretrained(folder).eval()(**tokens).last_hidden_state
+    if pooling == "first":
+        return F.normalize(hidden[:, 0], dim=1)
     mask = tokens["attention_mask"][..., None]
     return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
 
 
-def expected_loss(folder: Path, negatives: list[list[str]], temperature: float = 0.1) -> float:
+def expected_loss(folder: Path, negatives: list[list[str]], pooling: str = "mean", symmetric: bool = True) -> float:
     """Of the 16 training rows in one step, written out."""
     train = rows(16)
     documents = [row["document"] for row in train] + [text for more in negatives for text in more]
-    query, document = embedded(folder, [row["query"] for row in train]), embedded(folder, documents)
-    scores = query @ document.T / temperature
+    query, document = embedded(folder, [row["query"] for row in train], pooling), embedded(folder, documents, pooling)
+    scores = query @ document.T / 0.1
     for a, b in ((0, 1), (1, 0), (2, 3), (3, 2)):  # the same document, the same query
         scores[a, b] = -torch.inf
     target = torch.arange(16)
+    if not symmetric:
+        return float(F.cross_entropy(scores, target))
     back = F.cross_entropy(scores[:, :16].T, target)
     return float((F.cross_entropy(scores, target) + back) / 2)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("with_negatives", [False, True])
+@pytest.mark.parametrize(
+    ("with_negatives", "pooling", "symmetric"), [(False, "mean", True), (True, "mean", True), (True, "first", False)]
+)
 def test_loss_is_over_the_whole_step(
-    with_negatives: bool, small_runs: SmallRuns, data: dict[str, Any], tmp_path: Path
+    with_negatives: bool, pooling: str, symmetric: bool, small_runs: SmallRuns, data: dict[str, Any], tmp_path: Path
 ) -> None:
     negatives = [[f"bad river {i}"] * (i % 3 == 0) for i in range(16)]
     if with_negatives:
         train = [{**row, "negatives": more} for row, more in zip(rows(16), negatives, strict=True)]
         write_jsonl(Path(data["train"]), train)
     sections = {"data": data, "optim": {"batch_size": 16, "lr": 1e-9, "max_steps": 1}}
-    run = small_runs.train("matching", "task.temperature=0.1", "trainer.tokens_per_microbatch=60", **sections)
-    assert losses(run)[0] == pytest.approx(expected_loss(run.model, negatives if with_negatives else []), abs=2e-5)
+    keys = ("task.temperature=0.1", f"task.pooling={pooling}", f"task.symmetric={symmetric}")
+    run = small_runs.train("matching", *keys, "trainer.tokens_per_microbatch=60", **sections)
+    expected = expected_loss(run.model, negatives if with_negatives else [], pooling, symmetric)
+    assert losses(run)[0] == pytest.approx(expected, abs=2e-5)
 
 
 @pytest.mark.slow
 def test_every_layout_gives_the_same_and_ranks_are_right(small_runs: SmallRuns, data: dict[str, Any]) -> None:
     sections: dict[str, Any] = {"data": data, "optim": {"batch_size": 8, "lr": 5e-3, "max_steps": 6}}
-    task = ("matching", "task.dimensions=[8]")
+    task = ("matching", "task.dimensions=[8]", "task.learn_temperature=true")
     run = small_runs.train(*task, **sections)
     for other in (
-        small_runs.train_ranks("matching", 2, "task.dimensions=[8]", **sections),
+        small_runs.train_ranks(task[0], 2, *task[1:], **sections),
         small_runs.train(*task, "trainer.packing=false", **sections),
         small_runs.train(*task, "trainer.tokens_per_microbatch=40", **sections),
     ):
         assert losses(other) == pytest.approx(losses(run), abs=5e-5)
         assert run.result is not None and other.result is not None
+        assert other.result["temperature"] == pytest.approx(run.result["temperature"], abs=1e-4) != 0.05
         assert other.result["metrics"]["test"]["mrr"] == pytest.approx(run.result["metrics"]["test"]["mrr"], abs=1e-6)
     assert losses(run)[-1] < losses(run)[0]
     table = pq.read_table(run.predictions / "test.parquet").to_pylist()
@@ -109,6 +118,11 @@ def test_bad_input(tmp_path: Path, tiny_model: Path, data: dict[str, Any], capsy
     ):
         assert main(["show", str(experiment), override]) == 2
         assert reason in capsys.readouterr().err
-    write_jsonl(Path(data["train"]), [{"query": "a", "document": " "}])
-    assert main(["show", str(experiment)]) == 2
-    assert "line 1: the document is empty" in capsys.readouterr().err
+    for row, reason in (
+        ({"query": "a", "document": " "}, "line 2: the query has no relevant document"),
+        ({"query": "a", "document": None}, "line 2: the query has no relevant document"),
+        ({"query": " ", "document": "a"}, "line 2: the query is empty"),
+    ):
+        write_jsonl(Path(data["train"]), [rows(1)[0], row])
+        assert main(["show", str(experiment)]) == 2
+        assert reason in capsys.readouterr().err
