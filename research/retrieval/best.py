@@ -40,5 +40,6 @@ def _best(queries: Vectors, documents: Any, count: int) -> tuple[Vectors, Places
         scores = np.concatenate([scores, found.numpy()], axis=1)
         places = np.concatenate([places, at.numpy() + start], axis=1)
         order = np.lexsort((places, -scores), axis=1)[:, :count]
-        scores, places = (np.take_along_axis(each, order, axis=1) for each in (scores, places))
+        scores = np.take_along_axis(scores, order, axis=1)
+        places = np.take_along_axis(places, order, axis=1)
     return scores, places

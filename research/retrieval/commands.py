@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from research.common.errors import UserError
-from research.data.source import open_split
+from research.data.opening import open_split
 from research.inference.outputs import writer_of
 from research.retrieval.encoder import TextEncoder, refuse_task_without_vectors
 from research.retrieval.index import Index, make_index, open_corpus, refuse_place, search

@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from research.common.errors import UserError
 from research.common.files import read_json, replace_folder, write_json
-from research.data.source import Split, open_split
+from research.data.opening import open_split
+from research.data.source import Split
 from research.retrieval.best import Places, best
 from research.retrieval.encoder import AT_ONCE, TextEncoder, Vectors, fingerprint
 from research.tracking.run import Run

@@ -168,7 +168,8 @@ class Module(TaskModule):
         """What cosines are divided by."""
         if not self.config.task.learn_temperature:
             return float(self.config.task.temperature)
-        learned: Tensor = self.backbone.model.log_temperature
+        model: Any = self.backbone.model
+        learned: Tensor = model.log_temperature
         return learned.exp().clamp(min=LEAST_TEMPERATURE)
 
     def rate_factor(self, name: str) -> float:
