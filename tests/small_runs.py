@@ -43,6 +43,8 @@ class SmallRuns:
             "wandb": {"mode": "disabled"},
             **sections,
         }
+        if "tasks" in sections:  # several at once, which the files of the tasks describe
+            del content["task"], content["data"]
         (place / "experiment.yaml").write_text(json.dumps(content))
         return ["train", str(place / "experiment.yaml"), f"run_dir={place / 'run'}", *overrides], place / "run"
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from research.batching.layout import AttentionPlan, RowLayout, make_layout, plan_attention
+from research.batching.mixture import MixedPlan
 from research.batching.plan import Indices, StepPlan, assign_to_ranks, micro_batches
 from research.batching.store import SOURCE, TARGET, Store, StreamColumns
 
@@ -185,7 +186,7 @@ class Planner:
     """
 
     store: Store
-    plan: StepPlan
+    plan: StepPlan | MixedPlan
     rank: int
     ranks: int
     budget_tokens: int

@@ -132,7 +132,7 @@ def class_table(scores: Mapping[str, float]) -> Table | None:
         table.add_column(part, justify="right")
     for label in classes:
         values = {part: by_class.get(f"{part}/{label}") for part in parts}
-        table.add_row(label, *(f"{v:.0f}" if part in counted else _number(v) for part, v in values.items()))
+        table.add_row(label, *(f"{v:.0f}" if v and part in counted else _number(v) for part, v in values.items()))
     return table
 
 

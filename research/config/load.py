@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from research.common.errors import UserError
 from research.config import component
 from research.config.aliases import with_logger, with_new_names
+from research.config.joint import joint_content
 from research.config.parse import Text, parse_override, read_yaml, refuse_interpolations, typed, yaml_value
 from research.config.schema import DATA_SUFFIXES, Config
 from research.config.tree import ONE_OF, SOME_OF, all_keys, check, component_names, nested, schema_of, sections, to_dict
@@ -51,7 +52,8 @@ def load_config(
     given = [(given_by, nested(values))] if values else []
     for origin, content in [*given, *map(parse_override, overrides)]:
         layers.append(Layer(origin, in_long_form(content, origin, path.parent)))
-    config = combined(layers, str(path))
+    joint = joint_content([layer.content for layer in layers], path.parent, load_config)
+    config = combined([Layer("tasks", joint), *layers] if joint else layers, str(path))
     absolute_paths(config, path)
     check(config, str(path))
     return config

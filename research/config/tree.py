@@ -165,7 +165,9 @@ def component_names(content: dict[str, Any]) -> list[str]:
     one = [content.get(section) for section in ONE_OF]
     some = [(name, own) for section in SOME_OF for name, own in (content.get(section) or {}).items()]
     chosen = [own.get("name", name) if isinstance(own, dict) else name for name, own in some]
-    return [str(own["name"]) for own in one if isinstance(own, dict) and "name" in own] + [str(n) for n in chosen]
+    joint = [each.get("task", {}).get("name") for each in ((content.get("task") or {}).get("tasks") or {}).values()]
+    named = [own["name"] for own in one if isinstance(own, dict) and "name" in own]
+    return [str(name) for name in (*named, *joint, *chosen) if name is not None]
 
 
 def _deciding(content: dict[str, Any], schema: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from research.batching.loaders import EvaluationBatches, StepLoader
+from research.batching.mixture import MixedPlan
 from research.batching.pack import Planner
 from research.batching.plan import Layout, StepPlan, evaluation_share
 from research.batching.store import Store
@@ -319,7 +320,7 @@ class TaskData(L.LightningDataModule):
         return Store(examples.data.table, columns, self.window_columns)
 
     @property
-    def plan(self) -> StepPlan:
+    def plan(self) -> StepPlan | MixedPlan:
         return StepPlan(len(self.stores["train"]), self.config.optim.batch_size, self.config.order_seed)
 
     def train_dataloader(self) -> Any:

@@ -1,0 +1,80 @@
+"""The encoded examples of several tasks as one store, and the part of a micro-batch that is of one task.
+
+The examples of the tasks follow each other. All share the columns a model reads; the other columns keep the name of
+their task in front (`ner label`) and hold nothing in the examples of other tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from research.batching.pack import MicroBatch, Stream
+from research.batching.plan import Indices
+from research.batching.store import INPUT, Ragged, Store, StreamColumns
+
+READ_BY_MODELS = ("input_ids", "token_type_ids")
+
+
+class JointStore(Store):
+    """Stores of one stream, by task."""
+
+    def __init__(self, stores: Mapping[str, Store]) -> None:
+        parts = {task: store.streams[INPUT] for task, store in stores.items()}
+        sizes = {task: len(store) for task, store in stores.items()}
+        self.first = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))  # example of each task
+        stream = StreamColumns(end_to_end([part.windows for part in parts.values()]))
+        for name in READ_BY_MODELS:
+            if all(name in part.tokens for part in parts.values()):
+                stream.tokens[name] = end_to_end([part.tokens[name] for part in parts.values()])
+        for task, part in parts.items():
+            for own, joint in ((part.tokens, stream.tokens), (part.sequences, stream.sequences)):
+                for name in own.keys() - set(READ_BY_MODELS):
+                    columns = [own[name] if other == task else size for other, size in sizes.items()]
+                    joint[f"{task} {name}"] = end_to_end(columns)
+        self.columns = {**stream.tokens, **stream.sequences}
+        self.streams = {INPUT: stream}
+        self.stream_tokens = np.concatenate([store.stream_tokens for store in stores.values()])
+        self.tokens = self.stream_tokens.sum(axis=1)
+        self.targets = np.concatenate([store.targets for store in stores.values()])
+
+
+def end_to_end(columns: Sequence[Ragged | int]) -> Ragged:
+    """Columns one after the other; a number stands for as many rows without values."""
+    joint = Ragged.__new__(Ragged)
+    joint.values, starts, ends, sizes = [], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [0]
+    for column in columns:
+        if isinstance(column, int):
+            joint.values.append(np.zeros(0, np.int64))
+            starts.append(np.zeros(column, np.int64))
+            ends.append(np.zeros(column, np.int64))
+            sizes.append(column)
+        else:
+            joint.values += column.values
+            starts.append(column.starts)
+            ends.append(column.ends)
+            sizes += np.diff(column.first_row).tolist()
+    joint.starts, joint.ends, joint.first_row = np.concatenate(starts), np.concatenate(ends), np.cumsum(sizes)
+    return joint
+
+
+def part_of(micro: MicroBatch, task: str, first: int, count: int) -> tuple[MicroBatch, Indices] | None:
+    """The sequences of a task whose examples are `count` from `first` on, and their tokens' places; None where none is.
+
+    Its examples are numbered from 0, its columns have their own names.
+    """
+    whole = micro.first
+    chosen = (whole.examples >= first) & (whole.examples < first + count)
+    if not chosen.any():
+        return None
+    places = np.flatnonzero(np.repeat(chosen, whole.lengths))
+    index = torch.from_numpy(places).to(whole.positions.device)
+    prefix = f"{task} "
+    tokens = {name: whole.tokens[name][index] for name in READ_BY_MODELS if name in whole.tokens}
+    tokens |= {name.removeprefix(prefix): x for name, x in whole.tokens.items() if name.startswith(prefix)}
+    sequences = {name.removeprefix(prefix): x for name, x in whole.sequences.items() if name.startswith(prefix)}
+    examples = whole.examples[chosen] - first
+    stream = Stream(tokens, sequences, whole.lengths[chosen], examples, None, whole.positions[index])
+    return MicroBatch({INPUT: stream}, idle=micro.idle), places
