@@ -8,13 +8,14 @@ from (seed, step, what) where all ranks need the same; and all that it remembers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
 from research.common.errors import UserError
+from research.config import component
 
 if TYPE_CHECKING:
     from research.batching.pack import MicroBatch
@@ -117,11 +118,14 @@ class MethodHooks:
         """The inverse of `state`."""
 
 
-def refuse_conflicts(methods: Mapping[str, MethodHooks], strategy: str) -> None:
-    """Raise UserError for methods that do not go together, or not with the strategy."""
+def refuse_conflicts(methods: Mapping[str, MethodHooks], strategy: str, whole_step_task: str | None) -> None:
+    """Raise UserError for methods that do not go together, not with the strategy, or not with a task whose loss is of
+    whole steps."""
     owner: dict[str, str] = {}
     of_losses = [name for name, method in methods.items() if type(method).loss is not MethodHooks.loss]
     for name, method in methods.items():
+        if whole_step_task is not None and (name in of_losses or method.needs_whole_step):
+            raise UserError(f"methods.{name} does not go with task '{whole_step_task}', whose loss is of whole steps.")
         if method.needs_whole_step and of_losses:
             raise UserError(
                 f"methods.{name} does not go with methods.{of_losses[0]}: its loss is of whole steps, the other's of "
@@ -157,3 +161,17 @@ def chained(methods: list[MethodHooks], module: Trained, plain: Loss) -> Loss:
 
 def _with(method: MethodHooks, module: Trained, plain: Loss) -> Loss:
     return lambda micro: method.loss(module, micro, plain)
+
+
+def entered(contexts: Iterable[AbstractContextManager[None]]) -> ExitStack:
+    """All of these contexts in one; none is left entered where a later one fails."""
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        return stack.pop_all()
+
+
+def methods_of(config: Config) -> dict[str, MethodHooks]:
+    """The methods that a config switches on, at a strength above 0."""
+    made = {name: component.load("method", keys.name).Method(keys) for name, keys in config.methods.items()}
+    return {name: method for name, method in made.items() if not method.is_off}

@@ -29,15 +29,13 @@ from research.data.checks import refuse_other_than_text
 from research.data.columns import set_aside
 from research.data.encoded import encoded, source_digest
 from research.data.formats import Reading
-from research.data.labels import label_text
 from research.data.opening import open_split
 from research.data.overview import SplitOverview, overview_of, refuse_overlap
-from research.data.sample import sampled
-from research.data.shots import few_shot
 from research.data.source import Split
-from research.data.split import divided, shares_asked
+from research.data.splits import splits_asked
 from research.metrics import metric_of, resolved
 from research.metrics.base import BaseMetric
+from research.training.class_weights import class_weights
 from research.training.plain import padded_layout
 
 Columns = dict[str, list[Any]]
@@ -136,7 +134,7 @@ class TaskData(L.LightningDataModule):
         """Open and encode every split the experiment names, or `only` one of them."""
         self._refuse_keys_of_classes()
         self._refuse_way_with_long_texts()
-        self.splits = self._all_splits(only)
+        self.splits = splits_asked(self.config, self._open, self.class_column is not None, only)
         if learned is None:
             self.labels = self.collect(list(self.splits.values()))
         else:
@@ -146,9 +144,10 @@ class TaskData(L.LightningDataModule):
         if learned is None:
             self.overview = self._overview()
             refuse_overlap(self.splits, self.overview, self.config.data.max_overlap)
-        self.class_weights = self._class_weights()
-        if self.class_weights is not None and self.class_column:
-            self.stores["train"].weigh(self.class_column, self.class_weights)
+        if self.class_column and "train" in self.stores:
+            self.class_weights = class_weights(self.config.optim, self.labels, self.stores["train"], self.class_column)
+            if self.class_weights is not None:
+                self.stores["train"].weigh(self.class_column, self.class_weights)
 
     @property
     def inputs(self) -> list[str]:
@@ -164,49 +163,6 @@ class TaskData(L.LightningDataModule):
             about.labels = about.labels if "label" in self.gold else {}  # other golds are no classes
             about.cut, about.windowed = self.cut.get(name, 0), self.several.get(name, 0)
         return found
-
-    def _all_splits(self, only: str | None) -> dict[str, Split]:
-        """The splits by name, those that are shares of the training data cut from it, and not more than allowed."""
-        data, found = self.config.data, dict[str, Split]()
-        shares = shares_asked(data)
-        for name in ("train", "validation", "test"):
-            value = getattr(data, name)
-            divides = name == "train" and (only in shares or (shares and only in (None, "train")))
-            draws = name == "train" and only == "validation" and data.shots is not None and data.validation is None
-            if value and name not in shares and (only in (None, name) or divides or draws):
-                limit = data.max_eval_examples if name != "train" else None if divides else self._first_of_train()
-                found[name] = self._open(data, name, value, limit)
-            if divides:
-                found |= divided(found["train"], data, self._strata(found["train"]))
-        for name in shares.keys() & found.keys():
-            rows = found[name].rows
-            limit = min(data.max_eval_examples or len(rows), len(rows))
-            found[name] = replace(found[name], rows=rows.select(range(limit)))
-        if "train" in found:
-            found["train"] = self._sampled(found["train"])
-        if data.shots is not None and only in (None, "train", "validation"):
-            labels = {name: self._strata(split) for name, split in found.items() if name != "test"}
-            found |= few_shot(found, labels, data, self.config.task.name)
-        order = [name for name in ("train", "validation", "test") if name in found and only in (None, name)]
-        return {name: found[name] for name in order}
-
-    def _first_of_train(self) -> int | None:
-        return self.config.data.max_train_examples if self.config.data.sample == "first" else None
-
-    def _sampled(self, train: Split) -> Split:
-        data, count = self.config.data, len(train.rows)
-        size = data.max_train_examples
-        if size is None or size >= count:
-            return train
-        rows = range(size) if data.sample == "first" else sampled(count, self._strata(train), size, data.split_seed)
-        drawn = f"{train.drawn}; {data.sample} {size}, seed {data.split_seed}"
-        return replace(train, rows=train.rows.select(rows), drawn=drawn)
-
-    def _strata(self, split: Split) -> list[str] | None:
-        """The label of each example, where it has one."""
-        if self.class_column is None or "label" not in split.rows.column_names:
-            return None
-        return [label_text(label) for label in split.column("label").to_pylist()]
 
     def drawn_ids(self) -> dict[str, list[str]]:
         """The ids of each split whose rows were chosen here."""
@@ -232,23 +188,6 @@ class TaskData(L.LightningDataModule):
         if asked is not None and asked not in self.long:
             known = f"it takes {', '.join(self.long)}" if self.long else "it has a way of its own; remove the key"
             raise UserError(f"data.long={asked}: task '{task}' does not read long texts so; {known}.")
-
-    def _class_weights(self) -> NDArray[np.float64] | None:
-        """A weight for each label in the training loss, or None: all alike. Raises UserError for an unknown label."""
-        optim = self.config.optim
-        weighed = optim.class_weights or optim.balance_classes
-        if not self.labels or not weighed or "train" not in self.stores or self.class_column is None:
-            return None
-        unknown = sorted(set(optim.class_weights) - set(self.labels))
-        if unknown:
-            raise UserError(
-                f"optim.class_weights names {', '.join(unknown)}, but the labels are {', '.join(self.labels)}."
-            )
-        if optim.class_weights:
-            return np.array([optim.class_weights.get(label, 1.0) for label in self.labels])
-        counts = self.stores["train"].count(self.class_column, len(self.labels))
-        balanced: NDArray[np.float64] = counts.sum() / (len(counts) * np.maximum(counts, 1))
-        return balanced
 
     def open_input(self, path: str, learned: Mapping[str, Any]) -> None:
         """Open new text, with or without gold answers, as the split `input`."""

@@ -1,15 +1,14 @@
-"""One optimiser step, one evaluation: what every task's module shares.
+"""What every task's module shares: its methods and adapter, the steps and evaluations of a run, the scores.
 
-A task is one file beside this one with a `Data(TaskData)` and a `Module(TaskModule)`; it says how an example
-is encoded, what the head is, the summed loss of a micro-batch, and how outputs become predictions.
+A task's `Module(TaskModule)` says the summed loss of a micro-batch and how outputs become predictions.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import lightning as L
@@ -24,20 +23,20 @@ from research.adapters.hooks import AdapterHooks
 from research.batching.pack import MicroBatch, StepItem, default_budget_tokens
 from research.batching.plan import Indices, Layout
 from research.common.errors import UserError
-from research.config import component
 from research.config.schema import Config
-from research.methods.hooks import Loss, MethodHooks, Vectors, chained, refuse_conflicts
+from research.methods.hooks import Loss, MethodHooks, Vectors, chained, entered, methods_of, refuse_conflicts
 from research.models import sharding
 from research.models.backbone import Backbone
 from research.models.load import ENCODER
 from research.models.parameters import flops_per_token
 from research.tracking import predictions
-from research.training import backward
 from research.training.datamodule import TaskData
-from research.training.optimizer import clip, make_optimizer, use_row_embedding
+from research.training.evaluated import Evaluated
+from research.training.optimizer import make_optimizer, use_row_embedding
 from research.training.plain import PlainTraining
 from research.training.progress import Progress
-from research.training.schedule import evaluation_steps, learning_rate
+from research.training.schedule import evaluation_steps
+from research.training.step import take_step
 
 NO_TARGET = -100  # in the place of a class, where there is nothing to learn
 
@@ -60,12 +59,8 @@ class TaskModule(L.LightningModule):
         self.copies = math.prod(method.copies for method in self.methods.values())
         self.budget_tokens = max(1, (config.trainer.tokens_per_microbatch or default_budget_tokens()) // self.copies)
         self.sharded = config.trainer.strategy == "fsdp"
-        sparse = config.trainer.sparse_embedding is not False and config.trainer.precision != "fp16"
-        sparse = (
-            sparse
-            and not self.draws_tokens
-            and not any(method.needs_dense_embedding for method in self.methods.values())
-        )
+        dense = self.draws_tokens or any(method.needs_dense_embedding for method in self.methods.values())
+        sparse = config.trainer.sparse_embedding is not False and config.trainer.precision != "fp16" and not dense
         self.rows = use_row_embedding(backbone.model, config.optim) if sparse and not self.sharded else None
         self.adapter = AdapterHooks(None)
         self.adapter_note: str | None = None
@@ -74,8 +69,7 @@ class TaskModule(L.LightningModule):
         self.progress = Progress()
         self.last_loss = self.last_norm = torch.zeros(())  # sum over this rank's targets / global targets
         self._global_loss: Tensor | None = None
-        self.predictions: dict[int, dict[str, Any]] = {}
-        self.eval_loss = [0.0, 0.0]  # summed loss, targets
+        self.evaluated = Evaluated()
         self.leaving = False  # the evaluation under way, which will not count
         self.plain = False  # trained by a `lightning.Trainer` alone, without a run folder
 
@@ -143,12 +137,9 @@ class TaskModule(L.LightningModule):
                 f"The module of task '{self.config.task.name}' has weights of its own ({', '.join(outside[:3])}), "
                 "which no checkpoint would hold; put them into a model class, which `auto_class` names."
             )
-        refuse_conflicts(self.methods, self.config.trainer.strategy)
-        for name, method in self.methods.items():
-            acts_on_loss = type(method).loss is not MethodHooks.loss or method.needs_whole_step
-            if type(self).step_loss is not TaskModule.step_loss and acts_on_loss:
-                task = self.config.task.name
-                raise UserError(f"methods.{name} does not go with task '{task}', whose loss is of whole steps.")
+        whole_step_task = self.config.task.name if type(self).step_loss is not TaskModule.step_loss else None
+        refuse_conflicts(self.methods, self.config.trainer.strategy, whole_step_task)
+        for method in self.methods.values():
             method.on_model(self)
         if self.rows is not None:
             table = self.rows.weight
@@ -250,37 +241,8 @@ class TaskModule(L.LightningModule):
         )
 
     def training_step(self, item: StepItem, batch_idx: int) -> None:
-        optimizer: Any = self.optimizers()
-        # Dropout belongs to (seed, step, rank): no generator state to save, none to lose.
-        seed = np.random.SeedSequence([self.config.order_seed, item.step, self.global_rank])
-        torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
-        lr = learning_rate(self.config.optim, item.step, self.total_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = lr * group["factor"]
-        optimizer.zero_grad(set_to_none=True)
-        leaf = self.rows.begin(item.vocabulary) if self.rows and item.vocabulary is not None else None
-        self.adapter.before_step(self.backbone.model, item.step)
-        with entered(method.at_step(self) for method in self.methods.values()):
-            self.last_loss = backward.backward(self, item)
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        if leaf is not None:
-            gradients.append(self._share(leaf))
-        if self.scaler is not None:
-            self.scaler.unscale_(optimizer.optimizer)
-        for method in self.methods.values():
-            method.after_backward(self)
-        self.adapter.after_backward(self.backbone.model)
-        self.last_norm = clip(gradients, self.config.optim.max_grad_norm)
-        optimizer.step()
-        if self.rows is not None:
-            self.rows.step(lr * self.rows_factor)
-        for method in self.methods.values():
-            method.after_step(self)
-        self.adapter.after_step(self.backbone.model, item.step + 1, self.total_steps)
+        self.last_loss, self.last_norm = take_step(self, item)
         self._global_loss = None
-        self.progress.step = item.step + 1
-        self.progress.tokens += item.tokens
-        self.progress.examples += item.examples
 
     def global_loss(self) -> Tensor:
         """The last step's loss over the global batch; all ranks must ask for it."""
@@ -290,17 +252,8 @@ class TaskModule(L.LightningModule):
                 dist.all_reduce(self._global_loss)
         return self._global_loss
 
-    def _share(self, leaf: Tensor) -> Tensor:
-        """The gradient of the embedding rows, averaged over the ranks as DDP does for the rest."""
-        if leaf.grad is None:
-            leaf.grad = torch.zeros_like(leaf)
-        if self.trainer.world_size > 1:
-            dist.all_reduce(leaf.grad)
-            leaf.grad /= self.trainer.world_size
-        return leaf.grad
-
     def on_validation_epoch_start(self) -> None:
-        self.predictions, self.eval_loss = {}, [0.0, 0.0]
+        self.evaluated = Evaluated()
         self.entered = self.evaluating()
 
     def on_validation_epoch_end(self) -> None:
@@ -315,10 +268,10 @@ class TaskModule(L.LightningModule):
         loss, outputs = self.loss(micro)
         if micro.idle:
             return
-        self.predictions.update(self.decode(micro, outputs))
+        self.evaluated.predictions.update(self.decode(micro, outputs))
         rows = np.unique(micro.examples)
-        self.eval_loss[0] += float(loss)
-        self.eval_loss[1] += float(self.data.stores[self.split].targets[rows].sum())
+        self.evaluated.loss += float(loss)
+        self.evaluated.targets += float(self.data.stores[self.split].targets[rows].sum())
 
     def test_step(self, micro: MicroBatch, batch_idx: int) -> None:
         self.validation_step(micro, batch_idx)
@@ -326,7 +279,7 @@ class TaskModule(L.LightningModule):
     def predict_step(self, micro: MicroBatch, batch_idx: int) -> None:
         outputs = self.outputs(micro)
         if not micro.idle:
-            self.predictions.update(self.decode(micro, outputs))
+            self.evaluated.predictions.update(self.decode(micro, outputs))
 
     def notes(self) -> dict[str, Any]:
         """What `result.json` says of the task beside its scores; values for JSON."""
@@ -349,24 +302,4 @@ class TaskModule(L.LightningModule):
 
     def gathered_predictions(self) -> tuple[dict[int, dict[str, Any]], float]:
         """The predictions of all ranks and the mean loss over all targets; the same on every rank."""
-        parts: list[Any] = [(self.predictions, self.eval_loss)]
-        if self.trainer.world_size > 1:
-            parts = [None] * self.trainer.world_size
-            dist.all_gather_object(parts, (self.predictions, self.eval_loss))
-        merged = {row: prediction for part, _ in parts for row, prediction in part.items()}
-        losses = np.array([loss for _, loss in parts], dtype=np.float64).sum(0)
-        return merged, float(losses[0] / max(losses[1], 1e-9))
-
-
-def entered(contexts: Iterable[AbstractContextManager[None]]) -> ExitStack:
-    """All of these contexts in one; none is left entered where a later one fails."""
-    with ExitStack() as stack:
-        for context in contexts:
-            stack.enter_context(context)
-        return stack.pop_all()
-
-
-def methods_of(config: Config) -> dict[str, MethodHooks]:
-    """The methods that a config switches on, at a strength above 0."""
-    made = {name: component.load("method", keys.name).Method(keys) for name, keys in config.methods.items()}
-    return {name: method for name, method in made.items() if not method.is_off}
+        return self.evaluated.gathered(self.trainer.world_size)

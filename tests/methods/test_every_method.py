@@ -17,10 +17,11 @@ from research.cli import main
 from research.cluster.signals import STOPPED
 from research.common.errors import UserError
 from research.config import component
+from research.methods.hooks import entered
 from research.tracking.run import Run
 from research.training import backward
 from research.training.callbacks.checkpointing import Checkpointing
-from research.training.module import TaskModule, entered
+from research.training.module import TaskModule
 from tests.methods.conftest import Build, Strong
 from tests.methods.strengths import OFF, ON
 from tests.small_runs import TASKS, SmallRuns, assert_same_bits, assert_same_up_to_rounding, losses
