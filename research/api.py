@@ -245,6 +245,6 @@ def _folders(runs: Any) -> list[Path]:
 
 def prepare_process() -> None:
     """Set what libraries read when they are imported."""
-    from research.cli import prepare_process
+    from research.common.process import prepare_process
 
     prepare_process()

@@ -13,7 +13,7 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 
-from research.cli import main
+from research.cli import arguments, main
 from research.metrics import metric_class
 from research.sweep.space import read_sweep
 from research.sweep.study import open_search
@@ -119,6 +119,12 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, bo
 
 
 @pytest.mark.process
+def test_each_file_of_the_commands_is_one_or_holds_none() -> None:
+    folder = Path(arguments.__file__).parent
+    with_run = {path.stem for path in folder.glob("*.py") if "\ndef run(" in path.read_text(encoding="utf-8")}
+    assert with_run == set(arguments.COMMANDS)
+
+
 def test_help_imports_next_to_nothing(answers: list[tuple[int, str, bool, bool]]) -> None:
     code, said, *imported = answers[0]
     assert (code, said, imported) == (0, "", [False, False])
