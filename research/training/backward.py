@@ -18,6 +18,7 @@ from torch import Tensor
 from research.batching.pack import MicroBatch, StepItem, pack
 from research.batching.plan import Indices, micro_batches
 from research.common.errors import UserError, is_out_of_memory
+from research.methods.hooks import Vectors
 from research.models import sharding
 from research.models.random_state import random_state, set_random_state
 
@@ -77,13 +78,13 @@ def _whole_step(module: TaskModule, queue: Queue, item: StepItem) -> Tensor:
     for micro, share in queue:
         states.append(random_state(module.device))
         with _telling(share), contextlib.nullcontext() if once else torch.no_grad():
-            embedded.append(module.embedded(micro))
+            embedded.append(embedded_by(module, micro))
     vectors = [part for _, part in embedded]
     kept = [part for part, (micro, _) in zip(vectors, queue, strict=True) if not micro.idle]
     gathered = {name: _Gathered(name, kept, vectors, module) for name in vectors[0]}
     with _exchange(module, last=False):
         leaves = {name: part.leaf for name, part in gathered.items()}
-        loss = module.whole_step_loss(leaves, {name: part.examples for name, part in gathered.items()})
+        loss = _whole_step_loss(module, leaves, {name: part.examples for name, part in gathered.items()})
         loss = loss / (item.targets or 1.0)
         module.manual_backward(loss)
     total = loss.detach() / ranks
@@ -94,7 +95,7 @@ def _whole_step(module: TaskModule, queue: Queue, item: StepItem) -> Tensor:
         with _telling(share), _exchange(module, last=i + 1 == len(queue)):
             if not once:
                 set_random_state(states[i], module.device)
-            own, again = embedded[i] if once else module.embedded(micro)
+            own, again = embedded[i] if once else embedded_by(module, micro)
             own = own * (0.0 if micro.idle else 1.0 / (item.targets or 1.0))
             total = total + own.detach()
             surrogate = own * ranks
@@ -105,6 +106,20 @@ def _whole_step(module: TaskModule, queue: Queue, item: StepItem) -> Tensor:
                 surrogate = surrogate + (made.float() * weight).sum()
             module.manual_backward(surrogate)
     return total
+
+
+def embedded_by(module: TaskModule, micro: MicroBatch) -> tuple[Tensor, Vectors]:
+    """The loss that needs this micro-batch alone, and the vectors that the loss of the whole step needs of it."""
+    if (method := module.whole_step_method) is not None:
+        return method.embed(module, micro, module.training_loss)
+    return torch.zeros((), device=module.device), module.embed(micro)
+
+
+def _whole_step_loss(module: TaskModule, vectors: dict[str, Tensor], examples: dict[str, Indices]) -> Tensor:
+    """The task's, or a method's, summed over the targets of the step."""
+    if (method := module.whole_step_method) is not None:
+        return method.step_loss(module, vectors, examples)
+    return module.step_loss(vectors, examples)
 
 
 class _Gathered:

@@ -24,7 +24,7 @@ from research.batching.pack import MicroBatch, StepItem, default_budget_tokens
 from research.batching.plan import Indices, Layout
 from research.common.errors import UserError
 from research.config.schema import Config
-from research.methods.hooks import Loss, MethodHooks, Vectors, chained, entered, methods_of, refuse_conflicts
+from research.methods.hooks import Loss, MethodHooks, chained, entered, methods_of, refuse_conflicts
 from research.models import sharding
 from research.models.backbone import Backbone
 from research.models.load import ENCODER
@@ -113,18 +113,6 @@ class TaskModule(L.LightningModule):
     @property
     def needs_whole_step(self) -> bool:
         return type(self).step_loss is not TaskModule.step_loss or self.whole_step_method is not None
-
-    def embedded(self, micro: MicroBatch) -> tuple[Tensor, Vectors]:
-        """The loss that needs this micro-batch alone, and the vectors that the loss of the whole step needs of it."""
-        if (method := self.whole_step_method) is not None:
-            return method.embed(self, micro, self.training_loss)
-        return torch.zeros((), device=self.device), self.embed(micro)
-
-    def whole_step_loss(self, vectors: dict[str, Tensor], examples: dict[str, Indices]) -> Tensor:
-        """The task's, or a method's, summed over the targets of the step."""
-        if (method := self.whole_step_method) is not None:
-            return method.step_loss(self, vectors, examples)
-        return self.step_loss(vectors, examples)
 
     def prepare(self, adapter: AdapterHooks, note: str | None) -> None:
         """Once, on the complete module: `adapter` is that of its model already. Raises UserError where a method does

@@ -12,6 +12,7 @@ import torch
 from research.batching.pack import pack
 from research.methods.simcse import contrast
 from research.methods.supcon import supervised_contrast
+from research.training.backward import embedded_by
 from tests.methods.conftest import Build
 
 
@@ -47,7 +48,7 @@ def test_the_vector_of_a_text_is_its_first_token(packing: str, make: Build) -> N
     module = make("sentiment", f"trainer.packing={packing}", methods={"simcse": {"weight": 1.0}})
     method: Any = module.methods["simcse"]
     micro = pack(module.data.stores["train"], np.array([3, 1, 8]), module.backbone.packed)
-    loss, vectors = module.embedded(micro)
+    loss, vectors = embedded_by(module, micro)
     assert float(loss.detach()) == pytest.approx(float(module.loss(micro)[0].detach()), rel=1e-5)
     first, examples = vectors["first"]
     assert examples.tolist() == [3, 1, 8] and vectors["second"][1].tolist() == [3, 1, 8]
