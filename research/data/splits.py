@@ -28,7 +28,7 @@ def splits_asked(config: Config, open_one: Opener, by_label: bool, only: str | N
             limit = data.max_eval_examples if name != "train" else None if divides else _first_of_train(data)
             found[name] = open_one(data, name, value, limit)
         if divides:
-            found |= divided(found["train"], data, _labels(found["train"], by_label))
+            found |= divided(found["train"], data, labels_of(found["train"], by_label))
     for name in shares.keys() & found.keys():
         rows = found[name].rows
         limit = min(data.max_eval_examples or len(rows), len(rows))
@@ -36,7 +36,7 @@ def splits_asked(config: Config, open_one: Opener, by_label: bool, only: str | N
     if "train" in found:
         found["train"] = _sampled(found["train"], data, by_label)
     if data.shots is not None and only in (None, "train", "validation"):
-        labels = {name: _labels(split, by_label) for name, split in found.items() if name != "test"}
+        labels = {name: labels_of(split, by_label) for name, split in found.items() if name != "test"}
         found |= few_shot(found, labels, data, config.task.name)
     order = [name for name in ("train", "validation", "test") if name in found and only in (None, name)]
     return {name: found[name] for name in order}
@@ -52,12 +52,12 @@ def _sampled(train: Split, data: DataConfig, by_label: bool) -> Split:
     if size is None or size >= count:
         return train
     first = data.sample == "first"
-    rows = range(size) if first else sampled(count, _labels(train, by_label), size, data.split_seed)
+    rows = range(size) if first else sampled(count, labels_of(train, by_label), size, data.split_seed)
     drawn = f"{train.drawn}; {data.sample} {size}, seed {data.split_seed}"
     return replace(train, rows=train.rows.select(rows), drawn=drawn)
 
 
-def _labels(split: Split, by_label: bool) -> list[str] | None:
+def labels_of(split: Split, by_label: bool) -> list[str] | None:
     """The label of each example, where it has one."""
     if not by_label or "label" not in split.rows.column_names:
         return None

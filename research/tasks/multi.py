@@ -43,6 +43,7 @@ from research.config.load import from_dict
 from research.config.schema import Config
 from research.config.tree import to_dict
 from research.data.source import Split
+from research.data.splits import labels_of
 from research.models.backbone import Backbone
 from research.models.head import head_rows
 from research.tracking.predictions import make_table
@@ -145,7 +146,7 @@ class Data(TaskData):
         keys, store, part = self.config.task, self.joint("train"), self.parts[name]
         first, count = store.first[name], len(part.stores["train"])
         if name in keys.memory:
-            labels = part._strata(part.splits["train"])
+            labels = labels_of(part.splits["train"], part.class_column is not None)
             task = list(self.parts).index(name)
             own = remembered(count, labels, keys.memory[name], self.config.seed, task)
         else:
