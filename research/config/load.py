@@ -17,7 +17,7 @@ from research.config import component
 from research.config.aliases import with_logger, with_new_names
 from research.config.joint import joint_content
 from research.config.parse import Text, parse_override, read_yaml, refuse_interpolations, typed, yaml_value
-from research.config.schema import DATA_SUFFIXES, Config
+from research.config.schema import DATA_SUFFIXES, SCRATCH, Config
 from research.config.tree import ONE_OF, SOME_OF, all_keys, check, component_names, nested, schema_of, sections, to_dict
 
 
@@ -217,7 +217,10 @@ def absolute_paths(config: Config, experiment: Path) -> None:
                 return os.path.abspath(base / name) + bracket + rows  # the link, not the file a hub's cache keeps
         return value
 
-    config.model.name = trained_model(absolute(config.model.name))
+    if config.model.name != SCRATCH:
+        config.model.name = trained_model(absolute(config.model.name))
+    if config.model.scratch.encoder:
+        config.model.scratch.encoder = trained_model(absolute(config.model.scratch.encoder))
     if config.data.name:
         config.data.name = absolute(config.data.name)
     for split in ("train", "validation", "test"):

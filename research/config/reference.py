@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator
-from dataclasses import Field, fields
+from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -46,13 +47,21 @@ def base_yaml() -> str:
         elif section is None:
             lines.append(_line(f"{f.name}: {as_yaml(getattr(schema, f.name))}", f.metadata["help"]))
         else:
-            lines += ["", f"{f.name}:"]
-            hints = get_type_hints(type(section))
-            for own in fields(section):
-                text = f"  {own.name}: {as_yaml(getattr(section, own.name))}"
-                lines.append(_line(text, own.metadata["help"] + allowed(hints[own.name])))
+            lines += ["", *_section(section, f.name)]
             lines += [""] if f.name == "wandb" else []
     return "\n".join(lines) + "\n"
+
+
+def _section(section: Any, name: str, indent: str = "") -> Iterator[str]:
+    yield f"{indent}{name}:"
+    hints = get_type_hints(type(section))
+    for own in fields(section):
+        value = getattr(section, own.name)
+        if is_dataclass(value):
+            yield from _section(value, own.name, indent + "  ")
+        else:
+            help_text = own.metadata["help"] + allowed(hints[own.name])
+            yield _line(f"{indent}  {own.name}: {as_yaml(value)}", help_text)
 
 
 def _line(text: str, help_text: str) -> str:
@@ -69,9 +78,13 @@ def reference_page() -> str:
         if section is not None and name not in CHOSEN:
             parts += [
                 f"\n## {name}\n",
-                (type(section).__doc__ or "") + "\n",
+                *_about(section),
                 *_table(section, fields(section), f"{name}."),
             ]
+            for inner, own in sections(section).items():
+                if own is not None:
+                    place = f"{name}.{inner}"
+                    parts += [f"\n### {place}\n", *_about(own), *_table(own, fields(own), f"{place}.")]
     for place, kind in {**ONE_OF, **SOME_OF}.items():
         found = [name for name in component.names(kind) if kind != "callback"]
         parts += [f"\n## Each {kind}'s own keys\n"] if found else []
@@ -83,8 +96,12 @@ def reference_page() -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
+def _about(section: Any) -> list[str]:
+    return [inspect.cleandoc(type(section).__doc__ or "") + "\n"]
+
+
 def _table(section: Any, described: Any, prefix: str) -> Iterator[str]:
-    described = list(described)
+    described = [f for f in described if not is_dataclass(getattr(section, f.name))]
     if not described:
         return
     yield "| key | default | meaning |"

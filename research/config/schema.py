@@ -19,6 +19,7 @@ from research.config.key import Rule, above, at_least, inside, key
 CONLL_SUFFIXES = (".conll", ".conllu", ".bio", ".iob", ".iob2", ".txt")
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *CONLL_SUFFIXES)
 LONG_TEXTS = ("truncate", "head_tail", "window")  # what becomes of them: research/data/long_texts.py
+SCRATCH = "scratch"  # the model.name of a model that has no weights yet
 FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "conll", "squad", "semeval", "text", "documents")  # of data.format
 
 
@@ -50,16 +51,35 @@ WEIGHTS = Rule(lambda v: all(0 < weight < float("inf") for weight in v.values())
 
 
 @dataclass
-class ModelConfig:
-    """The pretrained model."""
+class ScratchConfig:
+    """The architecture of a model whose name is `scratch`. Its tokenizer is trained on the texts of the training data.
 
-    name: str = key(MISSING, "a name on the hub, a local folder, or a run folder")
+    `bert2bert` is an encoder-decoder made of a BERT twice, with that one's sizes and tokenizer.
+    """
+
+    family: Literal["bert", "gpt2", "llama", "t5", "bart", "marian", "bert2bert"] | None = key(
+        None, "what is built; must be given"
+    )
+    layers: int | None = key(None, "of an encoder-decoder, in each half; null: 4", at_least(1))
+    width: int | None = key(None, "of the hidden states; null: 256", at_least(8))
+    heads: int | None = key(None, "of attention, which share the width; null: one for each 64", at_least(1))
+    vocabulary: int | None = key(None, "most tokens of the tokenizer; null: 8000", at_least(512, "tokens"))
+    positions: int | None = key(None, "tokens of the longest sequence; null: 512", at_least(8, "tokens"))
+    encoder: str | None = key(None, "of bert2bert: the BERT that both halves begin with; a name as model.name")
+
+
+@dataclass
+class ModelConfig:
+    """The model that training begins with."""
+
+    name: str = key(MISSING, "a name on the hub, a local folder, or a run folder; scratch: begin with none")
     revision: str | None = key(None, "branch, tag or commit on the hub; null: main")
     dropout: float | None = key(
         None, "a number sets every dropout of model and head; null keeps the model's own", inside("[0, 1)")
     )
     gradient_checkpointing: bool = key(False, "recompute activations: less memory for a third more time")
     trust_remote_code: bool = key(False, "run Python code that comes with the model")
+    scratch: ScratchConfig = field(default_factory=ScratchConfig)
 
 
 @dataclass

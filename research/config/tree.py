@@ -11,7 +11,7 @@ from omegaconf import MISSING
 from research.common.errors import UserError
 from research.config import component
 from research.config.key import broken_rules
-from research.config.schema import Config
+from research.config.schema import SCRATCH, Config, ModelConfig
 
 ONE_OF = {"task": "task", "adapter": "adapter"}  # section that names one component -> its kind
 SOME_OF = {  # section that names any number of components -> their kind
@@ -99,8 +99,36 @@ def check(config: Config, origin: str) -> None:
         wrong.append(f"optim.balance_classes={o.balance_classes} does not go with class_weights: drop one")
     if t.strategy == "fsdp" and t.precision == "fp16":
         wrong.append(f"trainer.precision={t.precision} does not go with trainer.strategy=fsdp: use bf16 or fp32")
+    wrong += wrong_of_scratch(config.model)
     if wrong:
         raise UserError(f"{origin}: " + "; ".join(wrong) + ".")
+
+
+def wrong_of_scratch(model: ModelConfig) -> list[str]:
+    """What is wrong with `model.scratch`: keys that cannot act, and sizes that do not go together."""
+    own = model.scratch
+    given = [name for name, value in asdict(own).items() if value is not None]
+    if model.name != SCRATCH:
+        return [f"model.scratch.{given[0]} acts where model.name is scratch, not {model.name}"] if given else []
+    wrong = [
+        f"model.{key} is for pretrained models: remove it"
+        for key in ("revision", "trust_remote_code")
+        if getattr(model, key)
+    ]
+    if own.family is None:
+        wrong.append("model.scratch.family must be given: bert, gpt2, llama, t5, bart, marian or bert2bert")
+    elif own.family == "bert2bert":
+        wrong += [
+            f"model.scratch.{name} is that of the encoder: remove it"
+            for name in given
+            if name not in ("family", "encoder")
+        ]
+        wrong += [] if own.encoder else ["model.scratch.encoder must name the BERT that bert2bert is made of"]
+    elif own.encoder is not None:
+        wrong.append(f"model.scratch.encoder is for bert2bert, not {own.family}")
+    elif own.width and own.width % (own.heads or max(1, own.width // 64)):
+        wrong.append(f"model.scratch.width={own.width} must be a multiple of its heads, {own.heads or own.width // 64}")
+    return wrong
 
 
 def broken_keys(section: Any, prefix: str = "") -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from research.common.errors import UserError
 from research.config.load import completed
 from research.config.schema import Config
+from research.data.parallel_files import parallel_files
 from research.data.source import file_sha256, missing_file, sliced
 from research.data.split import share_of
 from research.tracking.run import Run
@@ -20,9 +21,10 @@ def refuse_evaluation(run: Run, split: str) -> None:
     data = completed(run.stored_config, str(run.path))["data"]
     refuse_other_split(run, _split_names(data), split)
     value = data["train"] if share_of(data[split]) is not None or not data[split] else data[split]
-    path = Path(sliced(str(value))[0])
-    if data["name"] is None and not path.exists():
-        raise UserError(missing_file(path))
+    name = sliced(str(value))[0]
+    for path in map(Path, (name,) if Path(name).exists() else parallel_files(name) or (name,)):
+        if data["name"] is None and not path.exists():
+            raise UserError(missing_file(path))
 
 
 def refuse_prediction(run: Run, source: str | None) -> None:

@@ -20,6 +20,7 @@ from research.common.errors import UserError, is_out_of_memory
 from research.common.text import one_line
 from research.config import component
 from research.data.hub import hub_answers
+from research.models import scratch
 from research.models.dropout import swap_dropout
 from research.models.folder import refuse_odd_folder
 from research.models.head import fit_head
@@ -95,10 +96,30 @@ def usable_positions(own: PretrainedConfig) -> int | None:
 
 
 def load_model(config: Config, own: PretrainedConfig, auto_class: Any) -> PreTrainedModel:
-    """The pretrained model with a head of `auto_class`, in float32: its own for the same labels, else a new one.
+    """The model with a head of `auto_class`, in float32: its own for the same labels, else a new one.
 
     Raises UserError when the weights are missing, cut short or of another shape.
     """
+    name = config.model.name
+    model: Any
+    if scratch.is_start(name):
+        with without_advice():
+            model = scratch.new_model(name, own, auto_class)
+    else:
+        model = _pretrained(config, own, auto_class)
+    model.pretrained_weights = {name for name, _ in model.named_parameters()} - model.new_weights
+    fit_head(model, name, AutoConfig.from_pretrained(name, **_source(config)).id2label or {}, model.new_weights)
+    if config.model.gradient_checkpointing:
+        own_name = getattr(model, "activation_checkpointing_enable", None)  # the newer name
+        (own_name or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    if not torch.cuda.is_available():
+        swap_dropout(model)
+    trainable: PreTrainedModel = model.train()
+    return trainable
+
+
+def _pretrained(config: Config, own: PretrainedConfig, auto_class: Any) -> Any:
+    """The model with its weights; those it has none for are its `new_weights`."""
     name = config.model.name
     try:
         with without_advice():  # the head is meant to be new
@@ -119,21 +140,12 @@ def load_model(config: Config, own: PretrainedConfig, auto_class: Any) -> PreTra
             raise
         raise UserError(_not_found(name, error)) from None
     model.new_weights = {*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])}
-    model.pretrained_weights = {name for name, _ in model.named_parameters()} - model.new_weights
     wrong = sorted(key for key, *_ in loaded["mismatched_keys"] if key.startswith(f"{model.base_model_prefix}."))
     if wrong:
         raise UserError(
             f"The weights of {name} are of another shape than its config.json says: {', '.join(wrong[:3])}."
         )
-    new = {*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])}
-    fit_head(model, name, AutoConfig.from_pretrained(name, **_source(config)).id2label or {}, new)
-    if config.model.gradient_checkpointing:
-        own_name = getattr(model, "activation_checkpointing_enable", None)  # the newer name
-        (own_name or model.gradient_checkpointing_enable)({"use_reentrant": False})
-    if not torch.cuda.is_available():
-        swap_dropout(model)
-    trainable: PreTrainedModel = model.train()
-    return trainable
+    return model
 
 
 @contextmanager

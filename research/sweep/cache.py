@@ -20,6 +20,7 @@ from research.models.load import load_model
 from research.training.build import build, open_data
 from research.training.datamodule import TaskData
 from research.training.module import TaskModule
+from research.training.start import started
 
 MOST = 4  # kept of each kind, the newest
 
@@ -33,10 +34,12 @@ class TrialCache:
 
     def build(self, config: Config, group: RankGroup | None = None) -> TaskModule:
         """The module of a run, bit-identical to that of `research.training.build.build`."""
+        config = started(config, group)
         return build(config, self.data(config, group), load=self.load)
 
     def data(self, config: Config, group: RankGroup | None = None) -> TaskData:
         """A copy of the cached data module with the run's own config."""
+        config = started(config, group)
         shared = {"model": config.model.name, "revision": config.model.revision, **asdict(config.data)}
         weights = (config.optim.class_weights, config.optim.balance_classes)
         key = json.dumps([asdict(config.task), {**shared, "num_workers": 0}, weights])

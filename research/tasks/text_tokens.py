@@ -16,8 +16,8 @@ def target_ids(
 ) -> list[list[int]]:
     """The first gold text of each example as tokens with the end token; none where it has no gold text.
 
-    Where the decoder starts with a token that its tokenizer writes behind the text (the language, in mBART), that is
-    left out here.
+    Where the decoder starts with a token that its tokenizer writes before the text (as in BERT) or behind it (the
+    language, in mBART), that is left out here.
     """
     plain = {"add_special_tokens": False} if is_decoder else {}
     known = [texts[0] for texts in golds if texts]
@@ -25,6 +25,8 @@ def target_ids(
     found = []
     for texts in golds:
         row = next(rows) if texts else []
+        if row and row[0] == start != end:
+            row = row[1:]
         if row and row[-1] == start != end:
             row = row[:-1]
         found.append([*row, end] if texts and row[-1:] != [end] else row)

@@ -22,6 +22,7 @@ from research.training.datamodule import TaskData
 from research.training.module import TaskModule
 from research.training.preflight import refuse_unknown_monitor
 from research.training.schedule import total_steps
+from research.training.start import started
 
 
 def build(
@@ -34,6 +35,7 @@ def build(
     task = component.load("task", config.task.name)
     if config.trainer.precision == "fp16" and not torch.cuda.is_available():
         raise UserError("trainer.precision=fp16 needs a GPU; set bf16 or fp32 here.")
+    config = started(config, group)
     if data is None:
         data = open_data(config, group)
     refuse_unknown_monitor(config, data.scorer.scores)
@@ -69,6 +71,7 @@ def longest_sequence(config: Config, family: str) -> int:
 
 def open_data(config: Config, group: RankGroup | None = None) -> TaskData:
     """The task's data, opened and tokenised, by one rank of each node first."""
+    config = started(config, group)
     task = component.load("task", config.task.name)
     load_config(config, families=task.Module.heads())  # refuses a model that cannot serve before the data is encoded
     data: TaskData = task.Data(config, load_tokenizer(config, task.Data.prefix_space))

@@ -134,7 +134,7 @@ class TaskData(L.LightningDataModule):
         """Open and encode every split the experiment names, or `only` one of them."""
         self._refuse_keys_of_classes()
         self._refuse_way_with_long_texts()
-        self.splits = splits_asked(self.config, self._open, self.class_column is not None, only)
+        self.splits = self.opened_splits(only)
         if learned is None:
             self.labels = self.collect(list(self.splits.values()))
         else:
@@ -163,6 +163,10 @@ class TaskData(L.LightningDataModule):
             about.labels = about.labels if "label" in self.gold else {}  # other golds are no classes
             about.cut, about.windowed = self.cut.get(name, 0), self.several.get(name, 0)
         return found
+
+    def opened_splits(self, only: str | None = None) -> dict[str, Split]:
+        """The splits that the experiment names, or `only` one of them, opened and not encoded."""
+        return splits_asked(self.config, self._open, self.class_column is not None, only)
 
     def drawn_ids(self) -> dict[str, list[str]]:
         """The ids of each split whose rows were chosen here."""

@@ -44,7 +44,7 @@ def use_row_embedding(model: nn.Module, optim: OptimConfig) -> RowEmbedding | No
     if len(owners) != 1:
         return None
     rows = RowEmbedding(table, optim.beta1, optim.beta2, optim.eps, optim.weight_decay)
-    model.set_input_embeddings(rows)  # type: ignore[operator]
+    model.set_submodule(owners[0].removesuffix(".weight"), rows)
     return rows
 
 

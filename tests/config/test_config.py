@@ -316,7 +316,11 @@ def test_keys_are_dotted() -> None:
     assert len(keys) == len(set(keys)) and {"seed", "optim.lr", "wandb.tags"} <= set(keys)
     own: Any = OmegaConf.to_container(OmegaConf.structured(Config))
     assert [own.pop(section) for section in ("methods", "callbacks", "loggers")] == [{}, {}, {}]
-    assert len(keys) == sum(len(v) if isinstance(v, dict) and v else 1 for v in own.values())
+
+    def count(section: Any) -> int:
+        return sum(map(count, section.values())) if isinstance(section, dict) and section else 1
+
+    assert len(keys) == count(own)
 
 
 def test_differences_name_each_key(write: Write) -> None:
