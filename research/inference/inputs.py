@@ -17,6 +17,7 @@ from research.config.load import merge
 from research.config.parse import parse_override, typed
 from research.data.formats import FORMATS, has_known_suffix
 from research.data.source import missing_file
+from research.data.words import words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +85,7 @@ def _decoded(data: TaskData, given: bytes) -> str:
 
 
 def rows_of(data: TaskData, texts: Sequence[str]) -> list[dict[str, Any]]:
-    """A row for each text, for a task that reads one field: a text, or the words of one between blanks."""
+    """A row for each text, for a task that reads one field: a text, or the words of one."""
     if not texts:
         raise UserError("there is no text to label; give --text, lines on standard input, or a file by --input")
     needed = [field for field in data.fields if field not in (*data.gold, *data.optional)]
@@ -94,4 +95,4 @@ def rows_of(data: TaskData, texts: Sequence[str]) -> list[dict[str, Any]]:
             "or JSON lines on standard input (--input -)"
         )
     column = data.config.data.columns.get(needed[0], data.fields[needed[0]])
-    return [{column: text.split() if needed[0] in data.text_lists else text} for text in texts]
+    return [{column: words_of(text) if needed[0] in data.text_lists else text} for text in texts]

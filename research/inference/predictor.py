@@ -7,7 +7,6 @@ decoded and tabulated by the task. So an answer is what `research predict` write
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from research.common.errors import UserError
 from research.config import component
 from research.config.schema import Config
 from research.data.source import Split
+from research.data.words import word_places
 from research.inference.evaluate import finished_config
 from research.inference.finished import finished_result
 from research.models.load import load_model, load_tokenizer
@@ -158,8 +158,8 @@ class Predictor:
             row[field] = value
         offsets = None
         if "tokens" in self.required and "text" not in self.fields and isinstance(row.get("tokens"), str):
-            words = list(re.finditer(r"\S+", row["tokens"]))
-            row["tokens"], offsets = [word.group() for word in words], [word.span() for word in words]
+            text, offsets = row["tokens"], word_places(row["tokens"])
+            row["tokens"] = [text[start:end] for start, end in offsets]
         missing = [field for field in self.required if row.get(field) is None]
         if missing:
             raise BadInput(f"the field '{missing[0]}' is missing; a row needs {', '.join(self.required)}")
@@ -192,10 +192,13 @@ class Predictor:
             return micro, self.module.outputs(micro)
 
     @torch.inference_mode()
-    def columns(self, questions: Sequence[Question]) -> Columns:
+    def decoded(self, questions: Sequence[Question]) -> dict[int, dict[str, Any]]:
+        """What the module reads from the outputs for each of the questions that are computed together."""
+        return self.module.decode(*self.outputs(questions))
+
+    def columns(self, questions: Sequence[Question], found: dict[int, dict[str, Any]] | None = None) -> Columns:
         """What a predictions file holds of questions that are computed together, but for the gold answers."""
-        micro, outputs = self.outputs(questions)
-        found = self.module.decode(micro, outputs)
+        found = self.decoded(questions) if found is None else found
         rows = Rows([question.row for question in questions])
         split = Split(name="input", rows=rows, origin="the request", lines=False, fingerprint="")
         columns = {name: values for name, values in self.data.table(split, found).items() if name != "gold"}
@@ -207,9 +210,11 @@ class Predictor:
 
         Raises FloatingPointError where the model gives numbers that are none.
         """
-        columns = self.columns(questions)
+        found = self.decoded(questions)
+        columns = self.columns(questions, found)
         answers = [plain({name: values[i] for name, values in columns.items()}) for i in range(len(questions))]
-        for question, answer in zip(questions, answers, strict=True):
+        for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+            answer.update(self.data.places(found[i], answer, question.offsets))
             if "probabilities" in answer and self.data.labels:
                 answer["probabilities"] = dict(zip(self.data.labels, answer["probabilities"], strict=False))
             if question.offsets is not None:

@@ -153,6 +153,15 @@ class Data(TaskData):
             columns["n_best"].append(spans)
         return columns
 
+    def places(
+        self, found: dict[str, Any], answer: dict[str, Any], words: Sequence[tuple[int, int]] | None
+    ) -> dict[str, Any]:
+        """First character and end of the answer in its context."""
+        if not answer["prediction"]:
+            return {}
+        _, first, end = found["spans"][0]
+        return {"start": first, "end": end}
+
 
 def answer_span(rows: Columns, i: int) -> tuple[int, int] | None:
     """First character and end of row i's first answer that occurs in the context, None where there is none."""

@@ -27,7 +27,7 @@ from research.data.labels import collect_labels, gold_labels, label_text
 from research.data.source import Split
 from research.metrics.tags import convert
 from research.models.windows import firsts, mean_over_windows
-from research.tasks.ner import completed, decoded_words, encoded_sentences, scheme_of
+from research.tasks.ner import completed, decoded_words, encoded_sentences, placed_entities, scheme_of
 from research.training.datamodule import Columns, TaskData
 from research.training.module import NO_TARGET, TaskModule
 
@@ -106,6 +106,12 @@ class Data(TaskData):
             columns["probabilities"].append(probabilities)
             columns["confidence"].append(confidence)
         return columns
+
+    def places(
+        self, found: dict[str, Any], answer: dict[str, Any], words: Sequence[tuple[int, int]] | None
+    ) -> dict[str, Any]:
+        """The slots of a text by their characters."""
+        return {} if words is None else {"slots": placed_entities(answer["prediction"]["tags"], words)}
 
 
 class Module(TaskModule):

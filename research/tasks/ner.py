@@ -33,7 +33,7 @@ from research.data.entity_spans import OUTSIDE, with_characters
 from research.data.labels import collect_labels
 from research.data.long_texts import WINDOW
 from research.data.source import Split
-from research.metrics.tags import Scheme, convert, detect_scheme
+from research.metrics.tags import Scheme, convert, detect_scheme, lenient_entities
 from research.training.datamodule import Columns, TaskData
 from research.training.module import NO_TARGET, TaskModule
 
@@ -114,6 +114,20 @@ class Data(TaskData):
             columns["prediction"].append(completed(prediction))
             columns["confidence"].append(confidence)
         return columns
+
+    def places(
+        self, found: dict[str, Any], answer: dict[str, Any], words: Sequence[tuple[int, int]] | None
+    ) -> dict[str, Any]:
+        """The entities of a text by their characters."""
+        return {} if words is None else {"entities": placed_entities(answer["prediction"], words)}
+
+
+def placed_entities(tags: Sequence[str], words: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Entities by the first character and the end of their words."""
+    return [
+        {"label": kind, "start": words[first][0], "end": words[end - 1][1]}
+        for kind, first, end in lenient_entities(tags)
+    ]
 
 
 def encoded_sentences(

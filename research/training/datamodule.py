@@ -99,6 +99,15 @@ class TaskData(L.LightningDataModule):
         has no such baselines."""
         return None
 
+    def places(
+        self, found: dict[str, Any], answer: dict[str, Any], words: Sequence[tuple[int, int]] | None
+    ) -> dict[str, Any]:
+        """What a served answer says beside a row of the predictions file: where in the text its parts stand.
+
+        `found`: what the module decoded; `words`: first character and end of each word, where a text was split.
+        """
+        return {}
+
     @property
     def head(self) -> Sequence[str]:
         """Names of the head's outputs; none where the head has a fixed size."""

@@ -49,8 +49,8 @@ def test_text_is_split_into_words_with_their_places(served_runs: dict[str, Run])
     predictor = Predictor(trained_of(served_runs["ner"]))
     text = " Anna  saw\nOslo."
     (of_text,) = predictor.answer([predictor.question({"text": text})])
-    (of_words,) = predictor.answer([predictor.question({"tokens": ["Anna", "saw", "Oslo."]})])
-    assert [text[start:end] for start, end in of_text["offsets"]] == ["Anna", "saw", "Oslo."]
+    (of_words,) = predictor.answer([predictor.question({"tokens": ["Anna", "saw", "Oslo", "."]})])
+    assert [text[start:end] for start, end in of_text["offsets"]] == ["Anna", "saw", "Oslo", "."]
     assert of_text["prediction"] == of_words["prediction"] and "offsets" not in of_words
 
 
