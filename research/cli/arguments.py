@@ -9,8 +9,8 @@ from research import __version__
 
 COMMANDS = (  # in the order of the help: on experiments, on recorded runs, on corpora
     "train", "show", "sweep", "prepare", "submit",
-    "evaluate", "predict", "export", "verify", "serve", "prune", "report", "compare", "ensemble", "soup", "sync",
-    "index", "search",
+    "evaluate", "predict", "export", "verify", "serve", "redact", "prune", "report", "compare", "ensemble", "soup",
+    "sync", "index", "search",
 )  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     source, output = tmp_path / "log.txt", tmp_path / "out.txt"
     source.write_text("from 10.0.0.1\n")
     assert main(["redact", "--input", str(source), "--output", str(output)]) == 0
-    assert output.read_text() == "from [IP]\n" and "1 places redacted" in capsys.readouterr().err
+    assert output.read_text() == "from [IP]\n" and "1 place redacted" in capsys.readouterr().err
     source.write_bytes(b"a\xff")
     for arguments, reason in (
         (["--input", str(source)], "is not UTF-8"),
