@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class FinishedRun:
     """A finished run: its scores, its predictions, its metrics by step, and its model for new text."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, trust_remote_code: bool = False) -> None:
         """Raises UserError for a folder without a finished run."""
         from research.tracking.run import Run
 
@@ -33,6 +33,7 @@ class FinishedRun:
         if self._run.result is None:
             raise UserError(f"The run {path} is not finished; train it to its end first.")
         self.path = self._run.path
+        self.trust_remote_code = trust_remote_code  # run Python code that the run's model folder brings along
         self.result: dict[str, Any] = self._run.result
 
     def __repr__(self) -> str:
@@ -75,7 +76,7 @@ class FinishedRun:
         prepare_process()
         from research.inference.evaluate import evaluate
 
-        return evaluate(self._run, split)
+        return evaluate(self._run, split, self.trust_remote_code)
 
     def predict(self, inputs: Any) -> pd.DataFrame:
         """Label new text: a list of texts, rows with the task's columns as `train` takes them, or the path of a file.
@@ -101,7 +102,7 @@ class FinishedRun:
             else:
                 source = str(Path(folder) / "input.jsonl")
                 Path(source).write_bytes(json_lines("input", inputs))
-            predict(self._run, source, str(output), texts=texts)
+            predict(self._run, source, str(output), texts=texts, trust_remote_code=self.trust_remote_code)
             return pq.read_table(output).to_pandas()
 
     def index(self, documents: Any, folder: str | Path, *, kind: str = "exact") -> None:
@@ -118,7 +119,8 @@ class FinishedRun:
             if not isinstance(documents, str | Path):
                 rows = [{"document": each} if isinstance(each, str) else each for each in documents]
                 source.write_bytes(json_lines("corpus", rows))
-            index_corpus(self._run, str(documents if isinstance(documents, str | Path) else source), str(folder), kind)
+            corpus = str(documents if isinstance(documents, str | Path) else source)
+            index_corpus(self._run, corpus, str(folder), kind, trust_remote_code=self.trust_remote_code)
 
     def search(self, folder: str | Path, queries: Sequence[str], top: int = 10) -> list[list[dict[str, Any]]]:
         """For each query the best documents of an index, the best first: `score`, `id`, `document` and more columns."""
@@ -128,7 +130,7 @@ class FinishedRun:
 
         index = Index(Path(folder))
         index.refuse_another_model(self._run)
-        return search(TextEncoder(self._run), index, list(queries), top)
+        return search(TextEncoder(self._run, self.trust_remote_code), index, list(queries), top)
 
 
 def train(experiment: str | Path, **values: Any) -> FinishedRun:
@@ -146,7 +148,7 @@ def train(experiment: str | Path, **values: Any) -> FinishedRun:
     code = _trained(config)
     if code != 0:
         raise UserError(f"The run {config.run_dir} was stopped (exit code {code}); call train again to resume it.")
-    return FinishedRun(str(config.run_dir))
+    return FinishedRun(str(config.run_dir), config.model.trust_remote_code)
 
 
 def _configured(experiment: str | Path, values: Mapping[str, Any], given_by: str) -> Config:
@@ -203,9 +205,13 @@ def open_data(experiment: str | Path, **values: Any) -> TaskData:
     return open_task_data(config)
 
 
-def load(run: str | Path) -> FinishedRun:
-    """A finished run from its folder."""
-    return FinishedRun(run)
+def load(run: str | Path, *, trust_remote_code: bool = False) -> FinishedRun:
+    """A finished run from its folder.
+
+    `trust_remote_code` lets it run Python code that its model folder brings along, and components of the user's own
+    that its config names, as the commands' --trust-remote-code does: read the code first.
+    """
+    return FinishedRun(run, trust_remote_code)
 
 
 def compare(runs: Any, against: Any, *, metric: str | None = None, split: str | None = None) -> ComparedRuns:

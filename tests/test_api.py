@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
 
 import research
 from research.cli import main
@@ -175,6 +178,14 @@ def test_mistakes_are_reported_before_torch_is_imported(experiment: Path, values
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     message, imported = done.stdout.rsplit("\n", 2)[:2]
     assert said in message and imported == "[]"
+
+
+def test_notebooks_show_the_sentence_of_an_error_alone() -> None:
+    shell = InteractiveShell.instance()
+    with redirect_stdout(StringIO()) as shown:
+        shell.run_cell("import research; research.load('/nowhere')")
+    InteractiveShell.clear_instance()
+    assert "UserError: /nowhere is not a run folder" in shown.getvalue() and "Traceback" not in shown.getvalue()
 
 
 def test_the_package_lists_what_it_offers() -> None:

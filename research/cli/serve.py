@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve finished runs over HTTP until a signal ends it."""
-    from research.deploy.keys import add_key, default_path
+    from research.deploy.keys import add_key, default_path, read_keys
+    from research.deploy.served_runs import names_of, refuse_unfinished
 
     keys = Path(options.keys) if options.keys else default_path()
     if options.add_key:
@@ -38,6 +39,10 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if not options.runs:
         raise UserError("name the runs to serve: research serve runs/sst2/seed0")
+    runs = names_of(options.runs)
+    refuse_unfinished(runs)
+    if not options.no_keys:
+        read_keys(keys)  # a damaged file is told before the models are loaded
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # read when torch is imported
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")  # one for each new shape would stay
     prepare_process()
@@ -45,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     from research.deploy.service import Limits
 
     return serve(
-        options.runs,
+        runs,
         host=options.host,
         port=options.port,
         keys_file=None if options.no_keys else keys,

@@ -53,6 +53,12 @@ class Submission:
     arguments: list[str]  # experiments, or a sweep, and overrides
 
     @property
+    def job_name(self) -> str:
+        """The names of the experiments' files, of many the first three and how many more."""
+        names = [Path(each).stem for each in self.arguments if each.endswith((".yaml", ".yml"))]
+        return "+".join(names if len(names) < 5 else [*names[:3], f"{len(names) - 3}-more"])
+
+    @property
     def command(self) -> list[str]:
         return ["sbatch", *self.options, str(self.script), *self.arguments]
 
@@ -113,7 +119,8 @@ def find_script(name: str) -> Path:
 def as_array(submission: Submission, tasks: int) -> Submission:
     """The submission of several experiments, folds and seeds: an array with a task for each.
 
-    `--array=%4` says how many run at a time. Raises UserError for an array of other numbers.
+    `--array=%4` says how many run at a time; the job is named after the experiments, unless `--job-name` says
+    otherwise. Raises UserError for an array of other numbers.
     """
     if submission.script.name != ONE or tasks < 2:
         return submission
@@ -127,7 +134,10 @@ def as_array(submission: Submission, tasks: int) -> Submission:
             break
     if at_once and not at_once.startswith("%"):
         raise UserError(f"--array={at_once}: these are {tasks} tasks, 0-{tasks - 1}; --array=%4 runs four at a time.")
-    return Submission(find_script(ARRAY), [f"--array=0-{tasks - 1}{at_once}", *options], submission.arguments)
+    named = any(option.startswith(("--job-name", "-J")) for option in options)
+    name = [] if named else [f"--job-name={submission.job_name}"]
+    options = [f"--array=0-{tasks - 1}{at_once}", *name, *options]
+    return Submission(find_script(ARRAY), options, submission.arguments)
 
 
 def task_lines(run_dirs: Sequence[str]) -> str:

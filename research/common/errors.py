@@ -7,7 +7,11 @@ import re
 
 
 class UserError(Exception):
-    """A mistake a user can fix: the command prints its one sentence and no traceback."""
+    """A mistake a user can fix: commands and notebooks show its one sentence and no traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter print in place of the traceback."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class Diverged(UserError):

@@ -28,11 +28,11 @@ def has_column(split: Split, field: str, column: str, optional: Collection[str])
     raise UserError(
         f"{split.origin}: no column '{column}' for the field '{field}'; the columns are "
         f"{', '.join(columns)}; map one with `data.columns.{field}: {near[0] if near else '<name>'}`"
-        f"{_hint_of_format(split, field)}"
+        f"{_hint_of_format(split, field, column)}"
     )
 
 
-def _hint_of_format(split: Split, field: str) -> str:
+def _hint_of_format(split: Split, field: str, column: str) -> str:
     """What else may be the cause of a missing column, by the file's format."""
     if split.format in ("csv", "tsv"):
         return (
@@ -42,6 +42,13 @@ def _hint_of_format(split: Split, field: str) -> str:
     if split.format == "conll" and field == "tags":
         return "; a CoNLL file's columns are chosen by number from 1, as in `data.columns: {tokens: 2, tags: 4}`"
     if split.format == "conll":
+        first = split.rows[0]
+        header = [first["tokens"][0], *first.get("tags", [])[:1]]
+        if column in header:
+            return (
+                f"; the file was read as CoNLL columns, but its first line looks like the header of a table "
+                f"({', '.join(header)}): set `data.format: tsv`"
+            )
         return (
             "; the file was read as CoNLL columns, of words and tags: set `data.format` if it is another "
             "(csv, tsv, jsonl, or text for a text a line)"

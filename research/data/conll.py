@@ -144,10 +144,11 @@ def _fault(where: str, cells: list[str], width: int, reading: Reading) -> str:
         return f"{where}: the token is missing; write token, separator, tag"
     if len(cells) == 1:
         return _no_tag(where, cells[0])
+    table = "; if it is a table with a header, set `data.format: tsv`" if reading.format is None else ""
     comment = "; a comment stands before a sentence's first word" if cells[0].startswith("#") else ""
     return (
         f"{where}: {len(cells)} columns where the lines above have {width}; "
-        f"separate the columns by TAB if a token holds blanks{comment}"
+        f"separate the columns by TAB if a token holds blanks{comment}{table}"
     )
 
 

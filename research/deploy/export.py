@@ -25,13 +25,13 @@ from research.config.tree import to_dict
 from research.deploy.card import model_card
 from research.deploy.formats import FORMATS, load_engine, write_model
 from research.deploy.manifest import sign, write_manifest
+from research.deploy.served_runs import SETTINGS
 from research.inference.predictor import Predictor, Question, Trained, trained_of
 from research.models.load import ENCODER
 from research.report.records import read_record
 from research.tracking import predictions
 from research.tracking.run import Run
 
-SETTINGS = "research.json"
 CLOSE = {"fp32": 1e-4, "bf16": 0.5}  # largest difference of a logit from the run's own
 TEXTS = 32  # that are compared, in four shapes
 

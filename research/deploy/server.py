@@ -6,14 +6,13 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from research.common.errors import UserError
 from research.deploy.app import make_app
 from research.deploy.keys import Keys, add_key, read_keys
 from research.deploy.service import Limits, Service
@@ -22,7 +21,7 @@ log = logging.getLogger("research.serve")
 
 
 def serve(
-    runs: Sequence[str],
+    runs: Mapping[str, Path],
     *,
     host: str,
     port: int,
@@ -32,20 +31,18 @@ def serve(
 ) -> int:
     """Serve runs until SIGTERM or SIGINT, then answer what was accepted; SIGHUP loads the runs again.
 
-    `keys_file`: None lets everyone in. Raises UserError for runs that cannot be served.
+    `runs`: folders by their names in URLs. `keys_file`: None lets everyone in. Raises UserError for runs that cannot be
+    served.
     """
     logging.getLogger("research.serve").setLevel(logging.INFO)
-    named = names_of(runs)
-    if keys_file is not None:
-        read_keys(keys_file)  # a damaged file is told before the models are loaded
-    service = Service(named, precision, limits)
+    service = Service(runs, precision, limits)
     keys = None if keys_file is None else Keys(keys_at(keys_file))
     config = uvicorn.Config(
         make_app(service, keys), host=host, port=port, log_level="warning", access_log=False, workers=1,
         timeout_keep_alive=75, timeout_graceful_shutdown=30, h11_max_incomplete_event_size=32_768,
     )  # fmt: skip
     signal.signal(signal.SIGHUP, lambda number, frame: threading.Thread(target=service.reload, daemon=True).start())
-    served = ", ".join(f"{name} ({service.runs[name].predictor.config.task.name})" for name in named)
+    served = ", ".join(f"{name} ({service.runs[name].predictor.config.task.name})" for name in runs)
     log.info("serving %s at http://%s:%d", served, host, port)
     server = OrderlyServer(config)
     server.run()
@@ -60,21 +57,6 @@ class OrderlyServer(uvicorn.Server):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.handle_exit)
         yield
-
-
-def names_of(runs: Sequence[str]) -> dict[str, Path]:
-    """The name of each run in URLs: that of its folder, or what stands before `=`. Raises UserError for one twice."""
-    named: dict[str, Path] = {}
-    for run in runs:
-        name, _, path = run.rpartition("=")
-        folder = Path(path).resolve()
-        name = name or (folder.parent.name if folder.name.startswith("seed") else folder.name)
-        if name in named:
-            raise UserError(f"two runs are named '{name}'; name them apart: a={named[name]} b={path}")
-        if not name or not all(c.isalnum() or c in "-_." for c in name):
-            raise UserError(f"'{name}' cannot stand in a URL; name the run in letters, digits, - and _: good={path}")
-        named[name] = folder
-    return named
 
 
 def keys_at(path: Path) -> list[Any]:

@@ -14,9 +14,10 @@ from typing import Any
 from research.common.errors import UserError
 from research.data.source import file_sha256
 from research.deploy.engine import Busy, Engine, Late
-from research.deploy.export import SETTINGS, load_exported
+from research.deploy.export import load_exported
 from research.deploy.manifest import MANIFEST, verify
 from research.deploy.monitoring import Monitor
+from research.deploy.served_runs import SETTINGS
 from research.inference.predictor import BadInput, Predictor, Question, Row, trained_of
 from research.tracking.run import Run
 

@@ -78,6 +78,11 @@ class BaseMetric(ABC):
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
 
+    @classmethod
+    def scores_with(cls, keys: Any) -> Sequence[Score]:
+        """The scores of an experiment with these keys of its task, before there are data."""
+        return cls.scores
+
     # --- what it is -----------------------------------------------------------------------------------
 
     @property

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from research.metrics import answers, bleu, chrf, metric_class, outputs, rouge, 
 from research.metrics.base import BaseMetric, Blocks, Counts, Formula, Selection
 from research.metrics.examples import Floats, words
 from research.metrics.references import references
+from research.metrics.score import Score
 from research.metrics.slicing import Cut, quarters, value_cuts
 
 MOST_SHOWN = 8  # examples of a selection
@@ -34,6 +35,10 @@ class Metric(BaseMetric):
         names = dict.fromkeys([*settings["metrics"], "outputs"])
         self.own: dict[str, BaseMetric] = {name: metric_class(name)(settings) for name in names}
         self.scores = tuple(score for part in self.own.values() for score in part.scores)
+
+    @classmethod
+    def scores_with(cls, keys: Any) -> Sequence[Score]:
+        return [score for name in dict.fromkeys([*keys.metrics, "outputs"]) for score in metric_class(name).scores]
 
     @property
     def main(self) -> BaseMetric:

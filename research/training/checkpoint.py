@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from research.common.errors import UserError, as_os_error
 from research.common.files import follow_umask
-from research.models.sharding import copied
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch takes seconds, and listing checkpoints needs none
+    from torch import Tensor
+
     from research.cluster.group import RankGroup
 
 log = logging.getLogger("research")
@@ -118,6 +117,8 @@ def agreed(group: RankGroup, choose: Callable[[], Checkpoint | None]) -> Checkpo
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
     """Write a checkpoint completely or not at all."""
+    from safetensors.torch import save_file
+
     temporary = folder / f".step-{step:08d}.{os.getpid()}.tmp"
     try:
         save_file(tensors, temporary, metadata={"state": json.dumps(state)})
@@ -163,6 +164,8 @@ class Writer:
 
     def submit(self, write: Callable[[dict[str, Tensor]], None], tensors: dict[str, Tensor]) -> None:
         """Copy the tensors and write them behind the next steps. Raises what the write before raised."""
+        from research.models.sharding import copied
+
         self.wait()
         copies = {name: copied(tensor) for name, tensor in tensors.items()}
         self.pending = self.thread.submit(write, copies)

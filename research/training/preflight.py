@@ -28,7 +28,7 @@ def refuse_wrong_experiment(config: Config) -> None:
     refuse_missing_files(config)
     metric = component.class_attribute("task", config.task.name, "Data", "metric")
     if isinstance(metric, str) and not component.is_path(metric):
-        refuse_unknown_monitor(config, metric_class(metric).scores)
+        refuse_unknown_monitor(config, metric_class(metric).scores_with(config.task))
 
 
 def refuse_missing_files(config: Config) -> None:

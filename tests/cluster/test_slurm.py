@@ -151,7 +151,7 @@ def is_running(job: Job) -> bool:
 
 def four_seeds(project: Project) -> Outcome:
     """Of an array, two tasks are requeued, one of which has the array's own id as its job's; the others go on."""
-    first = project.sbatch("--array=0-3", "SLURM/seeds.sbatch", project.experiment)
+    first = project.sbatch("--array=0-3", "SLURM/array.sbatch", project.experiment, "seed=0..3")
     jobs = [project.job(f"{first.id}_{seed}") for seed in range(4)]
     for job in jobs:  # until it starts, a task has the array's id
         job.until(partial(is_running, job))

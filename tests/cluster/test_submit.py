@@ -16,7 +16,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with scripts in it, to be submitted from."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "SLURM").mkdir()
-    for name in ("train.sbatch", "array.sbatch", "seeds.sbatch"):
+    for name in ("train.sbatch", "array.sbatch", "sweep.sbatch"):
         (tmp_path / "SLURM" / name).touch()
     return tmp_path
 
@@ -30,8 +30,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["sbatch", "--nodes", "2", "-t", "1:00", "SLURM/train.sbatch",
              "a.yaml", "optim.lr=3e-5", "wandb.tags=[a b]"],
         ),
-        (["--script", "seeds.sbatch", "-a0-9", "b.yml"], ["sbatch", "-a0-9", "SLURM/seeds.sbatch", "b.yml"]),
-        (["-N2", "--script=SLURM/seeds.sbatch", "b.yml"], ["sbatch", "-N2", "SLURM/seeds.sbatch", "b.yml"]),
+        (["--script", "sweep.sbatch", "-a0-9", "b.yml"], ["sbatch", "-a0-9", "SLURM/sweep.sbatch", "b.yml"]),
+        (["-N2", "--script=SLURM/sweep.sbatch", "b.yml"], ["sbatch", "-N2", "SLURM/sweep.sbatch", "b.yml"]),
     ],
 )  # fmt: skip
 def test_command(repository: Path, arguments: list[str], command: list[str]) -> None:
@@ -41,13 +41,14 @@ def test_command(repository: Path, arguments: list[str], command: list[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "tasks", "command"),
     [
-        (["a.yaml", "seed=0..4"], 5, "--array=0-4 SLURM/array.sbatch a.yaml seed=0..4"),
-        (["-N1", "a.yaml", "b.yaml"], 2, "--array=0-1 -N1 SLURM/array.sbatch a.yaml b.yaml"),
-        (["--array=%2", "a.yaml", "b.yaml", "seed=1,2"], 4, "--array=0-3%2 SLURM/array.sbatch a.yaml b.yaml seed=1,2"),
+        (["a.yaml", "seed=0..4"], 5, "--array=0-4 --job-name=a SLURM/array.sbatch a.yaml seed=0..4"),
+        (["-N1", "a.yaml", "b.yaml"], 2, "--array=0-1 --job-name=a+b -N1 SLURM/array.sbatch a.yaml b.yaml"),
+        (["--array=%2", "-J", "mine", "a.yaml", "b.yaml", "seed=1,2"], 4,
+         "--array=0-3%2 -J mine SLURM/array.sbatch a.yaml b.yaml seed=1,2"),
         (["--array", "%2", "a.yaml", "data.folds=3", "data.fold=all", "seed=0..1"], 6,
-         "--array=0-5%2 SLURM/array.sbatch a.yaml data.folds=3 data.fold=all seed=0..1"),
+         "--array=0-5%2 --job-name=a SLURM/array.sbatch a.yaml data.folds=3 data.fold=all seed=0..1"),
         (["a.yaml", "seed=3"], 1, "SLURM/train.sbatch a.yaml seed=3"),
-        (["--script=seeds.sbatch", "--array=0-9", "a.yaml"], 1, "--array=0-9 SLURM/seeds.sbatch a.yaml"),
+        (["--script=array.sbatch", "--array=0-9", "a.yaml"], 1, "--array=0-9 SLURM/array.sbatch a.yaml"),
     ],
 )  # fmt: skip
 def test_experiments_folds_and_seeds_are_one_array(

@@ -6,7 +6,7 @@ import pytest
 
 from research.data.conll import read_conll
 from research.data.lines import Reading
-from tests.data.opening import WriteFile, refuses
+from tests.data.opening import LABELLED, WriteFile, fails, refuses
 
 
 def test_conll_takes_first_and_last_column(file: WriteFile) -> None:
@@ -38,6 +38,12 @@ def test_conll_faults(file: WriteFile) -> None:
     refuses(read_conll, file("b.conll", "EU\tB-ORG\nrejects\t\n"), "line 2", "'rejects' has no tag")
     refuses(read_conll, file("c.conll", "EU\tB-ORG\n\tO\n"), "line 2", "token is missing")
     refuses(read_conll, file("d.conll", "EU B-ORG\nNew York B-LOC\n"), "line 2", "3 columns", "2", "TAB")
+
+
+def test_a_table_with_a_header_is_not_taken_for_words_and_tags(file: WriteFile) -> None:
+    table = file("a.txt", "text\tlabel\na good film\tgood\n")
+    fails("first line looks like the header of a table (text, label)", "data.format: tsv", value=table, fields=LABELLED)
+    refuses(read_conll, file("b.txt", "text\tlabel\na\tb\tc\n"), "3 columns", "data.format: tsv")
 
 
 # --- which columns

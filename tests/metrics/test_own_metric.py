@@ -14,11 +14,13 @@ import yaml
 
 from research.cli import main
 from research.common.errors import UserError
+from research.config.load import load_config
 from research.metrics import metric_of, smaller_is_better
 from research.report.grouping import table_records
 from research.report.records import read_records
 from research.report.searches import find_searches
 from research.tracking.run import Run
+from research.training.preflight import refuse_wrong_experiment
 from tests.conftest import write_jsonl
 
 METRIC = """
@@ -152,3 +154,14 @@ def test_a_sweep_and_its_report_minimise_a_score_of_which_a_users_file_says_that
     assert (search.score.label, search.score.high) == ("label error rate", math.inf)
     assert [record.path for record in table_records(records)] == [search.best.runs[0].path]
     assert main(["report", str(tmp_path / "search"), "--output", str(tmp_path / "paper")]) == 0
+
+
+def test_scores_of_a_users_metric_among_task_metrics_are_known_before_training(tmp_path: Path) -> None:
+    (tmp_path / "my_metric.py").write_text(METRIC)
+    rows = str(write_jsonl(tmp_path / "rows.jsonl", [{"source": "a", "target": "b"}]))
+    task = {"name": "translation", "metrics": ["chrf", str(tmp_path / "my_metric.py")]}
+    experiment = {"task": task, "model": {"name": "t5"}, "data": {"train": rows}, "trainer": {"monitor": "error_rate"}}
+    (tmp_path / "mine.yaml").write_text(json.dumps(experiment))
+    refuse_wrong_experiment(load_config(tmp_path / "mine.yaml"))
+    with pytest.raises(UserError, match=r"monitor=bleu is not a score .* reports chrf, chrf_plus_plus, error_rate, "):
+        refuse_wrong_experiment(load_config(tmp_path / "mine.yaml", ["trainer.monitor=bleu"]))
