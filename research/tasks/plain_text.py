@@ -25,6 +25,7 @@ from research.data.source import Split
 from research.models.load import load_config
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
+from research.training.unsmoothed import note_unsmoothed
 
 Outputs = tuple[Tensor, Tensor]  # (K,) places of the targets, (K,) their negative log likelihoods
 
@@ -120,6 +121,7 @@ class PlainTextModule(TaskModule):
             return self.cross_entropy(logits, labels[asked]), logits
         smoothing = self.config.optim.label_smoothing if self.training else 0.0
         loss, nll = self.backbone.vocabulary_losses(micro, asked, labels[asked], smoothing)
+        note_unsmoothed(self, micro, nll)
         return loss, (asked, nll)
 
     def target_logits(self, micro: MicroBatch, outputs: Tensor) -> list[Tensor]:

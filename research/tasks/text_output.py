@@ -16,6 +16,7 @@ from research.models.generate import Generator, end_tokens
 from research.models.load import ENCODER_DECODER
 from research.tasks.text_data import HEADS, TextData
 from research.training.module import TaskModule
+from research.training.unsmoothed import note_unsmoothed
 
 
 class TextModule(TaskModule):
@@ -53,7 +54,9 @@ class TextModule(TaskModule):
             logits = self.backbone.vocabulary_logits(micro, asked)
             return self.cross_entropy(logits, labels[asked]), logits
         smoothing = self.config.optim.label_smoothing if self.training else 0.0
-        return self.backbone.vocabulary_losses(micro, asked, labels[asked], smoothing)[0], None
+        loss, nll = self.backbone.vocabulary_losses(micro, asked, labels[asked], smoothing)
+        note_unsmoothed(self, micro, nll)
+        return loss, None
 
     def target_logits(self, micro: MicroBatch, outputs: Tensor) -> list[Tensor]:
         return [outputs]

@@ -58,12 +58,14 @@ def backward(module: TaskModule, item: StepItem) -> Tensor:
 
 def _micro_batches(module: TaskModule, queue: Queue, item: StepItem) -> Tensor:
     """Each micro-batch forward and backward, one after the other."""
-    total = torch.zeros((), device=module.device)
+    total, module.unsmoothed = torch.zeros((), device=module.device), None
     for i, (micro, share) in enumerate(queue):
         with _telling(share), _exchange(module, last=i + 1 == len(queue)):
             loss = module.training_loss(micro)[0] * (0.0 if micro.idle else 1.0 / (item.targets or 1.0))
             module.manual_backward(loss * module.trainer.world_size)
         total += loss.detach()
+    if module.unsmoothed is not None:
+        module.unsmoothed = module.unsmoothed / (item.targets or 1.0)
     return total
 
 

@@ -76,7 +76,7 @@ def test_a_trained_tokenizer_writes_any_text_and_is_the_same_again() -> None:
     assert first.convert_tokens_to_ids("<extra_id_99>") == 104
 
 
-@pytest.mark.in_check(2)
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize(("task", "family"), CASES)
 def test_builds_and_learns_from_packed_rows(task: str, family: str, tmp_path: Path) -> None:
     module = build(load_config(experiment(tmp_path, task, family)))
@@ -90,6 +90,7 @@ def test_builds_and_learns_from_packed_rows(task: str, family: str, tmp_path: Pa
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters() if p.requires_grad)
 
 
+@pytest.mark.slow
 def test_weights_belong_to_the_seed_and_the_tokenizer_to_keys_and_texts(tmp_path: Path, own_cache: Path) -> None:
     path = experiment(tmp_path, "mlm", "bert")
     first, again, other = (build(load_config(path, [f"seed={seed}"])).backbone.model for seed in (0, 0, 1))

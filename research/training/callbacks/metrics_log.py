@@ -10,6 +10,7 @@ import lightning as L
 from research.training.attempt import Attempt
 from research.training.module import TaskModule
 from research.training.schedule import learning_rate
+from research.training.unsmoothed import unsmoothed_loss
 
 
 class MetricsLog(L.Callback):
@@ -45,4 +46,7 @@ class MetricsLog(L.Callback):
             "time/tokens_per_second": (p.tokens - tokens) / seconds,
             "time/step_seconds": seconds / max(1, p.step - step),
         }
+        unsmoothed = unsmoothed_loss(module)
+        if unsmoothed is not None:
+            scalars["train/loss_unsmoothed"] = unsmoothed
         self.attempt.write_row(p.step, scalars)
