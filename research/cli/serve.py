@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-body-bytes", type=int, default=1_000_000)
     parser.add_argument("--max-texts", type=int, default=256, help="of one request")
     parser.add_argument("--max-waiting-tokens", type=int, default=65_536, help="above them: 503 with Retry-After")
+    parser.add_argument("--feedback", metavar="DIR", help="keep feedback to answers there, without texts")
     parser.add_argument("--timeout-seconds", type=float, default=10.0, help="from a request to its answer, or 504")
 
 
@@ -55,5 +56,11 @@ def run(options: argparse.Namespace) -> int:
         port=options.port,
         keys_file=None if options.no_keys else keys,
         precision=options.precision,
-        limits=Limits(options.max_body_bytes, options.max_texts, options.max_waiting_tokens, options.timeout_seconds),
+        limits=Limits(
+            options.max_body_bytes,
+            options.max_texts,
+            options.max_waiting_tokens,
+            options.timeout_seconds,
+            Path(options.feedback) if options.feedback else None,
+        ),
     )

@@ -38,6 +38,7 @@ def make_app(service: Service, keys: Keys | None) -> Any:
     app = FastAPI(title="research serve", docs_url=None, redoc_url=None, lifespan=lifespan)
     add_health(app, service)
     add_predictions(app, service)
+    add_feedback(app, service)
     add_protocol(app, service)
     return Guard(app, keys, service.limits.body_bytes)
 
@@ -58,7 +59,8 @@ def add_health(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(service.monitor.text(), media_type="text/plain; version=0.0.4")
+        text = await asyncio.to_thread(service.monitor.text)  # tests of drift take a while
+        return Response(text, media_type="text/plain; version=0.0.4")
 
     @app.get("/", response_class=HTMLResponse)
     async def page() -> str:
@@ -105,6 +107,36 @@ def add_predictions(app: FastAPI, service: Service) -> None:
             return {"predictions": await service.answer(run, rows)}
 
         return await answered(service, run, request, work)
+
+
+def add_feedback(app: FastAPI, service: Service) -> None:
+    """POST and GET /v1/feedback/{run}."""
+    example = {"feedback": [{"id": "5f0c0a62d0c1b7aa", "gold": "positive"}]}
+    body = {"required": True, "content": {"application/json": {
+        "schema": {"type": "object", "required": ["feedback"], "properties": {"feedback": {
+            "type": "array", "items": {"type": "object", "required": ["id", "gold"]}}}},
+        "example": example}}}  # fmt: skip
+
+    @app.post("/v1/feedback/{run}", openapi_extra={"requestBody": body})
+    async def feedback(run: str, request: Request) -> JSONResponse:
+        """Say what the right answers were; `id` is that of a prediction. No text is kept."""
+
+        async def work(body: bytes) -> dict[str, Any]:
+            content = read_json(body)
+            entries = content.get("feedback") if isinstance(content, dict) else None
+            if not isinstance(entries, list) or not 0 < len(entries) <= service.limits.texts:
+                most = service.limits.texts
+                raise BadInput(f'give {{"feedback": [{{"id": "...", "gold": "..."}}]}}, 1 to {most} of them')
+            return {"counted": await asyncio.to_thread(service.take_feedback, run, entries)}
+
+        return await answered(service, run, request, work)
+
+    @app.get("/v1/feedback/{run}")
+    async def scores(run: str) -> JSONResponse:
+        """The scores of all feedback to the model that is served, with 95 % intervals over examples."""
+        if run not in service.runs:
+            return unknown_run(service, run)
+        return JSONResponse(await asyncio.to_thread(service.runs[run].feedback.scores))
 
 
 def add_protocol(app: FastAPI, service: Service) -> None:

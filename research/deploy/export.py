@@ -1,6 +1,7 @@
 """Export a finished run as a folder to deploy, and refuse one that does not give the run's answers.
 
-The folder holds the model in one format, tokenizer, labels and settings (`research.json`), a model card, how far it
+The folder holds the model in one format, tokenizer, labels and settings (`research.json`), the labels and
+confidences it predicted (`reference.json`, for drift), a model card, how far it
 differs from the run (`comparison.json`), and the sha256 of every file (`manifest.json`). `research serve` takes it as
 it takes a run.
 """
@@ -23,6 +24,7 @@ from research.common.files import replace_folder, write_json
 from research.config.load import from_dict
 from research.config.tree import to_dict
 from research.deploy.card import model_card
+from research.deploy.drift import reference_of
 from research.deploy.formats import FORMATS, load_engine, write_model
 from research.deploy.manifest import sign, write_manifest
 from research.deploy.served_runs import SETTINGS
@@ -32,6 +34,7 @@ from research.report.records import read_record
 from research.tracking import predictions
 from research.tracking.run import Run
 
+REFERENCE = "reference.json"
 CLOSE = {"fp32": 1e-4, "bf16": 0.5}  # largest difference of a logit from the run's own
 TEXTS = 32  # that are compared, in four shapes
 
@@ -80,6 +83,8 @@ def export(
             raise UserError(f"task '{task}' generates text, which --format {format} cannot; use safetensors.")
         write_model(plain_model(predictor), predictor.data.tokenizer, folder, format, precision)
         write_json(folder / SETTINGS, settings_of(trained, format, precision))
+        if reference := reference_of(run):
+            write_json(folder / REFERENCE, vars(reference))
         found.append(compared(run, predictor, load_exported(folder), precision))
         refuse_difference(found[0], run, precision, tolerance)
         write_json(folder / "comparison.json", {"format": format, "precision": precision, **vars(found[0])})

@@ -7,6 +7,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from research.deploy.drift import Drift
+
 SECONDS = tuple(0.002 * 2**i for i in range(13))  # 2 ms to 8 s
 EXAMPLES = tuple(2**i for i in range(10))
 SHARES = tuple(i / 20 for i in range(1, 21))
@@ -28,11 +30,20 @@ class Monitor:
         self.labels = Counter("predictions_total", "Predicted labels", ["run", "label"], **made)
         self.confidence = Histogram("confidence", "Highest probability", ["run"], buckets=SHARES, **made)
         self.failures = Counter("failures_total", "Answers that could not be computed", ["run", "reason"], **made)
+        self.feedback = Counter("feedback_total", "Answers that got feedback", ["run"], **made)
+        self.drift = Gauge("drift_p", "Chance that the answers are like the run's own", ["run", "of"], **made)
         self.info = Gauge("run_info", "The runs that are served", ["run", "task", "sha256"], **made)
         self._known: dict[str, set[str]] = {}
+        self._drift: dict[str, Drift | None] = {}
 
-    def add_run(self, name: str, task: str, sha256: str, labels: list[str], waiting: Callable[[], int]) -> None:
-        """Say which run is served; `waiting` is asked for its tokens whenever metrics are read."""
+    def add_run(
+        self, name: str, task: str, sha256: str, labels: list[str], waiting: Callable[[], int], drift: Drift | None
+    ) -> None:
+        """Say which run is served; `waiting` is asked for its tokens, and `drift`, whenever metrics are read."""
+        self._drift[name] = drift
+        if drift is not None:
+            self.drift.labels(name, "labels").set_function(drift.p_labels)
+            self.drift.labels(name, "confidence").set_function(drift.p_confidence)
         self.info.labels(name, task, sha256).set(1)
         self.waiting.labels(name).set_function(waiting)
         self._known[name] = set(labels[:MOST_LABELS])
@@ -46,6 +57,11 @@ class Monitor:
     def answer(self, run: str, answer: dict[str, Any]) -> None:
         """Count a prediction: its label where the run has labels, and how sure it is."""
         known, prediction = self._known[run], answer.get("prediction")
+        drift = self._drift[run]
+        if drift is not None:
+            drift.add(answer)
+        if isinstance(prediction, dict):  # of several heads
+            prediction = [value for value in prediction.values() if isinstance(value, str)]
         for label in prediction if isinstance(prediction, list) else [prediction]:
             if known:
                 self.labels.labels(run, label if label in known else "other").inc()

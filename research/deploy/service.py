@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from research.common.errors import UserError
+from research.common.files import read_json
 from research.data.source import file_sha256
+from research.deploy.drift import Drift, Reference, reference_of
 from research.deploy.engine import Busy, Engine, Late
-from research.deploy.export import load_exported
+from research.deploy.export import REFERENCE, load_exported
+from research.deploy.feedback import Feedback
 from research.deploy.manifest import MANIFEST, verify
 from research.deploy.monitoring import Monitor
 from research.deploy.served_runs import SETTINGS
@@ -32,6 +36,7 @@ class Limits:
     texts: int = 256  # of one request
     waiting_tokens: int = 65_536  # of one run; above them requests are refused until some are answered
     timeout_seconds: float = 10.0  # from a request to its answer
+    feedback: Path | None = None  # folder that keeps feedback; None: the process alone does
 
 
 def predictor_at(path: Path, precision: str | None) -> Predictor:
@@ -48,6 +53,14 @@ def digest_of(path: Path) -> str:
     return file_sha256(path / (MANIFEST if (path / SETTINGS).is_file() else "result.json"))
 
 
+def reference_at(path: Path) -> Reference | None:
+    """What a run or an exported folder predicted on its own test data."""
+    if not (path / SETTINGS).is_file():
+        return reference_of(Run.read(path))
+    content = read_json(path / REFERENCE)
+    return None if content is None else Reference(content["labels"], content["confidence"])
+
+
 class Served:
     """One run with its engine."""
 
@@ -58,8 +71,12 @@ class Served:
         self.engine = Engine(
             self.predictor.answer, self.predictor.budget_tokens, limits.waiting_tokens, partial(monitor.row, name)
         )
-        task, labels = self.predictor.config.task.name, self.predictor.data.labels
-        monitor.add_run(name, task, digest_of(path), labels, lambda: self.engine.waiting_tokens)
+        task, labels, sha256 = self.predictor.config.task.name, self.predictor.data.labels, digest_of(path)
+        reference = reference_at(path)
+        drift = None if reference is None else Drift(reference, bool(labels))
+        monitor.add_run(name, task, sha256, labels, lambda: self.engine.waiting_tokens, drift)
+        kept = None if limits.feedback is None else limits.feedback / f"{name}.jsonl"
+        self.feedback = Feedback(self.predictor.data.scorer, sha256, kept)
         self.warm()
 
     def warm(self) -> None:
@@ -127,7 +144,22 @@ class Service:
                 future.cancel()  # one request's error, time or client ends all that it asked
         for answer in answers:
             self.monitor.answer(name, answer)
+            identity = secrets.token_hex(8)
+            served.feedback.remember(identity, answer)
+            answer["id"] = identity
         return list(answers)
+
+    def take_feedback(self, name: str, entries: Sequence[Any]) -> int:
+        """Count gold answers to answers given before; returns how many. Raises BadInput at the first wrong one."""
+        for i, entry in enumerate(entries):
+            if not isinstance(entry, Mapping) or not {"id", "gold"} <= entry.keys():
+                raise BadInput(f'feedback[{i}]: must be an object such as {{"id": "...", "gold": "..."}}')
+            try:
+                self.runs[name].feedback.add(entry["id"], entry["gold"])
+            except BadInput as error:
+                raise BadInput(f"feedback[{i}]: {error}; those before it were counted") from None
+            self.monitor.feedback.labels(name).inc()
+        return len(entries)
 
     def _submitted(self, served: Served, rows: Sequence[Any]) -> list[Future[Row]]:
         questions = [self._question(served.predictor, i, row) for i, row in enumerate(rows)]

@@ -185,3 +185,55 @@ def counted(app: Any, name: str, labels: str) -> float:
     """The sum of a metric over what it is labelled with beside `labels`."""
     lines = ask(app, ("GET", "/metrics", {}))[0].text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{") and labels in line)
+
+
+def test_feedback_is_scored_and_keeps_no_text(served_runs: dict[str, Run], tmp_path: Path) -> None:
+    limits = Limits(texts=8, timeout_seconds=60, feedback=tmp_path / "kept")
+    runs = {task: served_runs[task].path for task in ("sentiment", "ner", "qa")}
+    served = Service(runs, limits=limits)
+    app = make_app(served, None)
+    answers = predict(app, {"inputs": [{"text": "good secret"}] * 4}).json()["predictions"]
+    golds = [answers[0]["prediction"]] * 3 + [
+        {"positive": "negative", "negative": "positive"}[answers[0]["prediction"]]
+    ]
+    entries = [{"id": answer["id"], "gold": gold} for answer, gold in zip(answers, golds, strict=True)]
+
+    def give(run: str, entries: Any) -> httpx.Response:
+        return ask(app, ("POST", f"/v1/feedback/{run}", {"json": {"feedback": entries}}))[0]
+
+    assert give("sentiment", entries).json() == {"counted": 4}
+    assert give("sentiment", entries[:1]).json() == {"counted": 1}  # the last one counts
+    (found,) = ask(app, ("GET", "/v1/feedback/sentiment", {}))
+    assert found.json()["examples"] == 4
+    accuracy = found.json()["scores"]["accuracy"]
+    assert accuracy["value"] == 0.75 and 0.1 < accuracy["low"] < 0.4 and 0.9 < accuracy["high"] < 1
+    words = ["Anna", "saw", "Oslo"]
+    (tagged,) = predict(app, {"inputs": [{"tokens": words}]}, "ner").json()["predictions"]
+    assert give("ner", [{"id": tagged["id"], "gold": tagged["prediction"]}]).json() == {"counted": 1}
+    (answered,) = predict(app, {"inputs": [{"question": "who", "context": "Anna Smith"}]}, "qa").json()["predictions"]
+    assert give("qa", [{"id": answered["id"], "gold": ["Anna Smith"]}]).json() == {"counted": 1}
+    context = "Anna Smith"
+    if answered["prediction"]:
+        assert context[answered["start"] : answered["end"]] == answered["prediction"]
+    for run, wrong, reason in (
+        ("sentiment", [{"id": "none", "gold": "positive"}], "feedback[0]: there is no answer 'none' here"),
+        ("sentiment", [{"id": answers[0]["id"], "gold": "maybe"}], "gold must be one of negative, positive"),
+        ("sentiment", [{"id": answers[0]["id"], "gold": ["positive"]}], "gold must be one of negative, positive"),
+        ("sentiment", ["x"], 'must be an object such as {"id"'),
+        ("ner", [{"id": tagged["id"], "gold": ["O"]}], "gold must be a list of 3"),
+        ("ner", [{"id": tagged["id"], "gold": ["O", "O", "what"]}], "gold does not fit the prediction"),
+        ("sentiment", [], 'give {"feedback"'),
+    ):
+        refused = give(run, wrong)
+        assert refused.status_code == 422 and reason in refused.json()["error"]
+    served.close()
+    kept = "".join(path.read_text() for path in sorted((tmp_path / "kept").iterdir()))
+    assert kept.count("\n") == 7 and not any(text in kept for text in ("secret", "Anna"))
+    again = Service({"sentiment": runs["sentiment"]}, limits=limits)
+    assert again.runs["sentiment"].feedback.scores()["scores"]["accuracy"] == accuracy
+    again.close()
+
+
+def test_drift_is_told(service: Service) -> None:
+    app = make_app(service, None)
+    assert counted(app, "research_drift_p", 'of="labels",run="sentiment"') == 1.0  # too few answers to tell
