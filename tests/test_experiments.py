@@ -23,6 +23,8 @@ POLARITY = datasets.ClassLabel(names=["negative", "positive"])
 CONLL = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
 WNUT = ["corporation", "creative-work", "group", "location", "person", "product"]
 RELATIONS = ["Cause-Effect(e1,e2)", "Cause-Effect(e2,e1)", "Other"]
+TOPICS = ["World", "Sports", "Business", "Sci/Tech"]
+STARS = ["1 star", "2 star", "3 stars", "4 stars", "5 stars"]
 ANSWERS = {"text": datasets.List(STRING), "answer_start": datasets.List(datasets.Value("int32"))}
 QUESTION = {"id": STRING, "title": STRING, "context": STRING, "question": STRING, "answers": ANSWERS}
 
@@ -112,6 +114,31 @@ HUB: dict[str, tuple[dict[str, Any], Callable[[int], dict[str, Any]], dict[str, 
         relation,
         {"train": 20, "test": 4},
     ),
+    "classification/ag_news.yaml": (
+        {"text": STRING, "label": datasets.ClassLabel(names=TOPICS)},
+        lambda i: {"text": f"good film {i}", "label": i % 4},
+        {"train": 40, "test": 4},
+    ),
+    "classification/clinc_oos.yaml": (
+        {"text": STRING, "intent": datasets.ClassLabel(names=["balance", "oos"])},
+        lambda i: {"text": f"who is Anna {i}", "intent": i % 2},
+        {"train": 12, "validation": 6, "test": 4},
+    ),
+    "classification/sms_spam.yaml": (
+        {"sms": STRING, "label": datasets.ClassLabel(names=["ham", "spam"])},
+        lambda i: {"sms": f"a good film {i}", "label": i % 2},
+        {"train": 40},
+    ),
+    "regression/stsb.yaml": (
+        {"sentence1": STRING, "sentence2": STRING, "label": datasets.Value("float32"), "idx": datasets.Value("int32")},
+        lambda i: {"sentence1": f"a film {i}", "sentence2": "a book", "label": i % 6 / 2, "idx": i},
+        {"train": 12, "validation": 6},
+    ),
+    "ordinal/yelp_stars.yaml": (
+        {"label": datasets.ClassLabel(names=STARS), "text": STRING},
+        lambda i: {"label": i % 5, "text": f"a good film {i}"},
+        {"train": 100, "test": 5},
+    ),
     "summarization/dialogsum.yaml": (
         {"id": STRING, "dialogue": STRING, "summary": STRING, "topic": STRING},
         lambda i: {"id": f"d{i}", "dialogue": f"#Person1#: film {i}?", "summary": f"A film {i}.", "topic": "film"},
@@ -148,6 +175,11 @@ BUILT: dict[str, tuple[dict[str, int], list[str], int]] = {
         3,
     ),
     "relation/semeval2010.yaml": ({"train": 18, "validation": 2, "test": 4}, RELATIONS, 5),
+    "classification/ag_news.yaml": ({"train": 38, "validation": 2, "test": 4}, TOPICS, 6),
+    "classification/clinc_oos.yaml": ({"train": 12, "validation": 6, "test": 4}, ["balance", "oos"], 5),
+    "classification/sms_spam.yaml": ({"train": 28, "validation": 4, "test": 8}, ["ham", "spam"], 3),
+    "regression/stsb.yaml": ({"train": 12, "validation": 6}, [], 4),
+    "ordinal/yelp_stars.yaml": ({"train": 98, "validation": 2, "test": 5}, STARS, 8),
     "summarization/dialogsum.yaml": ({"train": 12, "validation": 6, "test": 4}, [], 3),
     "translation/multi30k.yaml": ({"train": 12, "validation": 6, "test": 4}, [], 3),
     "qa/squad.yaml": ({"train": 12, "validation": 6}, [], 3),
@@ -205,12 +237,12 @@ def as_on_the_hub(experiment: str, folder: Path) -> Path:
 def built(experiment: str, model: Path, folder: Path) -> Any:
     overrides = [f"model.name={model}", "model.revision=null", f"run_dir={folder / 'run'}"]
     if experiment in HUB:
-        overrides.append(f"data.name={as_on_the_hub(experiment, folder / 'data')}")
+        overrides += [f"data.name={as_on_the_hub(experiment, folder / 'data')}", "data.config=null"]
     return load_config(FOLDER / experiment, overrides)
 
 
 def test_their_number() -> None:
-    assert len(EXPERIMENTS) == 16
+    assert len(EXPERIMENTS) == 21
     assert set(EXPERIMENTS) == set(BUILT)
     assert set(HUB) == {name for name in EXPERIMENTS if not name.startswith("quickstart/")}
 

@@ -21,7 +21,8 @@ class Metric(BaseMetric):
     """Means over queries; of rows that repeat a query each counts as its share.
 
     The columns are `ranks`, the places (from 1) of the relevant documents among all, ascending, and `repeats`, the
-    number of rows with this query. `mrr` is the reciprocal rank of the first relevant document, `ndcg_10` the
+    number of rows with this query; `missed`, where there is such a column, are relevant documents that were not ranked.
+    `mrr` is the reciprocal rank of the first relevant document, `ndcg_10` the
     discounted gain of the first ten in that of the ideal order, `recall_k` the share of the relevant documents among
     the first k, `map` the mean average precision.
     """
@@ -34,9 +35,21 @@ class Metric(BaseMetric):
     )
     texts = ("query", "document")
     lengths = ("query", "document")
-    columns = ("ranks", "repeats", "similarity", "documents")
-    signature = "retrieval|trec_eval|all documents ranked"
-    sentence = "MRR, nDCG@10, recall and MAP by the definitions of trec_eval, over all documents of the split"
+    columns = ("ranks", "repeats", "similarity", "documents", "missed", "scores")
+
+    @property
+    def ranked(self) -> str:
+        """What is ranked for each query."""
+        return str(self.settings.get("ranked", "all documents"))
+
+    @property
+    def signature(self) -> str:
+        return f"retrieval|trec_eval|{self.ranked} ranked"
+
+    @property
+    def sentence(self) -> str:
+        of = f"{self.ranked} of the split" if self.ranked.startswith("all") else f"the {self.ranked} of each query"
+        return f"MRR, nDCG@10, recall and MAP by the definitions of trec_eval, over {of}"
 
     def widths(self) -> dict[str, int]:
         return {score.name: 2 for score in self.scores}
@@ -44,7 +57,8 @@ class Metric(BaseMetric):
     def counts(self, table: pa.Table) -> Blocks:
         """By score: its value for the query in the query's weight, the weight."""
         weights = 1 / np.array(table.column("repeats").to_pylist(), dtype=np.float64)
-        values = [scores_of_ranks(ranks) for ranks in table.column("ranks").to_pylist()]
+        columns = (table.column("ranks").to_pylist(), missed_of(table))
+        values = [scores_of_ranks(ranks, missed) for ranks, missed in zip(*columns, strict=True)]
         return {
             score.name: np.column_stack([weights * np.array([value[score.name] for value in values]), weights])
             for score in self.scores
@@ -58,7 +72,7 @@ class Metric(BaseMetric):
 
     def example_scores(self, table: pa.Table) -> Floats:
         """The reciprocal rank of the first relevant document."""
-        return np.array([1 / min(ranks) for ranks in table.column("ranks").to_pylist()])
+        return np.array([1 / min(ranks) if ranks else 0.0 for ranks in table.column("ranks").to_pylist()])
 
 
 def mean(sums: Floats) -> Floats:
@@ -66,13 +80,19 @@ def mean(sums: Floats) -> Floats:
     return np.asarray(sums[..., 0] / np.where(sums[..., 1] > 0, sums[..., 1], 1))
 
 
-def scores_of_ranks(ranks: Sequence[int]) -> dict[str, float]:
-    """The scores of one query from the places (from 1) of its relevant documents."""
+def missed_of(table: pa.Table) -> list[int]:
+    """Relevant documents of each row that were not ranked."""
+    return table.column("missed").to_pylist() if "missed" in table.column_names else [0] * table.num_rows
+
+
+def scores_of_ranks(ranks: Sequence[int], missed: int = 0) -> dict[str, float]:
+    """The scores of one query from the places (from 1) of its relevant documents, of which some may be `missed`."""
     places = np.sort(np.asarray(ranks, dtype=np.float64))
-    ideal = (1 / np.log2(np.arange(2, min(len(places), 10) + 2))).sum()
+    relevant = max(len(places) + missed, 1)
+    ideal = (1 / np.log2(np.arange(2, min(relevant, 10) + 2))).sum()
     return {
-        "mrr": float(1 / places[0]),
+        "mrr": float(1 / places[0]) if len(places) else 0.0,
         "ndcg_10": float((1 / np.log2(places[places <= 10] + 1)).sum() / ideal),
-        **{f"recall_{k}": float((places <= k).mean()) for k in CUTS},
-        "map": float((np.arange(1, len(places) + 1) / places).mean()),
+        **{f"recall_{k}": float((places <= k).sum() / relevant) for k in CUTS},
+        "map": float((np.arange(1, len(places) + 1) / places).sum() / relevant),
     }

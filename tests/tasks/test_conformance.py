@@ -73,6 +73,19 @@ def matched(i: int) -> dict[str, Any]:
     return {"id": str(i), "query": f"{WORDS[i % 6]} film {i}", "document": f"good {WORDS[(i + 1) % 6]} {i}"}
 
 
+def graded(i: int) -> dict[str, Any]:
+    return {"text": f"{WORDS[i % 6]} film {i}", "label": 1 + i % 3}
+
+
+def listed(i: int) -> dict[str, Any]:
+    documents = [f"good {WORDS[(i + 1) % 6]} {i}", "a bad film", f"river {i}"]
+    return {
+        "query": f"{WORDS[i % 6]} film {i}",
+        "documents": documents,
+        "relevant": [int(k == i % 3) for k in range(3)],
+    }
+
+
 def document(i: int) -> dict[str, Any]:
     return {"text": f"{WORDS[i % 6]} film {i} in {WORDS[(i + 1) % 6]}, " * (1 + i % 4)}
 
@@ -104,7 +117,9 @@ TASKS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "ner": (sentence, ("tags",)), "extractive_qa": (question, ("answers",)), "qa": (question, ("answers",)),
     "multiple_choice": (choice, ("label",)), "choice": (choice, ("label",)), "relation": (related, ("label",)),
     "multi_label": (tagged, ("label",)), "regression": (rated, ("score",)),
-    "matching": (matched, ()), "intent_slots": (utterance, ("label", "tags")),
+    "matching": (matched, ()),
+    "ordinal": (graded, ("label",)), "rerank": (listed, ("relevant",)),
+    "intent_slots": (utterance, ("label", "tags")),
     "translation": (pair, ("target",)), "summarization": (pair, ("target",)),
     "generation": (completed, ("completion",)), "generative_qa": (asked, ("answers",)), "dialogue": (chat, ()),
     "lm": (document, ()), "clm": (document, ()), "mlm": (document, ()),
@@ -263,6 +278,7 @@ def evaluated(path: Path, overrides: Sequence[str], split: str = "validation", l
         "loss": losses,
         "table": table.to_pylist(),
         "settings": data.score_settings(),
+        "trained": [name for name, p in module.named_parameters() if p.requires_grad],
         "scores": score(table, own_files=True),
     }
 
