@@ -5,6 +5,7 @@ Shapes: T tokens of a stream, N sequences (windows) in it, L longest sequence.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -193,29 +194,31 @@ class Planner:
     packed: bool
     sparse_embedding: bool
     sharded: bool = False
+    store_of: Callable[[int], Store] | None = None  # of each epoch, where its examples are changed
 
     def __call__(self, step: int) -> StepItem:
         batch = self.plan.global_batch(step)
-        tokens = self.store.tokens[batch]
+        store = self.store if self.store_of is None else self.store_of(step // self.plan.steps_per_epoch)
+        tokens = store.tokens[batch]
         shares = assign_to_ranks(batch, tokens, self.ranks)
-        rows = self._cut(shares[self.rank])
-        most = max(len(self._cut(share)) for share in shares) if self.sharded else 1
+        rows = self._cut(store, shares[self.rank])
+        most = max(len(self._cut(store, share)) for share in shares) if self.sharded else 1
         missing = max(0, most - len(rows))
         shortest = batch[[tokens.argmin()]]
         return StepItem(
             step=step,
-            micro=[pack(self.store, part, self.packed) for part in rows]
-            + [pack(self.store, shortest, self.packed, idle=True) for _ in range(missing)],
+            micro=[pack(store, part, self.packed) for part in rows]
+            + [pack(store, shortest, self.packed, idle=True) for _ in range(missing)],
             rows=rows + [shortest[:0]] * missing,
             budget_tokens=self.budget_tokens,
-            targets=float(self.store.targets[batch].sum()),
+            targets=float(store.targets[batch].sum()),
             tokens=int(tokens.sum()),
             examples=len(batch),
-            vocabulary=torch.from_numpy(self.store.vocabulary(batch)) if self.sparse_embedding else None,
+            vocabulary=torch.from_numpy(store.vocabulary(batch)) if self.sparse_embedding else None,
         )
 
-    def _cut(self, share: Indices) -> list[Indices]:
-        return micro_batches(share, self.store.stream_tokens[share], self.budget_tokens, padded=not self.packed)
+    def _cut(self, store: Store, share: Indices) -> list[Indices]:
+        return micro_batches(share, store.stream_tokens[share], self.budget_tokens, padded=not self.packed)
 
 
 def default_budget_tokens() -> int:

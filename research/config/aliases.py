@@ -45,3 +45,12 @@ def with_logger(content: dict[str, Any]) -> dict[str, Any]:
     is_on = str(wandb["tensorboard"]).lower() == "true"
     loggers = {"loggers": {"tensorboard": {}, **(content.get("loggers") or {})}} if is_on else {}
     return {**content, "wandb": others, **loggers}
+
+
+def with_augment(content: dict[str, Any]) -> dict[str, Any]:
+    """The content with `data.augment`, as one may write it too, as the section of its own that it is."""
+    data = content.get("data")
+    if not isinstance(data, dict) or "augment" not in data:
+        return content
+    others = {name: value for name, value in data.items() if name != "augment"}
+    return {**content, "data": others, "augment": data["augment"]}

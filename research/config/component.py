@@ -1,5 +1,5 @@
-"""Find, describe and load a component: a task, adapter, method, metric, callback or logger, a file
-each.
+"""Find, describe and load a component: a task, adapter, method, metric, augmentation, callback or
+logger, a file each.
 
 A component is named by its file in the package's own folder (`ner`), by a path (`./my_task.py`) or by a dotted module
 (`my_package.my_task`). Its own keys are a dataclass `Keys` in that file, each field a `key(default, help, *rules)`;
@@ -38,6 +38,7 @@ ROOMS = {  # kind -> the package that holds ours, and the classes that make a fi
     "adapter": ("research.adapters", ("Adapter",)),
     "method": ("research.methods", ("Method",)),
     "metric": ("research.metrics", ("Metric",)),
+    "augmentation": ("research.data.augment", ("Augmentation",)),
     "callback": ("research.training.callbacks", ("Callback",)),
     "logger": ("research.tracking.loggers", ("Logger",)),
 }

@@ -20,9 +20,10 @@ class Rule:
     text: str  # completes "optim.lr=0 ..."
 
 
-def key(default: Any, help: str, *rules: Rule, decides: bool = True) -> Any:
-    """A documented dataclass field. `decides`: do a run's numbers depend on it, or only its place, layout and speed?"""
-    metadata = {"help": help, "rules": rules, "decides": decides}
+def key(default: Any, help: str, *rules: Rule, decides: bool = True, path: bool = False) -> Any:
+    """A documented dataclass field. `decides`: do a run's numbers depend on it, or only its place, layout and speed?
+    `path`: of a file or folder, which is looked up from here, then from the experiment's folder."""
+    metadata = {"help": help, "rules": rules, "decides": decides, "path": path}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
     return field(default=default, metadata=metadata)

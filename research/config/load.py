@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from research.common.errors import UserError
 from research.config import component
-from research.config.aliases import with_logger, with_new_names
+from research.config.aliases import with_augment, with_logger, with_new_names
 from research.config.joint import joint_content
 from research.config.parse import Text, parse_override, read_yaml, refuse_interpolations, typed, yaml_value
 from research.config.schema import DATA_SUFFIXES, SCRATCH, Config
@@ -125,7 +125,8 @@ def _over(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 def in_long_form(content: dict[str, Any], origin: str, folder: Path) -> dict[str, Any]:
     """The content with each component as a section: `task: ner` -> `task: {name: ner}`, `methods: {r_drop: true}` ->
     `methods: {r_drop: {}}`; false switches one off. A file is looked up from here, then from `folder`."""
-    content = with_logger({key: _as_section(value, key, origin) for key, value in content.items()})
+    content = with_augment(with_logger(content))
+    content = {key: _as_section(value, key, origin) for key, value in content.items()}
     for section, kind in ONE_OF.items():
         given = content.get(section, MISSING)
         if given == MISSING:
@@ -223,6 +224,10 @@ def absolute_paths(config: Config, experiment: Path) -> None:
         config.model.scratch.encoder = trained_model(absolute(config.model.scratch.encoder))
     if config.data.name:
         config.data.name = absolute(config.data.name)
+    for own in (*config.augment.values(), *config.methods.values()):
+        for f in fields(own):
+            if f.metadata.get("path") and getattr(own, f.name):
+                setattr(own, f.name, absolute(getattr(own, f.name)))
     for split in ("train", "validation", "test"):
         value = getattr(config.data, split)
         if value and (config.data.name is None or value.partition("[")[0].endswith(DATA_SUFFIXES)):

@@ -213,6 +213,7 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
     adapter: Named = field(default_factory=lambda: component.choose("adapter", "full"))
+    augment: dict[str, Named] = field(default_factory=dict)
     methods: dict[str, Named] = field(default_factory=dict)
     callbacks: dict[str, Named] = field(default_factory=dict)
     loggers: dict[str, Named] = field(default_factory=dict, metadata={"decides": False})

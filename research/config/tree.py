@@ -15,7 +15,7 @@ from research.config.schema import SCRATCH, Config, ModelConfig
 
 ONE_OF = {"task": "task", "adapter": "adapter"}  # section that names one component -> its kind
 SOME_OF = {  # section that names any number of components -> their kind
-    "methods": "method", "callbacks": "callback", "loggers": "logger",
+    "augment": "augmentation", "methods": "method", "callbacks": "callback", "loggers": "logger",
 }  # fmt: skip
 
 

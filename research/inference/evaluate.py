@@ -119,7 +119,7 @@ def finished_config(run: Run, trust_remote_code: bool = False) -> Config:
     config.model.name, config.model.revision = str(run.model), None
     if not (run.model / UNMERGED).is_file():
         config.adapter = component.choose("adapter", "full")  # its weights are merged
-    config.methods, config.callbacks, config.loggers = {}, {}, {}  # of training alone
+    config.methods, config.callbacks, config.loggers, config.augment = {}, {}, {}, {}  # of training alone
     config.optim.class_weights, config.optim.balance_classes = {}, False  # of the training loss alone
     trainer = config.trainer
     trainer.devices, trainer.num_nodes, trainer.strategy = 1, 1, "auto"  # one process, whatever it was trained on

@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Keys:
-    teacher: str | None = key(None, "run folder whose recorded logits of the training data are followed")
+    teacher: str | None = key(None, "run folder whose recorded logits of the training data are followed", path=True)
     temperature: float = key(2.0, "divides the logits of both; 2 to 4", above(0))
     alpha: float = key(0.5, "weight of the teacher; the labels have the rest", inside("[0, 1]"))
 
 
 class Method(MethodHooks):
     claims = (COMPARES,)
+    reads_training_texts = True
 
     @property
     def is_off(self) -> bool:

@@ -38,6 +38,7 @@ class Keys:
 
 class Method(MethodHooks):
     claims = (MOVES, COMPARES)
+    reads_training_texts = True
 
     @property
     def is_off(self) -> bool:

@@ -30,6 +30,7 @@ class Data(TaskData):
     fields = {"text": "text", "text_pair": "text_pair", "label": "label"}
     optional: ClassVar[tuple[str, ...]] = ("text_pair",)
     texts: ClassVar[tuple[str, ...]] = ("text", "text_pair")
+    augmented: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     window_columns = ("label",)
     metric = "classification"
     long: ClassVar[tuple[str, ...]] = (TRUNCATE, HEAD_TAIL, WINDOW)

@@ -47,7 +47,7 @@ class Data(TaskData):
     fields = {"text": "text", "text_pair": "text_pair", "label": "label"}
     optional = ("text_pair",)
     free = ("label",)
-    texts = ("text", "text_pair")
+    texts = augmented = ("text", "text_pair")
     metric = "multi_label"
     class_column = None  # no weights: a text has several classes, or none
     long = (TRUNCATE, HEAD_TAIL, WINDOW)

@@ -12,7 +12,7 @@ Shapes: T tokens, C tags.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -28,6 +28,7 @@ from research.batching.plan import Indices
 from research.common.errors import UserError
 from research.config.component import at_least, key
 from research.config.schema import Config, DataConfig
+from research.data.augment.words import Word, Words
 from research.data.columns import set_aside
 from research.data.entity_spans import OUTSIDE, with_characters
 from research.data.labels import collect_labels
@@ -47,6 +48,7 @@ class Data(TaskData):
     fields = {"tokens": "tokens", "tags": "tags"}
     gold = ("tags",)
     text_lists = aligned = ("tokens", "tags")
+    tagged = True
     token_columns = ("input_ids", "token_type_ids", "word", "label")
     metric = "entities"
     long = (WINDOW,)
@@ -93,8 +95,27 @@ class Data(TaskData):
         kinds = sorted({tag[2:] or "_" for tag in found if tag != OUTSIDE})
         return [OUTSIDE, *(f"{prefix}-{kind}" for kind in kinds for prefix in "BI")]
 
+    @property
+    def augmented(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The words, unless entities are marked in a text by their characters."""
+        return () if self.marked else ("tokens",)
+
+    def words(self, row: Mapping[str, Any]) -> list[Words]:
+        tags = convert(row["tags"], self.scheme)
+        return [[Word(text, tag=tag) for text, tag in zip(row["tokens"], tags, strict=True)]]
+
+    def from_words(self, row: Mapping[str, Any], texts: Sequence[Words]) -> Mapping[str, Any]:
+        [words] = texts
+        return {"tokens": [word.text for word in words], "tags": [word.tag for word in words]}
+
+    def encode_augmented(self, rows: Columns) -> Columns:
+        return self._encode(rows, "IOB2")
+
     def encode(self, rows: Columns) -> Columns:
-        tags = [row and convert(row, self.scheme) for row in rows.get("tags", [None] * len(rows["tokens"]))]
+        return self._encode(rows, self.scheme)
+
+    def _encode(self, rows: Columns, scheme: Scheme) -> Columns:
+        tags = [row and convert(row, scheme) for row in rows.get("tags", [None] * len(rows["tokens"]))]
         limit, stride = self.config.data.max_length, self.config.task.stride
         return encoded_sentences(self.tokenizer, rows["tokens"], tags, self.labels, limit, stride)
 

@@ -31,7 +31,7 @@ class Data(TaskData):
     optional = ("text_pair",)
     gold = ("score",)
     free = ("score",)
-    texts = ("text", "text_pair")
+    texts = augmented = ("text", "text_pair")
     window_columns = ("score",)
     metric = "regression"
     class_column = None

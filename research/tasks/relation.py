@@ -44,6 +44,7 @@ class Data(Classification):
     fields = {"text": "text", "e1": "e1", "e2": "e2", "label": "label"}
     optional = free = ("e1", "e2")
     texts = ("text",)
+    augmented = ()  # the entities stand at places of the text
     token_columns = ("input_ids", "token_type_ids", "mark")
     metric = "relations"
     long = ()  # the entities decide what is cut

@@ -52,7 +52,7 @@ def backward(module: TaskModule, item: StepItem) -> Tensor:
             assert isinstance(error.__cause__, Exception)
             if len(error.share) <= 1:
                 raise error.__cause__ from None
-            halve_budget(module, error.share)
+            halve_budget(module, item.step, error.share)
             queue = cut(module, item)
 
 
@@ -182,9 +182,9 @@ def _telling(share: Indices) -> Iterator[None]:
         raise
 
 
-def halve_budget(module: TaskModule, share: Indices) -> None:
+def halve_budget(module: TaskModule, step: int, share: Indices) -> None:
     """Halve the token budget and forget the step so far. Raises UserError where other ranks wait."""
-    used = int(module.data.stores["train"].tokens[share].sum())
+    used = int(module.data.training_store(step).tokens[share].sum())
     module.budget_tokens = max(1, min(module.budget_tokens, used) // 2)
     setting = module.budget_tokens * module.copies
     if module.trainer.world_size > 1:  # the others wait for this rank in the middle of the step
@@ -206,6 +206,6 @@ def halve_budget(module: TaskModule, share: Indices) -> None:
 
 def cut(module: TaskModule, item: StepItem) -> Queue:
     """The micro-batches of a step under the present token budget, and their examples."""
-    store, batch, packed = module.data.stores["train"], np.concatenate(item.rows), module.backbone.packed
+    store, batch, packed = module.data.training_store(item.step), np.concatenate(item.rows), module.backbone.packed
     parts = micro_batches(batch, store.stream_tokens[batch], module.budget_tokens, not packed)
     return [(pack(store, part, packed).to(module.device), part) for part in parts]

@@ -25,6 +25,7 @@ from research.batching.plan import Layout, StepPlan, evaluation_share
 from research.batching.store import Store
 from research.common.errors import UserError
 from research.config.schema import Config, DataConfig
+from research.data.augment.words import Words, text_of, words_of
 from research.data.checks import refuse_other_than_text
 from research.data.columns import set_aside
 from research.data.encoded import encoded, source_digest
@@ -36,6 +37,7 @@ from research.data.splits import splits_asked
 from research.metrics import metric_of, resolved
 from research.metrics.base import BaseMetric
 from research.training.class_weights import class_weights
+from research.training.epochs import EpochStores, operations_of
 from research.training.plain import padded_layout
 
 Columns = dict[str, list[Any]]
@@ -61,6 +63,8 @@ class TaskData(L.LightningDataModule):
     window_columns: ClassVar[tuple[str, ...]] = ()
     metric: ClassVar[str]  # what scores the predictions: a file of research.metrics, a module or a path
     class_column: ClassVar[str | None] = "label"  # of the store: the classes that weights are for; None: no classes
+    augmented: ClassVar[tuple[str, ...]] = ()  # fields whose words `augment` may change without a change of the answer
+    tagged: ClassVar[bool] = False  # do their words have tags?
     answers_alone: ClassVar[bool] = True  # is the answer to a row the same whatever other rows there are?
     learned_names: ClassVar[tuple[str, ...]] = ("labels",)  # attributes that `collect` learns
 
@@ -76,6 +80,7 @@ class TaskData(L.LightningDataModule):
         self.labels: list[str] = []
         self.tested = "test"  # the split that testing runs over
         self.class_weights: NDArray[np.float64] | None = None
+        self.epochs: EpochStores | None = None  # where `augment` changes the training data in each
         self.layout: Callable[[], Layout] = lambda: padded_layout(self)  # or its module's; asked with each loader
 
     @abstractmethod
@@ -155,8 +160,32 @@ class TaskData(L.LightningDataModule):
             refuse_overlap(self.splits, self.overview, self.config.data.max_overlap)
         if self.class_column and "train" in self.stores:
             self.class_weights = class_weights(self.config.optim, self.labels, self.stores["train"], self.class_column)
-            if self.class_weights is not None:
-                self.stores["train"].weigh(self.class_column, self.class_weights)
+        if "train" in self.stores:
+            self._weigh(self.stores["train"])
+            operations = operations_of(self.config.augment)
+            self.epochs = EpochStores(self, operations, self.config.order_seed) if operations else None
+
+    def _weigh(self, store: Store) -> Store:
+        if self.class_weights is not None and self.class_column:
+            store.weigh(self.class_column, self.class_weights)
+        return store
+
+    def words(self, row: Mapping[str, Any]) -> list[Words]:
+        """The texts of a row that `augment` may change, as words."""
+        return [words_of(row[field]) for field in self.augmented if row.get(field) is not None]
+
+    def from_words(self, row: Mapping[str, Any], texts: Sequence[Words]) -> Mapping[str, Any]:
+        """The fields of a row that `words` reads, with other words."""
+        there = [field for field in self.augmented if row.get(field) is not None]
+        return {field: text_of(words) for field, words in zip(there, texts, strict=True)}
+
+    def encode_augmented(self, rows: Columns) -> Columns:
+        """`encode` for rows with the fields that `from_words` makes."""
+        return self.encode(rows)
+
+    def training_store(self, step: int) -> Store:
+        """The training data at an optimiser step, whose epoch may have its own."""
+        return self.stores["train"] if self.epochs is None else self.epochs(step // self.plan.steps_per_epoch)
 
     @property
     def inputs(self) -> list[str]:
@@ -268,8 +297,16 @@ class TaskData(L.LightningDataModule):
         for name, counted in (("cut", self.cut), ("several", self.several)):
             if name in examples.column_names:
                 counted[split.name] = sum(examples[name])
-        columns = [name for name in self.token_columns if name in examples.column_names]
-        return Store(examples.data.table, columns, self.window_columns)
+        return self._store(examples.data.table)
+
+    def augmented_store(self, rows: Columns) -> Store:
+        """A store of augmented training rows, which is kept in memory alone."""
+        encoded = self.encode_augmented(rows)
+        table = pa.table({name: pa.chunked_array([pa.array(column)]) for name, column in encoded.items()})
+        return self._weigh(self._store(table))
+
+    def _store(self, table: pa.Table) -> Store:
+        return Store(table, [name for name in self.token_columns if name in table.column_names], self.window_columns)
 
     @property
     def plan(self) -> StepPlan | MixedPlan:
@@ -280,7 +317,7 @@ class TaskData(L.LightningDataModule):
         layout = self.layout()
         planner = Planner(
             self.stores["train"], self.plan, layout.rank, layout.ranks,
-            layout.budget_tokens, layout.packed, layout.sparse_rows, layout.sharded,
+            layout.budget_tokens, layout.packed, layout.sparse_rows, layout.sharded, self.epochs,
         )  # fmt: skip
         return StepLoader(planner, lambda: self.layout().steps, self.config.data.num_workers)
 

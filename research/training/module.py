@@ -31,6 +31,7 @@ from research.models.load import ENCODER
 from research.models.parameters import flops_per_token
 from research.tracking import predictions
 from research.training.datamodule import TaskData
+from research.training.epochs import operations_of
 from research.training.evaluated import Evaluated
 from research.training.optimizer import make_optimizer, use_row_embedding
 from research.training.plain import PlainTraining
@@ -128,7 +129,13 @@ class TaskModule(L.LightningModule):
             )
         whole_step_task = self.config.task.name if type(self).step_loss is not TaskModule.step_loss else None
         refuse_conflicts(self.methods, self.config.trainer.strategy, whole_step_task)
-        for method in self.methods.values():
+        if self.config.augment and self.data.epochs is None and operations_of(self.config.augment):
+            raise UserError(f"augment does not act on task '{self.config.task.name}'; remove it.")
+        for name, method in self.methods.items():
+            if method.reads_training_texts and self.data.epochs is not None:
+                raise UserError(
+                    f"methods.{name} does not go with augment: it reads training texts as they stand in their files."
+                )
             method.on_model(self)
         if self.rows is not None:
             table = self.rows.weight

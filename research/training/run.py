@@ -217,8 +217,10 @@ def announce(module: TaskModule, device: torch.device, world: World) -> None:
 
 
 def additions(module: TaskModule) -> list[str]:
-    """Lines on the adapter, the weights it trains, and the methods; none for plain training."""
+    """Lines on the adapter, the weights it trains, augmentation and methods; none for plain training."""
     lines = [f"adapter {module.adapter_note}; parameters: {parameter_note(module)}"] if module.adapter_note else []
+    if module.data.epochs is not None:
+        lines.append(f"augment: {', '.join(module.data.epochs.operations)}; other texts in each epoch")
     for name, method in module.methods.items():
         lines.append(f"method {name}: {method.passes:g} passes a step")
     return lines

@@ -315,7 +315,7 @@ def test_keys_are_dotted() -> None:
     keys = list(all_keys(Config()))
     assert len(keys) == len(set(keys)) and {"seed", "optim.lr", "wandb.tags"} <= set(keys)
     own: Any = OmegaConf.to_container(OmegaConf.structured(Config))
-    assert [own.pop(section) for section in ("methods", "callbacks", "loggers")] == [{}, {}, {}]
+    assert [own.pop(section) for section in ("augment", "methods", "callbacks", "loggers")] == [{}] * 4
 
     def count(section: Any) -> int:
         return sum(map(count, section.values())) if isinstance(section, dict) and section else 1
