@@ -87,6 +87,17 @@ def test_layouts_kills_and_evaluation_change_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.parametrize(("task", "name"), [("ner", "houlsby"), ("sentiment", "prompt"), ("qa", "prefix")])
+def test_two_ranks(task: str, name: str, small_runs: SmallRuns) -> None:
+    reference = small_runs.train(task, adapter=ADAPTERS[name])
+    ranks = small_runs.train_ranks(task, 2, adapter=ADAPTERS[name])
+    assert_same_up_to_rounding(ranks, reference)
+    mine, theirs = adapted(ranks), adapted(reference)
+    assert mine.keys() == theirs.keys() and all(float((mine[k] - w).abs().max()) <= 5e-5 for k, w in theirs.items())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["prompt", "p_tuning", "prefix"])
 def test_peft_gives_the_scored_predictions(name: str, small_runs: SmallRuns, tiny_model: Path) -> None:
     run = small_runs.train("sentiment", adapter=ADAPTERS[name])

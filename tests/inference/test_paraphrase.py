@@ -59,6 +59,6 @@ def test_texts_are_translated_there_and_back_once(
         write_jsonl(
             tmp_path / "labelled.jsonl", [{"text": text, "label": "ab"[i % 2]} for i, text in enumerate(texts) if text]
         )
-        data = {"train": str(tmp_path / "labelled.jsonl")}
-        run = small_runs.train("sentiment", "optim.max_steps=2", data=data, augment=augment)
-        assert (run.result or {})["steps"] == 2
+        files = {"train": str(tmp_path / "labelled.jsonl")}
+        trained = small_runs.train("sentiment", "optim.max_steps=2", data=files, augment=augment)
+        assert (trained.result or {})["steps"] == 2

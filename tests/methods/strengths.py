@@ -20,7 +20,7 @@ ON: dict[str, dict[str, Any]] = {
     "r_drop": {"alpha": 2.0},
     "simcse": {"weight": 0.5},
     "supcon": {"weight": 0.5},
-    "smart": {"strength": 2.0, "epsilon": 0.05, "sigma": 0.05, "step_size": 0.02},
+    "smart": {"strength": 2.0, "epsilon": 0.05, "sigma": 0.05, "step_size": 0.02, "bregman": 0.5, "momentum": 0.5},
     "swa": {"start": 0.3, "every_steps": 2},
 }
 OFF: dict[str, dict[str, Any]] = {

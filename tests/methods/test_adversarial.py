@@ -107,6 +107,31 @@ def test_the_loss_is_that_of_each_example_alone(name: str, packing: str, make: B
     assert abs(got / float(module.loss(micro)[0].detach()) - 1) > 1e-3
 
 
+def test_the_bregman_term_is_the_divergence_from_averaged_weights(make: Build) -> None:
+    """SMART's second part, by hand: f from the trained weights, g from the averages; both as they were afterwards."""
+    own = {"smart": {"strength": 0.0, "bregman": 0.7, "momentum": 0.75}}
+    module, other = make("sentiment", methods=own), make("sentiment")
+    method: Any = module.methods["smart"]
+    micro = pack(module.data.stores["train"], np.arange(5), module.backbone.packed)
+    plain = module.loss(micro)[0].detach()
+    assert float(module.training_loss(micro)[0].detach()) == float(plain)  # at first g is f
+    generator = torch.Generator().manual_seed(0)
+    for name, average in method.averages.items():
+        average += 0.1 * torch.randn(average.shape, generator=generator)
+        other.backbone.model.get_parameter(name).data.copy_(average)
+    log_p, log_q = (torch.log_softmax(m.outputs(micro).detach(), 1) for m in (module, other))
+    expected = plain + 0.7 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum()
+    before = {name: p.detach().clone() for name, p in module.backbone.model.named_parameters()}
+    loss = module.training_loss(micro)[0]
+    assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-5) and abs(float(expected - plain)) > 1e-3
+    loss.backward()
+    assert all(torch.equal(p, before[name]) for name, p in module.backbone.model.named_parameters())
+    name = "classifier.weight"
+    average = method.averages[name].clone()
+    method.after_step(module)
+    torch.testing.assert_close(method.averages[name], 0.75 * average + 0.25 * before[name])
+
+
 def test_norms_and_noise_belong_to_the_example(make: Build) -> None:
     """The same in a packed row and a padded grid; 0 and not a number where an example's gradient is."""
     packed, padded = make("sentiment"), make("sentiment", "trainer.packing=false")
