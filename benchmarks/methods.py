@@ -239,5 +239,15 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def main() -> None:
+    options = parse()
+    if options.table:
+        from methods_table import tables
+
+        print(tables(read_rows(options.output), options.output))
+    else:
+        measure(options)
+
+
 if __name__ == "__main__":
-    measure(parse())
+    main()
