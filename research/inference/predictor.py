@@ -145,7 +145,10 @@ class Predictor:
         if type(self.data).prepared is TaskData.prepared:
             return row
         split = Split("input", datasets.Dataset.from_list([row]), "the request", lines=False, fingerprint="")
-        return dict(self.data.prepared(split).rows[0])
+        rows = self.data.prepared(split).rows
+        if len(rows) != 1:
+            raise BadInput(f"the row is {len(rows)} examples; label it with research predict, or give them one by one")
+        return dict(rows[0])
 
     def _row(self, given: Mapping[str, Any]) -> tuple[Row, list[tuple[int, int]] | None]:
         """The task's fields of a row, by their own names or by those of the training data's columns."""

@@ -1,9 +1,11 @@
 """Relation classification: which relation two marked entities of a text stand in.
 
 The entities are marked in the text by punctuation, `@ the entity @` and `# the entity #` (Zhou & Chen 2022), which
-every vocabulary has, and the relation is read off the first tokens of both marked entities side by side (Baldini Soares
-et al. 2019). A head of 2 C outputs on each token, of which the first C count at the first entity and the last C at the
-second, is a linear layer on their concatenation.
+every vocabulary has. `typed` marks name the types too, `@ * person * the entity @` and `# ^ city ^ the entity #`: a
+type that training never showed is read as its words, and an entity without one has the plain mark. The relation is read
+off the first tokens of both marked entities side by side (Baldini Soares et al. 2019). A head of 2 C outputs on each
+token, of which the first C count at the first entity and the last C at the second, is a linear layer on their
+concatenation.
 
 Of a text longer than the model its surroundings are cut, never an entity.
 
@@ -13,9 +15,9 @@ Shapes: T tokens, N sequences, C labels.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 from transformers import AutoModelForTokenClassification
@@ -23,11 +25,16 @@ from transformers import AutoModelForTokenClassification
 from research.batching.pack import MicroBatch
 from research.common.errors import UserError
 from research.config.component import key
+from research.data.checks import check_values
+from research.data.columns import has_column
+from research.data.entity_pairs import with_pairs
+from research.data.source import Split
 from research.tasks.classification import Data as Classification
 from research.tasks.classification import Module as ClassificationModule
 from research.training.datamodule import Columns
 
 MARKS = {"e1": "@", "e2": "#"}
+TYPE_MARKS = {"e1": "*", "e2": "^"}
 _TAGGED = {name: re.compile(rf"<{name}>(.*?)</{name}>", re.DOTALL) for name in MARKS}
 
 Span = tuple[int, int]  # first character and end, the end exclusive
@@ -36,13 +43,19 @@ Span = tuple[int, int]  # first character and end, the end exclusive
 @dataclass
 class Keys:
     other: str = key("Other", "label of no relation, which the scores leave out")
+    typed: bool = key(False, "the marks name the types of the entities (columns `e1_type`, `e2_type`, or `entities`)")
+    pairs: Literal["all", "given"] = key("all", "of documents with entities: all pairs, or those with a relation")
 
 
 class Data(Classification):
-    """Texts with `<e1>..</e1>` and `<e2>..</e2>` in them, or with the columns e1 and e2: [first character, end]."""
+    """Texts with `<e1>..</e1>` and `<e2>..</e2>` in them, or with the columns e1 and e2: [first character, end].
 
-    fields = {"text": "text", "e1": "e1", "e2": "e2", "label": "label"}
-    optional = free = ("e1", "e2")
+    Or documents with `entities` and `relations` between them, of which each pair is an example.
+    """
+
+    fields = {name: name for name in ("text", "e1", "e2", "e1_type", "e2_type", "entities", "relations", "label")}
+    free = ("e1", "e2", "entities", "relations")
+    optional = (*free, "e1_type", "e2_type", "label")  # `prepared` asks for labels
     texts = ("text",)
     augmented = ()  # the entities stand at places of the text
     token_columns = ("input_ids", "token_type_ids", "mark")
@@ -56,6 +69,19 @@ class Data(Classification):
 
     def score_settings(self) -> dict[str, Any]:
         return {"labels": self.labels, "other": self.config.task.other}
+
+    def prepared(self, split: Split) -> Split:
+        """Documents as a row for each pair. Raises UserError for rows without a label, and for missing types."""
+        if "entities" in split.rows.column_names:
+            split = with_pairs(split, self.config.task.other, self.config.task.pairs == "all")
+        elif split.name != "input":
+            has_column(split, "label", self.config.data.columns.get("label", "label"), ())
+            check_values(split, "label", may_be_null=False, is_free=False)
+            if self.config.task.pairs != "all":
+                raise UserError(f"task.pairs={self.config.task.pairs}: {split.origin} has no 'entities' to pair.")
+        if self.config.task.typed and not {"e1_type", "e2_type"} <= set(split.rows.column_names):
+            raise UserError(f"{split.origin}: task.typed needs the types of both entities: e1_type and e2_type.")
+        return split
 
     def encode(self, rows: Columns) -> Columns:
         """`mark`: 1 at the first token of the first entity's mark, 2 at the second's, else 0."""
@@ -75,10 +101,11 @@ class Data(Classification):
         where = f"line {rows['__line__'][i]}" if "__line__" in rows else f"example {rows['id'][i]}"
         given = {name: rows[name][i] for name in MARKS if name in rows and rows[name][i] is not None}
         text, first, second = entities_of(rows["text"][i], given, where)
+        types = {name: rows[f"{name}_type"][i] for name in MARKS} if self.config.task.typed else {}
         limit = self.config.data.max_length - self.tokenizer.num_special_tokens_to_add()
         reach = len(text)  # characters kept on either side of each entity
         while True:
-            marked, places = with_marks(text, first, second, reach)
+            marked, places = with_marks(text, first, second, reach, types)
             count = len(self.tokenizer(marked, add_special_tokens=False, return_attention_mask=False)["input_ids"])
             if count <= limit:
                 return marked, places
@@ -117,8 +144,10 @@ def entities_of(text: str, given: dict[str, Any], where: str) -> tuple[str, Span
     return text, first, second
 
 
-def with_marks(text: str, first: Span, second: Span, reach: int) -> tuple[str, tuple[int, int]]:
-    """The text with a mark before and after each entity, and where the marks of both begin.
+def with_marks(
+    text: str, first: Span, second: Span, reach: int, types: Mapping[str, str | None] | None = None
+) -> tuple[str, tuple[int, int]]:
+    """The text with a mark before and after each entity, its type in the first, and where the marks of both begin.
 
     What is farther than `reach` characters from both entities is left out, an ellipsis in its place between them.
     """
@@ -132,8 +161,15 @@ def with_marks(text: str, first: Span, second: Span, reach: int) -> tuple[str, t
     for (span, name), after in zip(order, pieces[1:], strict=True):
         marked += " "
         starts[name] = len(marked)
-        marked += f"{MARKS[name]} {text[slice(*span)]} {MARKS[name]} {after}"
+        kind = readable((types or {}).get(name))
+        opening = f"{MARKS[name]} {TYPE_MARKS[name]} {kind} {TYPE_MARKS[name]}" if kind else MARKS[name]
+        marked += f"{opening} {text[slice(*span)]} {MARKS[name]} {after}"
     return marked, (starts["e1"], starts["e2"])
+
+
+def readable(kind: str | None) -> str:
+    """A type as words: `STATE_OR_PROVINCE` -> `state or province`."""
+    return " ".join((kind or "").replace("_", " ").replace("-", " ").split()).lower()
 
 
 class Module(ClassificationModule):

@@ -67,6 +67,60 @@ def test_marks_tell_the_entities_apart_and_keep_their_order() -> None:
     assert with_marks("a b c d", (6, 7), (2, 3), 99) == ("a  # b #  c  @ d @ ", (13, 3))
 
 
+def test_typed_marks_name_the_types_and_an_unknown_one_is_left_out() -> None:
+    found, (first, second) = with_marks("a b c d", (2, 3), (6, 7), 99, {"e1": "STATE_OR-CITY", "e2": None})
+    assert found == "a  @ * state or city * b @  c  # d # " and found[first] == "@" and found[second] == "#"
+
+
+DOCUMENT = {
+    "id": "d",
+    "text": "Anna of Acme in Oslo",
+    "entities": [{"start": 0, "end": 4, "type": "PERSON"}, [8, 12, "ORG"], {"start": 16, "end": 20}, [8, 20, "PLACE"]],
+    "relations": [{"head": 0, "tail": 1, "label": "works"}, [1, 2, "lies"]],
+}
+
+
+def test_a_document_is_a_row_for_each_pair(build: Build, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "documents.jsonl", [DOCUMENT])
+    split = build(path, "task.typed=true", "task.other=none").data.splits["train"]
+    labels = dict(zip(split.rows["id"][:], split.rows["label"][:], strict=True))
+    pairs = [(i, j) for i in range(4) for j in range(4) if i != j and {i, j} not in ({1, 3}, {2, 3})]  # they overlap
+    named = {"d:0-1": "works", "d:1-2": "lies"}
+    assert labels == {f"d:{i}-{j}": named.get(f"d:{i}-{j}", "none") for i, j in pairs}
+    module = build(path, "task.typed=true", "task.pairs=given")
+    assert module.data.splits["train"].rows["id"][:] == ["d:0-1", "d:1-2"]
+    texts = [text.replace(" ##", "") for text, *_ in marked(module)]
+    assert "@ * person * anna @ of # ^ org ^ acme # in oslo" in texts[0] and "# oslo #" in texts[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"relations": [[0, 4, "works"]]}, r"the relation \[0, 4, 'works'\] is without its pair.*of the 4 entities"),
+        ({"relations": [{"head": 0, "label": "works"}]}, "is without its pair"),
+        ({"relations": [[0, 1, "works"], [0, 1, "owns"]]}, "the entities 0 and 1 have two relations"),
+        ({"relations": [[1, 3, "in"]]}, r"the entities \[8, 12\] and \[8, 20\] of a relation overlap"),
+        ({"entities": [[0, 4, "A"], [8, 99, "B"]]}, "line 1: the entity 8 to 99 does not lie in its text of 20"),
+        ({"relations": None, "entities": [[0, 4, "A"]]}, "no document has a pair of entities"),
+    ],
+)
+def test_bad_documents_are_refused(change: dict[str, Any], message: str, build: Build, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "documents.jsonl", [{**DOCUMENT, **change}])
+    with pytest.raises(UserError, match=message):
+        build(path)
+
+
+def test_types_and_labels_that_are_asked_for_must_be_there(build: Build) -> None:
+    with pytest.raises(UserError, match=r"task\.typed needs the types of both entities"):
+        build(rows(4), "task.typed=true")
+    with pytest.raises(UserError, match=r"task\.pairs=given: .* has no 'entities' to pair"):
+        build(rows(4), "task.pairs=given")
+    with pytest.raises(UserError, match="no column 'label'"):
+        build([{"text": "<e1>a</e1> <e2>b</e2>", "labels": "x"}])
+    with pytest.raises(UserError, match="line 2: 'label' is null"):
+        build([*rows(1), {"text": "<e1>a</e1> <e2>b</e2>"}])
+
+
 def test_what_is_far_from_both_entities_is_left_out() -> None:
     text = "x" * 50 + "AA" + "y" * 50 + "BB" + "z" * 50
     found, (first, second) = with_marks(text, (50, 52), (102, 104), 4)
