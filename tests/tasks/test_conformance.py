@@ -123,6 +123,7 @@ TASKS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "translation": (pair, ("target",)), "summarization": (pair, ("target",)),
     "generation": (completed, ("completion",)), "generative_qa": (asked, ("answers",)), "dialogue": (chat, ()),
     "lm": (document, ()), "clm": (document, ()), "mlm": (document, ()),
+    "span_corruption": (document, ()),
 }  # fmt: skip
 # task -> architecture, where it is not an encoder
 KINDS = dict.fromkeys(("translation", "summarization", "generation", "generative_qa", "dialogue"), "t5") | {
@@ -159,18 +160,20 @@ def test_every_task_is_held_to_this() -> None:
 @cache
 def run_of(task: str, folder: Path) -> tuple[Run, Path]:
     """A run of two steps on rows of the task, and its experiment."""
-    row = TASKS[task][0]
+    row, model = TASKS[task][0], dict[str, Any]()
     if task in KINDS:
         from tests.tasks.test_translation import make_model
 
-        model = make_model(folder / "model", KINDS[task])
+        model = {"name": str(make_model(folder / "model", KINDS[task]))}
+    elif task == "span_corruption":  # needs sentinels
+        model = {"name": "scratch", "scratch": {"family": "t5", "layers": 1, "width": 32, "vocabulary": 512}}
     else:
-        model = make_tiny_model(folder / "model")
+        model = {"name": str(make_tiny_model(folder / "model"))}
     files = {name: str(write_jsonl(folder / f"{name}.jsonl", [row(i + 100 * k) for i in range(8)]))
              for k, name in enumerate(("train", "validation", "test"))}  # fmt: skip
     content = {
         "task": {"name": task, **({"max_new_tokens": 8} if KINDS.get(task) == "t5" else {})},
-        "model": {"name": str(model)},
+        "model": model,
         "data": {**files, "max_length": 32, "max_overlap": 1.0},
         "optim": {"max_steps": 2, "batch_size": 4},
         "trainer": {"precision": "fp32", "devices": 1},

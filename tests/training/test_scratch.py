@@ -33,7 +33,9 @@ FAMILIES = {  # task -> family
     "lm": ["gpt2", "llama"],
     "translation": ["marian", "t5", "bart", "llama"],
     "summarization": ["bart"],
+    "span_corruption": ["t5"],
 }
+PLAIN = ("lm", "mlm", "span_corruption")
 CASES = [(task, family) for task, families in FAMILIES.items() for family in families]
 
 
@@ -41,9 +43,9 @@ def experiment(folder: Path, task: str, family: str, **sections: Any) -> Path:
     (folder / "corpus.txt").write_text(TEXT)
     pairs = write_jsonl(folder / "pairs.jsonl", rows(24))
     of_text = {"max_new_tokens": 8, "max_target_tokens": 16}
-    file = str(folder / "corpus.txt" if task in ("lm", "mlm") else pairs)
+    file = str(folder / "corpus.txt" if task in PLAIN else pairs)
     content = {
-        "task": {"name": task, **({} if task in ("lm", "mlm") else of_text)},
+        "task": {"name": task, **({} if task in PLAIN else of_text)},
         "model": {"name": "scratch", "scratch": {"family": family, **SIZE}},
         "data": {"train": file, "validation": file, "max_length": 24, "max_overlap": 1.0},
         "optim": {"batch_size": 4, "max_steps": 10, "lr": 3e-3},
