@@ -132,7 +132,7 @@ def in_long_form(content: dict[str, Any], origin: str, folder: Path) -> dict[str
         if given == MISSING:
             content.pop(section, None)
         elif not isinstance(given, str | dict):
-            raise UserError(f"{origin}: {section} must be the name of a {kind} or hold its keys, not {given!r}.")
+            raise UserError(f"{origin}: {section} must be the name of one {kind} or hold its keys, not {given!r}.")
         else:
             content[section] = _located({"name": given} if isinstance(given, str) else given, folder)
     for section, kind in SOME_OF.items():

@@ -66,7 +66,7 @@ def _judge(difference: float, got: Results, expected: Results, layers: dict[str,
     if got[2] != layers:
         called = ", ".join(f"{got[2].get(role, 0)} of {count} {role}" for role, count in layers.items())
         return False, f"its layers do not all call the attention they are given ({called})"
-    largest = max((float(g.abs().max()) for g in expected[1]), default=1.0)
+    largest = max((float(g.abs().max()) for g in expected[1]), default=1.0) or 1.0  # 0: below a frozen model
     for a, b in zip(got[1], expected[1], strict=True):
         off = float((a - b).abs().max()) / max(float(b.abs().max()), 0.01 * largest)
         if not off < GRADIENT_TOLERANCE:

@@ -23,9 +23,11 @@ from research.adapters import bitfit, freeze, head, lora, targets
 from research.cli import main
 from research.cluster.signals import STOPPED
 from research.common.errors import UserError
+from research.config.load import load_config
 from research.models.parameters import frozen_parameters, trained_parameters
 from research.tracking.run import Run
 from research.training import checkpoint
+from research.training.build import build
 from research.training.callbacks.checkpointing import Checkpointing
 from tests.conftest import make_tiny_model
 from tests.small_runs import TASKS, SmallRuns, assert_same_bits, assert_same_up_to_rounding
@@ -89,6 +91,12 @@ def test_bad_adapters_are_refused(tiny_model: Path) -> None:
     lora.Adapter(lora.Keys()).apply(model)
     with pytest.raises(UserError, match="cannot wrap a model that has an adapter already"):
         lora.Adapter(lora.Keys()).apply(model)
+
+
+def test_an_adapter_that_leaves_nothing_to_train_is_refused(small_runs: SmallRuns) -> None:
+    (_, path, *given), _ = small_runs.arguments("sentiment", (), {"adapter": {"name": "freeze", "names": ["*"]}})
+    with pytest.raises(UserError, match="adapter=freeze leaves nothing of BertForSequenceClassification to train"):
+        build(load_config(path, given))
 
 
 def test_bitfit_without_biases_is_refused(tmp_path: Path) -> None:

@@ -104,7 +104,14 @@ def test_other_names_have_the_same_keys(tmp_path: Path) -> None:
         ("task=3", ("task=3 must be one of",)),
         ("adapter=ful", ("adapter=ful must be one of", "Did you mean full?")),
         ("adapter.rank=8", ("unknown key 'adapter.rank'",)),
+        ("adapter=lorra", ("adapter=lorra must be one of", "Did you mean lora?")),
+        ("adapter=[lora, head]", ("adapter=[lora, head] must be one of",)),
+        ("adapter={name: lora, rank: 0}", ("adapter.rank=0 must be at least 1",)),
+        ("adapter={name: prompt, tokens: 0}", ("adapter.tokens=0 must be at least 1",)),
         ("methods.nothing.alpha=1", ("method=nothing must be one of",)),
+        ("methods.r_dorp.alpha=1", ("method=r_dorp must be one of", "Did you mean r_drop?")),
+        ("methods.distil.alpha=1.5", ("methods.distil.alpha=1.5 must be in [0, 1]",)),
+        ("augment.swop.rate=1", ("augmentation=swop must be one of", "Did you mean swap?")),
         ("methods.divergence=", ("write {} for its defaults",)),
         ("methods.divergence.alpha=0", ("methods.divergence.alpha=0.0 must be above 0",)),
         ("methods.divergence.alfa=1", ("'methods.divergence.alfa'", "Did you mean methods.divergence.alpha?")),
@@ -116,6 +123,11 @@ def test_mistakes_name_the_key_and_the_nearest(method: Path, override: str, frag
     sentence = refused(experiment(method.parent, more="methods: {./divergence.py: {}}\n"), override)
     for fragment in fragments:
         assert fragment in sentence
+
+
+def test_two_adapters_at_once_are_refused(tmp_path: Path) -> None:
+    sentence = refused(experiment(tmp_path, more="adapter: [lora, head]\n"))
+    assert "adapter must be the name of one adapter or hold its keys, not ['lora', 'head']" in sentence
 
 
 def test_methods_are_switched_on_and_off(method: Path) -> None:

@@ -89,9 +89,11 @@ def test_soups_of_other_models_data_or_too_few_runs_are_refused(
     other = make_tiny_model(tmp_path / "wide", intermediate_size=96)
     wide = small.train("sentiment", f"model.name={other}")
     tagged = small.train("ner")
+    turned = small.train("sentiment", 'data.labels=["positive","negative"]', "optim.max_steps=1")
     for path, said in {
         str(wide.path): "have another pretrained model",
         str(tagged.path): "have another task",
+        str(turned.path): "have another labels",
     }.items():
         assert main(["soup", str(members[0].path), path, "--output", str(tmp_path / "none")]) == 2
         assert said in " ".join(capsys.readouterr().err.split())
