@@ -17,7 +17,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -82,9 +82,19 @@ def canonical(kind: str, name: str) -> str:
 
 def find(kind: str, name: str) -> Path:
     """The file of a component. Raises UserError, with the nearest name, where there is none."""
-    if is_users(name):
-        ASKED_FOR.add(name)
-    path = Path(name) if is_path(name) else _source(name) if "." in name else _folder(ROOMS[kind][0]) / f"{name}.py"
+    if not is_users(name):
+        return _packaged(kind, name)
+    ASKED_FOR.add(name)
+    return _checked(kind, name, Path(name) if is_path(name) else _source(name))
+
+
+@cache
+def _packaged(kind: str, name: str) -> Path:
+    """The file of a component that comes with the package; the package does not change while a process runs."""
+    return _checked(kind, name, _folder(ROOMS[kind][0]) / f"{name}.py")
+
+
+def _checked(kind: str, name: str, path: Path | None) -> Path:
     classes = ROOMS[kind][1]
     if path is None or not path.is_file():
         known = names(kind)
@@ -123,7 +133,7 @@ def refuse_unasked(names: Iterable[str], origin: str) -> None:
 def keys(kind: str, name: str) -> type[Named]:
     """The dataclass of a component's `name` and own keys."""
     path = find(kind, name)
-    return _named_keys(kind, name, path, path.stat().st_mtime_ns)
+    return _named_keys(kind, name, path, path.stat().st_mtime_ns if is_users(name) else 0)
 
 
 def choose(kind: str, name: str, **own: Any) -> Named:

@@ -22,7 +22,6 @@ from research.report.records import Record, status_counts
 from research.report.settings import (
     DATA_KEYS,
     canonical,
-    deciding_settings,
     differing_keys,
     place_of,
     sort_key,
@@ -45,7 +44,7 @@ def group_runs(records: Sequence[Record], by: Sequence[str] | None = None, metri
     if not finished:
         counts = ", ".join(f"{count} {state}" for state, count in status_counts(records).items())
         raise UserError(f"None of the runs is finished ({counts}); their training commands go on where they stopped.")
-    settings = {id(record): deciding_settings(record.config) for record in records}
+    settings = {id(record): record.settings for record in records}
     varying = differing_keys(records)
     keys = list(by) if by is not None else [key for key in varying if key not in DATA_KEYS]
     keys = keys or ["model.name"]
@@ -118,7 +117,7 @@ def _make(settings: dict[str, Any], members: list[Record], metric: str | None) -
 
 def refuse_differences(members: Sequence[Record], place: str) -> None:
     """Raise UserError, naming the difference, unless the runs ask for the same and share data and weights."""
-    wanted = [{**deciding_settings(run.config), **_foundations(run)} for run in members]
+    wanted = [{**run.settings, **_foundations(run)} for run in members]
     lines = []
     for key in dict.fromkeys(key for each in wanted for key in each):
         values = {canonical(each[key]): each[key] for each in wanted if key in each}
@@ -217,7 +216,7 @@ def _with_missing(groups: Sequence[RunGroup]) -> list[RunGroup]:
 def shared_settings(records: Sequence[Record], varying: set[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """What all runs share, for the caption, and what only those on one data set share."""
     names = list(dict.fromkeys(record.data_set for record in records))
-    per_set = {name: deciding_settings(next(r for r in records if r.data_set == name).config) for name in names}
+    per_set = {name: next(r for r in records if r.data_set == name).settings for name in names}
     constant: dict[str, Any] = {}
     by_data_set: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key in dict.fromkeys(key for settings in per_set.values() for key in settings):

@@ -21,6 +21,7 @@ from research.data.split import share_of
 from research.metrics import metric_of, smaller_is_better
 from research.metrics.base import BaseMetric
 from research.metrics.score import Score, from_record, score_named
+from research.report.deciding_settings import deciding_settings
 from research.report.recorded_files import read_config, read_json
 from research.tracking.predictions import KEY
 from research.tracking.run import Run
@@ -50,6 +51,11 @@ class Record:
         if self.result is not None:
             return "finished"
         return self.outcome["state"] if self.outcome is not None else "unfinished"
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The keys of the config that decide its numbers, dotted, but the seeds, the fold and the few-shot sample."""
+        return deciding_settings(self.config)
 
     @property
     def task(self) -> str:

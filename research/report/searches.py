@@ -18,8 +18,9 @@ import yaml
 
 from research.common.errors import UserError
 from research.metrics.score import Score
+from research.report.deciding_settings import flat
 from research.report.records import Record, score_of
-from research.report.settings import flat, value_text
+from research.report.settings import value_text
 
 STATES = {"complete": "finished", "running": "unfinished", "waiting": "unfinished", "interrupted": "unfinished"}
 

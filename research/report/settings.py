@@ -9,39 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.config.schema import Config
-from research.config.tree import all_keys, result_keys
+from research.report.deciding_settings import SEEDS
 from research.report.records import Record
 
-SEEDS = ("seed", "seed_init", "seed_order")
-REPEATED = (*SEEDS, "data.fold", "data.shots_seed")  # what differs between the runs of one system
 DATA_KEYS = (
     "task.name",
     "task.rules",
     *(f"data.{key}" for key in ["name", "config", "revision", "train", "validation", "test", "columns", "labels"]),
 )
 MOST_PATH_PARTS = 12  # of a path in a name
-_LEAVES = frozenset(all_keys(Config()))
-
-
-def deciding_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a config that decide the numbers, dotted, but the seeds, the fold and the few-shot sample."""
-    return {
-        key: value
-        for key, value in flat(result_keys(dict(config))).items()
-        if key not in REPEATED and not (key.endswith(".name") and key.split(".")[-2] == value)  # methods.r_drop.name
-    }
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys dotted; a mapping that is itself a value (`data.columns`) stays one value."""
-    leaves: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and prefix + key not in _LEAVES:
-            leaves |= flat(value, f"{prefix}{key}.")
-        else:
-            leaves[prefix + key] = value
-    return leaves
 
 
 def differing_keys(records: Sequence[Record]) -> list[str]:
@@ -50,7 +26,7 @@ def differing_keys(records: Sequence[Record]) -> list[str]:
     found: set[str] = set()
     order: dict[str, None] = {}
     for record in records:
-        settings = deciding_settings(record.config)
+        settings = record.settings
         order |= dict.fromkeys(settings)
         other = first.setdefault(record.data_set, settings)
         found |= {key for key in {*settings, *other} if settings.get(key) != other.get(key)}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from research.report.records import Record
-from research.report.settings import deciding_settings, value_text
+from research.report.settings import value_text
 from research.report.tables.cells import Table, cell, make_table
 
 STATES = ("finished", "unfinished", "pruned", "failed")
@@ -142,7 +142,7 @@ def hyperparameters(records: Sequence[Record]) -> Table:
     """Every key that decides a score: its value, or the values it took, by data set where they differ."""
     values: dict[str, dict[str, list[str]]] = {}
     for record in records:
-        for key, value in deciding_settings(record.config).items():
+        for key, value in record.settings.items():
             taken = values.setdefault(key, {}).setdefault(record.data_set, [])
             if value_text(value) not in taken:
                 taken.append(value_text(value))

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research.config.load import completed
+from research.report.deciding_settings import deciding_settings
 from research.report.groups import Grid, RunGroup
-from research.report.settings import deciding_settings, key_text, value_text
+from research.report.settings import key_text, value_text
 from research.report.statistics.baselines import Baseline
 from research.report.statistics.summary import ALPHA, Summary
 from research.report.tables.cells import Cell, Table
