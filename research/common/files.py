@@ -29,7 +29,7 @@ def _write_errors_as_user_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def written_whole(path: Path, secret: bool = False) -> Iterator[Path]:
+def write_atomically(path: Path, secret: bool = False) -> Iterator[Path]:
     """Yields a temporary path beside `path`; it becomes `path`, flushed to disk, when the block succeeds.
 
     A `secret` file is readable for its owner alone, from the first byte on.
@@ -90,7 +90,7 @@ def short_path(path: Path) -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically."""
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -20,7 +20,7 @@ import datasets
 import xxhash
 
 from research.common.errors import UserError
-from research.common.files import written_whole
+from research.common.files import write_atomically
 
 log = logging.getLogger("research")
 MOST_ROWS_AT_ONCE, BYTES_AT_ONCE = 1_000, 1_000_000
@@ -78,7 +78,7 @@ def _is_intact(path: Path) -> bool:
     with open(path, "rb") as file:
         checksum = hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
     if not beside.is_file():
-        with suppress(OSError, UserError), written_whole(beside) as temporary:  # a cache that is only read
+        with suppress(OSError, UserError), write_atomically(beside) as temporary:  # a cache that is only read
             temporary.write_text(checksum)
         return True
     return beside.read_text() == checksum

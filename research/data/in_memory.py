@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from research.common.errors import UserError
-from research.common.files import written_whole
+from research.common.files import write_atomically
 
 SPLITS = ("train", "validation", "test")
 
@@ -97,6 +97,6 @@ def _stored(split: str, content: bytes, digest: str) -> str:
     path = Path(config.HF_DATASETS_CACHE) / "research_in_memory" / digest[:16] / f"{split}.jsonl"
     if not path.is_file() or path.read_bytes() != content:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as temporary:
+        with write_atomically(path) as temporary:
             temporary.write_bytes(content)
     return str(path)

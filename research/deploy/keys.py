@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from research.common.errors import UserError
-from research.common.files import written_whole
+from research.common.files import write_atomically
 
 
 @dataclass
@@ -88,6 +88,6 @@ def add_key(path: Path, name: str, per_second: float | None = None) -> str:
     token = secrets.token_urlsafe(32)
     keys.append(Key(name, hashlib.sha256(token.encode()).hexdigest(), per_second))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path, secret=True) as temporary:
+    with write_atomically(path, secret=True) as temporary:
         temporary.write_text(json.dumps({"keys": [asdict(key) for key in keys]}, indent=1) + "\n", "utf-8")
     return token

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from research.common.errors import UserError
-from research.common.files import written_whole
+from research.common.files import write_atomically
 from research.deploy.patterns import PATTERNS
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def redact_file(source: str, output: str, find: Finder, places: str | None = Non
             raise UserError(f"{source} cannot be read: {error.strerror}.") from None
 
         def writer(path: str) -> TextIO:
-            return opened.enter_context(open(opened.enter_context(written_whole(Path(path))), "w", encoding="utf-8"))
+            return opened.enter_context(open(opened.enter_context(write_atomically(Path(path))), "w", encoding="utf-8"))
 
         try:
             written = sys.stdout if output == "-" else writer(output)

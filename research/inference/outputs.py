@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from research.common.errors import UserError
-from research.common.files import written_whole
+from research.common.files import write_atomically
 from research.common.text import free_name
 from research.tracking import predictions
 
@@ -48,7 +48,7 @@ def writer_of(target: str, labels: Sequence[str], escape_formulas: bool) -> Call
 
 def write_jsonl(table: pa.Table, path: Path) -> None:
     """One JSON object a row: dates as ISO text, decimals and bytes as text, a number that is none as null."""
-    with written_whole(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with write_atomically(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.writelines(json_lines(table))
 
 
@@ -95,7 +95,7 @@ def write_csv(table: pa.Table, path: Path, labels: Sequence[str], escape_formula
             flat |= _by_class(column, labels, table.column_names)
         else:
             flat[_cell(name, escape_formulas)] = _flat(column, escape_formulas)
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         pa_csv.write_csv(pa.table(flat), temporary)
 
 

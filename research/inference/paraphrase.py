@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from research.common.errors import UserError
-from research.common.files import write_json, written_whole
+from research.common.files import write_atomically, write_json
 from research.data.opening import open_split
 from research.data.source import file_sha256
 from research.inference.finished import finished_result, refuse_changed_model
@@ -44,7 +44,7 @@ def paraphrase(forward: Run, backward: Run, source: str, column: str, target: Pa
     split = open_split(name="input", value=source, hub_name=None, hub_config=None, hub_revision=None, fields=fields)
     texts = list(dict.fromkeys(text for text in split.rows["text"] if text and text.strip()))
     back = translated(backward, translated(forward, texts, trust), trust)
-    with written_whole(target) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with write_atomically(target) as temporary, open(temporary, "w", encoding="utf-8") as file:
         for text, other in zip(texts, back, strict=True):
             file.write(json.dumps({"text": text, "paraphrase": other}, ensure_ascii=False) + "\n")
     write_json(target.with_name(f"{target.name}.provenance.json"), made_from(forward, backward, source, column, target))

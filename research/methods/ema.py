@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from research.config.key import inside, key
-from research.methods.hooks import MethodHooks, Trained, standing_in
+from research.methods.hooks import MethodHooks, Trained, with_weights
 from research.models.parameters import trained_parameters
 
 
@@ -24,7 +24,7 @@ class Keys:
 
 class Method(MethodHooks):
     needs_dense_embedding = True  # an average moves all rows at each step
-    needs_whole_weights = True
+    needs_unsharded_weights = True
     claims = ("chooses the weights that are scored",)
 
     @property
@@ -44,7 +44,7 @@ class Method(MethodHooks):
         self.averages = dict(zip(weights, own, strict=True))
 
     def at_evaluation(self, module: Trained) -> AbstractContextManager[None]:
-        return standing_in(trained_parameters(module.backbone.model), self.averages)
+        return with_weights(trained_parameters(module.backbone.model), self.averages)
 
     def state(self) -> dict[str, Tensor]:
         return self.averages

@@ -58,7 +58,7 @@ class MethodHooks:
 
     passes = 1.0  # forward and backward passes of a step, in plain ones
     needs_dense_embedding = False  # it reads or moves all rows of the word embedding at each step
-    needs_whole_weights = False  # it reads or moves weights that trainer.strategy=fsdp shares out
+    needs_unsharded_weights = False  # it reads or moves weights that trainer.strategy=fsdp shares out
     reads_training_texts = False  # as they stand in the files: it does not go with `augment`, which changes them
     claims: ClassVar[tuple[str, ...]] = ()  # what only one method of a run can do, as in "moves the embedded tokens"
     copies = 1  # of a micro-batch that are computed at a time: its token budget is divided by them
@@ -132,7 +132,7 @@ def refuse_conflicts(methods: Mapping[str, MethodHooks], strategy: str, whole_st
                 f"methods.{name} does not go with methods.{of_losses[0]}: its loss is of whole steps, the other's of "
                 "micro-batches; choose one."
             )
-        if method.needs_whole_weights and strategy == "fsdp":
+        if method.needs_unsharded_weights and strategy == "fsdp":
             raise UserError(f"methods.{name} does not go with trainer.strategy=fsdp; use ddp.")
         for claim in method.claims:
             if claim in owner:
@@ -141,7 +141,7 @@ def refuse_conflicts(methods: Mapping[str, MethodHooks], strategy: str, whole_st
 
 
 @contextmanager
-def standing_in(weights: Mapping[str, nn.Parameter], others: Mapping[str, Tensor]) -> Iterator[None]:
+def with_weights(weights: Mapping[str, nn.Parameter], others: Mapping[str, Tensor]) -> Iterator[None]:
     """Within it the weights have other values; after it their own, to the bit, whatever happened."""
     raw = {name: weights[name].data for name in others}
     try:

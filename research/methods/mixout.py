@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from research.common.errors import UserError
 from research.config.key import inside, key
-from research.methods.hooks import MethodHooks, Trained, standing_in
+from research.methods.hooks import MethodHooks, Trained, with_weights
 from research.models.parameters import pretrained_parameters
 
 
@@ -35,7 +35,7 @@ class Keys:
 
 
 class Method(MethodHooks):
-    needs_whole_weights = True
+    needs_unsharded_weights = True
 
     @property
     def is_off(self) -> bool:
@@ -58,7 +58,7 @@ class Method(MethodHooks):
         for name, p in self.weights.items():
             u = self.start[name] = self.start[name].to(p.device)
             mixed[name] = torch.where(kept[name], u + (p.detach() - u) / share, u)
-        with standing_in(self.weights, mixed):
+        with with_weights(self.weights, mixed):
             yield
         for name, p in self.weights.items():
             if p.grad is not None:

@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from research.common.errors import UserError
-from research.common.files import written_whole
+from research.common.files import write_atomically
 
 if TYPE_CHECKING:
     from research.batching.plan import Indices
@@ -134,7 +134,7 @@ def write(run: Path, facts: Mapping[str, Any], examples: Mapping[int, list[Tenso
     path = run / FILE
     path.parent.mkdir(exist_ok=True)
     metadata = {KEY: json.dumps({**facts, "result_sha256": sha256(run / "result.json")})}
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         save_file(tensors, temporary, metadata)
     return path
 

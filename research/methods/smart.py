@@ -27,7 +27,7 @@ from torch import Tensor
 from research.config.key import above, at_least, inside, key
 from research.methods.divergence import COMPARES, both_ways
 from research.methods.embedded import MOVES, EmbeddedTokens, SameDropout, gradient, noise, unit
-from research.methods.hooks import Loss, MethodHooks, Trained, standing_in
+from research.methods.hooks import Loss, MethodHooks, Trained, with_weights
 from research.models.parameters import trained_parameters
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Method(MethodHooks):
     def __init__(self, keys: Any) -> None:
         super().__init__(keys)
         self.passes = 1.0 + (1.0 + 0.8 * keys.steps if keys.strength else 0.0) + (0.4 if keys.bregman else 0.0)
-        self.needs_dense_embedding = self.needs_whole_weights = keys.bregman > 0  # an average moves all rows
+        self.needs_dense_embedding = self.needs_unsharded_weights = keys.bregman > 0  # an average moves all rows
 
     @property
     def is_off(self) -> bool:
@@ -71,7 +71,7 @@ class Method(MethodHooks):
         clean = module.target_logits(micro, outputs)
         if keys.bregman:
             dropout.again()
-            with torch.no_grad(), standing_in(trained_parameters(module.backbone.model), self.averages):
+            with torch.no_grad(), with_weights(trained_parameters(module.backbone.model), self.averages):
                 averaged = module.target_logits(micro, plain(micro)[1])
             loss = loss + keys.bregman * both_ways(clean, averaged)
         if not keys.strength:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from research.config.key import at_least, inside, key
-from research.methods.hooks import MethodHooks, Trained, standing_in
+from research.methods.hooks import MethodHooks, Trained, with_weights
 from research.models.parameters import trained_parameters
 
 COUNT = "count"  # of the weights in the average; no weight of a model has a name without a dot
@@ -33,7 +33,7 @@ class Keys:
 
 class Method(MethodHooks):
     needs_dense_embedding = True  # an average moves all rows
-    needs_whole_weights = True
+    needs_unsharded_weights = True
     claims = ("chooses the weights that are scored",)
 
     @property
@@ -57,7 +57,7 @@ class Method(MethodHooks):
                 self.averages[name] = self.averages[name].to(p.device).lerp_(p.detach(), 1 / self.count)
 
     def at_evaluation(self, module: Trained) -> AbstractContextManager[None]:
-        return standing_in(trained_parameters(module.backbone.model), self.averages)
+        return with_weights(trained_parameters(module.backbone.model), self.averages)
 
     def state(self) -> dict[str, Tensor]:
         return {**self.averages, COUNT: torch.tensor(self.count)}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from research.common.errors import UserError
-from research.common.files import write_json, written_whole
+from research.common.files import write_atomically, write_json
 from research.data.opening import open_split
 from research.data.source import Split
 from research.retrieval.best import best
@@ -128,7 +128,7 @@ def mine(
         "corpus": {"path": more.origin, "sha256": more.fingerprint} if more else None,
         "documents": len(found.documents), "rows": len(rows), **summary_of(rows, found, asked, lists),
     }  # fmt: skip
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     write_json(provenance_path(path), about)
     return about

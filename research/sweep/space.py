@@ -56,7 +56,7 @@ def kind_of(key: str, schema: Any = _COMMON) -> type | None:
     return next((kind for kind in (float, int) if kind in options), None)
 
 
-def is_whole(key: str, parameter: Parameter) -> bool:
+def takes_integers(key: str, parameter: Parameter) -> bool:
     """Does the key take whole numbers? For a component's own key, `read_sweep` has said so in the parameter."""
     if parameter.whole is not None or key.split(".")[0] in CHOSEN:
         return bool(parameter.whole)
@@ -69,7 +69,7 @@ def distribution(key: str, parameter: Parameter) -> BaseDistribution:
         return CategoricalDistribution(parameter.choices)
     assert parameter.low is not None and parameter.high is not None
     low, high, step = parameter.low, parameter.high, parameter.step
-    if is_whole(key, parameter):
+    if takes_integers(key, parameter):
         return IntDistribution(int(low), int(high), log=parameter.log, step=int(step or 1))
     return FloatDistribution(low, high, log=parameter.log, step=step)
 
@@ -166,7 +166,7 @@ def corners(space: Space, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def _whole(key: str, parameter: Parameter, value: Any) -> Any:
-    return int(value) if isinstance(value, float) and is_whole(key, parameter) else value
+    return int(value) if isinstance(value, float) and takes_integers(key, parameter) else value
 
 
 def read_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:

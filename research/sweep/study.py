@@ -23,7 +23,7 @@ from research.cluster.signals import Interrupted, StopFlag
 from research.common import compat
 from research.common.console import console
 from research.common.errors import UserError
-from research.common.files import written_whole
+from research.common.files import write_atomically
 from research.config import component
 from research.config.schema import Config
 from research.config.tree import differences, result_keys, to_dict, with_canonical_names
@@ -225,7 +225,7 @@ def open_search(
     if old != new:
         patience(lambda: study.set_user_attr(KEY, new))
     folder.mkdir(parents=True, exist_ok=True)
-    with written_whole(folder / "sweep.yaml") as temporary:
+    with write_atomically(folder / "sweep.yaml") as temporary:
         temporary.write_text(to_yaml(sweep), encoding="utf-8")
     return Search(sweep, study, patience, flag)
 

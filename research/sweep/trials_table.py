@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
 from research.common.console import console
-from research.common.files import written_whole
+from research.common.files import write_atomically
 from research.config.schema import Config
 from research.config.tree import to_dict
 from research.sweep.claims import newest
@@ -111,7 +111,7 @@ def _reason(trial: FrozenTrial) -> str | None:
 
 
 def write_trials(search: Search) -> None:
-    with written_whole(search.folder / "trials.parquet") as temporary:
+    with write_atomically(search.folder / "trials.parquet") as temporary:
         pq.write_table(trials_table(search), temporary, compression="zstd")
 
 
@@ -126,7 +126,7 @@ def write_best(search: Search, base: Config) -> None:
         f"# Trial {trial.number} of the sweep {search.sweep.name}: validation {search.metric} {trial.value:.4f}, "
         f"mean over seeds {', '.join(map(str, search.sweep.seeds))}.\n"
     )
-    with written_whole(search.folder / "best.yaml") as temporary:
+    with write_atomically(search.folder / "best.yaml") as temporary:
         temporary.write_text(head + OmegaConf.to_yaml(OmegaConf.create(to_dict(config))), encoding="utf-8")
 
 

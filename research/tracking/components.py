@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from research.common.files import written_whole
+from research.common.files import write_atomically
 from research.config import component
 from research.config.schema import Config
 
@@ -32,7 +32,7 @@ def keep(run_folder: Path, files: Mapping[str, Path]) -> dict[str, dict[str, str
         copy = run_folder / FOLDER / f"{path.stem}-{sha256[:12]}.py"
         if not copy.is_file():
             copy.parent.mkdir(exist_ok=True)
-            with written_whole(copy) as temporary:
+            with write_atomically(copy) as temporary:
                 shutil.copyfile(path, temporary)
         kept[name] = {"path": str(path), "sha256": sha256, "copy": f"{FOLDER}/{copy.name}"}
     return kept

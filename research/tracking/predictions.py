@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from research.common.errors import UserError
-from research.common.files import written_whole
+from research.common.files import write_atomically
 from research.common.text import free_name
 from research.metrics import metric_of
 
@@ -39,7 +39,7 @@ def make_table(split: Split, columns: dict[str, list[Any]], metric: str, setting
 
 
 def write(table: pa.Table, path: Path) -> None:
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from research.common.errors import UserError
-from research.common.files import read_json, remove_temporaries, set_aside, written_whole
+from research.common.files import read_json, remove_temporaries, set_aside, write_atomically
 from research.config.length import KEYS as LENGTH
 from research.config.length import length_of, why_not_longer
 from research.config.load import from_dict
@@ -92,7 +92,7 @@ class Run:
 
     def write_config(self, config: Config) -> None:
         """Write config.yaml; that of a finished run stays until the result of a longer one is there."""
-        with written_whole(self.path / "config.yaml") as temporary:
+        with write_atomically(self.path / "config.yaml") as temporary:
             OmegaConf.save(OmegaConf.create(to_dict(config)), temporary)
 
     @property
@@ -220,7 +220,7 @@ class Run:
             for row in self.metrics()
             if row["step"] < step or (row["step"] == step and any(key.startswith("train/") for key in row))
         ]
-        with written_whole(self.path / "metrics.jsonl") as temporary:
+        with write_atomically(self.path / "metrics.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from research.common import compat
-from research.common.files import written_whole
+from research.common.files import write_atomically
 
 FAILURES = (Exception, SystemExit)  # wandb calls sys.exit when its service process has died
 TEARDOWN_SECONDS, KILLED_SECONDS = 30.0, 2.0  # wandb's teardown, and what it does when its service is gone
@@ -93,7 +93,7 @@ def run_id(run_dir: Path) -> str:
     """The W&B id of a run folder, drawn when it is first asked for."""
     path = run_dir / "wandb" / "run_id"
     if not path.is_file():
-        with written_whole(path) as temporary:
+        with write_atomically(path) as temporary:
             temporary.write_text(secrets.token_hex(4), encoding="utf-8")
     return path.read_text(encoding="utf-8")
 

@@ -62,7 +62,7 @@ def checksum(file: BufferedReader) -> str:
     return hashlib.file_digest(file, xxhash.xxh3_64).hexdigest()
 
 
-def is_whole(path: Path) -> bool:
+def is_intact(path: Path) -> bool:
     with open(path, "rb") as file:
         return checksum(file) == path.stem.split("-")[2]
 
@@ -75,7 +75,7 @@ def load(path: Path) -> Checkpoint:
 def newest(folder: Path) -> Checkpoint | None:
     """The newest intact checkpoint of a folder; each damaged one is named and passed over."""
     for path in files(folder):
-        if is_whole(path):
+        if is_intact(path):
             return load(path)
         log.warning("The checkpoint %s is damaged (its content does not hash to its name): it is passed over.", path)
     return None
@@ -87,7 +87,7 @@ def resumable(folder: Path, known_best: int | None = None) -> Checkpoint | None:
     That of step `known_best` needs no other: its own evaluation, which comes first, is known to be better.
     """
     for path in files(folder):
-        if not is_whole(path):
+        if not is_intact(path):
             log.warning("The checkpoint %s is damaged (its checksum differs from its name): it is passed over.", path)
             continue
         saved = load(path)
@@ -101,7 +101,7 @@ def resumable(folder: Path, known_best: int | None = None) -> Checkpoint | None:
 
 def at_step(folder: Path, step: int) -> Checkpoint | None:
     """The intact checkpoint of this step, if there is one."""
-    return next((load(path) for path in files(folder) if step_of(path) == step and is_whole(path)), None)
+    return next((load(path) for path in files(folder) if step_of(path) == step and is_intact(path)), None)
 
 
 def agreed(group: RankGroup, choose: Callable[[], Checkpoint | None]) -> Checkpoint | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from research.common.errors import UserError
-from research.common.files import replace_folder, set_aside, written_whole
+from research.common.files import replace_folder, set_aside, write_atomically
 from research.config.component import choose
 from research.config.load import load_config
 from research.config.schema import Config
@@ -127,9 +127,9 @@ def test_full_disk_is_an_outside_fault_however_it_is_reported(error: Exception, 
     with pytest.raises(UserError, match="could not be written: No space") as raised:
         replace_folder(tmp_path / "model", fill)
     assert is_outside_fault(raised.value) and list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match="could not be written: No space"), written_whole(tmp_path / "file"):
+    with pytest.raises(UserError, match="could not be written: No space"), write_atomically(tmp_path / "file"):
         raise error
-    with pytest.raises(ValueError, match="no fault of the disk"), written_whole(tmp_path / "file"):
+    with pytest.raises(ValueError, match="no fault of the disk"), write_atomically(tmp_path / "file"):
         raise ValueError("no fault of the disk")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from research.common.errors import UserError
-from research.common.files import replace_folder, write_json, written_whole
+from research.common.files import replace_folder, write_atomically, write_json
 from research.config.component import choose
 from research.config.schema import Config
 from research.tracking import lock
@@ -218,7 +218,7 @@ def test_rewind_drops_what_will_be_written_again(tmp_path: Path) -> None:
 def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     write_json(path, {"steps": 1})
-    with pytest.raises(RuntimeError), written_whole(path) as temporary:
+    with pytest.raises(RuntimeError), write_atomically(path) as temporary:
         temporary.write_text("half")
         assert json.loads(path.read_text()) == {"steps": 1}
         raise RuntimeError

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from research.common.files import written_whole
+from research.common.files import write_atomically
 from research.common.text import counted
 from research.report.checklist import sentences
 from research.report.groups import Grid
@@ -54,7 +54,7 @@ def write_checklist(records: Sequence[Record], grid: Grid, folder: Path) -> Chec
     """The items of both lists, for the page; `checklist.md` in `folder` has them too."""
     found = find_searches(records)
     answered = Checklist({ARR: arr(records, grid, found), OLDER: older(records, grid, found)})
-    with written_whole(folder / "checklist.md") as temporary:
+    with write_atomically(folder / "checklist.md") as temporary:
         temporary.write_text(checklist_markdown(answered), encoding="utf-8")
     return answered
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from research.common.files import written_whole
+from research.common.files import write_atomically
 from research.report.checklist.items import Checklist
 from research.report.error_analysis.tables import ErrorAnalysis
 from research.report.records import Record, status_counts
@@ -70,7 +70,7 @@ def write_page(folder: Path, page: Page, place: Path | None = None) -> Path:
         name=file_name,
     )
     path = folder / NAME
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 

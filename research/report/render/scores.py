@@ -7,7 +7,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from research.common.files import written_whole
+from research.common.files import write_atomically
 from research.report.groups import Grid
 from research.report.render import latex
 from research.report.statistics.baselines import Baseline
@@ -26,9 +26,9 @@ def write_scores(grid: Grid, summaries: Sequence[Summary], folder: Path, lowest:
         "scores.html": html_table(table),
     }
     for name, text in texts.items():
-        with written_whole(folder / name) as temporary:
+        with write_atomically(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    with written_whole(folder / "scores.csv") as temporary:
+    with write_atomically(folder / "scores.csv") as temporary:
         write_scores_csv(grid, summaries, temporary, lowest)
     return [folder / name for name in (*texts, "scores.csv")]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from research.common.errors import UserError
-from research.common.files import written_whole
+from research.common.files import write_atomically
 from research.common.text import one_line
 from research.report.groups import Grid, leading_groups
 from research.report.records import Record
@@ -35,7 +35,7 @@ def write_recipe(records: Sequence[Record], grid: Grid, scores: str, folder: Pat
     """Write the recipe; `scores` is the main table as Markdown. Raises UserError where no run was recorded for W&B."""
     path = folder / NAME
     content = recipe(records, grid, scores, title)
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         temporary.write_text(text, encoding="utf-8")
     return path

@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import MLFlowLogger
 
 from research.common.errors import UserError
-from research.common.files import written_whole
+from research.common.files import write_atomically
 from research.config.component import key
 
 # A server that does not answer must not hold up a run for long.
@@ -39,7 +39,7 @@ class Logger(MLFlowLogger):
         except ModuleNotFoundError:
             raise UserError("loggers.mlflow needs MLflow: pip install 'research[mlflow]'.") from None
         noted.parent.mkdir(exist_ok=True)
-        with written_whole(noted) as temporary:
+        with write_atomically(noted) as temporary:
             temporary.write_text(f"{self.run_id}\n", encoding="utf-8")
 
     def log_hyperparams(self, params: Any, *_: Any) -> None:
