@@ -48,7 +48,7 @@ class Keys:
 
 class Adapter(AdapterHooks):
     has_own_file = True
-    shards = False  # importance needs whole gradients
+    shards = False  # importance needs unsharded gradients
 
     def __init__(self, keys: Any) -> None:
         super().__init__(keys)

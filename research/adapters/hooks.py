@@ -71,12 +71,12 @@ def head_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     each start.
     """
     base = f"{model.base_model_prefix}."
-    whole = model.base_model is model
+    is_base = model.base_model is model
     new: frozenset[str] = getattr(model, "new_weights", frozenset())
     return {
         name: p
         for name, p in model.named_parameters()
-        if name in new or "pooler" in name.split(".") or not (whole or name.startswith(base))
+        if name in new or "pooler" in name.split(".") or not (is_base or name.startswith(base))
     }
 
 

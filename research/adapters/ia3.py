@@ -1,7 +1,7 @@
 """IA3: the outputs of keys and values and the inputs of the feed-forward's second layer are scaled by trained vectors.
 
 Liu et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning. The layers and
-the file format are peft's; head and poolers are trained whole. Merged, it costs nothing.
+the file format are peft's; head and poolers are trained in full. Merged, it costs nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """P-tuning: vectors in front of each sequence, made by a small network that is trained; the model is frozen.
 
 Liu et al. 2021, GPT Understands, Too; the network is the three-layer perceptron of peft. After training only its
-outputs are kept in `adapter/`, in peft's format; head and poolers are trained whole.
+outputs are kept in `adapter/`, in peft's format; head and poolers are trained in full.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def plain_name(name: str) -> str:
 
 
 def whole_modules(model: PreTrainedModel) -> list[str]:
-    """The modules that stand whole in the adapter's file: heads, poolers, and those with new weights."""
+    """The modules that are kept in full in the adapter's file: heads, poolers, and those with new weights."""
     base = f"{model.base_model_prefix}."
     found: dict[str, None] = {}
     for name in head_parameters(model):

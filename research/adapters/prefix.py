@@ -2,7 +2,7 @@
 
 Li and Liang 2021, Prefix-Tuning: Optimizing Continuous Prompts for Generation; without their reparametrisation, as in
 Liu et al. 2022, P-Tuning v2. No sequence grows, but positions begin after the prefix, as in peft, whose file format it
-has; head and poolers are trained whole.
+has; head and poolers are trained in full.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Lester, Al-Rfou and Constant 2021, The Power of Scale for Parameter-Efficient Prompt Tuning. The vectors begin as those
 of words of the vocabulary, drawn by the seed. In an encoder-decoder they stand in front of the source. As in peft, a
-pooler reads the first vector. The file format is peft's; head and poolers are trained whole.
+pooler reads the first vector. The file format is peft's; head and poolers are trained in full.
 """
 
 from __future__ import annotations

@@ -65,16 +65,16 @@ def part_of(micro: MicroBatch, task: str, first: int, count: int) -> tuple[Micro
 
     Its examples are numbered from 0, its columns have their own names.
     """
-    whole = micro.first
-    chosen = (whole.examples >= first) & (whole.examples < first + count)
+    joint = micro.first
+    chosen = (joint.examples >= first) & (joint.examples < first + count)
     if not chosen.any():
         return None
-    places = np.flatnonzero(np.repeat(chosen, whole.lengths))
-    index = torch.from_numpy(places).to(whole.positions.device)
+    places = np.flatnonzero(np.repeat(chosen, joint.lengths))
+    index = torch.from_numpy(places).to(joint.positions.device)
     prefix = f"{task} "
-    tokens = {name: whole.tokens[name][index] for name in READ_BY_MODELS if name in whole.tokens}
-    tokens |= {name.removeprefix(prefix): x for name, x in whole.tokens.items() if name.startswith(prefix)}
-    sequences = {name.removeprefix(prefix): x for name, x in whole.sequences.items() if name.startswith(prefix)}
-    examples = whole.examples[chosen] - first
-    stream = Stream(tokens, sequences, whole.lengths[chosen], examples, None, whole.positions[index])
+    tokens = {name: joint.tokens[name][index] for name in READ_BY_MODELS if name in joint.tokens}
+    tokens |= {name.removeprefix(prefix): x for name, x in joint.tokens.items() if name.startswith(prefix)}
+    sequences = {name.removeprefix(prefix): x for name, x in joint.sequences.items() if name.startswith(prefix)}
+    examples = joint.examples[chosen] - first
+    stream = Stream(tokens, sequences, joint.lengths[chosen], examples, None, joint.positions[index])
     return MicroBatch({INPUT: stream}, idle=micro.idle), places

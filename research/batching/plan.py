@@ -111,8 +111,8 @@ def by_length(tokens: Indices) -> Indices:
 def evaluation_share(tokens: Indices, rank: int, ranks: int, budget_tokens: int, padded: bool = False) -> list[Indices]:
     """The micro-batches of one rank in an evaluation, sorted by length: every example once over all ranks.
 
-    They are cut from the data alone and given whole to the ranks in turn: a micro-batch is the same on one rank and on
-    many, and so are its outputs, to the bit. In generated text a rounding can change a word.
+    They are cut from the data alone and given to the ranks in turn, undivided: a micro-batch is the same on one rank
+    and on many, and so are its outputs, to the bit. In generated text a rounding can change a word.
     """
     order = by_length(tokens)
     return micro_batches(order, tokens[order], budget_tokens, padded)[rank::ranks]

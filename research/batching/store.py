@@ -97,13 +97,13 @@ class Store:
     @cached_property
     def digest(self) -> str:
         """xxh3 of all that the model is given: equal for equal examples, however they lie in files."""
-        whole = xxhash.xxh3_128()
+        digest = xxhash.xxh3_128()
         windows = {f"{name}.windows": stream.windows for name, stream in self.streams.items()}
         for name, column in sorted({**self.columns, **windows}.items()):
-            whole.update(f"{name}\n".encode() + column.lengths().astype(np.int64).tobytes())
+            digest.update(f"{name}\n".encode() + column.lengths().astype(np.int64).tobytes())
             for values in column.contiguous():
-                whole.update(np.ascontiguousarray(values, dtype=np.int64).data)
-        return whole.hexdigest()
+                digest.update(np.ascontiguousarray(values, dtype=np.int64).data)
+        return digest.hexdigest()
 
     def vocabulary(self, rows: Indices) -> Indices:
         """The distinct token ids of these examples, sorted."""

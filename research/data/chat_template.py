@@ -67,18 +67,18 @@ class ChatTemplate:
         answers = answers[-1:] if only_last else answers
         if chat[-1]["role"] != ASSISTANT:
             return [(self.ids(self.render(chat, where, ask=True)), False)]
-        whole, at, found = self.render(chat, where), 0, Segments()
+        text, at, found = self.render(chat, where), 0, Segments()
         rest: list[int] = []  # what the template writes behind the end of a turn
         for i in answers:
             before = self.render(chat[:i], where, ask=True)
             after = self.render(chat[: i + 1], where)
-            if not whole.startswith(before) or not whole.startswith(after):
+            if not text.startswith(before) or not text.startswith(after):
                 raise UserError(
                     f"{where}, turn {i + 1}: the chat template renders this turn another way once others follow, so "
                     "that it cannot be trained on beside them; set task.train_on=last."
                 )
-            found.append(([*rest, *self.ids(whole[at : len(before)])], False))
-            target = self.ids(whole[len(before) : len(after)])
+            found.append(([*rest, *self.ids(text[at : len(before)])], False))
+            target = self.ids(text[len(before) : len(after)])
             stop = target.index(self.end) + 1 if self.end in target else len(target)
             target, rest = target[:stop], target[stop:]
             found.append((target if target[-1:] == [self.end] else [*target, self.end], True))
@@ -86,7 +86,7 @@ class ChatTemplate:
         return found
 
     def prompt(self, chat: Chat, where: str) -> int:
-        """Tokens before the last of the assistant's turns, or of the whole where the user has the last word."""
+        """Tokens before the last of the assistant's turns, or of all where the user has the last word."""
         before = chat[:-1] if chat[-1]["role"] == ASSISTANT else chat
         return len(self.ids(self.render(before, where, ask=True)))
 

@@ -113,7 +113,7 @@ def _ours() -> Iterator[Path]:
 @cache
 def _digest(files: tuple[Path, ...]) -> str:
     """Of the files as they are when they are first asked for, once a process: as they were imported."""
-    whole = xxhash.xxh3_128()
+    digest = xxhash.xxh3_128()
     for file in files:
-        whole.update(f"{file.name}\n".encode() + file.read_bytes())
-    return whole.hexdigest()
+        digest.update(f"{file.name}\n".encode() + file.read_bytes())
+    return digest.hexdigest()

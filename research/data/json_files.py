@@ -126,7 +126,7 @@ def _odd(error: Exception) -> str:
 
 
 def json_row(value: Any, where: str, source: str | None = None) -> Row:
-    """`value` if it is an object of whole characters; UserError if not."""
+    """`value` if it is an object of complete characters; UserError if not."""
     if not isinstance(value, dict):
         raise UserError(f'{where}: holds {kind_name(value)}, not an object; write {{"column": value, ...}}')
     if source is None or "\\ud" in source.lower():  # json.loads lets half a surrogate pair pass, Arrow does not

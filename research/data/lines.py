@@ -88,8 +88,8 @@ def _refuse_nulls(raw: bytes, path: str) -> None:
 def _remedy(path: str, line: bytes) -> str:
     with open(path, "rb") as file:
         sample = file.read(_SAMPLE_BYTES) + line
-    whole = len(re.findall(rb"[\xc3-\xf4][\x80-\xbf]+", sample))
-    if whole > len(re.findall(rb"[\x80-\xff]+", sample)) / 2:
+    encoded = len(re.findall(rb"[\xc3-\xf4][\x80-\xbf]+", sample))
+    if encoded > len(re.findall(rb"[\x80-\xff]+", sample)) / 2:
         return "the file is UTF-8 elsewhere: correct this line"
     encoding = likely_encoding(sample)
     shown = line.decode(encoding, "replace").strip()[:60]

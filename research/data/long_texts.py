@@ -33,14 +33,14 @@ def encoded_texts(
     `cut`: did the example lose text? `several`: is it read in several windows?
     """
     short = _shortened(tokenizer, limit, long)
-    whole = [(short(text), short(pair)) if pair else short(text) for text, pair in zip(texts, pairs, strict=True)]
+    shortened = [(short(text), short(pair)) if pair else short(text) for text, pair in zip(texts, pairs, strict=True)]
     settings = {"truncation": True, "max_length": limit} if long == TRUNCATE else {"verbose": False}
-    tokens = tokenizer(whole, return_attention_mask=False, **settings)
+    tokens = tokenizer(shortened, return_attention_mask=False, **settings)
     columns: dict[str, list[Any]] = {name: list(tokens[name]) for name in tokens}
     if long == TRUNCATE:
         columns["windows"] = [[len(row)] for row in tokens["input_ids"]]
         columns["cut"] = [bool(encoding.overflowing) for encoding in tokens.encodings]
-        columns["several"] = [False] * len(whole)
+        columns["several"] = [False] * len(shortened)
         return columns
     columns |= {"windows": [], "cut": [], "several": []}
     for i, encoding in enumerate(tokens.encodings):

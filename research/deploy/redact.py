@@ -90,7 +90,7 @@ def redacted(text: str, found: Sequence[Found], same_length: bool = False) -> st
 def redact_file(source: str, output: str, find: Finder, places: str | None = None, same_length: bool = False) -> int:
     """Redact the lines of a file into another; `-` is standard input or output. Returns how many places there were.
 
-    A file is written whole or not at all. Raises UserError for one that cannot be read.
+    A file is written completely or not at all. Raises UserError for one that cannot be read.
     """
     with ExitStack() as opened:
         try:

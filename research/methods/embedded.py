@@ -96,11 +96,11 @@ def norms(x: Tensor, micro: MicroBatch, order: float = 2) -> Tensor:
     owner, count = owners(micro, x.shape)
     if order == 2:
         squares = x.float().square().sum(-1).flatten()
-        whole = squares.new_zeros(count + 1).index_add_(0, owner.flatten(), squares).sqrt()
+        of_example = squares.new_zeros(count + 1).index_add_(0, owner.flatten(), squares).sqrt()
     else:
         largest = x.float().abs().amax(-1).flatten()
-        whole = largest.new_zeros(count + 1).scatter_reduce_(0, owner.flatten(), largest, "amax")
-    return whole[owner][..., None]
+        of_example = largest.new_zeros(count + 1).scatter_reduce_(0, owner.flatten(), largest, "amax")
+    return of_example[owner][..., None]
 
 
 def unit(x: Tensor, micro: MicroBatch, order: float = 2) -> Tensor:

@@ -94,8 +94,8 @@ class Metric(BaseMetric):
         return None
 
     def reported(self, sums: Blocks) -> list[str]:
-        whole = [score.name for score in self.scores if score.name != "threshold"]
-        return whole + [f"{part}/{label}" for label in self.labels for part in (*PARTS, "support")]
+        overall = [score.name for score in self.scores if score.name != "threshold"]
+        return overall + [f"{part}/{label}" for label in self.labels for part in (*PARTS, "support")]
 
     def beside(self, table: pa.Table) -> dict[str, float]:
         if "probabilities" not in table.column_names:

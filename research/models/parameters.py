@@ -51,8 +51,8 @@ def flops_per_token(model: nn.Module) -> float:
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:
     """XXH3 over names and values of tensors."""
-    whole = xxhash.xxh3_128()
+    digest = xxhash.xxh3_128()
     for name, tensor in sorted(tensors.items()):
-        whole.update(name.encode())
-        whole.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return whole.hexdigest()
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

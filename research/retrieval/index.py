@@ -112,7 +112,7 @@ def refuse_place(folder: Path, kind: str) -> None:
 
 
 def make_index(encoder: TextEncoder, corpus: Split, folder: Path, kind: str = EXACT) -> Index:
-    """Encode a corpus and write its index, whole or not at all."""
+    """Encode a corpus and write its index, completely or not at all."""
     names = [name for name in corpus.rows.column_names if name != "__line__"]
     about = About(
         model=fingerprint(encoder.run), run=str(encoder.run.path), kind=kind, documents=len(corpus.rows),

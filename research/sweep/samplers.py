@@ -99,8 +99,8 @@ def _grid(sweep: SweepConfig) -> list[dict[str, Any]]:
 
 def trials_asked(sweep: SweepConfig) -> int | None:
     """The number of trials the search may have; None: limited by time alone."""
-    whole = len(_grid(sweep)) if sweep.sampler.name == "grid" else None
-    return min((n for n in (sweep.budget.trials, whole) if n is not None), default=None)
+    grid_size = len(_grid(sweep)) if sweep.sampler.name == "grid" else None
+    return min((n for n in (sweep.budget.trials, grid_size) if n is not None), default=None)
 
 
 def make_pruner(pruner: PrunerConfig, warmup_steps: int, total_steps: int) -> BasePruner:

@@ -221,7 +221,7 @@ def _wrong(p: Parameter, number: type | None, sampler: str) -> str | None:
         return next((said for holds, said in rules if not holds), None)
     if low is None or high is None:
         return "give low and high, or choices"
-    whole = all(v is None or float(v).is_integer() for v in (low, high, p.step))
+    integers = all(v is None or float(v).is_integer() for v in (low, high, p.step))
     rules = [
         (number is not None, "the key takes no numbers: give choices"),
         (math.isfinite(low) and math.isfinite(high), f"low={low} and high={high} must be finite"),
@@ -229,7 +229,7 @@ def _wrong(p: Parameter, number: type | None, sampler: str) -> str | None:
         (not p.log or low > 0, f"log: true needs low above 0, not {low}: a logarithm has no zero"),
         (p.step is None or p.step > 0, f"step={p.step} must be above 0"),
         (not (p.log and p.step), "log goes without step"),
-        (number is float or whole, f"the key takes whole numbers: low={low}, high={high}, step={p.step}"),
+        (number is float or integers, f"the key takes whole numbers: low={low}, high={high}, step={p.step}"),
         (
             sampler != "grid" or (p.step is not None or (number is int and not p.log)),
             "sampler.name=grid needs choices, or a step for the range",

@@ -102,10 +102,10 @@ def cut_torn_end(journal: Path) -> None:
         if size == 0 or _last_byte(file) == b"\n":
             return
         file.seek(0)
-        whole = file.read().rfind(b"\n") + 1
-        file.seek(whole)
-        _keep_copy(journal, f"torn-{whole}", file.read())
-        file.truncate(whole)
+        end = file.read().rfind(b"\n") + 1
+        file.seek(end)
+        _keep_copy(journal, f"torn-{end}", file.read())
+        file.truncate(end)
         os.fsync(file.fileno())
 
 

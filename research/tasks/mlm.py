@@ -39,12 +39,12 @@ class Data(MaskedData):
         cut = [[tokens[a : a + room] for a in range(0, max(len(tokens), 1), room)] for tokens in documents]
         examples = [[piece] for pieces in cut for piece in pieces] if self.of_train else cut
         around = [(token, -1) for token in before], [(token, -1) for token in after]
-        whole = [[[*around[0], *piece, *around[1]] for piece in example] for example in examples]
+        with_ends = [[[*around[0], *piece, *around[1]] for piece in example] for example in examples]
         maskable = [[sum(word >= 0 for _, word in piece) for piece in example] for example in examples]
         return {
-            "input_ids": [[token for piece in example for token, _ in piece] for example in whole],
-            "word": [[word for piece in example for _, word in piece] for example in whole],
-            "windows": [[len(piece) for piece in example] for example in whole],
+            "input_ids": [[token for piece in example for token, _ in piece] for example in with_ends],
+            "word": [[word for piece in example for _, word in piece] for example in with_ends],
+            "windows": [[len(piece) for piece in example] for example in with_ends],
             "targets": [float(sum(map(self.masking.count, each))) for each in maskable],
         }
 

@@ -112,10 +112,10 @@ def without_secrets(remote: str) -> str:
 
 def source_sha256(folder: Path) -> str:
     """One hash over the package's Python files: equal code, equal hash, with or without git."""
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
-        whole.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
-    return whole.hexdigest()
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 @cache

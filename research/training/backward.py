@@ -159,8 +159,8 @@ def _all_gathered(own: Tensor, examples: Indices, module: TaskModule) -> tuple[T
     filled[: len(own)] = own
     parts = [torch.empty_like(filled) for _ in range(ranks)]
     dist.all_gather(parts, filled)
-    whole = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
-    return whole, np.concatenate(theirs), counts
+    vectors = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+    return vectors, np.concatenate(theirs), counts
 
 
 def _exchange(module: TaskModule, last: bool) -> contextlib.AbstractContextManager[None]:

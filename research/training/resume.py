@@ -46,11 +46,11 @@ def pretrained_fingerprint(module: TaskModule) -> str | None:
     folder = Path(module.config.model.name)
     if not folder.is_dir():
         return hub_commit(module.config.model.name, module.config.model.revision)
-    whole = xxhash.xxh3_64()
+    digest = xxhash.xxh3_64()
     for path in sorted([folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
         with open(path, "rb") as file:
-            whole.update(f"{path.name} {checkpoint.checksum(file)}\n".encode())
-    return whole.hexdigest()
+            digest.update(f"{path.name} {checkpoint.checksum(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def hub_commit(name: str, revision: str | None) -> str | None:

@@ -80,18 +80,18 @@ def draw_reliability(claims: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]
     lowest = 1.0
     for i, (name, runs) in enumerate(claims.items()):
         confidence, right = (np.concatenate(parts) for parts in zip(*runs, strict=True))
-        whole = reliability(confidence, right)
+        overall = reliability(confidence, right)
         error = np.mean([reliability(*run).error for run in runs])
         look = style.look(i)
         marker = look.pop("marker")
-        above.plot(whole.confidence, whole.accuracy, **look)
+        above.plot(overall.confidence, overall.accuracy, **look)
         above.plot([], [], marker=marker, label=f"{name} (ECE {100 * error:.1f} %)", **look)  # for the legend
-        areas = LARGEST_POINT * whole.size / whole.size.max()
+        areas = LARGEST_POINT * overall.size / overall.size.max()
         above.scatter(
-            whole.confidence, whole.accuracy, np.maximum(areas, SMALLEST_POINT), color=look["color"], marker=marker,
+            overall.confidence, overall.accuracy, np.maximum(areas, SMALLEST_POINT), color=look["color"], marker=marker,
             zorder=3, clip_on=False,
         )  # fmt: skip
-        lowest = min(lowest, float(whole.confidence.min()))
+        lowest = min(lowest, float(overall.confidence.min()))
         known = confidence[np.isfinite(confidence)]
         edges = np.linspace(0, 1, BINS + 1)
         below.hist(known, edges, weights=np.full(len(known), 1 / len(known)), histtype="step", linewidth=1.0, **look)

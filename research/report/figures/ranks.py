@@ -44,10 +44,10 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
 def mean_scores(grid: Grid) -> tuple[list[str], np.ndarray]:
     """Systems with runs on every data set, and their mean scores (D, S)."""
     rows = [[grid.find(settings, data_set) for data_set in grid.data_sets] for settings in grid.systems]
-    whole = [row for row in rows if all(group is not None and group.runs for group in row)]
-    means = [[group.scores(group.split).mean() for group in row if group is not None] for row in whole]
-    names = [row[0].system if row[0] is not None else "" for row in whole]
-    return names, np.array(means, dtype=float).reshape(len(whole), len(grid.data_sets)).T
+    complete = [row for row in rows if all(group is not None and group.runs for group in row)]
+    means = [[group.scores(group.split).mean() for group in row if group is not None] for row in complete]
+    names = [row[0].system if row[0] is not None else "" for row in complete]
+    return names, np.array(means, dtype=float).reshape(len(complete), len(grid.data_sets)).T
 
 
 def average_ranks(scores: np.ndarray) -> np.ndarray:
