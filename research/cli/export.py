@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", metavar="run", help="run folder")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--format", default="safetensors", choices=("safetensors", "onnx", "torch"))
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "int8"), help="int8: onnx alone")
+    parser.add_argument(
+        "--precision", default="fp32", choices=("fp32", "bf16", "int8", "int8_static"), help="int8: onnx alone"
+    )
     parser.add_argument("--tolerance", type=float, default=0.01, help="of its score that int8 may lose; default: 0.01")
     parser.add_argument("--sign", metavar="KEY", help="sign the list of files with a private key (PEM), by openssl")
     parser.add_argument("--licence", help="for the model card, as in apache-2.0; it is not guessed")

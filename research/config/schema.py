@@ -39,6 +39,7 @@ LONG = Rule(lambda v: v in LONG_TEXTS, f"must be one of {', '.join(LONG_TEXTS)}"
 CODEC = Rule(_is_codec, "is no text encoding Python knows; names are utf-8, cp1252, gb18030, ...")
 CHARACTER = Rule(lambda v: v == "tab" or (len(v) == 1 and v not in '"\r\n'), "must be one character, or tab")
 ONE_LINE = Rule(lambda v: v.isprintable() and bool(v.strip()), "must be a name on one line")
+LAYERS = Rule(lambda v: bool(v) and min(v) >= 0 and sorted(set(v)) == v, "must be numbers that rise, from 0")
 NO_LABEL_TWICE = Rule(lambda v: len(set(v)) == len(v), "has a label twice")
 PROJECT = Rule(
     lambda v: 1 <= len(v) <= 128 and not set(v) & set("/\\#?%:"),
@@ -76,6 +77,9 @@ class ModelConfig:
     revision: str | None = key(None, "branch, tag or commit on the hub; null: main")
     dropout: float | None = key(
         None, "a number sets every dropout of model and head; null keeps the model's own", inside("[0, 1)")
+    )
+    keep_layers: list[int] | None = key(
+        None, "a smaller model of these layers, from 0: [0, 2, 4]; fine-tune it with methods.distil; null: all", LAYERS
     )
     gradient_checkpointing: bool = key(False, "recompute activations: less memory for a third more time")
     trust_remote_code: bool = key(False, "run Python code that comes with the model")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from research.common.errors import UserError
 from research.common.files import replace_folder, write_json
 from research.config.load import from_dict
 from research.config.tree import to_dict
+from research.deploy.calibration import calibration_inputs
 from research.deploy.card import model_card
 from research.deploy.drift import reference_of
 from research.deploy.formats import FORMATS, load_engine, write_model
@@ -81,7 +83,8 @@ def export(
         if format != "safetensors" and predictor.module.backbone.family != ENCODER:
             task = trained.config.task.name
             raise UserError(f"task '{task}' generates text, which --format {format} cannot; use safetensors.")
-        write_model(plain_model(predictor), predictor.data.tokenizer, folder, format, precision)
+        calibration = partial(calibration_inputs, trained, run.config.data)
+        write_model(plain_model(predictor), predictor.data.tokenizer, folder, format, precision, calibration)
         write_json(folder / SETTINGS, settings_of(trained, format, precision))
         if reference := reference_of(run):
             write_json(folder / REFERENCE, vars(reference))
@@ -208,13 +211,13 @@ def refuse_difference(found: Difference, run: Run, precision: str, tolerance: fl
             f"the export differs from the run by {found.logits:.2g} in a logit, more than {CLOSE[precision]:g}; "
             "nothing was written."
         )
-    if precision == "int8":
+    if precision.startswith("int8"):
         name = str((run.result or {})["monitor"])
         before, after = (found.run_scores or {})[name], (found.scores or {})[name]
         smaller_is_better = read_record(run.path).score_named(name).smaller_is_better
         lost = after - before if smaller_is_better else before - after
         if lost > tolerance:
             raise UserError(
-                f"int8 changes {found.labels_changed} of {found.examples} predictions and takes {name} from "
+                f"{precision} changes {found.labels_changed} of {found.examples} predictions and takes {name} from "
                 f"{before:.4f} to {after:.4f}, more than --tolerance {tolerance:g}; nothing was written."
             )

@@ -20,7 +20,11 @@ from torch import Tensor, nn
 from research.common.errors import UserError
 from research.models.load import without_advice
 
-FORMATS = {"safetensors": ("fp32", "bf16"), "onnx": ("fp32", "int8"), "torch": ("fp32",)}  # their precisions
+FORMATS = {
+    "safetensors": ("fp32", "bf16"),
+    "onnx": ("fp32", "int8", "int8_static"),
+    "torch": ("fp32",),
+}  # their precisions
 
 
 class ExportedEngine(nn.Module):
@@ -50,20 +54,32 @@ def quiet() -> Iterator[None]:
             root.level = level
 
 
-def write_model(model: Any, tokenizer: Any, folder: Path, format: str, precision: str) -> None:
-    """Write a model (float32, padded) in a format, with its tokenizer and config."""
+def write_model(
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    format: str,
+    precision: str,
+    calibration: Callable[[], list[dict[str, Tensor]]] = list,
+) -> None:
+    """Write a model (float32, padded) in a format, with its tokenizer and config.
+
+    `calibration` gives the inputs that show int8_static how large activations become.
+    """
     tokenizer.save_pretrained(folder)
     if format == "safetensors":
         model.to(torch.bfloat16 if precision == "bf16" else torch.float32).save_pretrained(folder)
         model.float()
         return
     with quiet():
-        exported = exporter_of(format, precision)(model.eval(), sample_inputs(tokenizer))
+        exported = exporter_of(format, precision, calibration)(model.eval(), sample_inputs(tokenizer))
         exported.save_pretrained(folder)
     model.config.save_pretrained(folder)
 
 
-def exporter_of(format: str, precision: str) -> Callable[[Any, dict[str, Tensor]], Any]:
+def exporter_of(
+    format: str, precision: str, calibration: Callable[[], list[dict[str, Tensor]]] = list
+) -> Callable[[Any, dict[str, Tensor]], Any]:
     """What makes the exported program of a model from sample inputs."""
     exporters = import_module("transformers.exporters")
     if format == "torch":
@@ -72,6 +88,9 @@ def exporter_of(format: str, precision: str) -> Callable[[Any, dict[str, Tensor]
     quantizer = None
     if precision == "int8":  # a scale for each channel: one for the whole matrix costs labels
         quantizer = exporters.OnnxRuntimeQuantizer(exporters.OnnxRuntimeDynamicConfig(per_channel=True))
+    if precision == "int8_static":  # of the products alone: with every operator quantised, twice the labels change
+        static = exporters.OnnxRuntimeStaticConfig(per_channel=True, op_types_to_quantize=["MatMul", "Gemm"])
+        quantizer = exporters.OnnxRuntimeQuantizer(static, calibration_dataset=calibration())
     onnx = exporters.OnnxConfig(dynamic=True, quantizer=quantizer)
     return lambda model, inputs: exporters.OnnxExporter().export(model, inputs, onnx)
 

@@ -116,7 +116,7 @@ def finished_config(run: Run, trust_remote_code: bool = False) -> Config:
         component.ASKED_FOR.update(component_names(stored))
     config = run.config
     config.model.trust_remote_code = trust_remote_code
-    config.model.name, config.model.revision = str(run.model), None
+    config.model.name, config.model.revision, config.model.keep_layers = str(run.model), None, None
     if not (run.model / UNMERGED).is_file():
         config.adapter = component.choose("adapter", "full")  # its weights are merged
     config.methods, config.callbacks, config.loggers, config.augment = {}, {}, {}, {}  # of training alone

@@ -24,6 +24,7 @@ from research.models import scratch
 from research.models.dropout import swap_dropout
 from research.models.folder import refuse_odd_folder
 from research.models.head import fit_head
+from research.models.kept_layers import keep_layers
 
 if TYPE_CHECKING:
     from research.config.schema import Config
@@ -107,6 +108,8 @@ def load_model(config: Config, own: PretrainedConfig, auto_class: Any) -> PreTra
             model = scratch.new_model(name, own, auto_class)
     else:
         model = _pretrained(config, own, auto_class)
+    if config.model.keep_layers:
+        keep_layers(model, config.model.keep_layers)
     model.pretrained_weights = {name for name, _ in model.named_parameters()} - model.new_weights
     fit_head(model, name, AutoConfig.from_pretrained(name, **_source(config)).id2label or {}, model.new_weights)
     if config.model.gradient_checkpointing:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -122,12 +123,19 @@ def test_what_is_refused(served_runs: dict[str, Run], tmp_path: Path, capsys: py
     assert not (tmp_path / "out").exists()
 
 
-def test_int8_is_scored_again(served_runs: dict[str, Run], tmp_path: Path) -> None:
-    found = export(served_runs["sentiment"], tmp_path / "out", "onnx", "int8", tolerance=1.0)
+@pytest.mark.parametrize("precision", ["int8", "int8_static"])
+def test_int8_is_scored_again(precision: str, served_runs: dict[str, Run], tmp_path: Path) -> None:
+    found = export(served_runs["sentiment"], tmp_path / "out", "onnx", precision, tolerance=1.0)
     assert found.examples == 21 and found.scores is not None and 0 < found.logits < 1
     assert found.run_scores is not None and abs(found.scores["accuracy"] - found.run_scores["accuracy"]) <= (
         found.labels_changed / 21
     )
+    if precision == "int8_static":  # fixed scales: a text is answered the same alone and among others
+        predictor = predictor_at(tmp_path / "out", None)
+        questions = [predictor.question({"text": text}) for text in TEXTS]
+        for question, answer in zip(questions, predictor.answer(questions), strict=True):
+            (alone,) = predictor.answer([question])
+            assert alone["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-5)
 
 
 def test_another_model_differs(folder: Path, served_runs: dict[str, Run], tmp_path: Path) -> None:
@@ -142,3 +150,16 @@ def test_another_model_differs(folder: Path, served_runs: dict[str, Run], tmp_pa
     assert largest_difference(*outputs) == pytest.approx(0.25, abs=1e-6)
     infinite = torch.tensor([1.0, torch.inf])
     assert largest_difference(infinite, torch.tensor([1.0, 2.0])) == torch.inf
+
+
+def test_a_run_of_fewer_layers_is_served_and_chains(served_runs: dict[str, Run], tmp_path: Path) -> None:
+    whole = served_runs["sentiment"]
+    experiment = {**yaml.safe_load((whole.path / "config.yaml").read_text())}
+    experiment["model"] = {"name": str(whole.path), "keep_layers": [1], "dropout": 0.0}
+    experiment["run_dir"] = str(tmp_path / "run")
+    (tmp_path / "fewer.yaml").write_text(json.dumps(experiment))
+    assert main(["train", str(tmp_path / "fewer.yaml")]) == 0
+    fewer = Run(tmp_path / "run")
+    assert json.loads((fewer.model / "config.json").read_text())["num_hidden_layers"] == 1
+    assert main(["evaluate", str(fewer.path)]) == 0
+    assert export(fewer, tmp_path / "out").logits < 1e-6
