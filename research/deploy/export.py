@@ -80,6 +80,11 @@ def export(
                 f"The weights of adapter '{trained.config.adapter.name}' cannot be merged into a plain model, which an "
                 "export needs; use research predict, or train with lora."
             )
+        if format != "safetensors" and not predictor.module.exports_programs:
+            raise UserError(
+                f"task '{trained.config.task.name}' scores words at some tokens alone, which --format {format} does "
+                "not write; use safetensors."
+            )
         if format != "safetensors" and predictor.module.backbone.family != ENCODER:
             task = trained.config.task.name
             raise UserError(f"task '{task}' generates text, which --format {format} cannot; use safetensors.")

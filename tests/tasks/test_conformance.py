@@ -122,23 +122,31 @@ TASKS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "intent_slots": (utterance, ("label", "tags")),
     "translation": (pair, ("target",)), "summarization": (pair, ("target",)),
     "generation": (completed, ("completion",)), "generative_qa": (asked, ("answers",)), "dialogue": (chat, ()),
+    "prompt": (review, ("label",)), "nli_zero_shot": (review, ("label",)), "in_context": (review, ("label",)),
     "lm": (document, ()), "clm": (document, ()), "mlm": (document, ()),
     "span_corruption": (document, ()),
 }  # fmt: skip
 # task -> architecture, where it is not an encoder
 KINDS = dict.fromkeys(("translation", "summarization", "generation", "generative_qa", "dialogue"), "t5") | {
-    "lm": "gpt2"
+    "lm": "gpt2",
+    "in_context": "gpt2",
 }
+INFERENCE = {"id2label": {0: "contradiction", 1: "entailment"}, "label2id": {"contradiction": 0, "entailment": 1}}
+MODELS = {"nli_zero_shot": INFERENCE}  # task -> settings of its encoder
+UNTRAINED = ("in_context",)
 ONES = [name for name in TASKS if component.canonical("task", name) == name]
 
 # What an option needs beside it to act on these rows, and values of options whose kind alone does not say one.
 CONTEXT = {
     "stride": ["data.max_length=8"], "top_p": ["task.temperature=1.0"], "top_k": ["task.temperature=1.0"],
-    "num_return_sequences": ["task.num_beams=3"],
+    "num_return_sequences": ["task.num_beams=3"], "separator": ["task.demonstrations=2"],
+    "normalize": ["task.verbalizer={a: good film, b: bad}"],
 }  # fmt: skip
 VALUES = {
     "template": ["'{source} and {source}'"], "references": ["[target]"], "metrics": ["[bleu]", "[chrf]"],
     "stop": ['["#", ";", "?", a, e, i, o, n, t, r, s]'], "dimensions": ["[8]"], "other": ["In(e1,e2)"],
+    "prompt.template": ["'{text} {mask}'"], "in_context.template": ["'{text} is'"], "verbalizer": ["{a: good}"],
+    "hypothesis": ["'a {label}'"], "descriptions": ["{a: good}"], "separator": ["' '"],
 }  # fmt: skip
 
 
@@ -168,14 +176,14 @@ def run_of(task: str, folder: Path) -> tuple[Run, Path]:
     elif task == "span_corruption":  # needs sentinels
         model = {"name": "scratch", "scratch": {"family": "t5", "layers": 1, "width": 32, "vocabulary": 512}}
     else:
-        model = {"name": str(make_tiny_model(folder / "model"))}
+        model = {"name": str(make_tiny_model(folder / "model", **MODELS.get(task, {})))}
     files = {name: str(write_jsonl(folder / f"{name}.jsonl", [row(i + 100 * k) for i in range(8)]))
              for k, name in enumerate(("train", "validation", "test"))}  # fmt: skip
     content = {
         "task": {"name": task, **({"max_new_tokens": 8} if KINDS.get(task) == "t5" else {})},
         "model": model,
         "data": {**files, "max_length": 32, "max_overlap": 1.0},
-        "optim": {"max_steps": 2, "batch_size": 4},
+        "optim": {"max_steps": 0 if task in UNTRAINED else 2, "batch_size": 4},
         "trainer": {"precision": "fp32", "devices": 1},
         "wandb": {"mode": "disabled"},
         "run_dir": str(folder / "run"),
@@ -235,8 +243,8 @@ def candidates(task: str, name: str) -> Iterator[str]:
     schema = component.keys("task", task)
     f = next(f for f in fields(schema) if f.name == name)
     default, kind = getattr(schema(), name), get_type_hints(schema)[name]
-    if name in VALUES:
-        yield from VALUES[name]
+    if values := VALUES.get(f"{task}.{name}", VALUES.get(name)):
+        yield from values
     elif kind is bool:
         yield str(not default).lower()
     elif get_origin(kind) is Literal:
