@@ -33,6 +33,7 @@ from research.config.component import above, key
 from research.config.key import Rule
 from research.config.schema import Config
 from research.data.source import Split
+from research.models.pooling import pooled
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
 
@@ -181,13 +182,7 @@ class Module(TaskModule):
 
     def vectors(self, stream: Stream) -> Tensor:
         """(N, W), of any length."""
-        hidden = self.backbone.hidden_states(stream)  # (T, W)
-        lengths = torch.from_numpy(stream.lengths).to(hidden.device)
-        if self.config.task.pooling == "first":
-            return hidden[lengths.cumsum(0) - lengths]
-        sequence = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
-        sums = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, sequence, hidden)
-        return sums / lengths[:, None]
+        return pooled(self.backbone.hidden_states(stream), stream, self.config.task.pooling)
 
     def embed(self, micro: MicroBatch) -> dict[str, tuple[Tensor, Indices]]:
         return {name: (self.vectors(micro.streams[name]), micro.streams[name].examples) for name in (QUERY, DOCUMENT)}

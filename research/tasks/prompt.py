@@ -73,7 +73,7 @@ class Data(Classification):
         return " {mask}" in self.config.task.template
 
     @cached_property
-    def words(self) -> list[int]:
+    def word_ids(self) -> list[int]:
         """The token of each label."""
         return words_of(self.labels, self.config.task.verbalizer, self.tokenizer, self.leading_blank)
 
@@ -146,4 +146,4 @@ class Module(CalibratedModule):
         asked = micro.tokens["mask"].nonzero().squeeze(1)  # (E,)
         logits = self.backbone.vocabulary_logits(micro, asked)  # (E, V)
         data: Any = self.data
-        return logits[:, torch.tensor(data.words, device=logits.device)]
+        return logits[:, torch.tensor(data.word_ids, device=logits.device)]

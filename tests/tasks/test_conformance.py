@@ -123,6 +123,7 @@ TASKS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "translation": (pair, ("target",)), "summarization": (pair, ("target",)),
     "generation": (completed, ("completion",)), "generative_qa": (asked, ("answers",)), "dialogue": (chat, ()),
     "prompt": (review, ("label",)), "nli_zero_shot": (review, ("label",)), "in_context": (review, ("label",)),
+    "setfit": (review, ("label",)),
     "lm": (document, ()), "clm": (document, ()), "mlm": (document, ()),
     "span_corruption": (document, ()),
 }  # fmt: skip
@@ -131,8 +132,11 @@ KINDS = dict.fromkeys(("translation", "summarization", "generation", "generative
     "lm": "gpt2",
     "in_context": "gpt2",
 }
-INFERENCE = {"id2label": {0: "contradiction", 1: "entailment"}, "label2id": {"contradiction": 0, "entailment": 1}}
-MODELS = {"nli_zero_shot": INFERENCE}  # task -> settings of its encoder
+INFERENCE: dict[str, Any] = {
+    "id2label": {0: "contradiction", 1: "entailment"},
+    "label2id": {"contradiction": 0, "entailment": 1},
+}
+MODELS: dict[str, dict[str, Any]] = {"nli_zero_shot": INFERENCE}  # task -> settings of its encoder
 UNTRAINED = ("in_context",)
 ONES = [name for name in TASKS if component.canonical("task", name) == name]
 
