@@ -99,7 +99,7 @@ def completed(i: int) -> dict[str, Any]:
 
 
 def asked(i: int) -> dict[str, Any]:
-    return {"question": f"where {i}", "context": f"Anna in Oslo {i}", "answers": ["Oslo", "in Oslo"]}
+    return {"question": f"where {i}", "context": f"Anna in Oslo {i}", "answers": ["in Oslo", "Oslo"]}
 
 
 def chat(i: int) -> dict[str, Any]:

@@ -328,7 +328,7 @@ def test_an_encoder_decoder_reads_a_chat_as_lines(tmp_path: Path) -> None:
     assert data.splits["train"].rows["source"][:] == ["user: where\nassistant: Oslo\nuser: who"]
     store = data.stores["train"]
     label = store.columns["target.label"].rows(np.array([0]))[0]
-    assert text(data.tokenizer, label) == ["[CLS]", "anna", "[SEP]"]
+    assert text(data.tokenizer, label) == ["anna", "[SEP]"]
 
 
 def test_many_targets_of_a_row_weigh_and_score_as_padded_ones(tmp_path: Path) -> None:

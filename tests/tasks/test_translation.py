@@ -83,9 +83,9 @@ def test_an_encoder_decoder_reads_the_source_and_predicts_the_target(tmp_path: P
     assert module.backbone.family == "encoder-decoder" and module.backbone.packed
     assert text(tokenizer, micro.streams["source"].tokens["input_ids"]) == ["[CLS]", "good", "film", "[SEP]"]
     target = micro.streams["target"].tokens
-    assert text(tokenizer, target["label"]) == ["[CLS]", "a", "of", "[SEP]"]
-    assert text(tokenizer, target["input_ids"]) == ["[CLS]", "[CLS]", "a", "of"]  # the start token, then one behind
-    assert store.targets.tolist() == [4.0] and store.tokens.tolist() == [8]
+    assert text(tokenizer, target["label"]) == ["a", "of", "[SEP]"]
+    assert text(tokenizer, target["input_ids"]) == ["[CLS]", "a", "of"]  # the start token, once, then one behind
+    assert store.targets.tolist() == [3.0] and store.tokens.tolist() == [7]
 
 
 def test_a_decoder_goes_on_from_the_source(tmp_path: Path) -> None:
