@@ -14,12 +14,15 @@ log = logging.getLogger("research.serve")
 OPEN = ("/", "/live", "/ready", "/metrics", "/openapi.json", "/v2/health/live", "/v2/health/ready")
 
 
+HEADER_BYTES = 32_768  # of a request, all together
+
+
 class TooLarge(Exception):
     """The body has more bytes than are taken; who reads it answers 413."""
 
 
 class Guard:
-    """An ASGI application in front of another: 401 without a key, 429 above its rate, 413 above `body_bytes`.
+    """An ASGI application in front of another: 401 without a key, 429 above its rate, 413 and 431 for too many bytes.
 
     What it logs of a request: the key's id, method, path, status and time; never its body.
     """
@@ -40,6 +43,10 @@ class Guard:
                 status[0] = message["status"]
             await send(message)
 
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADER_BYTES:
+            await refuse(noting, 431, f"the headers may have {HEADER_BYTES} bytes")
+            self._log(scope, status[0], began, client)
+            return
         if self.keys is not None and scope["path"] not in OPEN:
             key = self.keys.find(_token(headers))
             if key is None:

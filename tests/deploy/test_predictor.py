@@ -12,6 +12,8 @@ import torch
 
 from research.inference.predictor import BadInput, Predictor, trained_of
 from research.tracking.run import Run
+from tests.conftest import make_tiny_model
+from tests.small_runs import SmallRuns
 
 TASKS = ("sentiment", "ner", "qa", "choice")
 
@@ -77,3 +79,37 @@ def test_a_number_that_is_none_is_an_error(served_runs: dict[str, Run]) -> None:
         next(predictor.module.backbone.model.classifier.parameters()).fill_(torch.nan)
     with pytest.raises(FloatingPointError, match="a number that is none"):
         predictor.answer([predictor.question({"text": "good"})])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["roberta", "modernbert"])
+def test_other_tokenizers_and_padding_give_the_scored_answers(
+    kind: str, tmp_path: Path, task_data: dict[str, dict[str, str]], request: pytest.FixtureRequest
+) -> None:
+    """Alone, together and padded: the tokenizer's prefix space and the padding's side and number are the run's."""
+    run = SmallRuns(tmp_path, make_tiny_model(tmp_path / kind, kind), task_data, request).train("ner")
+    predictor = Predictor(trained_of(run))
+    padded = trained_of(run)
+    padded.config.trainer.packing = False
+    recorded = pq.read_table(run.predictions / "test.parquet").to_pylist()
+    for each in (predictor, Predictor(padded)):
+        questions = [each.question(row) for row in rows_of(run, each)]
+        for answers in (each.answer(questions), [each.answer([question])[0] for question in questions]):
+            assert [answer["prediction"] for answer in answers] == [row["prediction"] for row in recorded]
+            for answer, row in zip(answers, recorded, strict=True):
+                assert answer["confidence"] == pytest.approx(row["confidence"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_long_texts_lose_no_word_and_are_answered_in_windows(served_runs: dict[str, Run]) -> None:
+    predictor = Predictor(trained_of(served_runs["ner"]))
+    words = ["Anna", "saw", "Oslo"] * 160  # ten times max_length
+    (of_words, other) = predictor.answer([predictor.question({"tokens": words}), predictor.question({"tokens": ["a"]})])
+    assert len(of_words["prediction"]) == len(of_words["confidence"]) == 480 and "truncated" not in of_words
+    assert len(other["prediction"]) == 1
+    predictor = Predictor(trained_of(served_runs["qa"]))
+    context = "Anna saw Oslo. " * 120
+    (answer,) = predictor.answer([predictor.question({"question": "who saw Oslo", "context": context})])
+    assert "truncated" not in answer and len(answer["n_best"]) > 1
+    if answer["prediction"]:
+        assert context[answer["start"] : answer["end"]] == answer["prediction"]

@@ -99,6 +99,23 @@ def test_the_page_in_a_browser(server: Server) -> None:
         assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
 
 
+def test_floods_of_headers_are_refused_and_threads_are_few(server: Server) -> None:
+    def first_line(request: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", server.port), 200) as client:
+            client.sendall(request)
+            return client.recv(1000).split(b"\r\n")[0]
+
+    start = b"GET /live HTTP/1.1\r\nHost: here\r\n"
+    assert first_line(start + b"\r\n") == b"HTTP/1.1 200 OK"
+    assert b" 4" in first_line(start + b"X-Long: " + b"a" * 100_000 + b"\r\n\r\n")
+    assert b" 4" in first_line(start + b"".join(b"X-%d: a\r\n" % i for i in range(10_000)) + b"\r\n")
+    assert b" 4" in first_line(b"\x16\x03\x01 no HTTP\r\n\r\n")
+    assert server.predict(["good film"]) == 200 and "Traceback" not in server.said
+    tasks = Path(f"/proc/{server.process.pid}/task")
+    if tasks.is_dir():  # on Linux
+        assert len(list(tasks.iterdir())) <= 1 + 8 + (os.cpu_count() or 1)
+
+
 def test_signals_lose_no_request(server: Server) -> None:
     """Runs are loaded again, and then the process ends, under requests that are all answered."""
     assert server.token and server.token not in server.keys.read_text()
