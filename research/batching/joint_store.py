@@ -1,21 +1,24 @@
 """The encoded examples of several tasks as one store, and the part of a micro-batch that is of one task.
 
 The examples of the tasks follow each other. All share the columns a model reads; the other columns keep the name of
-their task in front (`ner label`) and hold nothing in the examples of other tasks.
+their task in front (`ner label`) and hold nothing in the examples of other tasks. Each window has the number of its
+task, and of the first example of that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from research.batching.pack import MicroBatch, Stream
-from research.batching.plan import Indices
 from research.batching.store import INPUT, Ragged, Store, StreamColumns
 
 READ_BY_MODELS = ("input_ids", "token_type_ids")
+TASK, FIRST = "number of the task", "first example of the task"  # of each window
 
 
 class JointStore(Store):
@@ -29,11 +32,14 @@ class JointStore(Store):
         for name in READ_BY_MODELS:
             if all(name in part.tokens for part in parts.values()):
                 stream.tokens[name] = end_to_end([part.tokens[name] for part in parts.values()])
+        for name, values in ((TASK, range(len(parts))), (FIRST, self.first.values())):
+            columns = [constant(part.windows, x) for part, x in zip(parts.values(), values, strict=True)]
+            stream.sequences[name] = end_to_end(columns)
         for task, part in parts.items():
             for own, joint in ((part.tokens, stream.tokens), (part.sequences, stream.sequences)):
                 for name in own.keys() - set(READ_BY_MODELS):
-                    columns = [own[name] if other == task else size for other, size in sizes.items()]
-                    joint[f"{task} {name}"] = end_to_end(columns)
+                    of_tasks = [own[name] if other == task else size for other, size in sizes.items()]
+                    joint[f"{task} {name}"] = end_to_end(of_tasks)
         self.columns = {**stream.tokens, **stream.sequences}
         self.streams = {INPUT: stream}
         self.stream_tokens = np.concatenate([store.stream_tokens for store in stores.values()])
@@ -60,21 +66,36 @@ def end_to_end(columns: Sequence[Ragged | int]) -> Ragged:
     return joint
 
 
-def part_of(micro: MicroBatch, task: str, first: int, count: int) -> tuple[MicroBatch, Indices] | None:
-    """The sequences of a task whose examples are `count` from `first` on, and their tokens' places; None where none is.
+def constant(windows: Ragged, value: int) -> Ragged:
+    """A column with one value for each window."""
+    counts = windows.lengths()
+    column = Ragged.__new__(Ragged)
+    column.values, column.first_row = [np.full(counts.sum(), value, np.int64)], np.array([0, len(counts)])
+    column.ends = np.cumsum(counts)
+    column.starts = column.ends - counts
+    return column
 
-    Its examples are numbered from 0, its columns have their own names.
-    """
-    joint = micro.first
-    chosen = (joint.examples >= first) & (joint.examples < first + count)
+
+@dataclass(frozen=True)
+class Part:
+    """The sequences of one task in a micro-batch, its columns under their own names, its examples numbered from 0."""
+
+    micro: MicroBatch
+    first: int  # number of the task's first example in the joint store
+    places: Tensor  # of its tokens in the whole micro-batch
+
+
+def part_of(micro: MicroBatch, task: str, number: int) -> Part | None:
+    """The part of a task, by its name and number; None where the micro-batch has no sequence of it."""
+    whole = micro.first
+    chosen = (whole.sequences[TASK] == number).cpu().numpy()
     if not chosen.any():
         return None
-    places = np.flatnonzero(np.repeat(chosen, joint.lengths))
-    index = torch.from_numpy(places).to(joint.positions.device)
-    prefix = f"{task} "
-    tokens = {name: joint.tokens[name][index] for name in READ_BY_MODELS if name in joint.tokens}
-    tokens |= {name.removeprefix(prefix): x for name, x in joint.tokens.items() if name.startswith(prefix)}
-    sequences = {name.removeprefix(prefix): x for name, x in joint.sequences.items() if name.startswith(prefix)}
-    examples = joint.examples[chosen] - first
-    stream = Stream(tokens, sequences, joint.lengths[chosen], examples, None, joint.positions[index])
-    return MicroBatch({INPUT: stream}, idle=micro.idle), places
+    places = torch.from_numpy(np.flatnonzero(np.repeat(chosen, whole.lengths))).to(whole.positions.device)
+    first, prefix = int(whole.sequences[FIRST][int(chosen.argmax())]), f"{task} "
+    tokens = {name: whole.tokens[name][places] for name in READ_BY_MODELS if name in whole.tokens}
+    tokens |= {name.removeprefix(prefix): x for name, x in whole.tokens.items() if name.startswith(prefix)}
+    sequences = {name.removeprefix(prefix): x for name, x in whole.sequences.items() if name.startswith(prefix)}
+    examples = whole.examples[chosen] - first
+    stream = Stream(tokens, sequences, whole.lengths[chosen], examples, None, whole.positions[places])
+    return Part(MicroBatch({INPUT: stream}, idle=micro.idle), first, places)

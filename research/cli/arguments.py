@@ -8,7 +8,7 @@ from importlib import import_module
 from research import __version__
 
 COMMANDS = (  # in the order of the help: on experiments, on recorded runs, on corpora
-    "train", "show", "sweep", "prepare", "submit",
+    "train", "show", "sweep", "continual", "prepare", "submit",
     "evaluate", "predict", "export", "verify", "serve", "redact", "prune", "report", "compare", "ensemble", "soup",
     "paraphrase", "sync", "index", "search", "mine",
 )  # fmt: skip

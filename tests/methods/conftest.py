@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from research.batching.pack import pack
 from research.config.load import load_config
-from research.methods import recorded_logits
+from research.inference.fisher import encoder_parameters
+from research.methods import ewc, recorded_logits
 from research.training.build import build
 from research.training.module import TaskModule
 from research.training.trainer import make_trainer
@@ -53,6 +55,15 @@ def random_teacher(module: TaskModule, run: Path) -> None:
     recorded_logits.write(run, facts, examples)
 
 
+def random_fisher(module: TaskModule, run: Path) -> None:
+    """A run folder with a random Fisher of a module's encoder, and weights beside its own."""
+    generator, tensors = torch.Generator().manual_seed(5), {}
+    for name, p in encoder_parameters(module).items():
+        tensors[f"fisher.{name}"] = torch.rand(p.shape, generator=generator)
+        tensors[f"weight.{name}"] = p.detach() + 0.1 * torch.randn(p.shape, generator=generator)
+    save_file(tensors, run / ewc.FILE)
+
+
 @pytest.fixture
 def strong(make: Build, tmp_path: Path) -> Strong:
     """`strong(task, names)`: the experiment's `methods` at which each acts strongly."""
@@ -63,6 +74,9 @@ def strong(make: Build, tmp_path: Path) -> Strong:
             if not teacher.exists():
                 random_teacher(make(task), teacher)
             found["distil"] = {**found["distil"], "teacher": str(teacher)}
+        if "ewc" in found:
+            random_fisher(make(task), tmp_path)
+            found["ewc"] = {**found["ewc"], "runs": [str(tmp_path)]}
         return found
 
     return making

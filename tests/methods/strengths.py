@@ -8,6 +8,7 @@ from typing import Any
 ON: dict[str, dict[str, Any]] = {
     "distil": {"alpha": 0.7, "temperature": 3.0},  # of a teacher that the fixture `strong` makes
     "ema": {"decay": 0.7},
+    "ewc": {"strength": 5.0},  # of a Fisher that the fixture `strong` makes
     "fgm": {"epsilon": 0.5},
     "freelb": {"steps": 2, "step_size": 0.5, "epsilon": 0.6},
     "l1": {"strength": 0.01},
@@ -26,6 +27,7 @@ ON: dict[str, dict[str, Any]] = {
 OFF: dict[str, dict[str, Any]] = {
     "distil": {"alpha": 0.0},
     "ema": {"decay": 0.0},
+    "ewc": {"strength": 0.0},
     "fgm": {"epsilon": 0.0},
     "freelb": {"epsilon": 0.0},
     "l1": {"strength": 0.0},

@@ -21,7 +21,7 @@ from research.cluster.signals import STOPPED
 from research.common.errors import UserError
 from research.config.load import load_config
 from research.metrics.multi import MEAN, normalised
-from research.tasks.multi import remembered
+from research.tasks.multi_data import remembered
 from research.tracking.predictions import metric, settings
 from research.tracking.run import Run
 from research.training.build import build

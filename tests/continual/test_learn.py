@@ -1,0 +1,73 @@
+"""A sequence of three small tasks by every strategy: what stands in each cell, and what a second call does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from research.cli import main
+from research.continual.learn import learn
+from research.continual.sequence import read_sequence
+from research.methods.ewc import FILE
+from research.tracking.run import Run
+from tests.conftest import write_jsonl
+
+LEARNED = (["good", "bad", "film", "book"], ["Anna", "Oslo", "river", "city"])
+
+
+def write_tasks(folder: Path, model: Path) -> list[str]:
+    """Two tasks: which of two words stands in a text."""
+    paths = []
+    for name, words in zip("ab", LEARNED, strict=True):
+        data: dict[str, Any] = {"max_length": 16, "max_overlap": 1.0}
+        for split, count in (("train", 24), ("validation", 8), ("test", 8)):
+            rows = [{"text": f"{words[i % 2]} the {words[2 + i % 2]} {i}", "label": f"{name}{i % 2}"}
+                    for i in range(count)]  # fmt: skip
+            data[split] = str(write_jsonl(folder / f"{name}-{split}.jsonl", rows))
+        paths.append(folder / f"{name}.yaml")
+        paths[-1].write_text(json.dumps({"task": "sentiment", "model": {"name": str(model)}, "data": data}))
+    return list(map(str, paths))
+
+
+@pytest.mark.slow
+def test_every_strategy_on_two_tasks(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = {
+        "tasks": write_tasks(tmp_path, tiny_model),
+        "strategies": ["naive", "replay", {"online_ewc": {"strength": 50}}, "lwf", "joint", "adapter"],
+        "output": str(tmp_path / "out"),
+        "fisher_examples": 4,
+        "experiment": {"optim": {"max_steps": 4, "batch_size": 8, "lr": 3e-3}, "wandb": {"mode": "disabled"},
+                       "trainer": {"precision": "fp32", "devices": 1, "progress": False}},
+    }  # fmt: skip
+    path = tmp_path / "s.yaml"
+    path.write_text(json.dumps(content))
+    assert main(["continual", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "| naive | 1 |" in said and "| strategy | runs | ACC | BWT | FWT | forgetting |" in said
+    out = tmp_path / "out"
+    assert (out / "continual.png").is_file() and "| after b |" in (out / "continual.md").read_text()
+    found = {each["strategy"]: each for each in json.loads((out / "continual.json").read_text())}
+    naive = Run.read(out / "naive" / "order0" / "1-b" / "seed0")
+    assert naive.config.model.name == str(out / "first" / "order0" / "0-a" / "seed0" / "model")
+    assert naive.result is not None
+    tested = naive.result["metrics"]["test"]
+    assert found["naive"]["R"][1] == [tested["a.accuracy"], tested["b.accuracy"]]
+    first, second = (load_file(run / "model" / "model.safetensors") for run in map(Path, found["naive"]["runs"]))
+    assert torch.equal(first["classifier.weight"][:2], second["classifier.weight"][:2])  # the head of a
+    assert not torch.equal(first["classifier.weight"][2:], second["classifier.weight"][2:])
+    held = Run.read(out / "online_ewc-strength_50" / "order0" / "1-b" / "seed0").config.methods["ewc"]
+    assert len(held.sha256[0]) == 64 and (Path(held.runs[0]) / FILE).is_file()
+    followed = load_file(found["lwf"]["runs"][1] + "/model/model.safetensors")
+    assert not torch.equal(followed["classifier.weight"][:2], first["classifier.weight"][:2])  # a's head follows
+    R, b = np.array(found["adapter"]["R"]), found["adapter"]["b"]
+    assert R[1, 0] == R[0, 0] and R[0, 1] == b[1] and found["adapter"]["BWT"] == 0.0
+    times = {run: (Path(run) / "result.json").stat().st_mtime_ns for each in found.values() for run in each["runs"]}
+    again = learn(read_sequence(path))  # all is there
+    assert [each.R.tolist() for each in again] == [each["R"] for each in found.values()]
+    assert times == {run: (Path(run) / "result.json").stat().st_mtime_ns for run in times}
