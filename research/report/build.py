@@ -31,6 +31,7 @@ from research.report.statistics.summary import pools, summarise
 from research.report.tables.cells import file_name, write_table_csv
 from research.report.tables.scores import main_table
 from research.report.tables.statistics import statistics_tables
+from research.report.tables.transfer import transfer_tables
 
 MOST_FIGURES = 6  # of page.tex
 
@@ -75,7 +76,7 @@ def analyse_runs(records: Sequence[Record], grid: Grid, folder: Path) -> tuple[l
     summaries, lowest = summarise(grid, pooled), baselines(grid)
     notes = [printable(note) for note in (*notes, *findings(grid, pooled, summaries, lowest))]
     scores.write_scores(grid, summaries, folder / "tables", lowest)
-    statistics = statistics_tables(grid, summaries, pooled)
+    statistics = [*statistics_tables(grid, summaries, pooled), *transfer_tables(records)]
     for table in statistics:
         write_table_csv(table, folder / "tables" / f"{file_name(table.title)}.csv")
     (folder / "errors").mkdir(exist_ok=True)

@@ -1,0 +1,39 @@
+"""The table of what tasks gain from each other, from records made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from research.report.records import Record
+from research.report.tables.cells import table_markdown
+from research.report.tables.transfer import transfer_tables
+
+
+def record(path: str, scores: dict[str, float], parent: str | None = None) -> Record:
+    config: dict[str, Any] = {"task": {"name": "multi", "train": []}, "data": {"test": None, "fold": None}, "seed": 0}
+    tasks = {name.partition(".")[0]: {"main": name.partition(".")[2]} for name in scores}
+    result = {"tasks": tasks, "metrics": {"validation": {"mean": 0.5, **scores}, "test": {}}}
+    provenance = {"parent": {"run": parent}} if parent else {}
+    return Record(Path(path), config, result, provenance, None)
+
+
+def test_tasks_alone_together_and_after_another() -> None:
+    alone = [record(f"/alone-a/{seed}", {"a.f1": 0.50 + 0.02 * seed}) for seed in range(2)]
+    together = record("/both", {"a.f1": 0.6, "b.accuracy": 0.8})
+    after = record("/after", {"b.accuracy": 0.9}, parent="/alone-a/0")
+    [table] = transfer_tables([*alone, together, after])
+    assert list(table.columns) == ["trained", "a f1 validation", "b accuracy validation"]
+    lines = table_markdown(table).splitlines()[2:]
+    assert lines[0] == "| alone | 51.0 ± 1.4 | – |"
+    assert lines[1:] == ["| after a | – | 90.0 |", "| with a | – | 80.0 |", "| with b | 60.0 | – |"]
+    assert table.rows[3][1].value == pytest.approx(0.6) and table.rows[3][1].runs == (Path("/both"),)
+
+
+def test_no_table_without_joint_tasks() -> None:
+    plain = Record(
+        Path("/x"), {"task": {"name": "ner"}, "data": {"test": None, "fold": None}, "seed": 0}, None, {}, None
+    )
+    assert transfer_tables([plain]) == [] == transfer_tables([record("/both", {"a.f1": 0.6})])
