@@ -82,20 +82,20 @@ class Part:
 
     micro: MicroBatch
     first: int  # number of the task's first example in the joint store
-    places: Tensor  # of its tokens in the whole micro-batch
+    places: Tensor  # of its tokens in the joint micro-batch
 
 
 def part_of(micro: MicroBatch, task: str, number: int) -> Part | None:
     """The part of a task, by its name and number; None where the micro-batch has no sequence of it."""
-    whole = micro.first
-    chosen = (whole.sequences[TASK] == number).cpu().numpy()
+    joint = micro.first
+    chosen = (joint.sequences[TASK] == number).cpu().numpy()
     if not chosen.any():
         return None
-    places = torch.from_numpy(np.flatnonzero(np.repeat(chosen, whole.lengths))).to(whole.positions.device)
-    first, prefix = int(whole.sequences[FIRST][int(chosen.argmax())]), f"{task} "
-    tokens = {name: whole.tokens[name][places] for name in READ_BY_MODELS if name in whole.tokens}
-    tokens |= {name.removeprefix(prefix): x for name, x in whole.tokens.items() if name.startswith(prefix)}
-    sequences = {name.removeprefix(prefix): x for name, x in whole.sequences.items() if name.startswith(prefix)}
-    examples = whole.examples[chosen] - first
-    stream = Stream(tokens, sequences, whole.lengths[chosen], examples, None, whole.positions[places])
+    places = torch.from_numpy(np.flatnonzero(np.repeat(chosen, joint.lengths))).to(joint.positions.device)
+    first, prefix = int(joint.sequences[FIRST][int(chosen.argmax())]), f"{task} "
+    tokens = {name: joint.tokens[name][places] for name in READ_BY_MODELS if name in joint.tokens}
+    tokens |= {name.removeprefix(prefix): x for name, x in joint.tokens.items() if name.startswith(prefix)}
+    sequences = {name.removeprefix(prefix): x for name, x in joint.sequences.items() if name.startswith(prefix)}
+    examples = joint.examples[chosen] - first
+    stream = Stream(tokens, sequences, joint.lengths[chosen], examples, None, joint.positions[places])
     return Part(MicroBatch({INPUT: stream}, idle=micro.idle), first, places)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from research.common.console import console
-from research.common.files import read_json, written_whole
+from research.common.files import read_json, write_atomically
 from research.config.load import load_config
 from research.continual.matrix import Floats
 from research.continual.sequence import Sequence, Strategy, cell_content
@@ -97,7 +97,7 @@ def write_experiment(content: dict[str, Any], folder: Path, seed: int) -> Path:
     """The experiment of a cell as a file, which `research train` takes too."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"seed{seed}.yaml"
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
     return path
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from research.common.files import written_whole
+from research.common.files import write_atomically
 from research.continual.learn import Learned
 from research.continual.matrix import Floats, figures_of
 from research.report.figures import style
@@ -43,7 +43,7 @@ def write_report(found: Sequence[Learned], folder: Path) -> str:
         for each in found
     ]  # fmt: skip
     for name, text in (("continual.json", json.dumps(content, indent=1)), ("continual.md", "\n\n".join(pages) + "\n")):
-        with written_whole(folder / name) as temporary:
+        with write_atomically(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return table
 

@@ -20,7 +20,7 @@ from research.adapters.hooks import head_parameters
 from research.batching.mixture import MixedPlan
 from research.batching.pack import MicroBatch, pack
 from research.batching.plan import Indices, random_bits
-from research.common.files import written_whole
+from research.common.files import write_atomically
 from research.inference.evaluate import finished_config, task_data
 from research.inference.finished import finished_result
 from research.methods.ewc import FILE
@@ -52,7 +52,7 @@ def write_fisher(run: Run, examples: int, before: Path | None = None, decay: flo
         found = {name: x + decay * earlier[f"fisher.{name}"] for name, x in found.items()}
     tensors = {f"fisher.{name}": x for name, x in found.items()}
     tensors |= {f"weight.{name}": weights[name].detach().clone() for name in found}
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         save_file(tensors, temporary)
     return path
 

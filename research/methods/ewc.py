@@ -38,7 +38,7 @@ class Keys:
 
 class Method(MethodHooks):
     needs_dense_embedding = True  # the pull moves all rows at each step
-    needs_whole_weights = True
+    needs_unsharded_weights = True
 
     @property
     def is_off(self) -> bool:

@@ -180,13 +180,13 @@ def outputs_of(part: TaskData) -> Sequence[str]:
 
 def config_of(config: Config, name: str, content: Mapping[str, Any]) -> Config:
     """The experiment of one of the tasks, under the joint one's model, seed and precision."""
-    whole = to_dict(config)
+    values = to_dict(config)
     own = {
         "task": content["task"], "data": content["data"],
-        "optim": {**whole["optim"], **content["optim"]},
-        "trainer": {**whole["trainer"], **content["trainer"], "sparse_embedding": False},
+        "optim": {**values["optim"], **content["optim"]},
+        "trainer": {**values["trainer"], **content["trainer"], "sparse_embedding": False},
     }  # fmt: skip
-    kept = {key: whole[key] for key in ("seed", "seed_init", "seed_order", "model", "run_dir")}
+    kept = {key: values[key] for key in ("seed", "seed_init", "seed_order", "model", "run_dir")}
     return from_dict({**kept, **own}, f"tasks: {name}")
 
 
@@ -194,9 +194,9 @@ def joint_split(name: str, parts: Mapping[str, Split]) -> Split:
     """The rows of several tasks, each with its id and task."""
     ids = [f"{task}:{row}" for task, split in parts.items() for row in split.rows["id"]]
     tasks = [task for task, split in parts.items() for _ in range(len(split.rows))]
-    whole = hashlib.sha256("\n".join(f"{task} {split.fingerprint}" for task, split in parts.items()).encode())
+    digest = hashlib.sha256("\n".join(f"{task} {split.fingerprint}" for task, split in parts.items()).encode())
     rows = datasets.Dataset.from_dict({"id": ids, "task": tasks})
-    return Split(name, rows, "; ".join(split.origin for split in parts.values()), False, whole.hexdigest())
+    return Split(name, rows, "; ".join(split.origin for split in parts.values()), False, digest.hexdigest())
 
 
 def remembered(count: int, labels: Sequence[str] | None, per_class: int, seed: int, task: int) -> Indices:

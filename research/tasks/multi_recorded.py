@@ -24,7 +24,7 @@ from transformers import AutoModelForSequenceClassification
 from research.batching.pack import MicroBatch, pack
 from research.batching.plan import Indices
 from research.common.errors import UserError
-from research.common.files import written_whole
+from research.common.files import write_atomically
 
 if TYPE_CHECKING:
     from research.tasks.multi import Module
@@ -48,7 +48,7 @@ def write_scores(module: Module, tasks: list[str], path: Path) -> None:
     tensors = {task: torch.cat(each) for task, each in found.items()}
     tensors |= {f"{task} counts": torch.tensor([len(x) for x in each]) for task, each in found.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         save_file({"examples": torch.from_numpy(examples), **tensors}, temporary)
 
 
