@@ -146,7 +146,12 @@ class OptimConfig:
     lr: float = key(5e-5, "peak learning rate", Rule(above(0).holds, "must be a number above 0, such as 5e-5"))
     warmup_ratio: float = key(0.1, "share of all steps over which the rate rises", inside("[0, 1]"))
     warmup_steps: int | None = key(None, "overrides warmup_ratio", at_least(0))
-    schedule: Literal["linear", "cosine", "constant"] = key("linear", "of the rate after the warmup")
+    schedule: Literal["linear", "cosine", "constant", "wsd"] = key(
+        "linear", "of the rate after the warmup; wsd: constant, then a linear decay to 0"
+    )
+    decay_ratio: float | None = key(
+        None, "of wsd: share of all steps over which the rate falls; null: 0.1", inside("(0, 1]")
+    )
     weight_decay: float = key(0.01, "not applied to biases and norms", at_least(0))
     batch_size: int = key(32, "examples in one optimiser step, over all devices", at_least(1, "example"))
     epochs: float = key(3, "passes over the training set", above(0))

@@ -97,6 +97,8 @@ def check(config: Config, origin: str) -> None:
         wrong.append("data.train=None must name a file, or a split of data.name")
     if o.class_weights and o.balance_classes:
         wrong.append(f"optim.balance_classes={o.balance_classes} does not go with class_weights: drop one")
+    if o.decay_ratio is not None and o.schedule != "wsd":
+        wrong.append(f"optim.decay_ratio={o.decay_ratio} acts where optim.schedule is wsd, not {o.schedule}")
     if t.strategy == "fsdp" and t.precision == "fp16":
         wrong.append(f"trainer.precision={t.precision} does not go with trainer.strategy=fsdp: use bf16 or fp32")
     wrong += wrong_of_scratch(config.model)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from research.config.schema import OptimConfig
 
+DECAY_RATIO = 0.1  # of schedule wsd, where optim.decay_ratio does not say another
+
 
 def total_steps(optim: OptimConfig, steps_per_epoch: int) -> int:
     """Optimiser steps of the whole run."""
@@ -19,6 +21,11 @@ def warmup_steps(optim: OptimConfig, total: int) -> int:
     return int(optim.warmup_ratio * total) if optim.warmup_steps is None else optim.warmup_steps
 
 
+def decay_steps(optim: OptimConfig, total: int) -> int:
+    """Steps at the end over which the learning rate of schedule wsd falls to 0."""
+    return round((DECAY_RATIO if optim.decay_ratio is None else optim.decay_ratio) * total)
+
+
 def evaluation_steps(every: int | None, steps_per_epoch: int, total: int) -> list[int]:
     """The steps after which a run is evaluated: `every` so many, or after each epoch, and at its end."""
     every = every or steps_per_epoch
@@ -28,7 +35,8 @@ def evaluation_steps(every: int | None, steps_per_epoch: int, total: int) -> lis
 def learning_rate(optim: OptimConfig, step: int, total: int) -> float:
     """The rate of optimiser step `step` (from 0): linear warmup, then the schedule to zero at `total`.
 
-    As `transformers.get_scheduler` defines linear, cosine and constant_with_warmup.
+    As `transformers.get_scheduler` defines linear, cosine, constant_with_warmup and, with a linear decay,
+    warmup_stable_decay (Hu et al. 2024, MiniCPM).
     """
     warmup = warmup_steps(optim, total)
     if step < warmup:
@@ -38,4 +46,7 @@ def learning_rate(optim: OptimConfig, step: int, total: int) -> float:
         return optim.lr * max(0.0, 1.0 - progress)
     if optim.schedule == "cosine":
         return optim.lr * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+    if optim.schedule == "wsd":
+        decay = min(decay_steps(optim, total), total - warmup)
+        return optim.lr * max(0.0, min(1.0, (total - step) / max(1, decay)))
     return optim.lr
