@@ -115,6 +115,7 @@ def load_model(config: Config, own: PretrainedConfig, auto_class: Any) -> PreTra
     if config.model.gradient_checkpointing:
         own_name = getattr(model, "activation_checkpointing_enable", None)  # the newer name
         (own_name or model.gradient_checkpointing_enable)({"use_reentrant": False})
+        model.disable_input_require_grads()  # which that enables: there would be a backward pass through frozen layers
     if not torch.cuda.is_available():
         swap_dropout(model)
     trainable: PreTrainedModel = model.train()

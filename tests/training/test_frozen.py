@@ -119,13 +119,16 @@ def test_operations_follow_the_lowest_trained_layer(config: Config) -> None:
     assert flops_per_token(biases) == 2.0 * whole + 2.0 * above + 2.0 * own
 
 
-def test_no_backward_pass_below_the_lowest_trained_layer(config: Config) -> None:
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_no_backward_pass_below_the_lowest_trained_layer(config: Config, gradient_checkpointing: bool) -> None:
     """Nothing of a frozen layer asks for a gradient, not even its outputs: no activation is kept for it."""
     import numpy as np
 
     from research.batching.pack import pack
 
+    config.model.gradient_checkpointing = gradient_checkpointing
     module: Any = build(config, load=freeze("embeddings", "layer.0")).train()
+    assert module.backbone.packed
     asks: dict[str, bool] = {}
     for i, layer in enumerate(module.backbone.model.base_model.encoder.layer):
         layer.register_forward_hook(
