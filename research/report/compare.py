@@ -76,7 +76,7 @@ def grouped_sides(
     first, second = named[: len(first)], named[len(first) :]
     refuse_other_tasks(named)
     keys = [key for key in differing_keys(named) if key not in DATA_KEYS]
-    own, other = (group_runs(records, keys, metric).groups for records in (first, second))
+    own, other = (group_runs(records, keys, metric, beside=named).groups for records in (first, second))
     groups = with_distinct_texts([*own, *other])
     own, other = groups[: len(own)], groups[len(own) :]
     if {g.system for g in own} & {g.system for g in other}:  # the same settings: other seeds, or another attempt

@@ -31,11 +31,17 @@ from research.report.settings import (
 from research.tracking import components
 
 
-def group_runs(records: Sequence[Record], by: Sequence[str] | None = None, metric: str | None = None) -> Grid:
+def group_runs(
+    records: Sequence[Record],
+    by: Sequence[str] | None = None,
+    metric: str | None = None,
+    beside: Sequence[Record] = (),
+) -> Grid:
     """Group runs by the config keys `by`: by default, all keys that differ between runs on one data set.
 
     Trials of a sweep stand beside the table, not in it; where there is nothing else, the best trial of each sweep
-    does. `metric` is the score of the table: by default the one that chose each run's checkpoint.
+    does. `metric` is the score of the table: by default the one that chose each run's checkpoint. `by` may name keys
+    that only the runs `beside` have, as of another adapter.
 
     Raises UserError for unknown keys, for no finished run, and for groups whose runs differ in more than the seed.
     """
@@ -48,7 +54,7 @@ def group_runs(records: Sequence[Record], by: Sequence[str] | None = None, metri
     varying = differing_keys(records)
     keys = list(by) if by is not None else [key for key in varying if key not in DATA_KEYS]
     keys = keys or ["model.name"]
-    refuse_unknown(keys, settings.values())
+    refuse_unknown(keys, [*settings.values(), *(deciding_settings(record.config) for record in beside)])
     cells: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         chosen = {key: settings[id(record)].get(key) for key in keys}

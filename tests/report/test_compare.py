@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from research.cli import main
 from research.common.errors import UserError
+from research.config.component import choose
 from research.report.compare import ComparedRuns, compare_runs, comparison_text
 from research.report.grouping import group_runs
 from research.report.records import read_records
@@ -50,6 +52,15 @@ def test_each_data_set_is_a_comparison_of_equal_seeds(grid: Path) -> None:
         assert all(test.assumes for test in c.tests)
         assert c.seeds_needed and c.examples_needed
     assert found[0].tests[0].p_value < 0.05
+
+
+def test_runs_of_an_adapter_are_compared_with_those_of_another(make_run: MakeRun) -> None:
+    """Each has keys that the other has not."""
+    lora = {"adapter": asdict(choose("adapter", "lora"))}
+    adapted = [make_run(None, seed=seed, config=lora) for seed in range(2)]
+    [found] = compared(adapted, [make_run(None, seed=seed) for seed in range(2)])
+    assert [side.settings["adapter.rank"] for side in (found.first, found.second)] == [8, None]
+    assert [side.settings["adapter.name"] for side in (found.first, found.second)] == ["lora", "full"]
 
 
 def test_swapping_the_sides_turns_the_difference(grid: Path) -> None:
