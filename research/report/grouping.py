@@ -54,7 +54,7 @@ def group_runs(
     varying = differing_keys(records)
     keys = list(by) if by is not None else [key for key in varying if key not in DATA_KEYS]
     keys = keys or ["model.name"]
-    refuse_unknown(keys, [*settings.values(), *(deciding_settings(record.config) for record in beside)])
+    refuse_unknown(keys, [*settings.values(), *(record.settings for record in beside)])
     cells: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         chosen = {key: settings[id(record)].get(key) for key in keys}
