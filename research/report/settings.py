@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from research.config.tree import SOME_OF
 from research.report.deciding_settings import SEEDS
 from research.report.records import Record
 
@@ -49,8 +50,10 @@ def distinct_texts(values: Iterable[Any]) -> dict[str, str]:
 
 
 def key_text(key: str) -> str:
-    """The last part of a key in words, as in `weight decay`; `adapter` for `adapter.name`."""
-    return key.removesuffix(".name").split(".")[-1].replace("_", " ")
+    """The last part of a key in words, as in `weight decay`; `adapter` for `adapter.name`, `r drop alpha` for a
+    method's own key, whose last part other methods have too."""
+    parts = key.removesuffix(".name").split(".")
+    return " ".join(parts[1 if parts[0] in SOME_OF else -1 :]).replace("_", " ")
 
 
 def value_text(value: Any, parts: int = 1) -> str:

@@ -10,7 +10,7 @@ import pytest
 from research.common.errors import UserError
 from research.report.grouping import group_runs
 from research.report.records import read_records
-from research.report.settings import distinct_texts, system_name, value_text
+from research.report.settings import distinct_texts, key_text, system_name, value_text
 
 MakeRun = Callable[..., Path]
 
@@ -25,6 +25,11 @@ def test_what_differs_names_the_systems_and_what_does_not_is_constant(grid: Path
     assert table.constant["optim.batch_size"] == 32
     assert "optim.lr" not in table.constant and "seed" not in table.constant
     assert {g.data_set: g.metric for g in table.groups} == {"news": "f1", "reviews": "accuracy", "wiki": "f1"}
+
+
+def test_a_methods_own_key_goes_by_the_methods_name_too() -> None:
+    keys = ("optim.weight_decay", "adapter.name", "adapter.rank", "methods.r_drop.alpha", "methods.mixup.alpha")
+    assert [key_text(key) for key in keys] == ["weight decay", "adapter", "rank", "r drop alpha", "mixup alpha"]
 
 
 def test_settings_of_a_data_set_do_not_part_systems(make_run: MakeRun, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from research.report.figures import style
 from research.report.groups import Grid
 from research.report.records import Record
 from research.report.searches import Search, Trial, find_searches
+from research.report.settings import key_text
 from research.report.tables.cells import file_name
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _axis(axes: Axes, which: str, key: str, search: Search) -> None:
     if search.space[key].get("log"):
         (axes.set_xscale if which == "x" else axes.set_yscale)("log")
         style.log_axis(axis)
-    axis.set_label_text(NAMES.get(key, key.split(".")[-1].replace("_", " ")))
+    axis.set_label_text(NAMES.get(key, key_text(key)))
 
 
 NAMES = {"optim.lr": "learning rate", "optim.warmup_ratio": "warmup (share of steps)"}
