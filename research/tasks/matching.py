@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -59,17 +59,17 @@ class Keys:
 
 class Data(TaskData):
     fields = {"query": "query", "document": "document", "negatives": "negatives"}
-    optional = ("negatives",)
-    gold = ()
-    free = ("document",)  # `collect` says what a missing one means
-    texts = ("query", "document")
-    text_lists = ("negatives",)
+    optional: ClassVar[tuple[str, ...]] = ("negatives",)
+    gold: ClassVar[tuple[str, ...]] = ()
+    free: ClassVar[tuple[str, ...]] = ("document",)  # `prepared` says what a missing one means
+    texts: ClassVar[tuple[str, ...]] = ("query", "document")
+    text_lists: ClassVar[tuple[str, ...]] = ("negatives",)
     token_columns = ("query.input_ids", "query.token_type_ids", "document.input_ids", "document.token_type_ids")
     window_columns = ("query.key", "document.key")
     metric = "retrieval"
     class_column = None
     head = ()
-    learned_names = ()
+    learned_names: ClassVar[tuple[str, ...]] = ()
     answers_alone = False  # documents are ranked among those of the file
 
     def collect(self, splits: Sequence[Split]) -> list[str]:

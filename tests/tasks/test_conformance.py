@@ -73,6 +73,10 @@ def matched(i: int) -> dict[str, Any]:
     return {"id": str(i), "query": f"{WORDS[i % 6]} film {i}", "document": f"good {WORDS[(i + 1) % 6]} {i}"}
 
 
+def watched(i: int) -> dict[str, Any]:
+    return {"history": [f"{WORDS[(i + k) % 6]} film" for k in range(1 + i % 4)], "item": f"{WORDS[(i + 5) % 6]} film"}
+
+
 def graded(i: int) -> dict[str, Any]:
     return {"text": f"{WORDS[i % 6]} film {i}", "label": 1 + i % 3}
 
@@ -118,7 +122,7 @@ TASKS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "multiple_choice": (choice, ("label",)), "choice": (choice, ("label",)), "relation": (related, ("label",)),
     "multi_label": (tagged, ("label",)), "regression": (rated, ("score",)),
     "matching": (matched, ()),
-    "ordinal": (graded, ("label",)), "rerank": (listed, ("relevant",)),
+    "recommendation": (watched, ("item",)), "ordinal": (graded, ("label",)), "rerank": (listed, ("relevant",)),
     "intent_slots": (utterance, ("label", "tags")),
     "translation": (pair, ("target",)), "summarization": (pair, ("target",)),
     "generation": (completed, ("completion",)), "generative_qa": (asked, ("answers",)), "dialogue": (chat, ()),
@@ -260,11 +264,10 @@ def candidates(task: str, name: str) -> Iterator[str]:
 
 
 def training_losses(module: TaskModule, split: str) -> list[float]:
-    """Of the micro-batches of a split, or of all together where the loss needs the whole step."""
-    batches = module.data.evaluation_batches(split)
+    """Of the micro-batches of a split, or of those of training together where the loss needs the whole step."""
     if not module.needs_whole_step:
-        return [float(module.loss(micro)[0]) for micro in batches]
-    parts = [module.embed(micro) for micro in batches]
+        return [float(module.loss(micro)[0]) for micro in module.data.evaluation_batches(split)]
+    parts = [module.embed(micro) for micro in module.data.evaluation_batches("train")]
     examples = {kind: np.concatenate([part[kind][1] for part in parts]) for kind in parts[0]}
     order = {kind: np.argsort(rows, kind="stable") for kind, rows in examples.items()}
     vectors = {kind: torch.cat([part[kind][0] for part in parts])[order[kind]] for kind in parts[0]}
