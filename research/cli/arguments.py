@@ -10,7 +10,7 @@ from research import __version__
 COMMANDS = (  # in the order of the help: on experiments, on recorded runs, on corpora
     "train", "show", "sweep", "continual", "prepare", "submit",
     "evaluate", "predict", "export", "verify", "serve", "redact", "prune", "report", "compare", "ensemble", "soup",
-    "paraphrase", "sync", "index", "search", "mine",
+    "paraphrase", "sync", "index", "search", "mine", "select",
 )  # fmt: skip
 
 
