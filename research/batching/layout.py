@@ -130,8 +130,8 @@ class RowLayout:
         return RowLayout(self.lengths, self.filler, self.attention.to(device))
 
     def fill(self, tokens: Tensor) -> Tensor:
-        """(T - filler,) -> (1, T), the first token repeated at the end."""
-        return torch.cat([tokens, tokens[:1].expand(self.filler)])[None]
+        """(T - filler, ...) -> (1, T, ...), the first token repeated at the end."""
+        return torch.cat([tokens, tokens[:1].expand(self.filler, *tokens.shape[1:])])[None]
 
 
 def make_layout(lengths: Lengths, always_fill: bool = False) -> RowLayout:
@@ -145,12 +145,18 @@ def make_layout(lengths: Lengths, always_fill: bool = False) -> RowLayout:
     return RowLayout(lengths, filler, plan_attention(lengths, lengths))
 
 
-def plan_attention(q_lengths: Lengths, k_lengths: Lengths) -> AttentionPlan:
-    """Plan the attention of each sequence of one row to the sequence of the same number in another, or in its own."""
+def plan_attention(q_lengths: Lengths, k_lengths: Lengths, q_multiple: int | None = None) -> AttentionPlan:
+    """Plan the attention of each sequence of one row to the sequence of the same number in another, or in its own.
+
+    Queries of a bucket are padded to a multiple of `q_multiple`, by default of BUCKET_TOKENS as the keys are.
+    """
     if len(q_lengths) != len(k_lengths):
         raise ValueError(f"{len(q_lengths)} sequences cannot attend to {len(k_lengths)}, one each")
     within = k_lengths is q_lengths
-    q_rounded, k_rounded = (-(-lengths // BUCKET_TOKENS) * BUCKET_TOKENS for lengths in (q_lengths, k_lengths))
+    q_rounded, k_rounded = (
+        -(-lengths // multiple) * multiple
+        for lengths, multiple in ((q_lengths, q_multiple or BUCKET_TOKENS), (k_lengths, BUCKET_TOKENS))
+    )
     shapes = list(dict.fromkeys(zip(q_rounded.tolist(), k_rounded.tolist(), strict=True)))
     members = [np.flatnonzero((q_rounded == Lq) & (k_rounded == Lk)) for Lq, Lk in shapes]
     q = _slots(q_lengths, members, [Lq for Lq, _ in shapes])

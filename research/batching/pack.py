@@ -6,7 +6,7 @@ Shapes: T tokens of a stream, N sequences (windows) in it, L longest sequence.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from research.batching.layout import AttentionPlan, RowLayout, make_layout, plan_attention
 from research.batching.mixture import MixedPlan
 from research.batching.plan import Indices, StepPlan, assign_to_ranks, micro_batches
+from research.batching.reading import Mask, Reading, make_reading, mask_of
 from research.batching.store import SOURCE, TARGET, Store, StreamColumns
 
 
@@ -29,11 +30,24 @@ class Stream:
     examples: Indices  # (N,) the example each sequence belongs to; windows of one example stand together
     layout: RowLayout | None
     positions: Tensor  # (T,) place of each token in its sequence
+    marked: Mask | None = None  # (T,) the tokens whose outputs the task reads; None: all
+    features: Tensor | None = None  # (T, W) what frozen layers put out, in the place of computing it
+    readings: dict[str, Reading | None] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """Tokens."""
         return len(self.positions)
+
+    def reading(self, which: str) -> Reading | None:
+        """Of a packed row, the plan of the tokens that are read, made once; None where that is all of them."""
+        if self.layout is None:
+            return None
+        if which not in self.readings:
+            mask = mask_of(which, self.marked, self.lengths)
+            whole = mask is None or mask.all()
+            self.readings[which] = None if whole else make_reading(self.layout, mask, self.positions.device)  # type: ignore[arg-type]
+        return self.readings[which]
 
     @cached_property
     def padded_index(self) -> Tensor:
@@ -63,7 +77,8 @@ class Stream:
         sequences = {k: v.to(device, non_blocking=True) for k, v in self.sequences.items()}
         layout = self.layout.to(device) if self.layout else None
         positions = self.positions.to(device, non_blocking=True)
-        return Stream(tokens, sequences, self.lengths, self.examples, layout, positions)
+        features = None if self.features is None else self.features.to(device, non_blocking=True)
+        return Stream(tokens, sequences, self.lengths, self.examples, layout, positions, self.marked, features)
 
 
 @dataclass
@@ -132,7 +147,22 @@ def _stream(columns: StreamColumns, rows: Indices, packed: bool, paired: bool) -
     tokens = {name: _flat(column.rows(rows)) for name, column in columns.tokens.items()}
     sequences = {name: _flat(column.rows(rows)) for name, column in columns.sequences.items()}
     examples = np.repeat(rows, [len(w) for w in windows])
-    return make_stream(tokens, lengths, examples, sequences, packed, paired)
+    stream = make_stream(tokens, lengths, examples, sequences, packed, paired)
+    stream.marked = columns.marked(tokens) if columns.marked else None
+    if columns.features is not None:
+        stream = cut_to(stream, columns.features.which, packed, paired)
+        stream.features = columns.features.of(rows)
+    return stream
+
+
+def cut_to(stream: Stream, which: str, packed: bool, paired: bool) -> Stream:
+    """The stream without the tokens that are not read."""
+    mask = mask_of(which, stream.marked, stream.lengths)
+    if mask is None:
+        return stream
+    lengths = np.add.reduceat(mask, np.cumsum(stream.lengths) - stream.lengths, dtype=np.int64)
+    tokens = {name: column[torch.from_numpy(mask)] for name, column in stream.tokens.items()}
+    return make_stream(tokens, lengths, stream.examples, stream.sequences, packed, paired)
 
 
 def make_stream(

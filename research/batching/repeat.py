@@ -24,4 +24,6 @@ def _twice(stream: Stream, paired: bool) -> Stream:
         packed=stream.layout is not None,
         paired=paired,
     )
+    again.marked = None if stream.marked is None else np.tile(stream.marked, 2)
+    again.features = None if stream.features is None else torch.cat([stream.features, stream.features])
     return again.to(stream.positions.device)

@@ -11,8 +11,9 @@ A task with several streams of tokens names each in front of its columns: `sourc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,10 @@ from research.batching.plan import Indices
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from torch import Tensor
+
+    from research.batching.features import Features
+    from research.batching.reading import Mask
 
 
 class Ragged:
@@ -65,6 +70,8 @@ class StreamColumns:
     windows: Ragged
     tokens: dict[str, Ragged] = field(default_factory=dict)
     sequences: dict[str, Ragged] = field(default_factory=dict)
+    marked: Callable[[dict[str, Tensor]], Mask] | None = None  # token columns, (T,) each -> (T,) which tokens are read
+    features: Features | None = None  # what frozen layers put out, if it is given to the model
 
 
 def stream_and_name(column: str) -> tuple[str, str]:
@@ -90,6 +97,16 @@ class Store:
         self.stream_tokens: Indices = np.stack(lengths, axis=1)  # (examples, streams)
         self.tokens: Indices = self.stream_tokens.sum(axis=1)  # of each example
         self.targets = table.column("targets").to_numpy().astype(np.float64)
+
+    def mark(self, stream: str, marked: Callable[[dict[str, Tensor]], Mask]) -> None:
+        """Say which tokens of a stream the task reads the outputs of."""
+        self.streams[stream].marked = marked
+
+    def with_features(self, features: dict[str, Features]) -> Store:
+        """The same store, of whose streams the model gets these."""
+        given = copy.copy(self)
+        given.streams = {name: replace(stream, features=features[name]) for name, stream in self.streams.items()}
+        return given
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -81,6 +81,9 @@ class ModelConfig:
     keep_layers: list[int] | None = key(
         None, "a smaller model of these layers, from 0: [0, 2, 4]; fine-tune it with methods.distil; null: all", LAYERS
     )
+    frozen_dropout: bool = key(
+        True, "dropout in the frozen layers at the bottom; false: none there, and what they put out is computed once"
+    )
     gradient_checkpointing: bool = key(False, "recompute activations: less memory for a third more time")
     trust_remote_code: bool = key(False, "run Python code that comes with the model")
     scratch: ScratchConfig = field(default_factory=ScratchConfig)
@@ -180,6 +183,15 @@ class TrainerConfig:
     strategy: Literal["auto", "ddp", "fsdp"] = key("auto", "fsdp shares the model out over the ranks", decides=False)
     precision: Literal["fp32", "bf16", "fp16"] = key("bf16", "of activations; weights are kept in fp32")
     packing: bool | Literal["auto"] = key("auto", "auto: no padding where the model allows it", decides=False)
+    last_layer: Literal["read", "all"] = key(
+        "all", "read: of BERT's family, packed, only the tokens that the head reads; faster, other dropout masks"
+    )
+    reuse_features: bool | Literal["auto"] = key(
+        "auto",
+        "keep what frozen layers without dropout put out on disk, for all epochs, seeds and trials; true: or stop",
+        decides=False,
+    )
+    features_gib: float = key(16.0, "most disk for it; what was not used for longest goes", above(0), decides=False)
     tokens_per_microbatch: int | None = key(None, "null: by device", POSITIVE, decides=False)
     sparse_embedding: bool | Literal["auto"] = key("auto", "update only the rows of the embedding that a step uses")
     evaluate_every_steps: int | None = key(None, "null: after each epoch", POSITIVE)

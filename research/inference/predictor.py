@@ -189,6 +189,7 @@ class Predictor:
         tables = [question.encoded for question in questions]
         names = [name for name in self.data.token_columns if name in tables[0].column_names]
         store = Store(pa.concat_tables(tables, promote_options="permissive"), names, self.data.window_columns)
+        store = self.data.marked_store(store)
         micro = pack(store, np.arange(len(questions)), self.module.backbone.packed).to(self.device)
         dtype = DTYPES[self.config.trainer.precision]
         with torch.autocast(self.device.type, dtype) if dtype != torch.float32 else nullcontext():

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from research.batching.layout import AttentionPlan
+from research.batching.reading import Reading
 from research.models.dropout import keep_mask, zero_dropped
 from research.models.load import DECODER, ENCODER
 from research.models.prefixed import prefixed
@@ -156,6 +157,7 @@ class Plans:
     by_role: dict[str, AttentionPlan]
     positions: dict[str, Tensor] = field(default_factory=dict)  # (T,) of each token in its sequence, by role
     calls: Counter[str] = field(default_factory=Counter)  # of the attention function, by role
+    reading: Reading | None = None  # what the last layer is asked for; None: all tokens
 
 
 def mark_cross_attention(model: nn.Module) -> None:

@@ -15,15 +15,17 @@ from torch.distributed.tensor import DTensor
 from transformers import EncoderDecoderModel, PretrainedConfig, PreTrainedModel
 
 from research.batching.pack import MicroBatch, Stream
+from research.batching.reading import ALL, FIRST, Reading
 from research.batching.store import INPUT, SOURCE, TARGET
 from research.common import compat
 from research.common.errors import UserError
-from research.models import prompted
+from research.models import last_layer, prompted
 from research.models.attention import CROSS, Plans, mark_cross_attention, role_of
+from research.models.frozen import FrozenLayers, run_above
 from research.models.linear_cross_entropy import LARGE_SCORES, linear_cross_entropy, plain_cross_entropy
 from research.models.load import DECODER, ENCODER, ENCODER_DECODER, without_advice
 from research.models.positions import follow_sequences, set_plans
-from research.models.probe import probe_batch, try_packing
+from research.models.probe import TOLERANCE, probe_batch, try_packing
 
 
 class Backbone(nn.Module):
@@ -33,7 +35,8 @@ class Backbone(nn.Module):
     ids start (2 for RoBERTa's family).
     """
 
-    def __init__(self, model: PreTrainedModel, packing: bool | str = "auto") -> None:
+    def __init__(self, model: PreTrainedModel, packing: bool | str = "auto", reads_alone: bool = False) -> None:
+        """`reads_alone`: compute the last layer for the tokens alone that are read, where the model allows it."""
         super().__init__()
         self.model = model
         mark_cross_attention(model)
@@ -55,6 +58,11 @@ class Backbone(nn.Module):
             model.set_attn_implementation(compat.native_attention(model))
         if drop_no_layers(model):
             self.packing_note += "; LayerDrop is off, whose draws would depend on the micro-batches"
+        self.frozen: FrozenLayers | None = None  # whose outputs may be given
+        self.depth = 0  # layers of the stack that they are part of
+        self.quiet: list[nn.Module] = []  # without dropout in training, too
+        self.asked_of: set[str] = set()  # which tokens' outputs the task has read
+        self.reads_alone = reads_alone and last_layer.reads_alone(self, probe_batch(model.config), TOLERANCE)
         base, head = model.base_model, self.head
         if self.packed and base is not model:
             base.register_forward_hook(self._restore_sequences, with_kwargs=True)
@@ -62,6 +70,8 @@ class Backbone(nn.Module):
             head.register_forward_pre_hook(self._keep_asked)
 
     _restoring: Stream | None = None  # a sequence-level head is coming
+    _restored: int | None = None  # how many tokens of each sequence it is given; None: all
+    reading: Reading | None = None  # what the last layer is computed for, if not for all tokens
     _asked: Tensor | None = None  # (K,) places of the flattened hidden states that are scored over the vocabulary
     _states: list[Tensor] | None = None  # where the (K, W) hidden states are to be left, and none scored
 
@@ -70,29 +80,61 @@ class Backbone(nn.Module):
         """The layer that scores the vocabulary, if the model has one."""
         return output_layer(self.model)
 
-    def token_logits(self, micro: MicroBatch) -> dict[str, Tensor]:
-        """Outputs of a token-level head, each (T, ...) in float32."""
+    def token_logits(self, micro: MicroBatch, which: str = ALL) -> dict[str, Tensor]:
+        """Outputs of a token-level head, each (T, ...) in float32; of `which` tokens, 0 at others."""
+        self.asked_of.add(which)
         micro = self.lengthened(micro)
-        output = self.model(**self.inputs(micro))
+        output = run_above(self, self.model, micro.first, self.inputs_of(micro, which))
         return {name: self._own(micro.first, x).float() for name, x in output.items() if "logits" in name}
 
     def sequence_logits(self, micro: MicroBatch) -> Tensor:
         """Outputs of a sequence-level head: (N, C) in float32."""
+        first = self.packed and (self.reads_alone or self.frozen is not None) and self._first_suffices
+        self.asked_of.add(FIRST if first else ALL)
+        return self.logits_of(micro, FIRST if first and self.reads_alone else ALL)
+
+    def logits_of(self, micro: MicroBatch, which: str) -> Tensor:
+        """As `sequence_logits`, of which the head is given these tokens' hidden states."""
         micro = self.lengthened(micro)
-        inputs = self.inputs(micro)
+        inputs = self.inputs_of(micro, which)
         if self.packed:
-            self._restoring = micro.first
-            inputs["attention_mask"] = micro.first.mask
+            self._restoring, self._restored = micro.first, 1 if which == FIRST else None
+            inputs["attention_mask"] = micro.first.mask[:, : self._restored]
         try:
-            logits: Tensor = self.model(**inputs)["logits"].float()
+            logits: Tensor = run_above(self, self.model, micro.first, inputs)["logits"].float()
         finally:
             self._restoring = None
         return logits
 
-    def hidden_states(self, stream: Stream) -> Tensor:
-        """What the model says of each token of one stream, below any head: (T, W) in float32."""
+    @cached_property
+    def _first_suffices(self) -> bool:
+        """Does the sequence-level head read the first token of each sequence alone?"""
+        return last_layer.first_suffices(self, probe_batch(self.model.config), TOLERANCE)
+
+    def hidden_states(self, stream: Stream, which: str = ALL) -> Tensor:
+        """What the model says of each token of one stream, below any head: (T, W) in float32; 0 at those not asked."""
+        self.asked_of.add(which)
         micro = self.lengthened(MicroBatch({INPUT: stream}))
-        return self._own(micro.first, self.model.base_model(**self.inputs(micro))[0]).float()
+        inputs = self.inputs_of(micro, which)
+        return self._own(micro.first, run_above(self, self.model.base_model, micro.first, inputs)[0]).float()
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As usual, but for the modules that have no dropout in training either."""
+        super().train(mode)
+        for module in self.quiet:
+            module.training = False
+        return self
+
+    def inputs_of(self, micro: MicroBatch, which: str) -> dict[str, Any]:
+        """The inputs of a pass of which these tokens' outputs are read; the last layer may compute no other."""
+        inputs = self.inputs(micro)
+        alone = self.reads_alone and self.packed and not self.prompt_tokens
+        if self.frozen is not None and micro.first.features is not None:
+            alone = alone and len(self.frozen.layers) < self.depth  # else the last layer is skipped
+        self.reading = micro.first.reading(which) if alone else None
+        if self.reading is not None:
+            inputs["plans"].reading = self.reading
+        return inputs
 
     def vocabulary_logits(self, micro: MicroBatch, asked: Tensor) -> Tensor:
         """Scores over the vocabulary at these tokens of the predicting stream, and nowhere else: (K, V) in float32.
@@ -160,6 +202,8 @@ class Backbone(nn.Module):
 
     def _own(self, stream: Stream, x: Tensor) -> Tensor:
         """As `flat`, without the tokens of the prompt."""
+        if self.reading is not None:
+            return self.reading.spread(x[0], stream.size)
         x = self.flat(stream, x)
         return x[stream.positions >= self.prompt_tokens] if self.prompt_tokens else x
 
@@ -218,11 +262,13 @@ class Backbone(nn.Module):
         return plans
 
     def _restore_sequences(self, base: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        """Before a sequence-level head: (1, T, W) becomes (N, L, W), and the pooler sees first tokens again."""
+        """Before a sequence-level head: (1, T, W) becomes (N, L or 1, W), and the pooler sees first tokens again."""
         stream = self._restoring
         if stream is None:
             return output
-        output.last_hidden_state = stream.pad(output.last_hidden_state[0, : stream.size], 0)
+        x, reading = output.last_hidden_state[0], self.reading
+        states = stream.pad(x[: stream.size], 0) if reading is None else x[: reading.size, None]
+        output.last_hidden_state = states[:, : self._restored]
         pooler = getattr(base, "pooler", None)
         if pooler is not None:
             activation = getattr(base, "pooler_activation", None)  # ALBERT's pooler is a bare linear layer

@@ -6,6 +6,7 @@ Shapes: P keys of the prefix, W width of the model, T tokens of the row, H heads
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,11 +46,12 @@ def prefixed(prefix: Prefix, plan: AttentionPlan, k: Tensor, v: Tensor) -> tuple
 
 
 def _prefixed(plan: AttentionPlan, P: int) -> Prefixed:
-    offsets = plan.q_offsets.cpu().numpy().astype(np.int64)
+    offsets = plan.k_offsets.cpu().numpy().astype(np.int64)
     lengths = np.diff(offsets)
+    queries: Any = np.diff(plan.q_offsets.cpu().numpy().astype(np.int64))
     inside = np.arange(int(lengths.sum()) + P * len(lengths))
     starts = offsets[:-1] + P * np.arange(len(lengths))  # of each sequence with its prefix
     place = inside - np.repeat(starts, lengths + P)
     index = np.where(place < P, place, np.repeat(offsets[:-1], lengths + P) + place)
     device = plan.q_offsets.device
-    return Prefixed(plan_attention(lengths, lengths + P).to(device), torch.from_numpy(index).to(device))
+    return Prefixed(plan_attention(queries, lengths + P).to(device), torch.from_numpy(index).to(device))

@@ -28,6 +28,7 @@ from transformers import AutoModel
 
 from research.batching.pack import MicroBatch, Stream
 from research.batching.plan import Indices
+from research.batching.reading import ALL, FIRST
 from research.common.errors import UserError
 from research.config.component import above, key
 from research.config.key import Rule
@@ -182,7 +183,9 @@ class Module(TaskModule):
 
     def vectors(self, stream: Stream) -> Tensor:
         """(N, W), of any length."""
-        return pooled(self.backbone.hidden_states(stream), stream, self.config.task.pooling)
+        pooling = self.config.task.pooling
+        hidden = self.backbone.hidden_states(stream, FIRST if pooling == "first" else ALL)
+        return pooled(hidden, stream, pooling)
 
     def embed(self, micro: MicroBatch) -> dict[str, tuple[Tensor, Indices]]:
         return {name: (self.vectors(micro.streams[name]), micro.streams[name].examples) for name in (QUERY, DOCUMENT)}

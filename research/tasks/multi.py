@@ -29,6 +29,7 @@ from transformers import (
 
 from research.batching.joint_store import Part, part_of
 from research.batching.pack import MicroBatch, StepItem
+from research.batching.reading import ALL
 from research.config import component
 from research.config.key import Rule, above, at_least, key
 from research.config.schema import Config
@@ -64,7 +65,7 @@ class View:
         self.answers = auto_class is AutoModelForQuestionAnswering
         self.logits = torch.zeros(0, 0)  # (T, outputs of the task)
 
-    def token_logits(self, micro: MicroBatch) -> dict[str, Tensor]:
+    def token_logits(self, micro: MicroBatch, which: str = ALL) -> dict[str, Tensor]:
         if self.answers:
             return {"start_logits": self.logits[:, 0], "end_logits": self.logits[:, 1]}
         return {"logits": self.logits}

@@ -25,6 +25,8 @@ from transformers import AutoModelForTokenClassification
 
 from research.batching.pack import MicroBatch
 from research.batching.plan import Indices
+from research.batching.reading import MARKED
+from research.batching.store import INPUT, Store
 from research.common.errors import UserError
 from research.config.component import at_least, key
 from research.config.schema import Config, DataConfig
@@ -118,6 +120,10 @@ class Data(TaskData):
         tags = [row and convert(row, scheme) for row in rows.get("tags", [None] * len(rows["tokens"]))]
         limit, stride = self.config.data.max_length, self.config.task.stride
         return encoded_sentences(self.tokenizer, rows["tokens"], tags, self.labels, limit, stride)
+
+    def marked_store(self, store: Store) -> Store:
+        store.mark(INPUT, lambda tokens: tokens["word"].numpy() >= 0)
+        return store
 
     def gold_table(self, split: Split) -> pa.Table | None:
         tags = [convert(row, self.scheme) for row in split.rows["tags"]]
@@ -265,8 +271,8 @@ class Module(TaskModule):
     monitor = "f1"
 
     def outputs(self, micro: MicroBatch) -> Tensor:
-        """Logits (T, C)."""
-        return self.backbone.token_logits(micro)["logits"]
+        """Logits (T, C), of the first tokens of words; 0 at others."""
+        return self.backbone.token_logits(micro, MARKED)["logits"]
 
     def loss(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
         logits = self.outputs(micro)

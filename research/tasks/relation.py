@@ -23,6 +23,8 @@ from torch import Tensor
 from transformers import AutoModelForTokenClassification
 
 from research.batching.pack import MicroBatch
+from research.batching.reading import MARKED
+from research.batching.store import INPUT, Store
 from research.common.errors import UserError
 from research.config.component import key
 from research.data.checks import check_values
@@ -95,6 +97,10 @@ class Data(Classification):
             marks.append(row)
         windows = [[len(row)] for row in tokens["input_ids"]]
         return {**kept, "mark": marks, "windows": windows, **self.targets(rows, windows)}
+
+    def marked_store(self, store: Store) -> Store:
+        store.mark(INPUT, lambda tokens: tokens["mark"].numpy() > 0)
+        return store
 
     def _marked(self, rows: Columns, i: int) -> tuple[str, tuple[int, int]]:
         """The text with its marks, cut to the model's length, and where the marks of both entities begin."""
@@ -178,6 +184,6 @@ class Module(ClassificationModule):
 
     def outputs(self, micro: MicroBatch) -> Tensor:
         """Logits (N, C)."""
-        logits = self.backbone.token_logits(micro)["logits"]  # (T, 2C)
+        logits = self.backbone.token_logits(micro, MARKED)["logits"]  # (T, 2C)
         mark, labels = micro.tokens["mark"], len(self.data.labels)
         return logits[mark == 1, :labels] + logits[mark == 2, labels:]

@@ -19,6 +19,7 @@ from research.config.schema import Config
 from research.models.backbone import Backbone
 from research.models.load import DECODER, family_of, load_config, load_model, load_tokenizer
 from research.training.datamodule import TaskData
+from research.training.features import silence_frozen
 from research.training.module import TaskModule
 from research.training.preflight import refuse_unknown_monitor
 from research.training.schedule import total_steps
@@ -54,12 +55,13 @@ def build(
     load_unmerged(model, adapter, config.adapter.name, Path(config.model.name))
     if not any(p.requires_grad for p in model.parameters()):
         raise UserError(f"adapter={config.adapter.name} leaves nothing of {type(model).__name__} to train.")
-    backbone = Backbone(model, config.trainer.packing)
+    backbone = Backbone(model, config.trainer.packing, config.trainer.last_layer == "read")
     adapter.feed(backbone, longest_sequence(config, backbone.family))
     steps = total_steps(config.optim, data.plan.steps_per_epoch) if "train" in data.stores else 0
     module: TaskModule = task.Module(config, backbone, data, steps)
     data.layout = module.layout
     module.prepare(adapter, note)
+    silence_frozen(module)
     return module
 
 

@@ -306,7 +306,12 @@ class TaskData(L.LightningDataModule):
         return self._weigh(self._store(table))
 
     def _store(self, table: pa.Table) -> Store:
-        return Store(table, [name for name in self.token_columns if name in table.column_names], self.window_columns)
+        columns = [name for name in self.token_columns if name in table.column_names]
+        return self.marked_store(Store(table, columns, self.window_columns))
+
+    def marked_store(self, store: Store) -> Store:
+        """A store that says which tokens the head reads, where the task has such."""
+        return store
 
     @property
     def plan(self) -> StepPlan | MixedPlan:

@@ -36,6 +36,8 @@ from research.training.callbacks.early_stopping import OnEvaluation, Stopping
 from research.training.callbacks.evaluation import Evaluation
 from research.training.callbacks.metrics_log import MetricsLog
 from research.training.callbacks.session import Session
+from research.training.features import note as features_note
+from research.training.features import reuse_features
 from research.training.finish import finish, record_outcome, report
 from research.training.module import TaskModule
 from research.training.resume import announce_resume, resume
@@ -114,6 +116,8 @@ def _train(
         record = provenance.recorded(run, data_facts(module), model_name, facts, resumed_from, world.size, kept)
     exit_code = 1
     try:
+        precision = trainer.precision_plugin.forward_context
+        reuse_features(module, group, trainer.strategy.root_device, precision)
         with record as this:
             exit_code, this["ended"] = _fit(trainer, attempt, group)
         return exit_code
@@ -223,7 +227,7 @@ def additions(module: TaskModule) -> list[str]:
         lines.append(f"augment: {', '.join(module.data.epochs.operations)}; other texts in each epoch")
     for name, method in module.methods.items():
         lines.append(f"method {name}: {method.passes:g} passes a step")
-    return lines
+    return [*lines, *filter(None, [features_note(module)])]
 
 
 def parameter_note(module: TaskModule) -> str:
