@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 MODEL := models/all-MiniLM-L6-v2
 DECODER := models/SmolLM2-135M-Instruct
 DATA ?= research/quickstart
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder
+WORKERS ?= 3# processes of make test, of which one waits for SLURM most of the time
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -28,17 +29,17 @@ setup: $(VENV)/.installed $(MODEL)/model.safetensors  ## virtual environment and
 
 decoder: $(DECODER)/model.safetensors  ## the offline decoder, SmolLM2-135M-Instruct
 
-quickstart: setup  ## train sentiment, NER and QA on the shipped data, offline
+quickstart: setup decoder  ## train sentiment, NER, QA and summaries on the shipped data, offline
 	sh scripts/quickstart.sh $(BIN)/research
 
 test: setup    ## every test
-	$(PYTEST)
+	$(PYTEST) -n $(WORKERS)
 
 check: $(VENV)/.installed  ## lint, types and fast tests, side by side: under a minute, for every day
 	@$(MAKE) --no-print-directory -j 2 lint fast
 
 fast: $(VENV)/.installed  ## the tests that neither train for long nor start processes or services
-	$(PYTEST) -m "not slow and not process and not service" --durations 5 --durations-min 2
+	$(PYTEST) -n auto --maxprocesses 4 -m "not slow and not process and not service" --durations 5 --durations-min 2
 
 lint: $(VENV)/.installed  ## ruff, codespell and mypy
 	$(BIN)/ruff check .

@@ -1,11 +1,15 @@
 #!/bin/sh
-# Train the three tasks on the shipped data and print one table. Usage: quickstart.sh PATH-TO-RESEARCH
+# Train sentiment, NER, QA and summaries of dialogues on the shipped data and print their scores and some summaries.
+# Usage: quickstart.sh PATH-TO-RESEARCH
 set -eu
 research=$1
 for task in sentiment ner qa; do
     echo "== $task"
     "$research" train "experiments/quickstart/$task.yaml"
 done
+echo "== dialogue, before and after training"
+"$research" train experiments/quickstart/dialogue.yaml optim.max_steps=0 run_dir=runs/quickstart/untrained/dialogue
+"$research" train experiments/quickstart/dialogue.yaml
 "$(dirname "$research")/python" scripts/quickstart_table.py runs/quickstart
 cat <<'NEXT'
 
