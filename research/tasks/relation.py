@@ -77,7 +77,8 @@ class Data(Classification):
         if "entities" in split.rows.column_names:
             split = with_pairs(split, self.config.task.other, self.config.task.pairs == "all")
         elif split.name != "input":
-            has_column(split, "label", self.config.data.columns.get("label", "label"), ())
+            if "label" not in split.rows.column_names:
+                has_column(split, "label", self.config.data.columns.get("label", "label"), ())
             check_values(split, "label", may_be_null=False, is_free=False)
             if self.config.task.pairs != "all":
                 raise UserError(f"task.pairs={self.config.task.pairs}: {split.origin} has no 'entities' to pair.")

@@ -26,7 +26,8 @@ def test_two_experiments_over_two_seeds(project: Project) -> None:
     shown, *folders, told = done.stdout.splitlines()
     expected = [f"array/{name}/seed{seed}" for name in ("reviews", "other") for seed in (4, 5)]
     assert folders == [f"  task {i}: runs/{folder}" for i, folder in enumerate(expected)]
-    assert shown.startswith("sbatch --array=0-3%3 --cpus-per-task=1 --partition=main SLURM/array.sbatch experiments/")
+    options_of_sbatch = "--array=0-3%3 --job-name=reviews+other --cpus-per-task=1 --partition=main"
+    assert shown.startswith(f"sbatch {options_of_sbatch} SLURM/array.sbatch experiments/")
     first = told.removeprefix("Submitted batch job ")
     jobs = [project.job(f"{first}_{task}") for task in range(4)]
     assert [job.wait() for job in jobs] == ["COMPLETED"] * 4, [job.last_words for job in jobs]

@@ -82,7 +82,7 @@ def test_refusals(repository: Path) -> None:
     with pytest.raises(UserError, match=r"needs an experiment, a \.yaml file"):
         submit(["--nodes", "2"])
     with pytest.raises(
-        UserError, match=r"no script sweeps\.sbatch; in SLURM/ there are: array\.sbatch, seeds\.sbatch, t"
+        UserError, match=r"no script sweeps\.sbatch; in SLURM/ there are: array\.sbatch, sweep\.sbatch, t"
     ):
         submit(["--script", "sweeps.sbatch", "a.yaml"])
     with pytest.raises(UserError, match=r"There is no experiment file a\.yaml"):

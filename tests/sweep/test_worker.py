@@ -19,7 +19,6 @@ from research.config.load import load_config
 from research.sweep.study import Search, read_search
 from research.sweep.sweepfile import load_sweep
 from research.tracking.run import Run
-from research.training import checkpoint
 from research.training.module import TaskModule
 from tests.attempts import attempt
 from tests.sweep.conftest import MakeSweep
@@ -258,7 +257,7 @@ def test_a_full_disk_is_not_the_trials_fault(
 
     path = make_sweep(budget={"trials": 1})
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "save_file", full)
+        patched.setattr("safetensors.torch.save_file", full)
         assert main(["sweep", str(path)]) == 2
     assert "No space left on device" in capsys.readouterr().err
     assert [t.state for t in search_of(path).trials()] == [TrialState.WAITING]

@@ -116,6 +116,7 @@ def unanswered(row: dict[str, Any]) -> dict[str, Any]:
 
 
 # task -> a row by its number, and the columns that unlabelled rows lack
+SCRATCH = {"family": "t5", "layers": 1, "width": 32, "vocabulary": 512}
 TASKS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "classification": (review, ("label",)), "sentiment": (review, ("label",)),
     "ner": (sentence, ("tags",)), "extractive_qa": (question, ("answers",)), "qa": (question, ("answers",)),
@@ -182,7 +183,7 @@ def run_of(task: str, folder: Path) -> tuple[Run, Path]:
 
         model = {"name": str(make_model(folder / "model", KINDS[task]))}
     elif task == "span_corruption":  # needs sentinels
-        model = {"name": "scratch", "scratch": {"family": "t5", "layers": 1, "width": 32, "vocabulary": 512}}
+        model = {"name": "scratch", "scratch": SCRATCH}
     else:
         model = {"name": str(make_tiny_model(folder / "model", **MODELS.get(task, {})))}
     files = {name: str(write_jsonl(folder / f"{name}.jsonl", [row(i + 100 * k) for i in range(8)]))
@@ -330,7 +331,8 @@ def test_the_export_gives_the_scored_predictions(task: str, folders: dict[str, P
     [auto] = [head for family, head in heads.items() if family == family_of(AutoConfig.from_pretrained(run.model))]
     _, info = auto.from_pretrained(run.model, output_loading_info=True)
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
-    found = evaluated(path, [f"model.name={run.model}"], "test", run.result["metrics"]["validation"])
+    of_weights = [f"model.name={run.model}", *(f"model.scratch.{key}=null" for key in SCRATCH)]
+    found = evaluated(path, of_weights, "test", run.result["metrics"]["validation"])
     tested = pq.read_table(run.predictions / "test.parquet").to_pylist()
     assert [row["prediction"] for row in found["table"]] == [row["prediction"] for row in tested]
     scores = {name: value for name, value in run.result["metrics"]["test"].items() if name != "loss"}

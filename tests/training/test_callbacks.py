@@ -22,7 +22,7 @@ from research.cli import main
 from research.cluster.signals import STOPPED
 from research.tracking import provenance
 from research.tracking.run import Run
-from research.training import backward, checkpoint
+from research.training import checkpoint, step
 from research.training.callbacks.checkpointing import Checkpointing
 from research.training.callbacks.evaluation import Evaluation, is_better
 from research.training.module import TaskModule
@@ -351,7 +351,7 @@ def test_second_ctrl_c_does_not_wait_for_the_step(
 ) -> None:
     with monkeypatch.context() as patched:
         signal_at(patched, TaskModule, "cross_entropy", 5, signal.SIGINT)
-        signal_at(patched, backward, "backward", 5, signal.SIGINT)
+        signal_at(patched, step, "backward", 5, signal.SIGINT)
         code, run = train("sentiment", "trainer.checkpoint_every_steps=2", "optim.max_steps=8")
     assert code == STOPPED and trained(run) == [1, 2, 3, 4]
     assert "goes on from the last checkpoint" in capsys.readouterr().err
