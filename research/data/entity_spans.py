@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -102,3 +102,22 @@ def with_characters(split: Split) -> Split:
         fingerprint = hashlib.sha256(f"{compat.dataset_fingerprint(changed)} {name} of characters".encode()).hexdigest()
         changed = changed.add_column(name, pa.chunked_array(chunks), new_fingerprint=fingerprint)
     return dataclasses.replace(split, rows=changed)
+
+
+def completed(tags: Sequence[str | None]) -> list[str]:
+    """IOB2 tags in which a word without one (it left no token: a lone control character, say) follows its neighbours.
+
+    Before a word inside an entity it is inside too, or begins it where no word before belongs to it; else it is
+    outside.
+    """
+    found: list[str] = []
+    following = OUTSIDE
+    for tag in reversed(tags):
+        following = tag or (following if following.startswith("I-") else OUTSIDE)
+        found.append(following)
+    found.reverse()
+    for i, tag in enumerate(tags):
+        kind = found[i][2:]
+        if tag is None and found[i].startswith("I-") and (i == 0 or found[i - 1] not in (f"B-{kind}", f"I-{kind}")):
+            found[i] = f"B-{kind}"
+    return found

@@ -23,11 +23,12 @@ from transformers import AutoModelForTokenClassification
 
 from research.batching.pack import MicroBatch
 from research.config.component import above, at_least, key
+from research.data.entity_spans import completed
 from research.data.labels import collect_labels, gold_labels, label_text
 from research.data.source import Split
 from research.metrics.tags import convert
 from research.models.windows import firsts, mean_over_windows
-from research.tasks.ner import completed, decoded_words, encoded_sentences, placed_entities, scheme_of
+from research.tasks.ner import decoded_words, encoded_sentences, placed_entities, scheme_of
 from research.training.datamodule import Columns, TaskData
 from research.training.module import NO_TARGET, TaskModule
 

@@ -32,7 +32,7 @@ from research.config.component import at_least, key
 from research.config.schema import Config, DataConfig
 from research.data.augment.words import Word, Words
 from research.data.columns import set_aside
-from research.data.entity_spans import OUTSIDE, with_characters
+from research.data.entity_spans import OUTSIDE, completed, with_characters
 from research.data.labels import collect_labels
 from research.data.long_texts import WINDOW
 from research.data.source import Split
@@ -199,25 +199,6 @@ def encoded_sentences(
         "several": [len(mine) > 1 for mine in words],
         "targets": [float(sum(number != NO_TARGET for number in row)) for row in numbers],
     }
-
-
-def completed(tags: Sequence[str | None]) -> list[str]:
-    """IOB2 tags in which a word without one (it left no token: a lone control character, say) follows its neighbours.
-
-    Before a word inside an entity it is inside too, or begins it where no word before belongs to it; else it is
-    outside.
-    """
-    found: list[str] = []
-    following = OUTSIDE
-    for tag in reversed(tags):
-        following = tag or (following if following.startswith("I-") else OUTSIDE)
-        found.append(following)
-    found.reverse()
-    for i, tag in enumerate(tags):
-        kind = found[i][2:]
-        if tag is None and found[i].startswith("I-") and (i == 0 or found[i - 1] not in (f"B-{kind}", f"I-{kind}")):
-            found[i] = f"B-{kind}"
-    return found
 
 
 def scheme_of(splits: Sequence[Split]) -> Scheme:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from research.batching.pack import pack
 from research.cli import main
 from research.common.errors import UserError
-from research.data.entity_spans import characters
-from research.tasks.ner import completed, group, words_shown_best
+from research.data.entity_spans import characters, completed
+from research.tasks.ner import group, words_shown_best
 from research.tracking import predictions
 from research.tracking.run import Run
 from tests.conftest import write_jsonl
