@@ -31,7 +31,7 @@ def summaries(untrained: Path, trained: Path) -> Table:
     before, after = (pq.read_table(run / "predictions" / "test.parquet").to_pylist() for run in (untrained, trained))
     for old, new in list(zip(before, after, strict=True))[:SHOWN]:
         gold = new["gold"] if isinstance(new["gold"], str) else new["gold"][0]
-        table.add_row(new["dialogue"], old["prediction"], new["prediction"], gold)
+        table.add_row(new["source"], old["prediction"], new["prediction"], gold)
     return table
 
 
