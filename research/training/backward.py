@@ -62,7 +62,7 @@ def _micro_batches(module: TaskModule, queue: Queue, item: StepItem) -> Tensor:
     for i, (micro, share) in enumerate(queue):
         with _telling(share), _exchange(module, last=i + 1 == len(queue)):
             loss = module.training_loss(micro)[0] * (0.0 if micro.idle else 1.0 / (item.targets or 1.0))
-            module.manual_backward(loss * module.trainer.world_size)
+            _backward(module, loss * module.trainer.world_size)
         total += loss.detach()
     if module.unsmoothed is not None:
         module.unsmoothed = module.unsmoothed / (item.targets or 1.0)
@@ -106,8 +106,18 @@ def _whole_step(module: TaskModule, queue: Queue, item: StepItem) -> Tensor:
                 taken[name] += 0 if micro.idle else len(made)
                 weight = torch.zeros_like(made) if micro.idle else slices[name][first : taken[name]]
                 surrogate = surrogate + (made.float() * weight).sum()
-            module.manual_backward(surrogate)
+            _backward(module, surrogate)
     return total
+
+
+def _backward(module: TaskModule, loss: Tensor) -> None:
+    """Raises UserError where no trained weight acts on the loss, as that of a pooler where the task reads tokens."""
+    if not loss.requires_grad:
+        raise UserError(
+            f"adapter={module.config.adapter.name} trains no weight that the loss of task '{module.config.task.name}' "
+            "depends on; choose another adapter."
+        )
+    module.manual_backward(loss)
 
 
 def embedded_by(module: TaskModule, micro: MicroBatch) -> tuple[Tensor, Vectors]:

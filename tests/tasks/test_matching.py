@@ -108,6 +108,15 @@ def test_every_layout_gives_the_same_and_ranks_are_right(small_runs: SmallRuns, 
         assert row["ranks"] == sorted(order.index(distinct.index(int(g[5:]))) + 1 for g in gold)
 
 
+def test_an_adapter_that_trains_nothing_that_is_read_is_refused(
+    small_runs: SmallRuns, data: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The vectors are means over tokens; the head adapter trains the pooler alone."""
+    arguments, _ = small_runs.arguments("matching", ["adapter=head"], {"data": data, "optim": {"max_steps": 1}})
+    assert main(arguments) == 2
+    assert "adapter=head trains no weight that the loss of task 'matching' depends on" in capsys.readouterr().err
+
+
 def test_bad_input(tmp_path: Path, tiny_model: Path, data: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     experiment = tmp_path / "e.yaml"
     experiment.write_text(json.dumps({"task": "matching", "model": {"name": str(tiny_model)}, "data": data}))
