@@ -1,4 +1,4 @@
-"""A user's own component files (task, adapter, methods, callbacks, metric) as a run used them: hashes and copies."""
+"""A user's own component files (task, adapter, method, augmentation, callback, metric) as a run used them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ FOLDER = "code"  # of a run, with the copies
 def users_files(config: Config, metric: str) -> dict[str, Path]:
     """The files of the components that do not come with the package: `task my_task` -> path."""
     named = [("task", config.task.name), ("adapter", config.adapter.name), ("metric", metric)]
-    named += [("method", keys.name) for keys in config.methods.values()]
-    named += [("callback", keys.name) for keys in config.callbacks.values()]
+    sections = {"method": config.methods, "augmentation": config.augment, "callback": config.callbacks}
+    named += [(kind, keys.name) for kind, section in sections.items() for keys in section.values()]
     paths = [(kind, component.find(kind, name)) for kind, name in named if component.is_users(name)]
     return {f"{kind} {path.stem}": path for kind, path in paths}
 

@@ -7,6 +7,7 @@ change nothing of it. Validation and test data are never changed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from research.config import component
 from research.config.component import Named
 from research.data.augment.hooks import Operation, Training
 from research.data.augment.words import Words
+from research.data.source import file_sha256
 
 if TYPE_CHECKING:
     from research.training.datamodule import Columns, TaskData
@@ -60,6 +62,15 @@ class EpochStores:
                 self.kept[epoch] = self._made(epoch)
                 self.kept = dict(sorted(self.kept.items())[-2:])
             return self.kept[epoch]
+
+    def files(self) -> dict[str, str]:
+        """sha256 of the files that the operations read, by key: `synonym.table`."""
+        return {
+            f"{name}.{f.name}": file_sha256(path)
+            for name, operation in self.operations.items()
+            for f in fields(operation.keys)
+            if f.metadata.get("path") and (path := getattr(operation.keys, f.name))
+        }
 
     def changed(self, index: int, epoch: int) -> list[Words]:
         """The texts of an example in an epoch."""

@@ -34,6 +34,7 @@ def identity_of(module: TaskModule) -> dict[str, Any]:
         "model": type(module.backbone.model).__name__,
         "data": {name: split.fingerprint for name, split in module.data.splits.items()},
         "encoded examples": {name: store.digest for name, store in module.data.stores.items()},
+        "files of augment": module.data.epochs.files() if module.data.epochs else {},
         "labels": module.data.labels,
         "tokenizer": hashlib.sha256(module.data.tokenizer_as_loaded.encode()).hexdigest(),
         "pretrained": pretrained_fingerprint(module),

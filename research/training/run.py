@@ -109,6 +109,8 @@ def _train(
         if drawn := module.data.drawn_ids():
             write_json(run.path / "splits.json", drawn)
         facts = {**counts(module.backbone.model), "batching": module.backbone.packing_note}
+        if data.epochs is not None:
+            facts["augment_files"] = data.epochs.files()
         kept = components.keep(run.path, components.users_files(config, data.metric_name))
         for sentence in components.changes(run.provenance, kept) if newest else ():
             console.print(sentence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from pathlib import Path
@@ -16,9 +17,12 @@ from research.cluster.signals import STOPPED
 from research.common.errors import UserError
 from research.config.load import load_config
 from research.methods.recorded_logits import FILE
+from research.tracking.components import users_files
 from research.tracking.run import Run
 from research.training.build import build, open_data
 from research.training.callbacks.checkpointing import Checkpointing
+from research.training.checkpoint import Checkpoint
+from research.training.resume import identity_of, refuse_other_identity
 from tests.small_runs import SmallRuns, assert_same_bits, assert_same_up_to_rounding
 
 ALL: dict[str, Any] = {"delete": {"rate": 0.3}, "swap": {"share": 1.0}, "word_dropout": {}}
@@ -87,6 +91,22 @@ def test_what_is_not_augmented_is_refused(small_runs: SmallRuns, tmp_path: Path)
     with pytest.raises(UserError, match=r"augment.delete.rate=1.0 must be in \[0, 1\)"):
         config(small_runs, "sentiment", augment={"delete": {"rate": 1.0}})
     assert not (tmp_path / FILE).exists()
+
+
+def test_a_run_with_an_edited_table_is_another_one(small_runs: SmallRuns, tmp_path: Path) -> None:
+    table, own = tmp_path / "table.tsv", tmp_path / "reverse.py"
+    own.write_text("from research.data.augment.swap import Augmentation, Keys\n")
+    augment = {"synonym": {"table": str(table)}, str(own): {}}
+    found = []
+    for content in ("good\tfine\n", "good\tfine\tgreat\n"):
+        table.write_text(content)
+        found.append(identity_of(build(config(small_runs, "sentiment", augment=augment))))
+        assert found[-1]["files of augment"] == {"synonym.table": hashlib.sha256(content.encode()).hexdigest()}
+    saved = Checkpoint(tmp_path, 3, {"identity": found[0]})
+    refuse_other_identity(saved, found[0])
+    with pytest.raises(UserError, match=r"is of another experiment: files of augment: {'synonym.table': "):
+        refuse_other_identity(saved, found[1])
+    assert users_files(config(small_runs, "sentiment", augment=augment), "accuracy") == {"augmentation reverse": own}
 
 
 @pytest.mark.slow
