@@ -46,7 +46,11 @@ class Method(MethodHooks):
 
     def on_model(self, module: Trained) -> None:
         trained = trained_parameters(module.backbone.model)
-        self.held: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # Fisher and weights of each run
+        self.held: dict[str, list[tuple[Tensor, Tensor]]] = {}  # of each weight: its Fisher and its value after a run
+        if self.keys.sha256 and len(self.keys.sha256) != len(self.keys.runs):
+            raise UserError(
+                f"methods.ewc: {len(self.keys.runs)} runs and {len(self.keys.sha256)} sha256; give one for each run."
+            )
         for i, run in enumerate(self.keys.runs):
             path = Path(run) / FILE
             if not path.is_file():
@@ -59,12 +63,14 @@ class Method(MethodHooks):
             wrong = sorted(name for name, x in fisher.items() if name in trained and trained[name].shape != x.shape)
             if wrong or not fisher.keys() & trained.keys():
                 raise UserError(f"methods.ewc: {path} is of another model than the one trained here.")
-            self.held.append((fisher, weights))
+            for name, x in fisher.items():
+                self.held.setdefault(name, []).append((x, weights[name]))
 
     @torch.no_grad()
     def after_backward(self, module: Trained) -> None:
         for name, p in trained_parameters(module.backbone.model).items():
-            for fisher, weights in self.held:
-                if name in fisher:
-                    pull = self.keys.strength * fisher[name].to(p.device) * (p - weights[name].to(p.device))
-                    p.grad = pull if p.grad is None else p.grad.add_(pull)
+            if name in self.held:
+                self.held[name] = [(fisher.to(p.device), weight.to(p.device)) for fisher, weight in self.held[name]]
+            for fisher, weight in self.held.get(name, ()):
+                pull = self.keys.strength * fisher * (p - weight)
+                p.grad = pull if p.grad is None else p.grad.add_(pull)

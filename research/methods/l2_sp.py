@@ -49,6 +49,7 @@ class Method(MethodHooks):
             if p.grad is None:
                 continue
             if name in self.start:
-                p.grad.add_(p - self.start[name].to(p.device), alpha=self.keys.alpha)
+                self.start[name] = self.start[name].to(p.device)
+                p.grad.add_(p - self.start[name], alpha=self.keys.alpha)
             else:
                 p.grad.add_(p, alpha=self.keys.beta)

@@ -9,7 +9,6 @@ Shapes: E examples, M targets in the order of their examples, C classes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from research.common.errors import UserError
 from research.common.files import write_atomically
+from research.data.source import file_sha256
 
 if TYPE_CHECKING:
     from research.batching.plan import Indices
@@ -69,9 +69,9 @@ class RecordedLogits:
                 counts, widths = file.get_tensor("counts"), file.get_tensor("widths")
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is damaged ({error}); remove it and record the logits again.") from None
-        if facts["result_sha256"] != sha256(result):
+        if facts["result_sha256"] != file_sha256(result):
             raise UserError(f"{path} is of an earlier training of {run}; remove it and record the logits again.")
-        return cls(path, facts, counts, widths, logits, sha256(path))
+        return cls(path, facts, counts, widths, logits, file_sha256(path))
 
     def refuse_other(self, module: Trained) -> None:
         """Raise UserError unless the module is trained on the labels, the rows and the targets of the logits."""
@@ -93,18 +93,17 @@ class RecordedLogits:
     def of(self, examples: Indices) -> list[Tensor]:
         """The logits (M, C) of the targets of these examples, in their order; each example counts once.
 
-        Minus infinity stands where a target has no such class.
+        Minus infinity where a target has no such class.
         """
-        rows = [
-            target
-            for example in dict.fromkeys(examples.tolist())
-            for target in range(self.last[example] - self.counts[example], self.last[example])
-        ]
-        widths, ends = self.widths[rows], self.ends[rows]
-        grids = [np.full((len(rows), int(widths.max(initial=0))), -np.inf, np.float32) for _ in self.logits]
-        for row, (width, end) in enumerate(zip(widths.tolist(), ends.tolist(), strict=True)):
-            for grid, flat in zip(grids, self.logits, strict=True):
-                grid[row, :width] = flat[end - width : end]
+        each = list(dict.fromkeys(examples.tolist()))
+        lasts, counts = self.last[each], self.counts[each]
+        rows = np.concatenate([np.arange(0), *map(np.arange, lasts - counts, lasts)])
+        widths, ends = self.widths[rows, None], self.ends[rows, None]  # (M, 1)
+        columns = np.arange(int(widths.max(initial=0)))
+        there = columns < widths  # (M, C)
+        grids = [np.full(there.shape, -np.inf, np.float32) for _ in self.logits]
+        for grid, flat in zip(grids, self.logits, strict=True):
+            grid[there] = flat[(ends - widths + columns)[there]]
         return [torch.from_numpy(grid) for grid in grids]
 
 
@@ -133,7 +132,7 @@ def write(run: Path, facts: Mapping[str, Any], examples: Mapping[int, list[Tenso
         tensors[f"logits.{d}"] = _joined(flat)
     path = run / FILE
     path.parent.mkdir(exist_ok=True)
-    metadata = {KEY: json.dumps({**facts, "result_sha256": sha256(run / "result.json")})}
+    metadata = {KEY: json.dumps({**facts, "result_sha256": file_sha256(run / "result.json")})}
     with write_atomically(path) as temporary:
         save_file(tensors, temporary, metadata)
     return path
@@ -150,8 +149,3 @@ def _of(logits: Tensor, widths: list[int]) -> Iterable[tuple[NDArray[np.float32]
 
 def _joined(parts: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
     return np.concatenate([np.zeros(0, np.float32), *parts])
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

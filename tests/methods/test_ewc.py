@@ -61,6 +61,8 @@ def test_fisher_and_pull_are_those_written_out(make: Build, small_runs: SmallRun
         assert p.grad is not None and float((p.grad - pull).abs().max()) <= 1e-6, name
     with pytest.raises(UserError, match=r"is not the file it was \(its sha256"):
         make("sentiment", methods={"ewc": {"runs": [str(folder)], "sha256": ["0"]}})
+    with pytest.raises(UserError, match="2 runs and 1 sha256; give one for each run"):
+        make("sentiment", methods={"ewc": {"runs": [str(folder)] * 2, "sha256": ["0"]}})
     with pytest.raises(UserError, match="is not there; research continual writes it"):
         make("sentiment", methods={"ewc": {"runs": [str(small_runs.folder)]}})
 
