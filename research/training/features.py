@@ -124,7 +124,7 @@ def reuse_features(
     must, frozen = module.config.trainer.reuse_features is True, module.backbone.frozen
     if frozen is None and not must:
         return
-    reason = reason_against(module)
+    reason = group.agree(lambda: reason_against(module))  # the space on a disk changes while another rank writes
     if reason is None:
         module.to(device)
         with group.local_rank_zero_first():

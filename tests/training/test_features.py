@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pytest
+import torch
+import torch.distributed as dist
 from torch import nn
 
 from research.adapters.hooks import layer_stacks
 from research.batching.features import OFFSETS, ROWS
+from research.cluster.group import RankGroup
+from research.cluster.ranks import World
+from research.common.errors import UserError
 from research.config.component import choose
 from research.config.schema import Config
 from research.models.load import load_model
 from research.training import build
 from research.training.feature_files import cache_folder, remove_oldest
-from research.training.features import note
+from research.training.features import note, reuse_features
 from tests.small_runs import SmallRuns, losses
 
 pytestmark = pytest.mark.slow
@@ -118,3 +125,17 @@ def test_frozen_layers_have_no_dropout_where_that_is_asked_for(small_runs: Small
         ({"optim__max_steps": 1}, "shorter than an epoch"),
     ):
         assert why in str(note(module_of(small_runs, tiny_model, "sentiment", **keys)))
+
+
+def test_ranks_follow_the_first_one_in_whether_features_are_reused(
+    small_runs: SmallRuns, tiny_model: Path, passes: list[int]
+) -> None:
+    """A rank that waited for one without features would wait for ever."""
+    store = dist.HashStore()
+    store.set("choice/1", json.dumps("the disk of the first rank is full"))
+    store.set("done/1/0", "")
+    second = RankGroup(World(rank=1, size=2, local_rank=1, local_size=2), store)
+    module = module_of(small_runs, tiny_model, "sentiment", trainer__reuse_features=True)
+    with pytest.raises(UserError, match=r"trainer.reuse_features=true: the disk of the first rank is full\."):
+        reuse_features(module, second, torch.device("cpu"), nullcontext)
+    assert not cache_folder().exists()
