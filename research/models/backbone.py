@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from transformers import EncoderDecoderModel, PretrainedConfig, PreTrainedModel
+from transformers import EncoderDecoderModel, PreTrainedModel
 
 from research.batching.pack import MicroBatch, Stream
 from research.batching.reading import ALL, FIRST, Reading
@@ -20,12 +20,13 @@ from research.batching.store import INPUT, SOURCE, TARGET
 from research.common import compat
 from research.common.errors import UserError
 from research.models import last_layer, prompted
-from research.models.attention import CROSS, Plans, mark_cross_attention, role_of
+from research.models.architecture import attention_family, drop_no_layers, head_bias, output_layer, padding_id
+from research.models.attention import CROSS, Plans, mark_cross_attention
 from research.models.frozen import FrozenLayers, run_above
 from research.models.linear_cross_entropy import LARGE_SCORES, linear_cross_entropy, plain_cross_entropy
 from research.models.load import DECODER, ENCODER, ENCODER_DECODER, without_advice
 from research.models.positions import follow_sequences, set_plans
-from research.models.probe import TOLERANCE, probe_batch, try_packing
+from research.models.probe import TOLERANCE, in_evaluation, probe_batch, try_packing
 
 
 class Backbone(nn.Module):
@@ -59,7 +60,6 @@ class Backbone(nn.Module):
         if drop_no_layers(model):
             self.packing_note += "; LayerDrop is off, whose draws would depend on the micro-batches"
         self.frozen: FrozenLayers | None = None  # whose outputs may be given
-        self.depth = 0  # layers of the stack that they are part of
         self.quiet: list[nn.Module] = []  # without dropout in training, too
         self.asked_of: set[str] = set()  # which tokens' outputs the task has read
         self.reads_alone = reads_alone and last_layer.reads_alone(self, probe_batch(model.config), TOLERANCE)
@@ -130,7 +130,7 @@ class Backbone(nn.Module):
         inputs = self.inputs(micro)
         alone = self.reads_alone and self.packed and not self.prompt_tokens
         if self.frozen is not None and micro.first.features is not None:
-            alone = alone and len(self.frozen.layers) < self.depth  # else the last layer is skipped
+            alone = alone and not self.frozen.are_all  # else the last layer is skipped
         self.reading = micro.first.reading(which) if alone else None
         if self.reading is not None:
             inputs["plans"].reading = self.reading
@@ -171,15 +171,12 @@ class Backbone(nn.Module):
         head: Any = self.head
         if type(head) is not nn.Linear or isinstance(head.weight, DTensor):
             return False
-        device, modes = head.weight.device, [(module, module.training) for module in self.model.modules()]
+        device = head.weight.device
         micro, asked = probe_batch(self.model.config, self.packed).to(device), torch.arange(4, device=device)
-        self.model.eval()
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        with in_evaluation(self.model):
             states, bias = self._states_of(micro, asked), head_bias(self.model, head)
             scores = self.vocabulary_logits(micro, asked)
             own = states @ head.weight.T + (0 if bias is None else bias)
-        for module, training in modes:
-            module.training = training
         return bool((scores - own).abs().max() <= 1e-4 * own.abs().max())
 
     def _states_of(self, micro: MicroBatch, asked: Tensor) -> Tensor:
@@ -287,37 +284,3 @@ class Backbone(nn.Module):
             self._states.append(states)
             states = states[:0]
         return (states[None],)
-
-
-def attention_family(model: PreTrainedModel) -> str:
-    """encoder, decoder (its attention is causal) or encoder-decoder."""
-    if model.config.is_encoder_decoder:
-        return ENCODER_DECODER
-    return DECODER if any(role_of(module) == DECODER for module in model.modules()) else ENCODER
-
-
-def output_layer(model: PreTrainedModel) -> nn.Module | None:
-    """The layer that scores the vocabulary, if the model has one."""
-    layer: Any = model.get_output_embeddings()
-    if layer is None and isinstance(model, EncoderDecoderModel):
-        layer = model.decoder.get_output_embeddings()
-    return layer if isinstance(layer, nn.Module) else None
-
-
-def head_bias(model: PreTrainedModel, head: nn.Module) -> Tensor | None:
-    """What is added to the products of the output layer, (V,): its bias, and that of BART's family beside it."""
-    own, beside = getattr(head, "bias", None), getattr(model, "final_logits_bias", None)
-    return own if beside is None else beside[0] if own is None else own + beside[0]
-
-
-def padding_id(config: PretrainedConfig) -> int:
-    """A token for padding, which nothing reads; 0 where the model names none."""
-    return getattr(config, "pad_token_id", None) or 0
-
-
-def drop_no_layers(model: nn.Module) -> bool:
-    """Switch LayerDrop off, which draws once per forward pass. Was it on?"""
-    dropping = [module for module in model.modules() if getattr(module, "layerdrop", 0)]
-    for module in dropping:
-        module.layerdrop = 0.0  # type: ignore[assignment]
-    return bool(dropping)

@@ -23,8 +23,10 @@ class _Recorded(Exception):
 class FrozenLayers:
     """Layers at the bottom of a model below which nothing is trained. Their weights and names stay as they are."""
 
-    def __init__(self, layers: list[nn.Module]) -> None:
-        self.layers = layers
+    def __init__(self, stack: nn.ModuleList, count: int) -> None:
+        """The lowest `count` layers of a stack."""
+        layers = self.layers = list(stack[:count])
+        self.are_all = count == len(stack)
         self.given: Tensor | None = None  # (1, T, W) or (N, L, W), what the highest of them puts out
         self.kept: Any = None  # what of their outputs is kept on disk, once that is known
         self._recording = False
@@ -69,8 +71,7 @@ def run_above(backbone: Any, model: nn.Module, stream: Stream, inputs: dict[str,
 def frozen_outputs(backbone: Any, stream: Stream, which: str) -> Tensor:
     """What the highest frozen layer puts out for these tokens of a stream, (K, W)."""
     frozen: FrozenLayers = backbone.frozen
-    last = len(frozen.layers) == backbone.depth
-    inputs = backbone.inputs_of(MicroBatch({INPUT: stream}), which if last else ALL)
+    inputs = backbone.inputs_of(MicroBatch({INPUT: stream}), which if frozen.are_all else ALL)
     out = frozen.recorded(backbone.model.base_model, inputs)
     reading: Reading | None = backbone.reading
     if reading is not None:

@@ -22,8 +22,9 @@ from research.batching.pack import MicroBatch
 from research.batching.store import SOURCE
 from research.common import compat
 from research.common.errors import UserError
+from research.models.architecture import padding_id
 from research.models.attention import PACKED
-from research.models.backbone import Backbone, padding_id
+from research.models.backbone import Backbone
 from research.models.generation_steps import KeyedSampling, StopStrings
 from research.models.load import ENCODER_DECODER, without_advice
 from research.models.positions import set_plans

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -18,6 +17,7 @@ from research.batching.pack import MicroBatch
 from research.batching.reading import ALL, FIRST
 from research.models.attention import Plans, packed_attention
 from research.models.load import ENCODER
+from research.models.probe import in_evaluation
 
 PARTS = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output", "intermediate",
          "output")  # fmt: skip
@@ -64,19 +64,13 @@ def _of_read(layer: Any, x: Tensor, plans: Plans) -> Tensor:
 
 def first_suffices(backbone: Any, micro: MicroBatch, tolerance: float) -> bool:
     """Does a sequence-level head give the same for the first token of each sequence as for all, in a small batch?"""
-    model = backbone.model
-    device, modes = next(model.parameters()).device, [(module, module.training) for module in model.modules()]
-    micro = micro.to(device)
-    model.eval()
+    micro = micro.to(next(backbone.model.parameters()).device)
     try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            whole, alone = (backbone.logits_of(micro, which) for which in (ALL, FIRST))
-        return bool((whole - alone).abs().max() <= tolerance * whole.abs().max())
+        with in_evaluation(backbone.model):
+            expected, got = (backbone.logits_of(micro, which) for which in (ALL, FIRST))
+        return bool((got - expected).abs().max() <= tolerance * expected.abs().max())
     except Exception:  # a head that takes no sequences of one token
         return False
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def reads_alone(backbone: Any, micro: MicroBatch, tolerance: float) -> bool:
@@ -84,14 +78,12 @@ def reads_alone(backbone: Any, micro: MicroBatch, tolerance: float) -> bool:
     layer = last_layer(backbone.model)
     if layer is None or not backbone.packed or backbone.family != ENCODER:
         return False
-    device, training = next(backbone.model.parameters()).device, backbone.model.training
-    micro, whole = micro.to(device), layer.forward
-    reading = micro.first.reading(FIRST)
+    micro = micro.to(next(backbone.model.parameters()).device)
+    reading, forward = micro.first.reading(FIRST), layer.forward
     assert reading is not None
     read_alone(layer)
     try:
-        backbone.model.eval()
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        with in_evaluation(backbone.model):
             inputs = backbone.inputs(micro)
             expected = backbone.model.base_model(**inputs)[0][0, reading.places]
             inputs["plans"].reading = reading
@@ -99,8 +91,6 @@ def reads_alone(backbone: Any, micro: MicroBatch, tolerance: float) -> bool:
         equal = got.shape == expected.shape and bool((got - expected).abs().max() <= tolerance * expected.abs().max())
     except Exception:  # each model class fails in a way of its own
         equal = False
-    finally:
-        backbone.model.train(training)
     if not equal:
-        layer.forward = whole
+        layer.forward = forward
     return equal

@@ -123,6 +123,19 @@ def sharpened(model: nn.Module) -> Iterator[None]:
                 weight.mul_(factor)
 
 
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Within it, no dropout, no gradients, full precision; after it, each module is in the mode it was in."""
+    device, modes = next(model.parameters()).device, [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def probe_batch(config: PretrainedConfig, packed: bool = True) -> MicroBatch:
     """A few short sequences, and one longer than any sliding window of the model."""
     window = getattr(config, "sliding_window", None) or getattr(config, "local_attention", None) or 0

@@ -26,7 +26,7 @@ from research.common.errors import UserError
 from research.models.frozen import FrozenLayers, without_gradient
 from research.models.load import ENCODER
 from research.models.parameters import trained_parameters
-from research.models.probe import probe_batch
+from research.models.probe import in_evaluation, probe_batch
 from research.training import feature_files
 from research.training.feature_files import Kept
 from research.training.module import TaskModule
@@ -61,7 +61,7 @@ def silence_frozen(module: TaskModule) -> None:
         if part is not base and id(part) not in above and not any(id(p) in trained for p in part.parameters())
     ]
     backbone.train(backbone.training)
-    backbone.frozen, backbone.depth = FrozenLayers(list(stack[:frozen])), len(stack)
+    backbone.frozen = FrozenLayers(stack, frozen)
     embeddings = getattr(base, "embeddings", None)
     if isinstance(embeddings, nn.Module) and not hasattr(base, "embeddings_project"):
         backbone.frozen.skip_embeddings(embeddings)
@@ -170,8 +170,7 @@ def tokens_kept(module: TaskModule) -> str:
     """Which tokens' features are needed: above the last layer those that the head alone reads, else all."""
     backbone = module.backbone
     assert backbone.frozen is not None
-    whole = len(backbone.frozen.layers) < backbone.depth or not backbone.packed
-    if whole or module.methods:  # methods may read more, or show the texts to another model
+    if not backbone.frozen.are_all or not backbone.packed or module.methods:  # methods may read more than the task
         return ALL
     asked = asked_of(module)
     if asked == {MARKED} and not backbone.reads_alone:  # the head's dropout draws for all tokens then
@@ -183,12 +182,10 @@ def asked_of(module: TaskModule) -> set[str]:
     """Which tokens' outputs the task reads, seen on its shortest example; none where it does not read the encoder's."""
     backbone = module.backbone
     if not backbone.asked_of:
-        store, training = module.data.stores["train"], module.training
+        store = module.data.stores["train"]
         micro = pack(store, np.array([int(store.tokens.argmin())]), backbone.packed)
-        module.eval()
-        with torch.no_grad():
+        with in_evaluation(module):
             module.outputs(micro.to(next(backbone.parameters()).device))
-        module.train(training)
     return set(backbone.asked_of)
 
 
