@@ -132,9 +132,9 @@ def class_table(scores: Mapping[str, float]) -> Table | None:
         table.add_column(part, justify="right")
     for label in classes:
         values = {part: by_class.get(f"{part}/{label}") for part in parts}
-        table.add_row(label, *(f"{v:.0f}" if v and part in counted else _number(v) for part, v in values.items()))
+        table.add_row(label, *(_number(v, 0 if part in counted else 4) for part, v in values.items()))
     return table
 
 
-def _number(value: Any) -> str:
-    return "" if value is None else f"{value:.4f}"
+def _number(value: Any, digits: int = 4) -> str:
+    return "" if value is None else f"{value:.{digits}f}"

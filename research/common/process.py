@@ -6,13 +6,13 @@ import sys
 
 
 def prepare_process() -> None:
-    """What libraries read when they are imported, and how memory is kept."""
+    """Set them; to be called before those libraries are imported."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if not sys.stderr.isatty():  # a log file
         for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):
             os.environ.setdefault(name, "1")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a rank that ends is told once, by itself
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a rank that ends says so itself, once
     keep_freed_memory()
 
 

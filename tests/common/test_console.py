@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from research.common.console import COLUMNS, StepProgress, metric_parts, within_columns
+from research.common.console import COLUMNS, StepProgress, class_table, metric_parts, within_columns
 
 
 def test_evaluation_is_one_line_with_the_monitored_score_first(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,6 +32,14 @@ def test_what_does_not_fit_is_left_out() -> None:
     parts = metric_parts({f"validation/score_{i}": 0.123456 for i in range(30)}, "score_17")
     line = within_columns(["step 1/2", *parts])
     assert len(line) <= 100 and line.startswith("step 1/2  validation  score_17 0.1235*  score_0 0.1235")
+
+
+def test_counts_by_class_are_whole_numbers_and_a_missing_score_is_blank() -> None:
+    table = class_table({"f1/a": 0.5, "support/a": 12.0, "f1/b": 0.0, "support/b": 0.0, "support/c": 3.0})
+    assert table is not None
+    assert [list(column.cells) for column in table.columns] == [
+        ["a", "b", "c"], ["0.5000", "0.0000", ""], ["12", "0", "3"],
+    ]  # fmt: skip
 
 
 @pytest.mark.process
