@@ -41,6 +41,7 @@ from research.training.features import reuse_features
 from research.training.finish import finish, record_outcome, report
 from research.training.module import TaskModule
 from research.training.resume import announce_resume, resume
+from research.training.start import pretrained_name
 from research.training.trainer import make_trainer
 
 NOTHING_SCORED = (
@@ -114,7 +115,7 @@ def _train(
         kept = components.keep(run.path, components.users_files(config, data.metric_name))
         for sentence in components.changes(run.provenance, kept) if newest else ():
             console.print(sentence)
-        resumed_from, model_name = newest.step if newest else None, config.model.name
+        resumed_from, model_name = newest.step if newest else None, pretrained_name(config)
         record = provenance.recorded(run, data_facts(module), model_name, facts, resumed_from, world.size, kept)
     exit_code = 1
     try:

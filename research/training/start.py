@@ -44,6 +44,11 @@ def started(config: Config, group: RankGroup | None = None) -> Config:
     return _at(config, folder)
 
 
+def pretrained_name(config: Config) -> str:
+    """The model whose weights a run begins with: that of `model.name`, or the encoder that bert2bert is made of."""
+    return config.model.scratch.encoder or config.model.name
+
+
 def refuse_what_needs_weights(config: Config) -> None:
     if config.model.scratch.encoder is not None:
         return

@@ -18,9 +18,10 @@ from research.common.errors import UserError
 from research.config.load import load_config
 from research.config.schema import ScratchConfig
 from research.models.scratch import trained_tokenizer
+from research.tracking.provenance import weights_sha256
 from research.tracking.run import Run
 from research.training.build import build
-from research.training.start import started
+from research.training.start import pretrained_name, started
 from tests.attempts import Attempt, attempt, attempt_ranks
 from tests.conftest import make_tiny_model, write_jsonl
 from tests.tasks.test_lm import TEXT
@@ -112,7 +113,9 @@ def test_weights_belong_to_the_seed_and_the_tokenizer_to_keys_and_texts(tmp_path
 def test_bert2bert_takes_both_halves_from_an_encoder(tmp_path: Path) -> None:
     bert = make_tiny_model(tmp_path / "bert")
     model = {"name": "scratch", "scratch": {"family": "bert2bert", "encoder": str(bert)}}
-    module = build(load_config(experiment(tmp_path, "translation", "bert2bert", model=model)))
+    config = load_config(experiment(tmp_path, "translation", "bert2bert", model=model))
+    module = build(config)
+    assert [*weights_sha256(pretrained_name(config))] == ["model.safetensors"]  # what provenance says of the weights
     own: Any = module.backbone.model
     table = "embeddings.word_embeddings.weight"
     encoder, decoder = own.encoder.state_dict()[table], own.decoder.bert.state_dict()[table]
