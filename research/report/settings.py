@@ -58,7 +58,7 @@ def key_text(key: str) -> str:
 
 def value_text(value: Any, parts: int = 1) -> str:
     """A config value as a reader writes it: 3e-5, not 3e-05; a path by its last parts."""
-    if value is None:
+    if value is None or value == "":
         return "none"
     if isinstance(value, bool):
         return str(value).lower()

@@ -13,10 +13,12 @@ from research.cli import main
 from research.common.errors import UserError
 from research.config.component import choose
 from research.report.compare import ComparedRuns, compare_runs, comparison_text
+from research.report.figures.scores import figures
 from research.report.grouping import group_runs
 from research.report.records import read_records
 from research.report.statistics import paired_tests
 from research.report.statistics.comparison import Comparison
+from research.report.statistics.power import seeds_needed
 from research.report.statistics.summary import pools, summarise
 from research.tracking import predictions
 
@@ -52,6 +54,24 @@ def test_each_data_set_is_a_comparison_of_equal_seeds(grid: Path) -> None:
         assert all(test.assumes for test in c.tests)
         assert c.seeds_needed and c.examples_needed
     assert found[0].tests[0].p_value < 0.05
+
+
+def test_a_few_shot_sample_counts_once(make_run: MakeRun) -> None:
+    """By the mean of its seeds, wherever the spread over runs is judged."""
+    sides = [
+        [
+            make_run(None, seed=seed, quality=quality, config={"optim.lr": rate, "data.shots": 8, "data.shots_seed": k})
+            for k in range(3)
+            for seed in (0, 1)
+        ]
+        for rate, quality in ((3e-5, 0.9), (1e-4, 0.88))
+    ]
+    (c,) = compared(*sides)
+    means = [scores.reshape(3, 2).mean(1) for scores in (c.scores, c.other_scores)]
+    assert c.tests[-1] == paired_tests.almost_stochastic_order(*means)
+    assert c.seeds_needed == seeds_needed(*means) != seeds_needed(c.scores, c.other_scores)
+    drawn = dict((name, caption) for name, caption, _ in figures(group_runs(read_records(sides[0])), []))
+    assert all("each dot is a few-shot sample" in caption for caption in drawn.values()) and drawn
 
 
 def test_runs_of_an_adapter_are_compared_with_those_of_another(make_run: MakeRun) -> None:

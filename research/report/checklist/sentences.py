@@ -53,8 +53,9 @@ def cost(records: Sequence[Record]) -> str:
     measured = len(records) - provenance.lacking(records, "energy_joules")
     energy = provenance.total(records, "energy_joules") / provenance.JOULES_PER_KWH
     spent = f"{hours(provenance.total(records, 'device_hours'))} {provenance.hour_kind(records)}"
+    runs = f"All {len(records)} runs" if len(records) > 1 else "The only run"
     return (
-        f"All {len(records)} runs{among} took {spent}"
+        f"{runs}{among} took {spent}"
         + (f" on {listed(list(machines))}." if machines else ".")
         + (f" The devices of {counted(measured, 'run')} used {energy:.2f} kWh." if measured else "")
     )

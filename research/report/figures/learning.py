@@ -1,10 +1,11 @@
-"""Learning curves: validation score and training loss over the steps, with bands over seeds.
+"""Learning curves: validation score and training loss over the steps, with bands over runs.
 
 Legend: R runs, S steps.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLACE = 20  # on the page
+LONGEST_LABEL = 24  # characters that stand beside the upper axes
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         if not any(len(curve(histories[id(g)], f"validation/{g.metric}").steps) > 1 for g in groups):
             continue
         caption = (
-            f"Learning curves on {data_set}: validation score and training loss, mean over {groups[0].repeats}; bands "
-            "are one standard deviation to each side. Each curve ends where the first of its runs ended."
+            f"Learning curves on {data_set}: validation score and training loss, mean over runs; bands are one "
+            "standard deviation to each side. Each curve ends where the first of its runs ended."
             + left_out_note(len(groups), grid, data_set)
         )
         yield f"learning-{file_name(data_set)}", caption, draw_curves(groups, histories)
@@ -71,7 +73,8 @@ def draw_curves(groups: Sequence[RunGroup], histories: Mapping[int, Sequence[Seq
         count = counted(len(runs), "run")
         add(above, curve(runs, f"validation/{group.metric}"), style.look(i), f"{group.system} ({count})")
         add(below, curve(runs, "train/loss"), style.look(i) | {"marker": ""}, "")
-    style.score_axis(above.yaxis, f"validation {groups[0].score.label}", groups[0].score)
+    label = textwrap.fill(f"validation {groups[0].score.label}", LONGEST_LABEL)
+    style.score_axis(above.yaxis, label, groups[0].score)
     below.set_ylabel("training loss")
     below.set_xlabel("optimiser steps")
     below.set_ylim(bottom=max(0.0, below.get_ylim()[0]))  # a band may reach below, a loss does not

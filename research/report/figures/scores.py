@@ -27,7 +27,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         if not any(len(scores) > 1 for scores in rows.values()):
             continue
         metric, split = groups[0].score.label, groups[0].split
-        dot = "fold" if groups[0].folds else "run"
+        dot = {"folds": "fold", "samples": "few-shot sample"}.get(groups[0].repeats, "run")
         caption = (
             f"{split.capitalize()} {metric} on {data_set}: each dot is a {dot}, the bar spans one standard "
             "deviation to each side of the mean (diamond)." + left_out_note(len(groups), grid, data_set)

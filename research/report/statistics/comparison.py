@@ -45,12 +45,13 @@ class Comparison:
 def compare_groups(a: RunGroup, b: RunGroup, split: str, pooled: Pool, seed: int = 0) -> Comparison:
     """All that two groups of a pool allow to say of each other, not yet corrected."""
     scores, other_scores = a.scores(split), b.scores(split)
+    repeated = a.repeated(split), b.repeated(split)  # a few-shot sample counts once
     counts, runs, replicates = pooled.of(a, b)
     draws = over_both(counts, runs, replicates, seed, [*a.blocks, *b.blocks])
     tests = list(applicable_tests(counts, runs, replicates, seed))
     if min(runs) > 1:
         tests.insert(0, paired_tests.over_seeds_and_examples(draws))
-        tests.append(paired_tests.almost_stochastic_order(scores, other_scores, seed=seed))
+        tests.append(paired_tests.almost_stochastic_order(*repeated, seed=seed))
     difference, error = float(contrast(counts.metrics, runs)), float(contrast(replicates, runs).std())
     return Comparison(
         first=a,
@@ -63,7 +64,7 @@ def compare_groups(a: RunGroup, b: RunGroup, split: str, pooled: Pool, seed: int
         interval_over_examples=over_examples(counts, runs, replicates),
         tests=tests,
         corrected=[test.p_value for test in tests],
-        seeds_needed=seeds_needed(scores, other_scores),
+        seeds_needed=seeds_needed(*repeated),
         examples_needed=examples_needed(difference, error, len(counts.ids)),
     )
 

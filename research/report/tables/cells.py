@@ -7,6 +7,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,11 @@ class Table:
         for name in ("title", "caption"):
             object.__setattr__(self, name, printable(getattr(self, name)))
         object.__setattr__(self, "columns", tuple(map(printable, self.columns)))
+
+    @cached_property
+    def numbers(self) -> list[bool]:
+        """Which columns hold numbers, whatever their first cell."""
+        return [any(row[i].value is not None for row in self.rows) for i in range(len(self.columns))]
 
 
 def make_table(

@@ -121,14 +121,19 @@ def _marks(summaries: Sequence[Summary]) -> str:
 
 def _constant(grid: Grid) -> str:
     """The settings all runs share, as far as they are away from the default or everybody asks for them."""
-    facts = [_fact(key, value) for key, value in _away_from_default(grid).items()]
+    facts = [_fact(key, value) for key, value in _away_from_default(grid).items() if _is_told(key)]
     told = f"All runs: {', '.join(facts)}." if facts else ""
     apart = [
-        f"{data_set}: {', '.join(_fact(key, value) for key, value in settings.items())}"
+        f"{data_set}: {', '.join(own)}"
         for data_set, settings in grid.by_data_set.items()
-        if settings
+        if (own := [_fact(key, value) for key, value in settings.items() if _is_told(key)])
     ]
     return " ".join(filter(None, (told, f"By data set: {'; '.join(apart)}." if apart else "")))
+
+
+def _is_told(key: str) -> bool:
+    """All but what each of several tasks is: the data set's name says it."""
+    return not key.startswith("task.tasks.")
 
 
 def _fact(key: str, value: Any) -> str:

@@ -24,6 +24,10 @@ def test_values_are_shown_rounded_and_kept_whole(value: Any, text: str, number: 
     assert (cell(value).text, cell(value).value) == (text, number)
 
 
+def test_a_column_of_numbers_may_begin_without_one() -> None:
+    assert make_table("T", ("a", "b"), [["x", Cell("–")], ["y", 0.5]]).numbers == [False, True]
+
+
 def test_markdown_escapes_what_would_break_the_table() -> None:
     shown = make_table("T", ("name", "n"), [["<b>a|b</b>\nc", 3]])
     assert table_markdown(shown) == "| name | n |\n| --- | --- |\n| &lt;b&gt;a\\|b&lt;/b&gt; c | 3 |\n"

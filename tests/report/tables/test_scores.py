@@ -70,6 +70,12 @@ def test_the_caption_counts_what_is_not_in_the_means(make_run: MakeRun, tmp_path
     assert "1 of 4 combinations never run" in caption
 
 
+def test_the_caption_is_short_for_several_tasks_and_empty_settings(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", config={"task.tasks": {"sst2": {"data": {"train": "sst2.jsonl"}}}, "task.query_prefix": ""})
+    caption = tables.main_table(*made(tmp_path)).caption
+    assert "sst2" not in caption and "query prefix none" in caption
+
+
 def test_a_single_run_is_called_one(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", seed=7)
     table = tables.main_table(*made(tmp_path))
