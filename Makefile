@@ -35,7 +35,7 @@ quickstart: setup decoder  ## train sentiment, NER, QA and summaries on the ship
 test: setup    ## every test
 	$(PYTEST) -n $(WORKERS)
 
-check: $(VENV)/.installed  ## lint, types and fast tests, side by side: under a minute, for every day
+check: $(VENV)/.installed  ## lint, types and fast tests, side by side, for every day
 	@$(MAKE) --no-print-directory -j 2 lint fast
 
 fast: $(VENV)/.installed  ## the tests that neither train for long nor start processes or services

@@ -109,7 +109,8 @@ def _table(section: Any, described: Any, prefix: str) -> Iterator[str]:
     yield "|---|---|---|"
     hints = get_type_hints(type(section))
     for f in described:
-        default = as_yaml(getattr(section, f.name))
+        value = getattr(section, f.name)
+        default = json.dumps(value) if value == "" or "\n" in str(value) else as_yaml(value)
         yield f"| `{prefix}{f.name}`{_mark(f)} | `{default}` | {_meaning(f, hints[f.name])} |"
 
 

@@ -1,8 +1,8 @@
 """Drift of a run's answers: are the last ones drawn from what the run predicted on its own test data?
 
 Labels are compared by a chi-square test, confidence by Kolmogorov and Smirnov's. With small p (0.001, say) neither
-alarms on windows that have not changed, while a population stability index above 0.1 does on half of the windows of
-100. A higher error rate alone moves neither much: only feedback finds it.
+alarms on windows that have not changed, while a population stability index above 0.1 does on 4 in 10 windows of 100
+(simulated, ten bins). A higher error rate alone moves neither much: only feedback finds it.
 """
 
 from __future__ import annotations

@@ -94,5 +94,7 @@ def rows_of(data: TaskData, texts: Sequence[str]) -> list[dict[str, Any]]:
             f"task '{data.config.task.name}' reads {', '.join(needed)} of a row, not one text; give a file by --input, "
             "or JSON lines on standard input (--input -)"
         )
+    if not needed:  # several tasks at once, which refuse any input
+        return [{} for _ in texts]
     column = data.config.data.columns.get(needed[0], data.fields[needed[0]])
     return [{column: words_of(text) if needed[0] in data.text_lists else text} for text in texts]

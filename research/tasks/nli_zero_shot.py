@@ -32,7 +32,7 @@ ENTAILMENT = "entailment"
 @dataclass
 class Keys:
     hypothesis: str = key("This example is {label}.", "what each label says of a text, with {label} in it")
-    descriptions: dict[str, str] = key({}, "label: what stands for it in the hypothesis; null: the label itself")
+    descriptions: dict[str, str] = key({}, "label: what the hypothesis says for it; else its own name")
     calibrate: bool = key(False, "divide the probabilities in evaluation by those for texts without content")
 
 

@@ -37,7 +37,7 @@ from research.training.datamodule import Columns, TaskData
 @dataclass
 class Keys(matching.Keys):
     last: int = key(10, "items of the history that are read, the newest first", at_least(1))
-    items: str | None = key(None, "file of more items, column `item`, such as those that nobody had yet")
+    items: str | None = key(None, "file of more items, column `item`, such as new ones that no user had yet")
 
 
 class Data(matching.Data):

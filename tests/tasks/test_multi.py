@@ -143,10 +143,11 @@ def test_a_run_scores_each_task_and_their_mean(small_runs: SmallRuns, files: Fil
     assert main(["evaluate", str(run.path), "--split", "test"]) == 0
     [again] = map(json.loads, (run.path / "evaluations.jsonl").read_text().splitlines())
     assert again["scores"] == scores
-    with pytest.raises(UserError, match="does not label new text"):
-        from research.inference.predict import predict
+    for source, texts in ((tasks[0], ()), (None, ("a film",))):
+        with pytest.raises(UserError, match="does not label new text"):
+            from research.inference.predict import predict
 
-        predict(run, tasks[0], "-")
+            predict(run, source, "-", texts=texts)
     padded = small_runs.train("multi", "trainer.packing=false", tasks=tasks, optim=optim)
     assert_same_up_to_rounding(padded, run)
     small = small_runs.train("multi", "trainer.tokens_per_microbatch=32", tasks=tasks, optim=optim)
