@@ -59,4 +59,4 @@ def make_reading(layout: RowLayout, mask: Mask, device: torch.device) -> Reading
         filler = 1 if single else 1 + int(-(size + 1) % ROW_TOKENS)
         places, counts = np.append(places, np.full(filler, T)), np.append(counts, filler)
     attention = plan_attention(counts, layout.lengths, q_multiple=1 if single else None)
-    return Reading(size, torch.from_numpy(places).to(device), attention.to(device))
+    return Reading(size, torch.from_numpy(places).to(device, non_blocking=True), attention.to(device))

@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import datasets
 import lightning as L
 import numpy as np
 import pyarrow as pa
@@ -26,17 +25,15 @@ from research.batching.store import Store
 from research.common.errors import UserError
 from research.config.schema import Config, DataConfig
 from research.data.augment.words import Words, text_of, words_of
-from research.data.checks import refuse_other_than_text
-from research.data.columns import set_aside
 from research.data.encoded import encoded, source_digest
 from research.data.formats import Reading
-from research.data.opening import open_split
 from research.data.overview import SplitOverview, overview_of, refuse_overlap
 from research.data.source import Split
 from research.data.splits import splits_asked
 from research.metrics import metric_of, resolved
 from research.metrics.base import BaseMetric
 from research.training.class_weights import class_weights
+from research.training.declared import open_declared, refuse_keys_of_classes, refuse_way_with_long_texts
 from research.training.epochs import EpochStores, operations_of
 from research.training.plain import padded_layout
 
@@ -146,8 +143,8 @@ class TaskData(L.LightningDataModule):
 
     def open(self, learned: Mapping[str, Any] | None = None, only: str | None = None) -> None:
         """Open and encode every split the experiment names, or `only` one of them."""
-        self._refuse_keys_of_classes()
-        self._refuse_way_with_long_texts()
+        refuse_keys_of_classes(self)
+        refuse_way_with_long_texts(self)
         self.splits = self.opened_splits(only)
         if learned is None:
             self.labels = self.collect(list(self.splits.values()))
@@ -210,26 +207,10 @@ class TaskData(L.LightningDataModule):
         """The ids of each split whose rows were chosen here."""
         return {name: split.rows["id"][:] for name, split in self.splits.items() if split.drawn}
 
-    def _refuse_keys_of_classes(self) -> None:
-        """Raise UserError for keys on classes where the task has none."""
-        optim = self.config.optim
-        keys = {"data.labels": self.config.data.labels, "optim.class_weights": optim.class_weights,
-                "optim.balance_classes": optim.balance_classes}  # fmt: skip
-        named = [key for key, value in keys.items() if value]
-        if named and self.class_column is None:
-            raise UserError(f"task '{self.config.task.name}' has no classes for {' and '.join(named)}; remove the key.")
-
     @property
     def long_texts(self) -> str:
         """What becomes of a text longer than `data.max_length`: one of `research.data.long_texts`."""
         return self.config.data.long or self.long[0]
-
-    def _refuse_way_with_long_texts(self) -> None:
-        """Raise UserError for a `data.long` that the task does not take."""
-        asked, task = self.config.data.long, self.config.task.name
-        if asked is not None and asked not in self.long:
-            known = f"it takes {', '.join(self.long)}" if self.long else "it has a way of its own; remove the key"
-            raise UserError(f"data.long={asked}: task '{task}' does not read long texts so; {known}.")
 
     def open_input(self, path: str, learned: Mapping[str, Any]) -> None:
         """Open new text, with or without gold answers, as the split `input`."""
@@ -238,37 +219,7 @@ class TaskData(L.LightningDataModule):
         self.stores["input"] = self.make_store(self.splits["input"])
 
     def _open(self, data: DataConfig, name: str, value: str, limit: int | None) -> Split:
-        optional = (*self.optional, *(self.gold if name == "input" else ()))
-        fields = {**self.fields, **({"id": "id"} if "id" in data.columns else {})}
-        for field in data.columns:
-            if field not in (*self.fields, "id"):
-                raise UserError(
-                    f"data.columns: task '{self.config.task.name}' has no field '{field}'; "
-                    f"its fields are {', '.join(self.fields)} and id."
-                )
-        split = open_split(
-            name=name,
-            value=value,
-            hub_name=data.name,
-            hub_config=data.config,
-            hub_revision=data.revision,
-            fields={field: data.columns.get(field, usual) for field, usual in fields.items()},
-            optional=optional,
-            limit=limit,
-            reading=self.reading(data),
-            free=(*self.free, *(self.gold if name == "input" else ())),
-            aligned=self.aligned,
-        )
-        if data.cluster and name in ("validation", "test") and data.cluster not in split.rows.column_names:
-            held = ", ".join(column for column in split.rows.column_names if column != "__line__")
-            raise UserError(f"data.cluster={data.cluster}: {split.origin} has no such column; its columns are {held}.")
-        for field in {*self.gold} - {*self.free} & {*split.rows.column_names} if name == "input" else ():
-            if isinstance(split.rows.features[field], datasets.Json):
-                split = set_aside(split, field)
-        for field in sorted({*self.texts, *self.text_lists} & set(split.rows.column_names)):
-            if name != "input" or field not in self.gold:
-                refuse_other_than_text(split, field, field in self.text_lists)
-        return self.prepared(split)
+        return self.prepared(open_declared(self, data, name, value, limit))
 
     def prepared(self, split: Split) -> Split:
         """A split as the task reads it, with columns of its own making."""
@@ -284,12 +235,9 @@ class TaskData(L.LightningDataModule):
     def make_store(self, split: Split) -> Store:
         """Encode a split, once for its rows, tokenizer, settings and code."""
         settings = {key: value for key, value in asdict(self.config.data).items() if key not in NOT_ENCODED}
-        rows, task, code = (
-            [split.fingerprint, split.drawn, len(split.rows)],
-            asdict(self.config.task),
-            source_digest(type(self)),
-        )
-        key = [rows, self.learned(), self.tokenizer_as_loaded, settings, task, code, self.encode_reads()]
+        rows, code = [split.fingerprint, split.drawn, len(split.rows)], source_digest(type(self))
+        task, reads = asdict(self.config.task), self.encode_reads()
+        key = [rows, self.learned(), self.tokenizer_as_loaded, settings, task, code, reads]
         try:
             examples = encoded(split.rows, self.encode, key, f"Tokenising {split.name}")
         except UserError as error:  # `encode` knows the row, not the file

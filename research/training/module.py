@@ -151,7 +151,7 @@ class TaskModule(L.LightningModule):
         """Summed over the targets; label smoothing and class weights apply in training alone."""
         smoothing = self.config.optim.label_smoothing if self.training else 0.0
         weights = self.data.class_weights if self.training else None
-        weight = None if weights is None else torch.from_numpy(weights).to(logits)
+        weight = None if weights is None else torch.from_numpy(weights).to(logits, non_blocking=True)
         return F.cross_entropy(
             logits, targets, weight, reduction="sum", ignore_index=NO_TARGET, label_smoothing=smoothing
         )
