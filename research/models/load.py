@@ -56,7 +56,7 @@ def load_config(config: Config, labels: Sequence[str] = (), families: Collection
     refuse_odd_folder(name)
     # Without labels two, for the start and the end of a span, whatever the weights were tuned for before.
     ids = {label: i for i, label in enumerate(labels or ("LABEL_0", "LABEL_1"))}
-    head: dict[str, Any] = {"num_labels": len(ids), "id2label": {i: label for label, i in ids.items()}, "label2id": ids}
+    head: dict[str, Any] = {"id2label": {i: label for label, i in ids.items()}, "label2id": ids}
     if ENCODER not in families:
         head = {}
     try:

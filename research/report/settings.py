@@ -67,7 +67,8 @@ def value_text(value: Any, parts: int = 1) -> str:
             return f"{value:g}"
         return re.sub(r"\.?0*e\+?(-?)0?(\d+)", r"e\1\2", f"{value:.6e}")
     if isinstance(value, str):
-        return "/".join(Path(value).parts[-parts:]) if "/" in value else value
+        own = Path(value).parts if "/" in value else (value,)
+        return "/".join(own[-parts - 2 * (own[-1] == "model") :])  # a run's model is called by the run
     return str(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False)
 
 

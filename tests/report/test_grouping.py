@@ -175,6 +175,8 @@ def test_the_best_trial_of_a_minimised_score_has_the_smallest(make_run: MakeRun,
         (None, "none"),
         (True, "true"),
         ("/models/bert-base", "bert-base"),
+        ("/runs/sst2/seed0/model", "sst2/seed0/model"),
+        ("model", "model"),
         ({"a": 1}, '{"a": 1}'),
     ],
 )

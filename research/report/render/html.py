@@ -17,6 +17,7 @@ from research.common.files import write_atomically
 from research.report.checklist.items import Checklist
 from research.report.error_analysis.tables import ErrorAnalysis
 from research.report.records import Record, status_counts
+from research.report.settings import value_text
 from research.report.tables import provenance
 from research.report.tables.cells import Cell, Table, cell, file_name, per_cent
 
@@ -92,7 +93,7 @@ def runs_table(records: Sequence[Record]) -> Table:
 def _run_row(record: Record) -> Iterator[Any]:
     first: dict[str, Any] = next(iter(record.provenance.get("attempts", [])), {})
     yield record.data_set
-    yield Path(record.config["model"]["name"]).name
+    yield value_text(record.config["model"]["name"])
     yield record.seed
     yield record.status
     for split in ("validation", "test"):
