@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from research.cli import main
+from research.cluster.signals import STOPPED
 from research.tracking.run import Run
+from research.training.callbacks.checkpointing import Checkpointing
 from tests.attempts import attempt_ranks
 from tests.conftest import WORDS, write_jsonl
 
@@ -62,6 +66,22 @@ class SmallRuns:
         assert code == 0, output[-4000:]
         assert Run(folder).provenance["attempts"][0]["ranks"] == ranks
         return Run(folder)
+
+    def stopped(self, step: int, task: str, *overrides: str, **sections: Any) -> tuple[list[str], Path]:
+        """Training that a signal stopped after so many steps: the arguments that resume it, and the run folder."""
+        arguments, folder = self.arguments(task, overrides, sections)
+        real, done = Checkpointing._agreed, []
+
+        def stopping(callback: Checkpointing, step_done: int) -> list[bool]:
+            done.append(step_done)
+            if step_done == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return real(callback, step_done)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Checkpointing, "_agreed", stopping)
+            assert main(arguments) == STOPPED and done == [*range(1, step + 1)]
+        return arguments, folder
 
 
 def choices(folder: Path) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +19,12 @@ from transformers import (
 
 from research.adapters import bitfit, freeze, head, lora, targets
 from research.cli import main
-from research.cluster.signals import STOPPED
 from research.common.errors import UserError
 from research.config.load import load_config
 from research.models.parameters import frozen_parameters, trained_parameters
 from research.tracking.run import Run
 from research.training import checkpoint
 from research.training.build import build
-from research.training.callbacks.checkpointing import Checkpointing
 from tests.conftest import make_tiny_model
 from tests.small_runs import TASKS, SmallRuns, assert_same_bits, assert_same_up_to_rounding
 
@@ -237,22 +233,11 @@ def test_two_ranks(task: str, small_runs: SmallRuns) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_killed_and_resumed_is_bit_equal(name: str, small_runs: SmallRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_and_resumed_is_bit_equal(name: str, small_runs: SmallRuns) -> None:
     """With dropout; the checkpoint holds the trained weights alone."""
     dropout = ("model.dropout=0.1",)
     reference = small_runs.train("sentiment", *dropout, adapter=ADAPTERS[name])
-    arguments, folder = small_runs.arguments("sentiment", dropout, {"adapter": ADAPTERS[name]})
-    real, calls = Checkpointing._agreed, []
-
-    def stopping(self: Checkpointing, step: int) -> list[bool]:
-        calls.append(step)
-        if step == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, step)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Checkpointing, "_agreed", stopping)
-        assert main(arguments) == STOPPED and calls == [1, 2, 3, 4]
+    arguments, folder = small_runs.stopped(4, "sentiment", *dropout, adapter=ADAPTERS[name])
     saved = checkpoint.newest(folder / "checkpoints")
     assert saved is not None and saved.step == 4
     held = sum(t.numel() for key, t in saved.tensors().items() if key.startswith("model."))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +23,11 @@ from research.adapters import bottleneck, p_tuning, prefix, prompt
 from research.adapters.prompt_rows import prompt_of
 from research.adapters.unmerged import load_unmerged, save_unmerged
 from research.cli import main
-from research.cluster.signals import STOPPED
 from research.common.errors import UserError
 from research.models.backbone import Backbone
 from research.models.parameters import trained_parameters
 from research.tracking.run import Run
 from research.training import checkpoint
-from research.training.callbacks.checkpointing import Checkpointing
 from tests.conftest import make_tiny_model
 from tests.small_runs import SmallRuns, assert_same_bits, assert_same_up_to_rounding, losses
 
@@ -49,9 +45,7 @@ def adapted(run: Run) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_layouts_kills_and_evaluation_change_nothing(
-    name: str, small_runs: SmallRuns, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_layouts_kills_and_evaluation_change_nothing(name: str, small_runs: SmallRuns, tiny_model: Path) -> None:
     reference = small_runs.train("ner", adapter=ADAPTERS[name])
     before, after = load_file(tiny_model / "model.safetensors"), load_file(reference.model / "model.safetensors")
     moved = {key for key in before if f"bert.{key}" in after and not torch.equal(before[key], after[f"bert.{key}"])}
@@ -67,17 +61,7 @@ def test_layouts_kills_and_evaluation_change_nothing(
     assert main(["evaluate", str(reference.path)]) == 0
     assert json.loads((reference.path / "evaluations.jsonl").read_text())["scores"] == scores
 
-    arguments, folder = small_runs.arguments("ner", (), {"adapter": ADAPTERS[name]})
-    real = Checkpointing._agreed
-
-    def stopping(self: Checkpointing, step: int) -> list[bool]:
-        if step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, step)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Checkpointing, "_agreed", stopping)
-        assert main(arguments) == STOPPED
+    arguments, folder = small_runs.stopped(3, "ner", adapter=ADAPTERS[name])
     saved = checkpoint.newest(folder / "checkpoints")
     assert saved is not None and saved.step == 3
     held = sum(t.numel() for key, t in saved.tensors().items() if key.startswith("model."))

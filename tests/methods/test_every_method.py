@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
-import signal
 from typing import Any
 
 import numpy as np
@@ -14,13 +12,11 @@ from torch import Tensor
 
 from research.batching.pack import Planner
 from research.cli import main
-from research.cluster.signals import STOPPED
 from research.common.errors import UserError
 from research.config import component
 from research.methods.hooks import entered
 from research.tracking.run import Run
 from research.training import backward
-from research.training.callbacks.checkpointing import Checkpointing
 from research.training.module import TaskModule
 from tests.methods.conftest import Build, Strong
 from tests.methods.strengths import OFF, ON
@@ -116,22 +112,10 @@ def test_two_ranks(task: str, names: list[str], small_runs: SmallRuns, strong: S
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ON)
-def test_killed_and_resumed_is_bit_equal(
-    name: str, small_runs: SmallRuns, monkeypatch: pytest.MonkeyPatch, strong: Strong
-) -> None:
+def test_killed_and_resumed_is_bit_equal(name: str, small_runs: SmallRuns, strong: Strong) -> None:
     dropout, own = ("model.dropout=0.1",), {"methods": strong("sentiment", [name])}
     reference = small_runs.train("sentiment", *dropout, **own)
-    arguments, folder = small_runs.arguments("sentiment", dropout, own)
-    real = Checkpointing._agreed
-
-    def stopping(self: Checkpointing, step: int) -> list[bool]:
-        if step == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, step)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Checkpointing, "_agreed", stopping)
-        assert main(arguments) == STOPPED
+    arguments, folder = small_runs.stopped(4, "sentiment", *dropout, **own)
     assert main(arguments) == 0
     assert_same_bits(Run(folder), reference)
 

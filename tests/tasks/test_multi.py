@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +15,6 @@ import torch
 
 from research.batching.pack import pack
 from research.cli import main
-from research.cluster.signals import STOPPED
 from research.common.errors import UserError
 from research.config.load import load_config
 from research.metrics.multi import MEAN, normalised
@@ -25,7 +22,6 @@ from research.tasks.multi_data import remembered
 from research.tracking.predictions import metric, settings
 from research.tracking.run import Run
 from research.training.build import build
-from research.training.callbacks.checkpointing import Checkpointing
 from tests.small_runs import SmallRuns, assert_same_bits, assert_same_up_to_rounding, weights
 
 Files = Callable[..., list[str]]
@@ -166,19 +162,9 @@ def test_ranks_that_lack_a_task_change_nothing(small_runs: SmallRuns, files: Fil
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_is_bit_equal(small_runs: SmallRuns, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    own: dict[str, Any] = {"tasks": files("sentiment", "ner")}
-    reference = small_runs.train("multi", "task.alpha=0.3", "model.dropout=0.1", **own)
-    arguments, folder = small_runs.arguments("multi", ("task.alpha=0.3", "model.dropout=0.1"), own)
-    real = Checkpointing._agreed
-
-    def stopping(self: Checkpointing, step: int) -> list[bool]:
-        if step == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, step)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Checkpointing, "_agreed", stopping)
-        assert main(arguments) == STOPPED
+def test_killed_and_resumed_is_bit_equal(small_runs: SmallRuns, files: Files) -> None:
+    keys, own = ("task.alpha=0.3", "model.dropout=0.1"), {"tasks": files("sentiment", "ner")}
+    reference = small_runs.train("multi", *keys, **own)
+    arguments, folder = small_runs.stopped(4, "multi", *keys, **own)
     assert main(arguments) == 0
     assert_same_bits(Run(folder), reference)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +11,12 @@ import pytest
 
 from research.batching.plan import Indices
 from research.cli import main
-from research.cluster.signals import STOPPED
 from research.common.errors import UserError
 from research.config.load import load_config
 from research.methods.recorded_logits import FILE
 from research.tracking.components import users_files
 from research.tracking.run import Run
 from research.training.build import build, open_data
-from research.training.callbacks.checkpointing import Checkpointing
 from research.training.checkpoint import Checkpoint
 from research.training.resume import identity_of, refuse_other_identity
 from tests.small_runs import SmallRuns, assert_same_bits, assert_same_up_to_rounding
@@ -111,9 +107,7 @@ def test_a_run_with_an_edited_table_is_another_one(small_runs: SmallRuns, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_layout_ranks_and_kills_change_nothing(
-    small_runs: SmallRuns, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_layout_ranks_and_kills_change_nothing(small_runs: SmallRuns, capsys: pytest.CaptureFixture[str]) -> None:
     """Over two epochs, killed in the second."""
     start = ("optim.batch_size=24", "optim.max_steps=4", "optim.balance_classes=true")
     reference = small_runs.train("ner", *start, augment=OF_NAMES)
@@ -125,16 +119,6 @@ def test_layout_ranks_and_kills_change_nothing(
     one_by_one = ("trainer.tokens_per_microbatch=1", "trainer.packing=false", "data.num_workers=3")
     assert_same_up_to_rounding(small_runs.train("ner", *start, *one_by_one, augment=OF_NAMES), reference)
     assert_same_up_to_rounding(small_runs.train_ranks("ner", 2, *start, augment=OF_NAMES), reference)
-    arguments, folder = small_runs.arguments("ner", start, {"augment": OF_NAMES})
-    real = Checkpointing._agreed
-
-    def stopping(self: Checkpointing, step: int) -> list[bool]:
-        if step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, step)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Checkpointing, "_agreed", stopping)
-        assert main(arguments) == STOPPED
+    arguments, folder = small_runs.stopped(3, "ner", *start, augment=OF_NAMES)
     assert main(arguments) == 0
     assert_same_bits(Run(folder), reference)
