@@ -88,7 +88,8 @@ def analyse_errors(grid: Grid, folder: Path) -> ErrorAnalysis:
         sections.setdefault("Examples", []).extend(selections(data_set, first))
         sections.setdefault("Cartography", []).extend(cartography(data_set, first))
         sections.setdefault("Agreement", []).extend(agreements(data_set, first, systems))
-    sections = {name: tables for name, tables in sections.items() if tables}
+    filled = {name: [each for each in tables if each.rows] for name, tables in sections.items()}
+    sections = {name: tables for name, tables in filled.items() if tables}
     folder.mkdir(parents=True, exist_ok=True)
     for tables in sections.values():
         for each in tables:

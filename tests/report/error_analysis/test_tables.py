@@ -120,6 +120,13 @@ def test_a_single_system_has_nobody_to_agree_with(make_run: MakeRun, tmp_path: P
     assert "Agreement" not in found.sections and found.notes == []
 
 
+def test_a_table_without_rows_is_left_out(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run(examples=4)  # fewer than a slice has
+    found = errors.analyse_errors(group_runs(read_records([tmp_path / "runs"])), tmp_path / "errors")
+    assert "Slices" not in found.sections and found.sections["Examples"]
+    assert not list((tmp_path / "errors").glob("slices*"))
+
+
 def test_runs_without_predictions_are_told(make_run: MakeRun, tmp_path: Path) -> None:
     path = make_run()
     for file in (path / "predictions").glob("*.parquet"):
