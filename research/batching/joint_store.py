@@ -7,7 +7,7 @@ task, and of the first example of that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from research.batching.pack import MicroBatch, Stream
+from research.batching.reading import Mask
 from research.batching.store import INPUT, Ragged, Store, StreamColumns
 
 READ_BY_MODELS = ("input_ids", "token_type_ids")
@@ -85,14 +86,20 @@ class Part:
     places: Tensor  # of its tokens in the joint micro-batch
 
 
-def part_of(micro: MicroBatch, task: str, number: int) -> Part | None:
-    """The part of a task, by its name and number; None where the micro-batch has no sequence of it."""
+def parts_of(micro: MicroBatch, tasks: Iterable[str]) -> Iterator[tuple[str, Part]]:
+    """The part of each of these tasks, all in their order, that has a sequence in a micro-batch."""
     joint = micro.first
-    chosen = (joint.sequences[TASK] == number).cpu().numpy()
-    if not chosen.any():
-        return None
+    numbers, firsts = torch.stack([joint.sequences[TASK], joint.sequences[FIRST]]).cpu().numpy()  # one wait for both
+    for number, task in enumerate(tasks):
+        chosen = numbers == number
+        if chosen.any():
+            yield task, _part(micro, task, chosen, int(firsts[chosen.argmax()]))
+
+
+def _part(micro: MicroBatch, task: str, chosen: Mask, first: int) -> Part:
+    """`chosen`: (N,) the sequences of the task; `first`: number of its first example in the joint store."""
+    joint, prefix = micro.first, f"{task} "
     places = torch.from_numpy(np.flatnonzero(np.repeat(chosen, joint.lengths))).to(joint.positions.device)
-    first, prefix = int(joint.sequences[FIRST][int(chosen.argmax())]), f"{task} "
     tokens = {name: joint.tokens[name][places] for name in READ_BY_MODELS if name in joint.tokens}
     tokens |= {name.removeprefix(prefix): x for name, x in joint.tokens.items() if name.startswith(prefix)}
     sequences = {name.removeprefix(prefix): x for name, x in joint.sequences.items() if name.startswith(prefix)}

@@ -27,7 +27,7 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
-from research.batching.joint_store import Part, part_of
+from research.batching.joint_store import Part, parts_of
 from research.batching.pack import MicroBatch, StepItem
 from research.batching.reading import ALL
 from research.config import component
@@ -95,12 +95,11 @@ class Module(TaskModule):
     def each(self, micro: MicroBatch) -> Iterator[tuple[str, Part]]:
         """The part of a micro-batch that each task has; its module sees the scores of its head for it."""
         self.logits = self.backbone.token_logits(micro)["logits"]  # (T, C)
-        for number, (name, rows) in enumerate(self.data.outputs.items()):
-            part = part_of(micro, name, number)
-            if part is not None:
-                view: Any = self.parts[name].backbone
-                view.logits = self.logits[part.places, rows]
-                yield name, part
+        rows = self.data.outputs
+        for name, part in parts_of(micro, rows):
+            view: Any = self.parts[name].backbone
+            view.logits = self.logits[part.places, rows[name]]
+            yield name, part
 
     def outputs(self, micro: MicroBatch) -> Outputs:
         return {name: (part, self.part(name).outputs(part.micro)) for name, part in self.each(micro)}
