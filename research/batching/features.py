@@ -1,4 +1,4 @@
-"""Outputs of frozen layers, kept on disk: what a micro-batch is given in the place of computing them.
+"""Outputs of frozen layers, kept on disk: what a micro-batch is given so that they need not be computed.
 
 Shapes: K tokens that are kept of some examples, W width of the model.
 """

@@ -1,4 +1,4 @@
-"""A step plan over several tasks: how many examples of each task an epoch has, and which stand in each step.
+"""A step plan over several tasks: how many examples of each task an epoch has, and which are in each step.
 
 An epoch has as many places as all tasks together have examples. Task k of n_k examples gets a share of them that is
 proportional to n_k ** alpha: alpha 1 samples by size, 0.5 by its root, 0 all tasks alike; 1 / alpha is the temperature
@@ -43,7 +43,7 @@ class MixedPlan:
         return -(-self.examples // self.batch_size)
 
     def global_batch(self, step: int) -> Indices:
-        """The examples of optimiser step `step`, counted from 0; a step is a set: none stands in it twice."""
+        """The examples of optimiser step `step`, counted from 0; a step is a set: none is in it twice."""
         epoch, position = divmod(step, self.steps_per_epoch)
         drawn = self._order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
         _, first = np.unique(drawn, return_index=True)

@@ -31,7 +31,7 @@ class Stream:
     layout: RowLayout | None
     positions: Tensor  # (T,) place of each token in its sequence
     marked: Mask | None = None  # (T,) the tokens whose outputs the task reads; None: all
-    features: Tensor | None = None  # (T, W) what frozen layers put out, in the place of computing it
+    features: Tensor | None = None  # (T, W) what frozen layers put out, so that it need not be computed
     readings: dict[str, Reading | None] = field(default_factory=dict)
 
     @property

@@ -59,7 +59,7 @@ class MethodHooks:
     passes = 1.0  # forward and backward passes of a step, in plain ones
     needs_dense_embedding = False  # it reads or moves all rows of the word embedding at each step
     needs_unsharded_weights = False  # it reads or moves weights that trainer.strategy=fsdp shares out
-    reads_training_texts = False  # as they stand in the files: it does not go with `augment`, which changes them
+    reads_training_texts = False  # as the files have them: it does not go with `augment`, which changes them
     claims: ClassVar[tuple[str, ...]] = ()  # what only one method of a run can do, as in "moves the embedded tokens"
     copies = 1  # of a micro-batch that are computed at a time: its token budget is divided by them
 

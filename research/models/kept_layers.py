@@ -1,6 +1,6 @@
 """A smaller model from some of a model's layers: fewer layers, the same width.
 
-The result is an ordinary model folder of its architecture. Fine-tune it, with `methods.distil` from the whole model,
+The result is an ordinary model folder of its architecture. Fine-tune it, with `methods.distil` from the full model,
 since layers that are left out without training cost much (Sajjad et al. 2023; Sanh et al. 2019 keep every other one).
 """
 

@@ -20,7 +20,7 @@ HEAD = "sentence_head"
 
 
 class SentenceEncoder:
-    """Stands where `transformers` has its classes with a head."""
+    """Takes the place of a `transformers` class with a head."""
 
     from_config = AutoModel.from_config
 

@@ -70,7 +70,7 @@ class TaskModule(L.LightningModule):
         self.rows_factor = 1.0  # the learning rate of the embedding's rows, in that of the schedule
         self.progress = Progress()
         self.last_loss = self.last_norm = torch.zeros(())  # sum over this rank's targets / global targets
-        self.unsmoothed: Tensor | None = None  # the same without label smoothing, of tasks that tell it
+        self.unsmoothed: Tensor | None = None  # the same without label smoothing, if the task notes it
         self._global_loss: Tensor | None = None
         self.evaluated = Evaluated()
         self.leaving = False  # the evaluation under way, which will not count

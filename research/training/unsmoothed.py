@@ -22,7 +22,7 @@ def note_unsmoothed(module: TaskModule, micro: MicroBatch, nll: Tensor) -> None:
 
 def unsmoothed_loss(module: TaskModule) -> float | None:
     """The last step's loss over the global batch without label smoothing; None where that is the loss itself, or the
-    task does not tell. All ranks must ask for it."""
+    task does not note it. All ranks must ask for it."""
     if module.unsmoothed is None:
         return None
     found = module.unsmoothed.clone()
