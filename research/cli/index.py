@@ -21,9 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the index of a corpus."""
+    from research.inference.finished import refuse_prediction
     from research.tracking.run import Run
 
     run = Run.read(options.run_dir)
+    refuse_prediction(run, options.input)
     prepare_process()
     from research.retrieval.commands import index_corpus
 

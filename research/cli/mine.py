@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write hard negatives, or lists of candidates."""
+    from research.inference.finished import refuse_prediction
     from research.tracking.run import Run
 
     for name, least in (("negatives", 1), ("skip", 0), ("lists", 1)):
@@ -33,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
     if not 0 < options.share <= 1:
         raise UserError(f"--share {options.share} must be in (0, 1]")
     trained = Run.read(options.run_dir)
+    refuse_prediction(trained, options.input)
     prepare_process()
     from research.retrieval.mine import Asked, mine
 

@@ -23,11 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Search an index, and print a row for each query."""
+    from research.inference.finished import refuse_prediction
     from research.tracking.run import Run
 
     if options.top < 1:
         raise UserError(f"--top {options.top} must be at least 1")
     run = Run.read(options.run_dir)
+    refuse_prediction(run, options.input)
     prepare_process()
     from research.retrieval.commands import search_index
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from research.common.errors import UserError
 from research.data.opening import open_split
 from research.inference.outputs import writer_of
-from research.retrieval.encoder import TextEncoder, refuse_task_without_vectors
+from research.retrieval.encoder import TextEncoder
 from research.retrieval.index import Index, make_index, open_corpus, refuse_place, search
 from research.tracking.run import Run
 
@@ -20,10 +20,9 @@ def index_corpus(
     run: Run, source: str, output: str, kind: str, column: str | None = None, trust_remote_code: bool = False
 ) -> Index:
     """Write the index of a corpus; `column` holds the documents, by default `document` or `text`."""
-    refuse_task_without_vectors(run)
     refuse_place(Path(output), kind)
-    corpus = open_corpus(source, {"document": column} if column else None)
-    return make_index(TextEncoder(run, trust_remote_code), corpus, Path(output), kind)
+    encoder = TextEncoder(run, trust_remote_code)
+    return make_index(encoder, open_corpus(source, column), Path(output), kind)
 
 
 def search_index(

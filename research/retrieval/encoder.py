@@ -40,8 +40,8 @@ class TextEncoder:
     def __init__(self, run: Run, trust_remote_code: bool = False) -> None:
         """Raises UserError for a run that is not finished, or whose task makes no vectors."""
         self.run = run
-        refuse_task_without_vectors(run)
         config = finished_config(run, trust_remote_code)
+        refuse_task_without_vectors(run, component.canonical("task", config.task.name))
         config.trainer.sparse_embedding = False  # it serves training alone
         if config.trainer.precision == "fp16" and not torch.cuda.is_available():
             config.trainer.precision = "fp32"
@@ -79,9 +79,8 @@ class TextEncoder:
         return found
 
 
-def refuse_task_without_vectors(run: Run) -> None:
+def refuse_task_without_vectors(run: Run, name: str) -> None:
     """Raise UserError unless the run's task makes vectors of queries and documents."""
-    name = str(finished_result(run)["task"])
     if not hasattr(component.load("task", name).Module, "vectors"):
         raise UserError(
             f"The run {run.path} is of task '{name}', which makes no vectors to search by; 'matching' does."

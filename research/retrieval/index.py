@@ -25,13 +25,9 @@ from research.retrieval.best import Places, best
 from research.retrieval.encoder import AT_ONCE, TextEncoder, Vectors, fingerprint
 from research.tracking.run import Run
 
-EXACT, GRAPH = "exact", "hnsw"
-KINDS = (EXACT, GRAPH)
-LINKS, BUILD_BREADTH, SEARCH_BREADTH = (
-    32,
-    200,
-    128,
-)  # of the graph (Malkov & Yashunin 2020): M, efConstruction, efSearch
+EXACT, GRAPH = KINDS = ("exact", "hnsw")
+# of the graph (Malkov & Yashunin 2020): M, efConstruction, efSearch
+LINKS, BUILD_BREADTH, SEARCH_BREADTH = 32, 200, 128
 
 
 @dataclass(frozen=True)
@@ -84,10 +80,9 @@ class Index:
         return cast(tuple[Vectors, Places], self.graph.search(queries, min(count, self.about.documents)))
 
 
-def open_corpus(source: str, columns: dict[str, str] | None = None) -> Split:
-    """Documents from a file: the column `document`, or else `text`. Raises UserError for an empty one."""
-    first = (columns or {}).get("document")
-    for column in [first] if first else ["document", "text"]:
+def open_corpus(source: str, own_column: str | None = None) -> Split:
+    """Documents from a file: a column that is given, or `document`, or else `text`. Raises UserError for an empty one."""
+    for column in [own_column] if own_column else ["document", "text"]:
         try:
             split = open_split(
                 name="corpus", value=source, hub_name=None, hub_config=None, hub_revision=None,
@@ -95,7 +90,7 @@ def open_corpus(source: str, columns: dict[str, str] | None = None) -> Split:
             )  # fmt: skip
             break
         except UserError as error:
-            if column == "text" or first or "no column" not in str(error):
+            if column == "text" or own_column or "no column" not in str(error):
                 raise
     for row, text in enumerate(split.rows["document"]):
         if not isinstance(text, str) or not text.strip():
@@ -104,7 +99,9 @@ def open_corpus(source: str, columns: dict[str, str] | None = None) -> Split:
 
 
 def refuse_place(folder: Path, kind: str) -> None:
-    """Raise UserError for a folder that holds something else, and for a kind whose library is missing."""
+    """Raise UserError for a folder that holds something else, an unknown kind, and one whose library is missing."""
+    if kind not in KINDS:
+        raise UserError(f"kind '{kind}' must be one of {', '.join(KINDS)}.")
     if folder.exists() and not (folder / "index.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} holds something that is no index; name another folder.")
     if kind == GRAPH:
@@ -140,8 +137,10 @@ def make_index(encoder: TextEncoder, corpus: Split, folder: Path, kind: str = EX
 
 
 def search(encoder: TextEncoder, index: Index, queries: Sequence[str], count: int) -> list[list[dict[str, Any]]]:
-    """The best documents of each query, the best first: `score`, the cosine, and the document's columns."""
-    index.refuse_another_model(encoder.run)
+    """The best documents of each query, the best first: `score`, the cosine, and the document's columns.
+
+    The index must be of the encoder's model: see `Index.refuse_another_model`.
+    """
     scores, places = index.best(encoder.vectors(queries, "query"), count)
     found = []
     for mine, at in zip(scores.tolist(), places.tolist(), strict=True):

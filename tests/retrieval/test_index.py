@@ -12,6 +12,7 @@ import pytest
 
 import research
 from research.cli import main
+from research.common.errors import UserError
 from research.tracking.run import Run
 from tests.conftest import write_jsonl
 from tests.small_runs import SmallRuns
@@ -94,10 +95,31 @@ def refusals(run: Run, other: Run, folder: Path, tmp_path: Path, capsys: pytest.
     assert f"The index {folder} is damaged" in refused(capsys, *command, "good")
 
 
+CONFIG = "task: sentiment\nmodel: {name: m}\ndata: {train: train.jsonl}\n"
+
+
+def made_by_hand(folder: Path, config: str, task: str) -> Path:
+    folder.mkdir()
+    (folder / "config.yaml").write_text(config)
+    (folder / "result.json").write_text(json.dumps({"task": task, "metrics": {}, "learned": {}, "files": {}}))
+    return folder
+
+
 def test_a_task_without_vectors_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "config.yaml").write_text("task: sentiment\n")
-    (run / "result.json").write_text(json.dumps({"task": "classification", "metrics": {}, "learned": {}, "files": {}}))
-    said = refused(capsys, "index", str(run), "--input", "corpus.jsonl", "--output", str(tmp_path / "index"))
-    assert "is of task 'classification', which makes no vectors" in said
+    run = made_by_hand(tmp_path / "run", CONFIG, "classification")
+    index = ("index", str(run), "--output", str(tmp_path / "index"), "--input")
+    corpus = str(write_jsonl(tmp_path / "corpus.jsonl", [{"text": "a"}]))
+    assert "is of task 'classification', which makes no vectors" in refused(capsys, *index, corpus)
+    assert "none.jsonl: no such file" in refused(capsys, *index, str(tmp_path / "none.jsonl"))
+    with pytest.raises(UserError, match="kind 'flat' must be one of exact, hnsw"):
+        research.load(run).index(corpus, tmp_path / "index", kind="flat")
+
+
+def test_code_that_a_result_names_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evil, ran = tmp_path / "evil.py", tmp_path / "ran"
+    evil.write_text(f"open({str(ran)!r}, 'w')\nclass Data: ...\nclass Module: ...\n")
+    run = made_by_hand(tmp_path / "run", CONFIG, str(evil))
+    corpus = str(write_jsonl(tmp_path / "corpus.jsonl", [{"query": "a", "document": "b"}]))
+    for command in ("index", "mine"):
+        said = refused(capsys, command, str(run), "--input", corpus, "--output", str(tmp_path / "out.jsonl"))
+        assert "makes no vectors" in said and not ran.exists()
