@@ -27,9 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Replace personal data in lines of text."""
     from research.deploy.redact import finder, redact_file
+    from research.deploy.served_runs import refuse_unfinished
 
     predictor = None
     if options.names:
+        refuse_unfinished({options.names: Path(options.names)})
         prepare_process()
         from research.deploy.service import predictor_at
 

@@ -25,7 +25,7 @@ COLUMNS = ("prediction", "probabilities", "confidence")
 class Reference:
     """What a run predicted on its own test data."""
 
-    labels: dict[str, int]
+    labels: dict[str, int]  # none where predictions are free text, which is no label and is not kept
     confidence: list[float]
 
 
@@ -45,35 +45,37 @@ def seen(row: Mapping[str, Any]) -> tuple[str | None, float | None]:
     return prediction if isinstance(prediction, str) else None, None if sure is None else float(sure)
 
 
-def reference_of(run: Run) -> Reference | None:
-    """Of a run's test predictions, or those of validation; None where it has neither, or labels are free text."""
+def reference_of(run: Run, has_labels: bool) -> Reference | None:
+    """Of a run's test predictions, or those of validation; None where it has neither.
+
+    `has_labels`: False where predictions are free text.
+    """
     for split in ("test", "validation"):
         path = run.predictions / f"{split}.parquet"
         if path.is_file():
             names = [name for name in COLUMNS if name in pq.read_schema(path).names]
-            return summary_of(pq.read_table(path, columns=names).to_pylist())
+            return summary_of(pq.read_table(path, columns=names).to_pylist(), has_labels)
     return None
 
 
-def summary_of(rows: Iterable[Mapping[str, Any]]) -> Reference:
+def summary_of(rows: Iterable[Mapping[str, Any]], has_labels: bool = True) -> Reference:
     """Labels and confidence of predictions."""
     pairs = [seen(row) for row in rows]
-    labels = Counter(label for label, _ in pairs if label is not None)
+    labels = Counter(label for label, _ in pairs if label is not None and has_labels)
     return Reference(dict(labels), sorted(sure for _, sure in pairs if sure is not None))
 
 
 class Drift:
     """The last answers of a run beside its reference."""
 
-    def __init__(self, reference: Reference, labels_are_known: bool) -> None:
-        """`labels_are_known`: False where predictions are free text, which is no label."""
-        self.reference, self.labels_are_known = reference, labels_are_known
+    def __init__(self, reference: Reference) -> None:
+        self.reference = reference
         self._labels: deque[str] = deque(maxlen=WINDOW)
         self._confidence: deque[float] = deque(maxlen=WINDOW)
 
     def add(self, answer: Mapping[str, Any]) -> None:
         label, sure = seen(answer)
-        if label is not None and self.labels_are_known:
+        if label is not None and self.reference.labels:
             self._labels.append(label)
         if sure is not None:
             self._confidence.append(sure)

@@ -91,7 +91,7 @@ def export(
         calibration = partial(calibration_inputs, trained, run.config.data)
         write_model(plain_model(predictor), predictor.data.tokenizer, folder, format, precision, calibration)
         write_json(folder / SETTINGS, settings_of(trained, format, precision))
-        if reference := reference_of(run):
+        if reference := reference_of(run, bool(predictor.data.labels)):
             write_json(folder / REFERENCE, vars(reference))
         found.append(compared(run, predictor, load_exported(folder), precision))
         refuse_difference(found[0], run, precision, tolerance)

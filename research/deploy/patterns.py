@@ -63,7 +63,7 @@ def is_phone(text: str) -> bool:
 PATTERNS = (  # the first that holds at a place is taken
     Pattern("EMAIL", re.compile(r"(?<![\w.+%'-])[\w.+%'-]+@(?:[\w-]+\.)+[^\W\d_]{2,}")),
     Pattern("SECRET", re.compile(
-        r"\b(?:eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}|AKIA[0-9A-Z]{16}|(?:sk|pk|hf|gh[pousr]|xox[abp]|glpat)[-_][\w-]{16,})"
+        r"\b(?:eyJ[\w-]{8,2000}\.[\w-]{8,}\.[\w-]{8,}|AKIA[0-9A-Z]{16}|(?:sk|pk|hf|gh[pousr]|xox[abp]|glpat)[-_][\w-]{16,})"
     )),
     Pattern("IBAN", re.compile(r"\b(?:" + "|".join(
         rf"{each[:2]}[0-9]{{2}}(?: ?[A-Z0-9]){{{int(each[2:]) - 4}}}" for each in IBAN_LENGTHS.split()

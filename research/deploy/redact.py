@@ -74,7 +74,7 @@ def finder(predictor: Predictor | None = None, kinds: Sequence[str] | None = Non
 
 
 def merged(formal: list[Found], names: list[Found]) -> list[Found]:
-    """Both, in order; where they overlap, the one with a form stands and the name gives way."""
+    """Both, in order; where they overlap, the one with a form is kept."""
     taken = {character for each in formal for character in range(each.start, each.end)}
     return sorted([*formal, *(name for name in names if taken.isdisjoint(range(name.start, name.end)))])
 
@@ -122,14 +122,14 @@ def redact_lines(
         texts = [list(texts_of(content)) for content in contents]
         found = iter(find([text for mine in texts for _, text in mine]))
         for (number, _), content, mine in zip(rows, contents, texts, strict=True):
-            new: dict[str, str] = {}
+            new: list[str] = []
             for path, text in mine:
                 there = next(found)
-                new[path] = redacted(text, there, same_length)
+                new.append(redacted(text, there, same_length))
                 count += len(there)
                 for place in there if places else ():
                     print(json.dumps({"line": number, "path": path, **asdict(place)}), file=places)
-            content = replaced(content, new)
+            content = replaced(content, iter(new))
             print(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False), file=output)
     return count
 
@@ -152,7 +152,7 @@ def content_of(line: str) -> Any:
     if line.lstrip()[:1] in ("{", "["):
         try:
             return json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return line
     return line
 
@@ -166,12 +166,10 @@ def texts_of(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield from texts_of(value, f"{path}.{name}" if path else str(name))
 
 
-def replaced(content: Any, new: dict[str, str], path: str = "") -> Any:
-    """A content with other texts in it, by their paths."""
+def replaced(content: Any, new: Iterator[str]) -> Any:
+    """A content with other texts in it, in the order of `texts_of`."""
     if isinstance(content, str):
-        return new[path]
+        return next(new)
     if isinstance(content, dict):
-        return {k: replaced(v, new, f"{path}.{k}" if path else str(k)) for k, v in content.items()}
-    if isinstance(content, list):
-        return [replaced(v, new, f"{path}.{i}" if path else str(i)) for i, v in enumerate(content)]
-    return content
+        return {name: replaced(value, new) for name, value in content.items()}
+    return [replaced(value, new) for value in content] if isinstance(content, list) else content

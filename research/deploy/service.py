@@ -53,10 +53,10 @@ def digest_of(path: Path) -> str:
     return file_sha256(path / (MANIFEST if (path / SETTINGS).is_file() else "result.json"))
 
 
-def reference_at(path: Path) -> Reference | None:
+def reference_at(path: Path, has_labels: bool) -> Reference | None:
     """What a run or an exported folder predicted on its own test data."""
     if not (path / SETTINGS).is_file():
-        return reference_of(Run.read(path))
+        return reference_of(Run.read(path), has_labels)
     content = read_json(path / REFERENCE)
     return None if content is None else Reference(content["labels"], content["confidence"])
 
@@ -72,8 +72,8 @@ class Served:
             self.predictor.answer, self.predictor.budget_tokens, limits.waiting_tokens, partial(monitor.row, name)
         )
         task, labels, sha256 = self.predictor.config.task.name, self.predictor.data.labels, digest_of(path)
-        reference = reference_at(path)
-        drift = None if reference is None else Drift(reference, bool(labels))
+        reference = reference_at(path, bool(labels))
+        drift = None if reference is None else Drift(reference)
         monitor.add_run(name, task, sha256, labels, lambda: self.engine.waiting_tokens, drift)
         kept = None if limits.feedback is None else limits.feedback / f"{name}.jsonl"
         self.feedback = Feedback(self.predictor.data.scorer, sha256, kept)

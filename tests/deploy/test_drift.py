@@ -40,15 +40,16 @@ def test_what_is_seen_of_an_answer() -> None:
 
 
 def test_the_last_answers_are_compared() -> None:
-    drift = Drift(Reference(HALVES, [0.9] * 500 + [0.6] * 500), True)
+    drift = Drift(Reference(HALVES, [0.9] * 500 + [0.6] * 500))
     for _ in range(500):
         drift.add({"prediction": "negative", "probabilities": {"negative": 0.6}})
     assert drift.p_labels() < 1e-12 and drift.p_confidence() < 1e-12
     for i in range(500):
         drift.add({"prediction": ("negative", "positive")[i % 2], "probabilities": {"negative": (0.9, 0.6)[i % 2]}})
     assert drift.p_labels() > 0.9 and drift.p_confidence() > 0.9
-    assert Drift(Reference({}, []), True).p_labels() == 1.0
-    texts = Drift(Reference({"a": 200}, []), False)  # free text
+    assert Drift(Reference({}, [])).p_labels() == 1.0
+    texts = Drift(summary_of([{"prediction": f"text {i}", "confidence": 0.5} for i in range(200)], has_labels=False))
+    assert texts.reference == Reference({}, [0.5] * 200)
     for i in range(200):
         texts.add({"prediction": f"text {i}"})
     assert texts.p_labels() == 1.0

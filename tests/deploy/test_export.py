@@ -46,6 +46,8 @@ def test_an_engine_answers_as_the_run(task: str, format: str, served_runs: dict[
     rows = inputs[task]
     answers = [[row["prediction"] for row in each.answer([each.question(row) for row in rows])] for each in both]
     assert answers[0] == answers[1]
+    labels = json.loads((tmp_path / "out" / "reference.json").read_text())["labels"]
+    assert bool(labels) is (task != "qa")  # answers are free text, which is not kept
 
 
 def test_transformers_opens_the_folder(folder: Path, served_runs: dict[str, Run]) -> None:
