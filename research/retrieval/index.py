@@ -81,7 +81,7 @@ class Index:
 
 
 def open_corpus(source: str, own_column: str | None = None) -> Split:
-    """Documents from a file: a column that is given, or `document`, or else `text`. Raises UserError for an empty one."""
+    """Documents from a file: `own_column`, or else `document` or `text`. Raises UserError for an empty one."""
     for column in [own_column] if own_column else ["document", "text"]:
         try:
             split = open_split(
