@@ -39,6 +39,16 @@ def foreach_scale(tensors: Sequence[Any], scale: Any) -> None:
     torch._foreach_mul_(list(tensors), scale)
 
 
+def multiplies_bf16() -> bool:
+    """torch: whether this processor has instructions for products of bf16 numbers."""
+    import torch
+
+    capabilities: Callable[[], dict[str, Any]] | None = getattr(torch.cpu, "get_capabilities", None)
+    if capabilities is None:  # before torch 2.13
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return any(has for name, has in capabilities().items() if name.endswith("bf16"))
+
+
 def study_storage(study: Any) -> Any:
     """Optuna: where a study is kept."""
     return study._storage

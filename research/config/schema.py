@@ -181,7 +181,9 @@ class TrainerConfig:
         "auto", "auto: as many as srun or torchrun has started it on", COUNT, decides=False
     )
     strategy: Literal["auto", "ddp", "fsdp"] = key("auto", "fsdp shares the model out over the ranks", decides=False)
-    precision: Literal["fp32", "bf16", "fp16"] = key("bf16", "of activations; weights are kept in fp32")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = key(
+        "auto", "of activations; weights are kept in fp32; auto: bf16 where the device has instructions for it"
+    )
     packing: bool | Literal["auto"] = key("auto", "auto: no padding where the model allows it", decides=False)
     last_layer: Literal["read", "all"] = key(
         "all", "read: of BERT's family, packed, only the tokens that the head reads; faster, other dropout masks"

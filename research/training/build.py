@@ -21,6 +21,7 @@ from research.models.load import DECODER, family_of, load_config, load_model, lo
 from research.training.datamodule import TaskData
 from research.training.features import silence_frozen
 from research.training.module import TaskModule
+from research.training.precision import with_precision
 from research.training.preflight import refuse_unknown_monitor
 from research.training.schedule import total_steps
 from research.training.start import started
@@ -36,7 +37,7 @@ def build(
     task = component.load("task", config.task.name)
     if config.trainer.precision == "fp16" and not torch.cuda.is_available():
         raise UserError("trainer.precision=fp16 needs a GPU; set bf16 or fp32 here.")
-    config = started(config, group)
+    config = with_precision(started(config, group), group)
     if data is None:
         data = open_data(config, group)
     refuse_unknown_monitor(config, data.scorer.scores)

@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from omegaconf import OmegaConf
 
-from research.cluster.devices import layout_note, unused_gpus_note
+from research.cluster.devices import layout_note, slow_precision_note, unused_gpus_note
 from research.cluster.group import RankGroup
 from research.cluster.ranks import World
 from research.cluster.signals import STOPPED, Interrupted, StopFlag
@@ -40,6 +40,7 @@ from research.training.features import note as features_note
 from research.training.features import reuse_features
 from research.training.finish import finish, record_outcome, report
 from research.training.module import TaskModule
+from research.training.precision import with_precision
 from research.training.resume import announce_resume, resume
 from research.training.start import pretrained_name
 from research.training.trainer import make_trainer
@@ -63,6 +64,7 @@ def train(
     in a `stop_flag` of its own.
     """
     group = group or RankGroup()
+    config = with_precision(config, group)
     writes = group.world.rank == 0
     run = Run.open(config) if writes else Run(str(config.run_dir))
     try:
@@ -207,7 +209,8 @@ def announce(module: TaskModule, device: torch.device, world: World) -> None:
     sizes = ", ".join(f"{len(store):,} {name}" for name, store in stores.items())
     steps = f"{module.total_steps} steps of {config.optim.batch_size}"
     console.print(layout_note(device, config.trainer.precision, world))
-    if note := unused_gpus_note(device, config.trainer.accelerator, world.local_size):
+    unused = unused_gpus_note(device, config.trainer.accelerator, world.local_size)
+    for note in filter(None, (unused, slow_precision_note(device, config.trainer.precision))):
         console.print(note)
     console.print(f"{config.task.name}: {sizes} examples; {steps}; {module.backbone.packing_note}")
     for line in (*sentences(module.data.overview), *additions(module)):
@@ -241,6 +244,7 @@ def parameter_note(module: TaskModule) -> str:
 
 def show(config: Config) -> None:
     """Print the resolved config, the data, the parameters and the steps; train nothing."""
+    config = with_precision(config)
     print(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
     module = build(config)
     data, backbone = module.data, module.backbone

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from research.cluster.devices import fast_precision
+
 
 @pytest.mark.slow
 @pytest.mark.process
@@ -17,7 +19,7 @@ def test_log_has_lines_alone(experiment: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     assert "%|" not in done.stderr and "\r" not in done.stderr and "it/s" not in done.stderr
-    assert any(line.startswith("1 rank on 1 node, on ") and line.endswith("bf16") for line in lines)
+    assert any(line.startswith("1 rank on 1 node, on ") and line.endswith(fast_precision("auto")) for line in lines)
     evaluations = [line for line in lines if "  validation  accuracy " in line and line.startswith("step ")]
     assert len(evaluations) == 2 and all(len(line) <= 100 for line in evaluations)
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] != []

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
-from research.cluster.devices import layout_note, unused_gpus_note
+from research.cluster import devices
+from research.cluster.devices import fast_precision, layout_note, slow_precision_note, unused_gpus_note
 from research.cluster.ranks import World
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -45,3 +47,12 @@ def test_gpus_that_were_given_and_have_no_rank() -> None:
     assert "--ntasks-per-node=4" in note
     assert unused_gpus_note(GPU, "auto", ranks=4, visible=4) is None
     assert unused_gpus_note(GPU, "auto", ranks=4, visible=1) is None  # bound to its own
+
+
+def test_bf16_is_chosen_where_the_processor_has_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has, chosen in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(devices, "multiplies_bf16", lambda has=has: has)
+        assert fast_precision("cpu") == chosen
+    note = slow_precision_note(CPU, "bf16")
+    assert note is not None and "no bf16 instructions" in note and "trainer.precision=auto" in note
+    assert slow_precision_note(CPU, "fp32") is None and slow_precision_note(GPU, "bf16") is None

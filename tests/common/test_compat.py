@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import datasets
 import optuna
@@ -38,6 +39,11 @@ def test_foreach() -> None:
     assert [float(norm) for norm in compat.foreach_norm(tensors)] == [5.0, 2.0]
     compat.foreach_scale(tensors, torch.tensor(0.5))
     assert tensors[0].tolist() == [1.5, 2.0] and tensors[1].tolist() == [[1.0]]
+
+
+def test_bf16_instructions_are_those_the_kernel_names() -> None:
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    assert compat.multiplies_bf16() == any(flag.endswith("bf16") for flag in flags)
 
 
 def test_optuna_storage_ids_and_distributions() -> None:
