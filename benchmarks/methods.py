@@ -27,6 +27,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from page import AS_PRECISION, PRECISION
 from processor_time import FILE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,7 +48,7 @@ class DataSet:
 
 
 DATA_SETS = {
-    "sst2": DataSet("sentiment", 2, 768, 128, BATCH, "jsonl"),
+    "sst2": DataSet("sentiment", 2, 1536, 128, BATCH, "jsonl"),
     "wnut17": DataSet("ner", 2, 1536, 128, BATCH, "jsonl"),
     "squad": DataSet("qa", 1, 1024, 384, 12, "json"),
 }
@@ -96,6 +97,8 @@ def cases() -> Iterator[Case]:
     for seed in SEEDS:
         yield from _adapters("sst2", seed, list(ADAPTERS))
     for seed in SEEDS:
+        yield from _adapters("wnut17", seed, ["full", "lora", "head"])
+    for seed in SEEDS:
         for size in SIZES:
             for name, lr in CURVE.items():
                 keys = {"adapter": {"name": name}, "optim.lr": lr, "optim.max_steps": CURVE_STEPS,
@@ -105,7 +108,6 @@ def cases() -> Iterator[Case]:
     for seed in SEEDS:
         for name, own in METHODS.items():
             yield Case("sst2", name, seed, keys={"optim.lr": FULL_LR, "methods": {name: own}})
-        yield from _adapters("wnut17", seed, AT_PEER)
     for seed in SEEDS:
         yield from _adapters("squad", seed, ["full", "lora", "head"])
 
@@ -141,7 +143,7 @@ def harness(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         "data.sample": "first",  # as the peer
         "optim.batch_size": kind.batch_size,
         "optim.epochs": kind.epochs,
-        "trainer.precision": "bf16",
+        "trainer.precision": PRECISION,
         "trainer.devices": 1,
         "trainer.checkpoint_every_minutes": None,
         "trainer.evaluate_every_steps": 10**6,  # at the end alone
@@ -168,7 +170,7 @@ def peer(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     name, kind = data_set(case)
     log = options.output / "peer.log"
     sys.argv = [
-        str(options.peer), kind.task, f"--method={case.name}", f"--data={options.data / name}", "--bf16",
+        str(options.peer), kind.task, f"--method={case.name}", f"--data={options.data / name}", *AS_PRECISION,
         f"--model={options.model}", f"--max-length={kind.max_length}", f"--train-examples={kind.examples}",
         f"--seed={case.seed}", f"--epochs={kind.epochs}", f"--lr={case.keys['lr']}", "--no-reload",
     ]  # fmt: skip

@@ -10,8 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from research.cluster.devices import fast_precision
+
 ROOT = Path(__file__).resolve().parent.parent
 OURS = "harness"
+PRECISION = fast_precision("cpu")  # of every system: that which this processor is fast in
+AS_PRECISION = ["--bf16"] if PRECISION == "bf16" else []  # for the scripts of the Trainer
 Figures = dict[str, float]
 
 
@@ -39,6 +43,7 @@ def machine() -> dict[str, Any]:
         "processor": names[0] if names else "unknown",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "precision": PRECISION,
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "load_average": round(os.getloadavg()[0], 1),
         "python": sys.version.split()[0],
@@ -56,7 +61,7 @@ def markdown(record: dict[str, Any]) -> str:
         "",
         f"`{record['command']}`",
         "",
-        f"{m['processor']}, {m['cores']} cores, {m['threads']} threads, {m['memory_gib']} GiB, "
+        f"{m['processor']}, {m['cores']} cores, {m['threads']} threads, {m['memory_gib']} GiB, {m['precision']}, "
         f"load {m['load_average']} at the end; Python {m['python']}, {packages}; commit {m['commit']}.",
         "",
         "Examples per second of this harness over the Trainer's: median of the pairs (least-most).",
@@ -93,7 +98,7 @@ def details(results: dict[str, Any], against: Sequence[str]) -> list[list[str]]:
 
     return [
         *rows,
-        row("bf16 matrix rate at the model's shapes, GFLOP/s", lambda r: f"{r['matrix_rate'] / 1e9:.0f}"),
+        row("matrix rate at the model's shapes, GFLOP/s", lambda r: f"{r['matrix_rate'] / 1e9:.0f}"),
         row("harness: share of it", lambda r: f"{share(r):.1%}"),
         *(
             row(f"{name}: seconds to first step", lambda r, n=name: spread(r["first_step"][n]))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from research.common.matmul_rate import matrix_rate
+from research.common.matmul_rate import DTYPES, matrix_rate
 
 
 def training_flops(parameters: int, layers: int, width: int, lengths: Sequence[int] | np.ndarray) -> float:
@@ -31,12 +31,14 @@ def layer_parameters(model: Any) -> int:
     return sum(p.numel() for name, p in named if "embeddings" not in name and "pooler" not in name)
 
 
-def layer_rate(tokens: int, width: int, inner: int, seconds: float = 1.0, device: str = "cpu") -> float:
-    """bf16 operations per second of a layer's matrix products, forward and backward, one after the other."""
+def layer_rate(
+    tokens: int, width: int, inner: int, seconds: float = 1.0, device: str = "cpu", precision: str = "bf16"
+) -> float:
+    """Operations per second of a layer's matrix products, forward and backward, one after the other."""
     shapes = [(width, width)] * 4 + [(width, inner), (inner, width)]
     products: list[tuple[Tensor, Tensor]] = []
     for i, o in shapes:
         sizes = ((tokens, i), (o, i), (tokens, o))  # input, weight, gradient of the output
-        x, w, g = (torch.randn(size, device=device, dtype=torch.bfloat16) for size in sizes)
+        x, w, g = (torch.randn(size, device=device, dtype=DTYPES[precision]) for size in sizes)
         products += [(x, w.t()), (g, w), (g.t(), x)]
     return matrix_rate(products, seconds)

@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from page import OURS, ROOT, Figures, machine, markdown, spread
+from page import AS_PRECISION, OURS, PRECISION, ROOT, Figures, machine, markdown, spread
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 HERE = Path(__file__).resolve().parent
-PEERS = {"dynamic": ["--bf16"], "grouped": ["--bf16", "--group-by-length"], "naive": ["--naive"]}
+PEERS = {"dynamic": AS_PRECISION, "grouped": [*AS_PRECISION, "--group-by-length"], "naive": ["--naive"]}
 WARMUP_STEPS = 25  # at most; a slow system has fewer, or its warm-up would outlast its measurement
 
 
@@ -72,7 +72,7 @@ class Job:
                 "sample": "first",
             },  # as the peers
             "optim": {"batch_size": self.case.batch_size},
-            "trainer": {"precision": "bf16", "devices": 1, "checkpoint_every_minutes": None, "progress": False},
+            "trainer": {"precision": PRECISION, "devices": 1, "checkpoint_every_minutes": None, "progress": False},
             "wandb": {"mode": "disabled"},
         }
         for name, keys in sections.items():
@@ -183,7 +183,7 @@ def compare(job: Job, options: argparse.Namespace) -> dict[str, Any]:
         rounds.append({s: one(job, s, *steps[s], k) for s in order})
         ours = rounds[-1][OURS]
         tokens = round(ours["tokens_per_second"] / ours["examples_per_second"] * job.case.batch_size)
-        rates.append(layer_rate(tokens, *model_widths(job.model)))
+        rates.append(layer_rate(tokens, *model_widths(job.model), precision=PRECISION))
         print("  " + ", ".join(f"{s} {rounds[-1][s]['examples_per_second']:.1f}" for s in systems), flush=True)
     return {
         "steps": {s: {"all": n, "warm-up": w} for s, (n, w) in steps.items()},
@@ -244,7 +244,7 @@ def against_yardstick(job: Job, options: argparse.Namespace) -> list[float]:
     steps, found = options.steps or 40, []
     command = [
         sys.executable, options.yardstick, job.case.task, f"--data={job.train.parent}", f"--model={job.model}",
-        f"--batch-size={job.case.batch_size}", f"--max-steps={steps}", "--bf16", "--no-eval",
+        f"--batch-size={job.case.batch_size}", f"--max-steps={steps}", *AS_PRECISION, "--no-eval",
     ]  # fmt: skip
     for k in range(options.pairs):
         rates = {}

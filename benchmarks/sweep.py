@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from page import ROOT, machine
+from page import AS_PRECISION, PRECISION, ROOT, machine
 from speed import HERE, Case, find, last_object, run_process
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -47,7 +47,7 @@ def sweep_file(options: argparse.Namespace, folder: Path, steps: int, seed: int)
             "sample": "first",
         },
         "optim": {"batch_size": CASE.batch_size, "epochs": 1},
-        "trainer": {"precision": "bf16", "devices": 1, "checkpoint_every_minutes": None, "progress": False},
+        "trainer": {"precision": PRECISION, "devices": 1, "checkpoint_every_minutes": None, "progress": False},
         "wandb": {"mode": "disabled"},
     }
     sweep: dict[str, Any] = {
@@ -113,7 +113,7 @@ def peer(options: argparse.Namespace, steps: int, seed: int) -> dict[str, Any]:
     }
     files = [f"--{split}={find(options.data, 'sst2', CASE, split)}" for split in ("train", "validation")]
     command = [
-        sys.executable, str(HERE / "hf_search.py"), "sentiment", f"--model={options.model}", *files, "--bf16",
+        sys.executable, str(HERE / "hf_search.py"), "sentiment", f"--model={options.model}", *files, *AS_PRECISION,
         f"--batch-size={CASE.batch_size}", f"--max-length={CASE.max_length}", "--epochs=1",
         f"--max-train-examples={steps * CASE.batch_size}", f"--seed={seed}", f"--search={json.dumps(asked)}",
     ]  # fmt: skip

@@ -26,7 +26,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from page import OURS, ROOT, Figures, machine, ratios, spread, table
+from page import AS_PRECISION, OURS, PRECISION, ROOT, Figures, machine, ratios, spread, table
 from speed import HERE, last_object, rotated, run_process, steady
 
 GENERATION = "generation_examples_per_second"
@@ -107,7 +107,7 @@ class Job:
         self.runs += 1
         case = self.case
         task = {"max_target_tokens": case.max_target, "max_new_tokens": case.max_target, "metrics": ["chrf"]}
-        trainer = {"precision": "bf16", "devices": 1, "checkpoint_every_minutes": None, "progress": False}
+        trainer = {"precision": PRECISION, "devices": 1, "checkpoint_every_minutes": None, "progress": False}
         content: dict[str, Any] = {
             "task": {"name": "translation", **task},
             "run_dir": str(self.scratch / f"run{self.runs}"),
@@ -149,7 +149,7 @@ def peer(job: Job, model: Path, steps: int, warmup: int, seed: int, *options: st
     """One run of the Trainer."""
     case = job.case
     command = [
-        sys.executable, str(HERE / "hf_text.py"), case.kind, f"--model={model}", f"--train={job.pairs}", "--bf16",
+        sys.executable, str(HERE / "hf_text.py"), case.kind, f"--model={model}", f"--train={job.pairs}", *AS_PRECISION,
         f"--batch-size={case.batch_size}", f"--max-source={case.max_source}", f"--max-target={case.max_target}",
         f"--max-steps={steps}", f"--warmup-steps={warmup}", f"--seed={seed}", *options,
     ]  # fmt: skip
