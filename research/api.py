@@ -55,6 +55,11 @@ class FinishedRun:
         """By split, the scores of the best checkpoint: `run.scores["test"]["f1"]`, fractions between 0 and 1."""
         return {split: scores for split, scores in self.result["metrics"].items() if scores}
 
+    @property
+    def tasks(self) -> dict[str, FinishedRun]:
+        """Of a run of several tasks, the run of each by name; of others none."""
+        return {name: FinishedRun(path, self.trust_remote_code) for name, path in self._run.parts.items()}
+
     def predictions(self, split: str = "test") -> pd.DataFrame:
         """One row per example of a split: id, gold, prediction and the task's own columns."""
         import pyarrow.parquet as pq

@@ -24,9 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Export a finished run, and print how far the export differs from it."""
+    from research.inference.finished import refuse_several
     from research.tracking.run import Run
 
     run = Run.read(options.run_dir)
+    refuse_several(run)
     prepare_process()
     from research.deploy.export import export
 

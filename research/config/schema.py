@@ -81,6 +81,9 @@ class ModelConfig:
     keep_layers: list[int] | None = key(
         None, "a smaller model of these layers, from 0: [0, 2, 4]; fine-tune it with methods.distil; null: all", LAYERS
     )
+    head: Literal["own", "linear"] = key(
+        "own", "own: the library's for the task; linear: one layer over the tokens, read at the first for a text"
+    )
     frozen_dropout: bool = key(
         True, "dropout in the frozen layers at the bottom; false: none there, and what they put out is computed once"
     )

@@ -123,7 +123,7 @@ def cell_content(
     """The experiment that learns the task at a place of an order; `before` are the runs of the earlier places."""
     now, earlier = order[place], order[:place]
     content = {key: dict(value) if isinstance(value, dict) else value for key, value in sequence.experiment.items()}
-    task: dict[str, Any] = {**content.get("task", {}), "train": [now]}
+    task: dict[str, Any] = {"parts": False, **content.get("task", {}), "train": [now]}
     trainer = {"monitor": f"{now}.{sequence.mains[now]}", **content.get("trainer", {})}
     methods = dict(content.get("methods", {}))
     if strategy.name == "joint":

@@ -35,6 +35,7 @@ from research.models.load import ENCODER
 from research.report.records import read_record
 from research.tracking import predictions
 from research.tracking.run import Run
+from research.training.build import heads_of
 
 REFERENCE = "reference.json"
 CLOSE = {"fp32": 1e-4, "bf16": 0.5}  # largest difference of a logit from the run's own
@@ -108,7 +109,7 @@ def export(
 
 def plain_model(predictor: Predictor) -> PreTrainedModel:
     """The trained model as `transformers` loads it: the packed one has its attention replaced."""
-    auto_class = predictor.module.heads()[predictor.module.backbone.family]
+    auto_class = heads_of(predictor.config)[predictor.module.backbone.family]
     model: PreTrainedModel = auto_class.from_pretrained(predictor.config.model.name, dtype=torch.float32)
     return model
 

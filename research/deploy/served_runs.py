@@ -13,17 +13,24 @@ SETTINGS = "research.json"  # of an exported folder
 
 
 def names_of(runs: Sequence[str]) -> dict[str, Path]:
-    """The name of each run in URLs: that of its folder, or what stands before `=`. Raises UserError for one twice."""
+    """The name of each run in URLs: that of its folder, or what stands before `=`. Raises UserError for one twice.
+
+    Of a run of several tasks each is served, as `name.task`.
+    """
     named: dict[str, Path] = {}
-    for run in runs:
-        name, _, path = run.rpartition("=")
+    for given in runs:
+        said, _, path = given.rpartition("=")
         folder = Path(path).resolve()
-        name = name or (folder.parent.name if folder.name.startswith("seed") else folder.name)
-        if name in named:
-            raise UserError(f"two runs are named '{name}'; name them apart: a={named[name]} b={path}")
-        if not name or not all(c.isalnum() or c in "-_." for c in name):
-            raise UserError(f"'{name}' cannot stand in a URL; name the run in letters, digits, - and _: good={path}")
-        named[name] = folder
+        run = said or (folder.parent.name if folder.name.startswith("seed") else folder.name)
+        parts = {f"{run}.{task}": part for task, part in Run(folder).parts.items()}
+        for name, place in (parts or {run: folder}).items():
+            if name in named:
+                raise UserError(f"two runs are named '{name}'; name them apart: a={named[name]} b={path}")
+            if not name or not all(c.isalnum() or c in "-_." for c in name):
+                raise UserError(
+                    f"'{name}' cannot stand in a URL; name the run in letters, digits, - and _: good={path}"
+                )
+            named[name] = place
     return named
 
 

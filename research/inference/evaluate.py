@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,7 +86,7 @@ def keep_predictions(run: Run, split: str, table: pa.Table, scores: Mapping[str,
     changed = [
         f"{key} {recorded[key]:.4f} -> {value:.4f}"
         for key, value in scores.items()
-        if "/" not in key and key != "loss" and key in recorded and recorded[key] != value
+        if "/" not in key and key != "loss" and key in recorded and not math.isclose(recorded[key], value, rel_tol=1e-6)
     ]
     if changed:
         log.warning("The scores differ from those that training recorded (%s); %s stays as it is.",

@@ -28,10 +28,18 @@ def refuse_evaluation(run: Run, split: str) -> None:
 
 
 def refuse_prediction(run: Run, source: str | None) -> None:
-    """Raise UserError for a run that is not finished, and for new text whose file is not there."""
+    """Raise UserError for a run that is not finished or of several tasks, and for new text whose file is not there."""
     finished_result(run)
+    refuse_several(run)
     if source not in (None, "-") and not Path(str(source)).exists():
         raise UserError(missing_file(Path(str(source))))
+
+
+def refuse_several(run: Run) -> None:
+    """Raise UserError for a run of several tasks, which names the runs of each."""
+    if run.parts:
+        said = ", ".join(map(str, run.parts.values()))
+        raise UserError(f"{run.path} is of several tasks; name the run of one of them: {said}.")
 
 
 def refuse_unknown_split(run: Run, config: Config, split: str) -> None:

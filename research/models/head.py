@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -61,6 +63,26 @@ def head_rows(model: PreTrainedModel) -> dict[str, Tensor]:
         for name, parameter in model.named_parameters()
         if not name.startswith(base) and parameter.shape[0] == model.config.num_labels
     }
+
+
+def with_outputs(model: PreTrainedModel, state: Mapping[str, Tensor], outputs: slice) -> dict[str, Tensor]:
+    """A state of the model whose head has these outputs alone."""
+    rows = head_rows(model)
+    return {name: tensor[outputs].contiguous() if name in rows else tensor for name, tensor in state.items()}
+
+
+@contextmanager
+def named_outputs(model: PreTrainedModel, labels: Sequence[str]) -> Iterator[None]:
+    """The model's config says that its head's outputs are these; without labels, what they are."""
+    own: Any = model.config
+    if labels:
+        model.config = deepcopy(own)
+        model.config.id2label = dict(enumerate(labels))
+        model.config.label2id = {label: i for i, label in enumerate(labels)}
+    try:
+        yield
+    finally:
+        model.config = own
 
 
 def _number(label: str) -> str:

@@ -15,17 +15,13 @@ Shapes: T tokens, C outputs of all heads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForQuestionAnswering,
-    AutoModelForTokenClassification,
-)
+from transformers import AutoModelForTokenClassification
 
 from research.batching.joint_store import Part, parts_of
 from research.batching.pack import MicroBatch, StepItem
@@ -35,7 +31,9 @@ from research.config.key import Rule, above, at_least, key
 from research.config.schema import Config
 from research.models.backbone import Backbone
 from research.models.head import head_rows
+from research.models.linear_head import read_at_first, read_at_tokens
 from research.tasks.multi_data import Data
+from research.tasks.multi_parts import write_part
 from research.tasks.multi_recorded import Recorded, followed
 from research.training.module import TaskModule
 
@@ -54,6 +52,7 @@ class Keys:
     recorded: str | None = key(None, "file of earlier heads' scores, which are followed: learning without forgetting")
     follow: float = key(1.0, "weight of following them", at_least(0))
     temperature: float = key(2.0, "divides both scores there", above(0))
+    parts: bool = key(True, "write a run of each trained task, of its best checkpoint, under `tasks/`", decides=False)
     memory: dict[str, int] = key({}, "task: train on so many examples of each of its classes, drawn by (seed, task)")
 
 
@@ -62,16 +61,14 @@ class View:
 
     def __init__(self, backbone: Backbone, auto_class: Any) -> None:
         self.model, self.family, self.packed = backbone.model, backbone.family, backbone.packed
-        self.answers = auto_class is AutoModelForQuestionAnswering
+        self.auto_class = auto_class
         self.logits = torch.zeros(0, 0)  # (T, outputs of the task)
 
     def token_logits(self, micro: MicroBatch, which: str = ALL) -> dict[str, Tensor]:
-        if self.answers:
-            return {"start_logits": self.logits[:, 0], "end_logits": self.logits[:, 1]}
-        return {"logits": self.logits}
+        return read_at_tokens(self.logits, self.auto_class)
 
     def sequence_logits(self, micro: MicroBatch) -> Tensor:
-        return self.logits[torch.from_numpy(np.cumsum(micro.lengths) - micro.lengths).to(self.logits.device)]
+        return read_at_first(self.logits, micro)
 
 
 Outputs = dict[str, tuple[Part, Any]]  # of each task: its part of the micro-batch, and what its module made of it
@@ -141,9 +138,22 @@ class Module(TaskModule):
 
     on_test_epoch_start = on_validation_epoch_start
 
+    @property
+    def monitored_parts(self) -> dict[str, str]:
+        trained = (self.config.task.train or self.parts) if self.config.task.parts else ()
+        return {name: f"{name}.{own['main']}" for name, own in self.mains().items() if name in trained}
+
+    def write_part(self, attempt: Any, part: str, found: Mapping[str, dict[int, Any]]) -> None:
+        write_part(self, attempt, part, found)
+
+    def mains(self) -> dict[str, dict[str, Any]]:
+        """Of each task, the settings of its metric, of which `main` is its main score."""
+        settings: dict[str, dict[str, Any]] = self.data.score_settings()["tasks"]
+        return settings
+
     def notes(self) -> dict[str, Any]:
         """Of each task: its own task, data and main score."""
-        settings = self.data.score_settings()["tasks"]
+        settings = self.mains()
         return {
             "tasks": {
                 name: {

@@ -13,15 +13,11 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-from transformers import (
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
 
 from research.batching.joint_store import JointStore
+from research.batching.loaders import EvaluationBatches
 from research.batching.mixture import MixedPlan
-from research.batching.plan import Indices, random_bits
+from research.batching.plan import Indices, evaluation_share, random_bits
 from research.common.errors import UserError
 from research.config import component
 from research.config.load import from_dict
@@ -29,10 +25,9 @@ from research.config.schema import Config
 from research.config.tree import to_dict
 from research.data.source import Split
 from research.data.splits import labels_of
+from research.models.linear_head import HEADS
 from research.tracking.predictions import make_table
 from research.training.datamodule import Columns, TaskData
-
-HEADS = (AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoModelForQuestionAnswering)
 
 
 class Data(TaskData):
@@ -90,7 +85,7 @@ class Data(TaskData):
             part.recall(learned["tasks"][name])
 
     def open_input(self, path: str, learned: Mapping[str, Any]) -> None:
-        raise UserError("a run of several tasks does not label new text; fine-tune each task from it by model.name.")
+        raise UserError("a run of several tasks does not label new text; the runs below its folder `tasks` do.")
 
     def use_validation_scores(self, validation: Mapping[str, float]) -> None:
         for name, part in self.parts.items():
@@ -147,6 +142,19 @@ class Data(TaskData):
             if own:
                 shares[name] = weights.get(name, 1.0) * total / own
         return shares
+
+    def evaluation_batches(self, split: str) -> EvaluationBatches:
+        """As those of each task alone, so that its run gives the predictions that were scored."""
+        layout, store = self.layout(), self.joint(split)
+        ranks = range(layout.ranks)
+        shares: list[list[Indices]] = [[] for _ in ranks]
+        for name, (first, _) in self.bounds(split).items():
+            tokens = self.parts[name].stores[split].stream_tokens
+            for rank in ranks:
+                own = evaluation_share(tokens, rank, layout.ranks, layout.budget_tokens, not layout.packed)
+                shares[rank] += [first + rows for rows in own]
+        least = max(1, *map(len, shares))  # as many for each rank: a forward may take all of them
+        return EvaluationBatches(store, shares[layout.rank], layout.packed, least)
 
     def score_settings(self) -> dict[str, Any]:
         tasks = {}

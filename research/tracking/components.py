@@ -19,6 +19,8 @@ def users_files(config: Config, metric: str) -> dict[str, Path]:
     """The files of the components that do not come with the package: `task my_task` -> path."""
     named = [("task", config.task.name), ("adapter", config.adapter.name), ("metric", metric)]
     sections = {"method": config.methods, "augmentation": config.augment, "callback": config.callbacks}
+    joint = getattr(config.task, "tasks", {}) if config.task.name == "multi" else {}
+    named += [("task", own["task"]["name"]) for own in joint.values()]
     named += [(kind, keys.name) for kind, section in sections.items() for keys in section.values()]
     paths = [(kind, component.find(kind, name)) for kind, name in named if component.is_users(name)]
     return {f"{kind} {path.stem}": path for kind, path in paths}

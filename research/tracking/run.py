@@ -139,6 +139,11 @@ class Run:
         """Where the run came from; empty before its first attempt. Raises UserError for a damaged file."""
         return read_json(self.path / "provenance.json") or {}
 
+    @property
+    def parts(self) -> dict[str, Path]:
+        """The runs of the tasks of a run of several, by name."""
+        return {path.parent.name: path.parent for path in sorted((self.path / "tasks").glob("*/config.yaml"))}
+
     def _refuse_own_inputs(self, config: Config) -> None:
         """Raise UserError for an experiment that reads its model or data from the folder it writes."""
         own = self.path.resolve()

@@ -38,6 +38,8 @@ class Attempt:
     stopped_early: bool = False  # out of patience
     pruned: str | None = None  # why
     restores_predictions: bool = False  # evaluates the best weights again, for its file was damaged
+    ends_part: bool = False  # evaluates the best weights of a part of the run
+    returned_to: int | None = None  # the step whose weights the module has now, if not of the last one
 
     @property
     def ended(self) -> bool:
@@ -50,6 +52,11 @@ class Attempt:
         due = self.resumed_from is not None and self.module.step in self.module.evaluations
         untrained = self.module.total_steps == 0 and self.module.progress.best_step is None
         return (due or untrained) and "validation" in self.module.data.stores
+
+    @property
+    def weights_of(self) -> int:
+        """The step whose weights the module has."""
+        return self.module.step if self.returned_to is None else self.returned_to
 
     def write_row(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write a row of metrics to the run folder, the console and the tracker."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoModelForTokenClassification, PreTrainedModel
 
 from research.adapters.hooks import AdapterHooks
 from research.adapters.unmerged import load_unmerged
@@ -17,7 +17,8 @@ from research.common.errors import UserError
 from research.config import component
 from research.config.schema import Config
 from research.models.backbone import Backbone
-from research.models.load import DECODER, family_of, load_config, load_model, load_tokenizer
+from research.models.linear_head import HEADS, LinearHead
+from research.models.load import DECODER, ENCODER, family_of, load_config, load_model, load_tokenizer
 from research.training.datamodule import TaskData
 from research.training.features import silence_frozen
 from research.training.module import TaskModule
@@ -41,7 +42,7 @@ def build(
     if data is None:
         data = open_data(config, group)
     refuse_unknown_monitor(config, data.scorer.scores)
-    heads = task.Module.heads()
+    heads = heads_of(config)
     own = load_config(config, data.head, heads)
     L.seed_everything(config.init_seed, verbose=False)
     model = load(config, own, heads[str(family_of(own))])
@@ -56,7 +57,7 @@ def build(
     load_unmerged(model, adapter, config.adapter.name, Path(config.model.name))
     if not any(p.requires_grad for p in model.parameters()):
         raise UserError(f"adapter={config.adapter.name} leaves nothing of {type(model).__name__} to train.")
-    backbone = Backbone(model, config.trainer.packing, config.trainer.last_layer == "read")
+    backbone = backbone_of(config, model)
     adapter.feed(backbone, longest_sequence(config, backbone.family))
     steps = total_steps(config.optim, data.plan.steps_per_epoch) if "train" in data.stores else 0
     module: TaskModule = task.Module(config, backbone, data, steps)
@@ -64,6 +65,28 @@ def build(
     module.prepare(adapter, note)
     silence_frozen(module)
     return module
+
+
+def heads_of(config: Config) -> Mapping[str, Any]:
+    """The `transformers` class that has the head of an experiment, by the families of models its task is for.
+
+    Raises UserError for `model.head=linear` where the task has no head that one layer can take the place of.
+    """
+    heads: Mapping[str, Any] = component.load("task", config.task.name).Module.heads()
+    if config.model.head == "own":
+        return heads
+    if heads.get(ENCODER) not in HEADS:
+        raise UserError(f"model.head=linear: task '{config.task.name}' has no head of scores; leave it at own.")
+    return {ENCODER: AutoModelForTokenClassification}
+
+
+def backbone_of(config: Config, model: PreTrainedModel) -> Backbone:
+    """The model as it is fed, its head read as `model.head` says."""
+    packing, reads_alone = config.trainer.packing, config.trainer.last_layer == "read"
+    if config.model.head == "own":
+        return Backbone(model, packing, reads_alone)
+    own = component.load("task", config.task.name).Module.heads()[ENCODER]
+    return LinearHead(model, packing, reads_alone, own)
 
 
 def longest_sequence(config: Config, family: str) -> int:
@@ -76,7 +99,7 @@ def open_data(config: Config, group: RankGroup | None = None) -> TaskData:
     """The task's data, opened and tokenised, by one rank of each node first."""
     config = started(config, group)
     task = component.load("task", config.task.name)
-    load_config(config, families=task.Module.heads())  # refuses a model that cannot serve before the data is encoded
+    load_config(config, families=heads_of(config))  # refuses a model that cannot serve before the data is encoded
     data: TaskData = task.Data(config, load_tokenizer(config, task.Data.prefix_space))
     with (group or RankGroup()).local_rank_zero_first():
         data.open()

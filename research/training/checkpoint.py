@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BufferedReader
@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from research.common.errors import UserError, as_os_error
 from research.common.files import follow_umask
+from research.training.progress import Progress
 
 if TYPE_CHECKING:  # torch takes seconds, and listing checkpoints needs none
     from torch import Tensor
@@ -81,21 +82,24 @@ def newest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def resumable(folder: Path, known_best: int | None = None) -> Checkpoint | None:
-    """The newest intact checkpoint whose best evaluation can still be returned to at the end of training.
+def resumable(folder: Path, known: Mapping[str, int] | None = None) -> Checkpoint | None:
+    """The newest intact checkpoint whose best evaluations, the run's and its parts', can still be returned to at the
+    end of training.
 
-    That of step `known_best` needs no other: its own evaluation, which comes first, is known to be better.
+    That of a step that is `known` to be the best needs no other: its own evaluation, which comes first, is better.
     """
     for path in files(folder):
         if not is_intact(path):
             log.warning("The checkpoint %s is damaged (its checksum differs from its name): it is passed over.", path)
             continue
         saved = load(path)
-        best = saved.state.get("progress", {}).get("best_step")
-        if best is None or saved.step in (best, known_best) or at_step(folder, best) is not None:
+        bests = Progress(**saved.state["progress"]).best_steps if "progress" in saved.state else {}
+        needed = [best for part, best in bests.items() if saved.step not in (best, (known or {}).get(part))]
+        missing = [best for best in needed if at_step(folder, best) is None]
+        if not missing:
             return saved
         log.warning("The best checkpoint (step %s) is missing from %s or damaged: training goes back before it, "
-                    "instead of on from step %s.", best, folder, saved.step)  # fmt: skip
+                    "instead of on from step %s.", missing[0], folder, saved.step)  # fmt: skip
     return None
 
 
@@ -136,22 +140,22 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
     return path
 
 
-def rotate(folder: Path, latest: Path, keep: int, best_step: int | None) -> None:
-    """Remove all but the newest `keep` checkpoints and the best one; `latest` has just been written.
+def rotate(folder: Path, latest: Path, keep: int, best_steps: Collection[int]) -> None:
+    """Remove all but the newest `keep` checkpoints and the best ones; `latest` has just been written.
 
     What stands at its step or later was damaged, and training has gone back before it.
     """
     others = [path for path in files(folder) if path != latest]
     damaged = [path for path in others if step_of(path) >= step_of(latest)]
     for path in [*damaged, *others[len(damaged) + keep - 1 :]]:
-        if path in damaged or step_of(path) != best_step:
+        if path in damaged or step_of(path) not in best_steps:
             path.unlink(missing_ok=True)
 
 
-def remove(folder: Path, keep: str, best_step: int) -> None:
+def remove(folder: Path, keep: str, best_steps: Collection[int]) -> None:
     """Remove the checkpoints that a finished run does not keep: `keep` is none, best or all."""
     for path in files(folder):
-        if keep == "none" or (keep == "best" and step_of(path) != best_step):
+        if keep == "none" or (keep == "best" and step_of(path) not in best_steps):
             path.unlink(missing_ok=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -12,29 +13,35 @@ import lightning as L
 
 from research.adapters.unmerged import save_unmerged
 from research.cluster.group import RankGroup
-from research.common import compat
 from research.common.console import console, print_scores
 from research.common.errors import UserError
 from research.common.files import replace_folder, short_path, write_json
 from research.common.matmul_rate import mfu
 from research.config import component
+from research.config.schema import Config
 from research.data.source import file_sha256
 from research.metrics import score_labels
 from research.metrics.baselines import Baselines, constant_answer
 from research.metrics.score import recorded
 from research.models import sharding
+from research.models.generate import native_attention
+from research.models.head import named_outputs, with_outputs
 from research.models.load import restore_limits
 from research.tracking import cost, predictions
 from research.tracking.run import Run
 from research.training import checkpoint
 from research.training.attempt import Attempt
+from research.training.datamodule import TaskData
 from research.training.state import load_weights
 
 
 def finish(trainer: L.Trainer, attempt: Attempt, group: RankGroup) -> None:
     """Return to the best checkpoint, test it, export it, and write the result; nothing more where a signal comes."""
     module = attempt.module
-    return_to_best(attempt, group)
+    finish_parts(trainer, attempt, group)
+    if attempt.stopped:
+        return
+    return_to(module.progress.best_step, attempt, group)
     restore_predictions(trainer, attempt, group)
     if attempt.stopped:
         return
@@ -43,25 +50,44 @@ def finish(trainer: L.Trainer, attempt: Attempt, group: RankGroup) -> None:
         trainer.test(module, datamodule=module.data, verbose=False)
     if attempt.stopped:
         return
-    export(attempt)
+    run = attempt.run
+    export(attempt, run.path)
     if not attempt.writes:
         return
-    run = attempt.run
     if run.is_continued and run.best_predictions.is_file():
         os.replace(run.best_predictions, run.predictions / "validation.parquet")
     result = result_of(attempt)
     write_json(run.path / "result.json", result)
     if run.is_continued:
         run.write_config(module.config)  # after the result: where a kill comes between, the same command ends once more
-    checkpoint.remove(run.checkpoints, module.config.trainer.keep_checkpoints, result["best_step"])
+    best_steps = {result["best_step"], *module.progress.best_steps.values()}
+    checkpoint.remove(run.checkpoints, module.config.trainer.keep_checkpoints, best_steps)
     report(result, run)
 
 
-def return_to_best(attempt: Attempt, group: RankGroup) -> None:
-    """Put the weights with the best validation score into the module. Raises UserError where they are lost."""
+def finish_parts(trainer: L.Trainer, attempt: Attempt, group: RankGroup) -> None:
+    """Return to the best checkpoint of each part of the run, evaluate it, and write the part as a run of its own."""
+    module, best_steps = attempt.module, attempt.module.progress.best_steps
+    attempt.ends_part = True
+    steps = {part: best_steps.get(part, module.step) for part in module.monitored_parts}
+    for step in sorted(set(steps.values())):
+        return_to(step, attempt, group)
+        found = {}
+        for split, evaluate in (("validation", trainer.validate), ("test", trainer.test)):
+            if split in module.data.stores:
+                evaluate(module, datamodule=module.data, verbose=False)
+                found[split] = module.gathered_predictions()[0]
+            if attempt.stopped:
+                return
+        for part in (part for part, best in steps.items() if best == step):
+            module.write_part(attempt, part, found)
+    attempt.ends_part = False
+
+
+def return_to(best_step: int | None, attempt: Attempt, group: RankGroup) -> None:
+    """Put the weights of the best step into the module, which may have others. Raises UserError where they are lost."""
     module, folder = attempt.module, attempt.run.checkpoints
-    best_step = module.progress.best_step
-    if best_step is None or best_step == module.step:
+    if best_step is None or best_step == attempt.weights_of:
         return
     best = checkpoint.agreed(group, lambda: checkpoint.at_step(folder, best_step))
     if best is None:
@@ -71,6 +97,7 @@ def return_to_best(attempt: Attempt, group: RankGroup) -> None:
         )
     with attempt.stop_flag.raised_after():
         load_weights(module, best)
+    attempt.returned_to = best_step
 
 
 def restore_predictions(trainer: L.Trainer, attempt: Attempt, group: RankGroup) -> None:
@@ -87,51 +114,72 @@ def restore_predictions(trainer: L.Trainer, attempt: Attempt, group: RankGroup) 
         trainer.validate(attempt.module, datamodule=attempt.module.data, verbose=False)
 
 
-def export(attempt: Attempt) -> None:
-    """Write the scored weights, tokenizer and config as `from_pretrained` reads them, and what an adapter alone is.
+def export(attempt: Attempt, path: Path, labels: Sequence[str] = (), outputs: slice | None = None) -> None:
+    """Write the scored weights, tokenizer and config as `from_pretrained` reads them, and what an adapter alone is,
+    into the run folder `path`.
 
-    All ranks take part where they share one model out; rank zero writes.
+    `outputs`: of the head, those for `labels` alone. All ranks take part where they share one model out; rank zero
+    writes.
     """
-    module, run = attempt.module, attempt.run
+    module = attempt.module
     model, adapter, tokenizer = module.backbone.model, module.adapter, module.data.tokenizer
     with module.evaluating(), module.rows.up_to_date() if module.rows is not None else nullcontext():
         sharded = sharding.is_sharded(model)
         state = sharding.gathered(model, attempt.writes) if sharded else model.state_dict()
         if not attempt.writes:
             return
-        run.lock.refuse_if_taken_over()
-        plain = adapter.plain_state(model, state)
+        attempt.run.lock.refuse_if_taken_over()
+        own = adapter.plain_state(model, state)
+        plain = own if outputs is None else with_outputs(model, own, outputs)
 
         def fill(folder: Path) -> None:
-            model.set_attn_implementation(compat.native_attention(model))
-            model.save_pretrained(folder, state_dict=plain if sharded or plain is not state else None)
+            with native_attention(module.backbone), named_outputs(model, labels):
+                model.save_pretrained(folder, state_dict=plain if sharded or plain is not state else None)
             if not adapter.merges:
                 save_unmerged(folder, module.config.adapter.name, state, plain)
             restore_limits(tokenizer, module.data.tokenizer_as_loaded)
             tokenizer.save_pretrained(folder)
 
-        replace_folder(run.model, fill)
-        if adapter.has_own_file:
+        replace_folder(path / "model", fill)
+        if adapter.has_own_file and outputs is None:
             source = module.config.model
-            replace_folder(run.path / "adapter", partial(adapter.export, model, state, source.name, source.revision))
+            replace_folder(path / "adapter", partial(adapter.export, model, state, source.name, source.revision))
 
 
 def result_of(attempt: Attempt) -> dict[str, Any]:
     """What `result.json` holds: the final scores, how they were come by and what they cost."""
-    module, run, p = attempt.module, attempt.run, attempt.module.progress
-    data, seconds = module.data, max(p.train_seconds, 1e-9)
-    metric = data.scorer
+    module, p = attempt.module, attempt.module.progress
+    parts = {part: step for part, step in p.best_steps.items() if part}
     return {
-        "task": component.canonical("task", module.config.task.name),
-        "seed": module.config.seed,
+        **task_record(module.config, module.data, attempt.run.predictions),
         "metrics": {"validation": p.best_scores, "test": attempt.test_scores},
-        "baselines": baselines_of(attempt),
-        "learned": module.data.learned(),
         "monitor": module.monitored,
         **module.notes(),
-        "metric": {"name": data.metric_name, "signature": metric.signature, "scores": recorded(metric.scores)},
-        "steps": module.step,
         "best_step": p.best_step if p.best_step is not None else module.step,
+        **({"best_steps_of_parts": parts} if parts else {}),
+        **training_record(attempt),
+        "files": hashes_of(attempt.run),
+    }
+
+
+def task_record(config: Config, data: TaskData, predictions_folder: Path) -> dict[str, Any]:
+    """What `result.json` says of a task and its data."""
+    metric = data.scorer
+    return {
+        "task": component.canonical("task", config.task.name),
+        "seed": config.seed,
+        "baselines": baselines_of(data, predictions_folder),
+        "learned": data.learned(),
+        "metric": {"name": data.metric_name, "signature": metric.signature, "scores": recorded(metric.scores)},
+    }
+
+
+def training_record(attempt: Attempt) -> dict[str, Any]:
+    """What `result.json` says of the training: its length, speed and cost."""
+    module, run, p = attempt.module, attempt.run, attempt.module.progress
+    seconds = max(p.train_seconds, 1e-9)
+    return {
+        "steps": module.step,
         "stopped_early": attempt.stopped_early,
         "examples": p.examples,
         "tokens": p.tokens,
@@ -149,18 +197,21 @@ def result_of(attempt: Attempt) -> dict[str, Any]:
         "parameters": run.provenance.get("parameters"),
         "trained_parameters": run.provenance.get("trained_parameters"),
         "batching": module.backbone.packing_note,
-        "files": {
-            f"{folder.name}/{path.relative_to(folder)}": file_sha256(path)
-            for folder in (run.predictions, run.model, run.path / "adapter")
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and not path.name.startswith(".")
-        },
     }
 
 
-def baselines_of(attempt: Attempt) -> dict[str, Baselines]:
-    """By split, what answers score that know nothing of the texts."""
-    data, folder = attempt.module.data, attempt.run.predictions
+def hashes_of(run: Run) -> dict[str, str]:
+    """The sha256 of each file of a run's predictions, model and adapter."""
+    return {
+        f"{folder.name}/{path.relative_to(folder)}": file_sha256(path)
+        for folder in (run.predictions, run.model, run.path / "adapter")
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def baselines_of(data: TaskData, folder: Path) -> dict[str, Baselines]:
+    """By split, what answers score that know nothing of the texts; `folder` holds the predictions."""
     train, found = data.gold_table(data.splits["train"]), {}
     for split in ("validation", "test"):
         if (path := folder / f"{split}.parquet").is_file():

@@ -172,6 +172,14 @@ class TaskModule(L.LightningModule):
         return self.config.trainer.monitor or self.monitor
 
     @property
+    def monitored_parts(self) -> Mapping[str, str]:
+        """Parts of the run that become runs of their own, each with the score that chooses its checkpoint."""
+        return {}
+
+    def write_part(self, attempt: Any, part: str, found: Mapping[str, dict[int, Any]]) -> None:
+        """Write the run of a part, with the weights as they are; `found`: their predictions by split."""
+
+    @property
     def scaler(self) -> Any:
         """Scales fp16's loss, so that small gradients do not vanish; None for the other precisions."""
         return getattr(self.trainer.precision_plugin, "scaler", None)

@@ -36,6 +36,7 @@ from research.training.callbacks.early_stopping import OnEvaluation, Stopping
 from research.training.callbacks.evaluation import Evaluation
 from research.training.callbacks.metrics_log import MetricsLog
 from research.training.callbacks.session import Session
+from research.training.datamodule import TaskData
 from research.training.features import note as features_note
 from research.training.features import reuse_features
 from research.training.finish import finish, record_outcome, report
@@ -118,7 +119,7 @@ def _train(
         for sentence in components.changes(run.provenance, kept) if newest else ():
             console.print(sentence)
         resumed_from, model_name = newest.step if newest else None, pretrained_name(config)
-        record = provenance.recorded(run, data_facts(module), model_name, facts, resumed_from, world.size, kept)
+        record = provenance.recorded(run, data_facts(data), model_name, facts, resumed_from, world.size, kept)
     exit_code = 1
     try:
         precision = trainer.precision_plugin.forward_context
@@ -139,14 +140,17 @@ def _train(
             tracker.finish(ended, run.provenance, table if table.is_file() else None, exit_code)
 
 
-def best_of(run: Run) -> int | None:
-    """The best step of a finished run that is continued: of its checkpoints that one alone may be left."""
-    return run.result["best_step"] if run.is_continued and run.result is not None else None
+def best_of(run: Run) -> dict[str, int]:
+    """The best steps of a finished run that is continued, as `Progress.best_steps`: of its checkpoints those alone may
+    be left."""
+    if not run.is_continued or run.result is None:
+        return {}
+    parts: dict[str, int] = run.result.get("best_steps_of_parts") or {}
+    return {"": run.result["best_step"], **parts}
 
 
-def data_facts(module: TaskModule) -> dict[str, Any]:
+def data_facts(data: TaskData) -> dict[str, Any]:
     """What provenance says of each split."""
-    data = module.data
     return {
         name: {
             "origin": split.origin,

@@ -13,12 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import research
 from research.batching.pack import pack
 from research.cli import main
 from research.common.errors import UserError
 from research.config.load import load_config
+from research.deploy.export import load_exported
+from research.deploy.served_runs import names_of
 from research.metrics.multi import MEAN, normalised
 from research.tasks.multi_data import remembered
+from research.tracking.components import users_files
 from research.tracking.predictions import metric, settings
 from research.tracking.run import Run
 from research.training.build import build
@@ -127,7 +131,8 @@ def test_bad_input_is_one_line(files: Files, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_scores_each_task_and_their_mean(small_runs: SmallRuns, files: Files, tmp_path: Path) -> None:
     tasks, optim = files("sentiment", "ner", "qa"), {"batch_size": 12, "lr": 5e-3, "max_steps": 6, "eps": 1e-6}
-    run = small_runs.train("multi", tasks=tasks, optim=optim)
+    often = "trainer.evaluate_every_steps=2"
+    run = small_runs.train("multi", often, tasks=tasks, optim=optim)
     result = run.result
     assert result is not None and result["monitor"] == "mean"
     scores = result["metrics"]["test"]
@@ -139,17 +144,55 @@ def test_a_run_scores_each_task_and_their_mean(small_runs: SmallRuns, files: Fil
     assert main(["evaluate", str(run.path), "--split", "test"]) == 0
     [again] = map(json.loads, (run.path / "evaluations.jsonl").read_text().splitlines())
     assert again["scores"] == scores
-    for source, texts in ((tasks[0], ()), (None, ("a film",))):
-        with pytest.raises(UserError, match="does not label new text"):
-            from research.inference.predict import predict
-
-            predict(run, source, "-", texts=texts)
-    padded = small_runs.train("multi", "trainer.packing=false", tasks=tasks, optim=optim)
+    padded = small_runs.train("multi", often, "trainer.packing=false", tasks=tasks, optim=optim)
     assert_same_up_to_rounding(padded, run)
-    small = small_runs.train("multi", "trainer.tokens_per_microbatch=32", tasks=tasks, optim=optim)
+    small = small_runs.train("multi", often, "trainer.tokens_per_microbatch=32", tasks=tasks, optim=optim)
     assert_same_up_to_rounding(small, run)
+    assert_each_task_has_a_run_of_its_own(run, tmp_path)
     assert main(["report", str(run.path), "--output", str(tmp_path / "paper")]) == 0
     assert "mean of the tasks" in (tmp_path / "paper" / "index.html").read_text()
+
+
+def assert_each_task_has_a_run_of_its_own(run: Run, folder: Path) -> None:
+    """Of its best checkpoint, with the scores that the joint run saw there; it evaluates, predicts and is exported."""
+    rows = [row for row in run.metrics() if "validation/mean" in row]
+    assert list(run.parts) == ["ner", "qa", "sentiment"] and len(rows) == 3
+    for name, score in {"sentiment": "accuracy", "ner": "f1", "qa": "f1"}.items():
+        part = Run.read(run.parts[name])
+        result = part.result
+        assert result is not None and result["monitor"] == score
+        [then] = [row for row in rows if row["step"] == result["best_step"]]
+        seen = {key.removeprefix(f"validation/{name}."): x for key, x in then.items() if f"/{name}." in key}
+        assert result["metrics"]["validation"] == pytest.approx(seen, abs=1e-6)
+        assert seen[score] == max(row[f"validation/{name}.{score}"] for row in rows)
+        assert main(["evaluate", str(part.path), "--split", "test"]) == 0
+        [again] = map(json.loads, (part.path / "evaluations.jsonl").read_text().splitlines())
+        assert {**again["scores"], "loss": 0} == pytest.approx({**result["metrics"]["test"], "loss": 0}, abs=1e-6)
+        output = folder / f"{name}.parquet"
+        assert main(["predict", str(part.path), "--input", part.config.data.test or "", "--output", str(output)]) == 0
+        recorded = pq.read_table(part.predictions / "test.parquet")
+        assert pq.read_table(output)["prediction"].to_pylist() == recorded["prediction"].to_pylist()
+    assert research.load(run.path).tasks["ner"].scores == Run.read(run.parts["ner"]).result["metrics"]
+    assert names_of([f"both={run.path}"]) == {f"both.{name}": path.resolve() for name, path in run.parts.items()}
+    assert main(["export", str(run.parts["qa"]), "--output", str(folder / "deploy")]) == 0
+    assert load_exported(folder / "deploy").config.task.name == "qa"
+    for command in (
+        ["predict", str(run.path), "--text", "a"],
+        ["export", str(run.path), "--output", str(folder / "x")],
+    ):
+        assert main(command) == 2
+
+
+@pytest.mark.slow
+def test_own_task_file_is_one_of_several(files: Files, tmp_path: Path) -> None:
+    """Beside the package's: found from the experiment's folder, and kept with the run as its own code is."""
+    (tmp_path / "mine.py").write_text("from research.tasks.classification import Data, Module\n")
+    [path] = map(Path, files("sentiment"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "task": "./mine.py"}))
+    config = load_config(joint(tmp_path, [str(path), *files("ner")]))
+    module: Any = build(config)
+    assert type(module.part("sentiment")).__module__ == "research.tasks.classification"
+    assert users_files(config, "multi") == {"task mine": tmp_path / "mine.py"}
 
 
 @pytest.mark.slow
@@ -158,13 +201,19 @@ def test_ranks_that_lack_a_task_change_nothing(small_runs: SmallRuns, files: Fil
     own: dict[str, Any] = {"tasks": files("sentiment", "ner"), "task": {"alpha": 0.3}}
     optim = {"batch_size": 3, "lr": 5e-3, "max_steps": 6, "eps": 1e-6}  # three examples on two ranks
     alone = small_runs.train("multi", optim=optim, tasks=own["tasks"])
-    assert_same_up_to_rounding(small_runs.train_ranks("multi", 2, optim=optim, tasks=own["tasks"]), alone)
+    shared = small_runs.train_ranks("multi", 2, optim=optim, tasks=own["tasks"])
+    assert_same_up_to_rounding(shared, alone)
+    for name, part in shared.parts.items():
+        torch.testing.assert_close(weights(Run(part)), weights(Run(alone.parts[name])), rtol=0, atol=5e-5)
 
 
 @pytest.mark.slow
 def test_killed_and_resumed_is_bit_equal(small_runs: SmallRuns, files: Files) -> None:
-    keys, own = ("task.alpha=0.3", "model.dropout=0.1"), {"tasks": files("sentiment", "ner")}
+    keys = ("task.alpha=0.3", "model.dropout=0.1", "trainer.evaluate_every_steps=2")
+    own = {"tasks": files("sentiment", "ner")}
     reference = small_runs.train("multi", *keys, **own)
     arguments, folder = small_runs.stopped(4, "multi", *keys, **own)
     assert main(arguments) == 0
     assert_same_bits(Run(folder), reference)
+    for name, part in Run(folder).parts.items():
+        assert_same_bits(Run(part), Run(reference.parts[name]))

@@ -26,7 +26,6 @@ from research.training import checkpoint, step
 from research.training.callbacks.checkpointing import Checkpointing
 from research.training.callbacks.evaluation import Evaluation, is_better
 from research.training.module import TaskModule
-from research.training.progress import Progress
 
 pytestmark = pytest.mark.slow
 STEPS_PER_EPOCH, STEPS = 10, 30
@@ -264,8 +263,7 @@ def test_a_tie_goes_to_the_lower_loss(train: Train) -> None:
     [(0.9, 9.0, True), (0.8, 0.4, True), (0.8, 0.5, False), (0.8, 0.6, False), (0.7, 0.1, False)],
 )
 def test_what_is_better(value: float, loss: float, better: bool) -> None:
-    assert is_better(value, loss, Progress(best_score=0.8, best_scores={"loss": 0.5})) is better
-    assert is_better(value, loss, Progress())
+    assert is_better(value, loss, 0.8, 0.5) is better and is_better(value, loss, None, 0.5)
 
 
 def test_unknown_monitor(train: Train, capsys: pytest.CaptureFixture[str]) -> None:

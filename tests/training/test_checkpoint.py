@@ -15,7 +15,7 @@ from torch import Tensor
 
 from research.common.errors import UserError
 from research.training import checkpoint
-from research.training.checkpoint import Writer, at_step, files, newest, rotate, save, step_of
+from research.training.checkpoint import Writer, at_step, files, newest, resumable, rotate, save, step_of
 from research.training.state import present_names
 
 
@@ -75,9 +75,9 @@ def test_each_damaged_one_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 @pytest.mark.parametrize(
     ("keep", "best", "left"),
-    [(2, None, [5, 4]), (2, 1, [5, 4, 1]), (1, 5, [5]), (1, 4, [5, 4]), (9, None, [5, 4, 3, 2, 1])],
+    [(2, [], [5, 4]), (2, [1, 3], [5, 4, 3, 1]), (1, [5], [5]), (1, [4], [5, 4]), (9, [], [5, 4, 3, 2, 1])],
 )
-def test_rotation_keeps_the_newest_and_the_best(keep: int, best: int | None, left: list[int], tmp_path: Path) -> None:
+def test_rotation_keeps_the_newest_and_the_best(keep: int, best: list[int], left: list[int], tmp_path: Path) -> None:
     *_, latest = fill(tmp_path, 1, 2, 3, 4, 5)
     rotate(tmp_path, latest, keep, best)
     assert [step_of(path) for path in files(tmp_path)] == left
@@ -90,7 +90,7 @@ def test_rotation_never_prefers_a_damaged_one(keep: int, tmp_path: Path) -> None
     for path in (third, fifth):
         os.truncate(path, 100)
     again = save(tmp_path, 3, {"weight": torch.ones(3)}, {"train_seconds": 1.5})
-    rotate(tmp_path, again, keep, None)
+    rotate(tmp_path, again, keep, [])
     assert [step_of(path) for path in files(tmp_path)] == [3, 2][:keep]
     assert newest(tmp_path).path == again
 
@@ -144,3 +144,13 @@ def test_moments_in_checkpoints_of_earlier_versions_are_found() -> None:
     former = {"optimizer.encoder.model.bert.encoder.x.exp_avg": m, "model.bert.encoder.x": weight}
     present = {"optimizer.backbone.model.bert.encoder.x.exp_avg": m, "model.bert.encoder.x": weight}
     assert present_names(former) == present_names(present) == present
+
+
+def test_what_a_part_of_the_run_needs_is_resumed_from_too(tmp_path: Path) -> None:
+    """Of step 3 the best of part `ner`, step 2, is gone; of step 1 nothing is missing. A finished run knew that 3 is
+    the best of that part."""
+    for step, best in ((1, {}), (2, {}), (3, {"ner": {"step": 2, "score": 0.5, "loss": 1.0}})):
+        state = {"progress": {"step": step, "best_step": 1, "best_of_parts": best}}
+        save(tmp_path, step, {"weight": torch.ones(3)}, state)
+    at_step(tmp_path, 2).path.unlink()
+    assert resumable(tmp_path).step == 1 and resumable(tmp_path, {"": 1, "ner": 3}).step == 3

@@ -65,7 +65,7 @@ class Checkpointing(L.Callback):
             "ranks": module.trainer.world_size,
             "scaler": module.scaler.state_dict() if module.scaler is not None else None,
         }
-        step, best, keep, folder = p.step, p.best_step, module.config.trainer.keep, attempt.run.checkpoints
+        step, best, keep, folder = p.step, p.best_steps.values(), module.config.trainer.keep, attempt.run.checkpoints
 
         def write(tensors: dict[str, Tensor]) -> None:
             attempt.run.lock.refuse_if_taken_over()

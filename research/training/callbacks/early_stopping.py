@@ -22,7 +22,7 @@ class Stopping(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         attempt = self.attempt
-        if attempt.stopped or module.step >= module.total_steps:
+        if attempt.stopped or attempt.ends_part or module.step >= module.total_steps:
             return
         patience = module.config.optim.patience
         attempt.stopped_early = patience is not None and module.progress.evaluations_since_best >= patience

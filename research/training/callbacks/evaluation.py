@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -13,7 +14,6 @@ from research.data.source import file_sha256
 from research.tracking import predictions
 from research.training.attempt import Attempt
 from research.training.module import TaskModule
-from research.training.progress import Progress
 
 
 class Evaluation(L.Callback):
@@ -32,7 +32,7 @@ class Evaluation(L.Callback):
         self.on_validation_batch_start(*batch)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        if self._is_left(trainer):
+        if self._is_left(trainer) or self.attempt.ends_part:
             return
         table, scores = module.scored()
         if self.attempt.restores_predictions:
@@ -43,9 +43,10 @@ class Evaluation(L.Callback):
         self.attempt.scores = scores
         self.attempt.write_row(module.step, {f"validation/{name}": value for name, value in scores.items()})
         self._note_best(module, table, scores)
+        note_best_of_parts(module, scores)
 
     def on_test_end(self, trainer: L.Trainer, module: Any) -> None:
-        if self._is_left(trainer):
+        if self._is_left(trainer) or self.attempt.ends_part:
             return
         table, self.attempt.test_scores = module.scored()
         if self.attempt.writes:
@@ -69,9 +70,8 @@ class Evaluation(L.Callback):
             )
         if self.attempt.writes and config.trainer.keep_predictions:
             predictions.write(table, folder / f"validation-{p.step:08d}.parquet")
-        is_cost = module.data.scorer.score_named(monitor).smaller_is_better
-        value = -scores[monitor] if is_cost else scores[monitor]
-        if not is_better(value, scores["loss"], p):
+        value = more_is_better(module, monitor, scores)
+        if not is_better(value, scores["loss"], p.best_score, p.best_scores.get("loss", math.inf)):
             p.evaluations_since_best += 1
             return
         p.best_score, p.best_step, p.best_scores, p.evaluations_since_best = value, p.step, scores, 0
@@ -84,11 +84,19 @@ class Evaluation(L.Callback):
             module.progress.best_predictions = file_sha256(path)
 
 
-def is_better(value: float, loss: float, progress: Progress) -> bool:
-    """Is an evaluation better than the best so far? Of equal values the one with the lower loss is.
+def note_best_of_parts(module: TaskModule, scores: Mapping[str, float]) -> None:
+    """Is this the best evaluation so far of a part of the run?"""
+    for part, monitor in module.monitored_parts.items():
+        value, best = more_is_better(module, monitor, scores), module.progress.best_of_parts.get(part)
+        if best is None or is_better(value, scores["loss"], best["score"], best["loss"]):
+            module.progress.best_of_parts[part] = {"step": module.step, "score": value, "loss": scores["loss"]}
 
-    `value`: of the monitored score, negated where less is better.
-    """
-    if progress.best_score is None or value != progress.best_score:
-        return progress.best_score is None or value > progress.best_score
-    return loss < progress.best_scores.get("loss", math.inf)
+
+def more_is_better(module: TaskModule, name: str, scores: Mapping[str, float]) -> float:
+    """A score, negated where less is better."""
+    return -scores[name] if module.data.scorer.score_named(name).smaller_is_better else scores[name]
+
+
+def is_better(value: float, loss: float, best: float | None, best_loss: float) -> bool:
+    """Is an evaluation better than the best so far? Of equal values the one with the lower loss is."""
+    return best is None or value > best or (value == best and loss < best_loss)
