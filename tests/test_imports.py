@@ -12,7 +12,7 @@ import research
 ROOT = Path(research.__file__).parent
 ORDER = [
     "common", "config", "cluster", "data", "batching", "models", "adapters", "methods", "metrics", "tracking",
-    "training", "tasks", "inference", "retrieval", "report", "deploy", "sweep", "continual", "cli", "api",
+    "training", "tasks", "inference", "retrieval", "report", "deploy", "sweep", "continual", "rounds", "cli", "api",
 ]  # fmt: skip
 
 

@@ -20,9 +20,10 @@ def run(options: argparse.Namespace) -> int:
     """Learn the tasks of a sequence; print what each strategy keeps of the earlier ones."""
     prepare_process()
     from research.common.files import short_path
-    from research.continual.learn import Stopped, learn
+    from research.continual.learn import learn
     from research.continual.report import write_report
     from research.continual.sequence import read_sequence
+    from research.training.chain import Stopped
 
     sequence = read_sequence(Path(options.sequence))
     try:

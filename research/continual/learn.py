@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from research.common.console import console
 from research.common.files import read_json, write_atomically
 from research.config.load import load_config
 from research.continual.matrix import Floats
@@ -21,7 +20,7 @@ from research.methods.ewc import FILE
 from research.tasks.multi_recorded import write_scores
 from research.tracking.run import Run
 from research.training.build import build
-from research.training.run import train
+from research.training.chain import finished
 
 OF_THEIR_OWN = ("joint", "adapter")  # strategies whose first task is not that of the others
 
@@ -36,14 +35,6 @@ class Learned:
     R: Floats
     b: Floats
     runs: tuple[Path, ...]
-
-
-class Stopped(Exception):
-    """A signal ended a cell; the same command goes on with it."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__()
-        self.code = code
 
 
 def learn(sequence: Sequence, overrides: Several[str] = ()) -> list[Learned]:
@@ -107,13 +98,7 @@ def cell(sequence: Sequence, content: dict[str, Any], folder: Path, seed: int, o
     content = {**sequence.experiment, "tasks": list(sequence.tasks.values()), **content}
     path = write_experiment(content, folder, seed)
     config = load_config(path, [*overrides, f"seed={seed}", f"run_dir={folder / f'seed{seed}'}"])
-    run = Run(str(config.run_dir))
-    if run.result is None:
-        console.print(f"{folder.relative_to(sequence.output)}, seed {seed}", markup=False)
-    code = train(config)
-    if code:
-        raise Stopped(code)
-    return Run.read(run.path)
+    return finished(config, f"{folder.relative_to(sequence.output)}, seed {seed}")
 
 
 def module_of(content: dict[str, Any], folder: Path, seed: int, overrides: Several[str]) -> Any:

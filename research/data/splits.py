@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from research.common.errors import UserError
 from research.config.schema import Config, DataConfig
+from research.data.chosen_ids import with_ids
 from research.data.labels import label_text
 from research.data.sample import sampled
 from research.data.shots import few_shot
@@ -19,6 +21,9 @@ Opener = Callable[[DataConfig, str, str, int | None], Split]
 def splits_asked(config: Config, open_one: Opener, by_label: bool, only: str | None) -> dict[str, Split]:
     """The splits by name, or `only` one of them. `by_label`: shares and samples are stratified by the column label."""
     data, found = config.data, dict[str, Split]()
+    if data.ids is not None and (data.max_train_examples or data.shots):
+        other = "data.max_train_examples" if data.max_train_examples else "data.shots"
+        raise UserError(f"data.ids and {other} both say what to train on; remove one.")
     shares = shares_asked(data)
     for name in ("train", "validation", "test"):
         value = getattr(data, name)
@@ -34,6 +39,8 @@ def splits_asked(config: Config, open_one: Opener, by_label: bool, only: str | N
         limit = min(data.max_eval_examples or len(rows), len(rows))
         found[name] = replace(found[name], rows=rows.select(range(limit)))
     if "train" in found:
+        if data.ids is not None:
+            found["train"] = with_ids(found["train"], data.ids)
         found["train"] = _sampled(found["train"], data, by_label)
     if data.shots is not None and only in (None, "train", "validation"):
         labels = {name: labels_of(split, by_label) for name, split in found.items() if name != "test"}

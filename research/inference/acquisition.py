@@ -15,11 +15,10 @@ NEED_VECTORS = ("badge", "coreset")
 
 
 def chosen(
-    strategy: str, budget: int, seed: int, probabilities: Floats, vectors: Floats | None = None,
+    strategy: str, budget: int, rng: np.random.Generator, probabilities: Floats, vectors: Floats | None = None,
     labelled: Floats | None = None,
 ) -> Indices:  # fmt: skip
     """The `budget` texts to label, first ones first. `probabilities` (P, C), `vectors` (P, W), `labelled` (L, W)."""
-    rng = np.random.default_rng([seed, 0xAC])
     if strategy == "random":
         return rng.permutation(len(probabilities))[:budget]
     if strategy == "entropy":

@@ -57,7 +57,8 @@ def select(run: Run, pool: str, budget: int, strategy: str, output: Path, seed: 
     probabilities, vectors = answers(module, "input", needs)
     labelled = answers(module, "train", True)[1] if strategy == "coreset" else None
     of_free = vectors[free] if vectors is not None else None
-    picked = free[chosen(strategy, budget, seed, probabilities[free], of_free, labelled)]
+    rng = np.random.default_rng([seed, 0xAC])
+    picked = free[chosen(strategy, budget, rng, probabilities[free], of_free, labelled)]
     with write_atomically(output) as path:
         lines = [{k: v for k, v in rows.rows[int(i)].items() if k != "__line__"} for i in picked]
         path.write_text("".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines), "utf-8")

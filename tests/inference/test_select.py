@@ -13,13 +13,14 @@ from research.inference.acquisition import badge, chosen, coreset
 from tests.conftest import write_jsonl
 from tests.small_runs import SmallRuns
 
+RNG = np.random.default_rng(0)
 P = np.array([[0.9, 0.1, 0.0], [0.4, 0.3, 0.3], [0.5, 0.49, 0.01], [0.98, 0.01, 0.01]])
 
 
 def test_strategies_by_hand() -> None:
-    assert chosen("entropy", 2, 0, P).tolist() == [1, 2]
-    assert chosen("margin", 2, 0, P).tolist() == [2, 1]
-    assert sorted(chosen("random", 4, 0, P).tolist()) == [0, 1, 2, 3]
+    assert chosen("entropy", 2, RNG, P).tolist() == [1, 2]
+    assert chosen("margin", 2, RNG, P).tolist() == [2, 1]
+    assert sorted(chosen("random", 4, RNG, P).tolist()) == [0, 1, 2, 3]
     line = np.array([[0.0], [1.0], [5.0], [9.0]])
     assert coreset(line, np.array([[0.0]]), 2).tolist() == [3, 2]  # 9 from 0; then 5, which is 4 from 9
     rng = np.random.default_rng(0)
