@@ -7,7 +7,7 @@ task, and of the first example of that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from research.batching.pack import MicroBatch, Stream
 from research.batching.reading import Mask
-from research.batching.store import INPUT, Ragged, Store, StreamColumns
+from research.batching.store import INPUT, Store, StreamColumns, constant, end_to_end
 
 READ_BY_MODELS = ("input_ids", "token_type_ids")
 TASK, FIRST = "number of the task", "first example of the task"  # of each window
@@ -46,35 +46,6 @@ class JointStore(Store):
         self.stream_tokens = np.concatenate([store.stream_tokens for store in stores.values()])
         self.tokens = self.stream_tokens.sum(axis=1)
         self.targets = np.concatenate([store.targets for store in stores.values()])
-
-
-def end_to_end(columns: Sequence[Ragged | int]) -> Ragged:
-    """Columns one after the other; a number stands for as many rows without values."""
-    joint = Ragged.__new__(Ragged)
-    joint.values, starts, ends, sizes = [], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [0]
-    for column in columns:
-        if isinstance(column, int):
-            joint.values.append(np.zeros(0, np.int64))
-            starts.append(np.zeros(column, np.int64))
-            ends.append(np.zeros(column, np.int64))
-            sizes.append(column)
-        else:
-            joint.values += column.values
-            starts.append(column.starts)
-            ends.append(column.ends)
-            sizes += np.diff(column.first_row).tolist()
-    joint.starts, joint.ends, joint.first_row = np.concatenate(starts), np.concatenate(ends), np.cumsum(sizes)
-    return joint
-
-
-def constant(windows: Ragged, value: int) -> Ragged:
-    """A column with one value for each window."""
-    counts = windows.lengths()
-    column = Ragged.__new__(Ragged)
-    column.values, column.first_row = [np.full(counts.sum(), value, np.int64)], np.array([0, len(counts)])
-    column.ends = np.cumsum(counts)
-    column.starts = column.ends - counts
-    return column
 
 
 @dataclass(frozen=True)

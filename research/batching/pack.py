@@ -18,6 +18,9 @@ from research.batching.mixture import MixedPlan
 from research.batching.plan import Indices, StepPlan, assign_to_ranks, micro_batches
 from research.batching.reading import Mask, Reading, make_reading, mask_of
 from research.batching.store import SOURCE, TARGET, Store, StreamColumns
+from research.batching.unlabelled import PlanWithUnlabelled
+
+Plan = StepPlan | MixedPlan | PlanWithUnlabelled
 
 
 @dataclass
@@ -217,18 +220,18 @@ class Planner:
     """
 
     store: Store
-    plan: StepPlan | MixedPlan
+    plan: Plan
     rank: int
     ranks: int
     budget_tokens: int
     packed: bool
     sparse_embedding: bool
     sharded: bool = False
-    store_of: Callable[[int], Store] | None = None  # of each epoch, where its examples are changed
+    store_of: Callable[[int], Store] | None = None  # of each step, where its examples may be changed
 
     def __call__(self, step: int) -> StepItem:
         batch = self.plan.global_batch(step)
-        store = self.store if self.store_of is None else self.store_of(step // self.plan.steps_per_epoch)
+        store = self.store if self.store_of is None else self.store_of(step)
         tokens = store.tokens[batch]
         shares = assign_to_ranks(batch, tokens, self.ranks)
         rows = self._cut(store, shares[self.rank])

@@ -24,7 +24,7 @@ def random_bits(seed: int, *key: int) -> np.random.Philox:
     return np.random.Philox(np.random.SeedSequence([seed, *key]))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def epoch_order(seed: int, epoch: int, examples: int) -> Indices:
     """The order in which an epoch sees its examples.
 

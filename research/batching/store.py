@@ -60,6 +60,35 @@ class Ragged:
         return [self.values[chunk][start:end] for chunk, start, end in spans]
 
 
+def end_to_end(columns: Sequence[Ragged | int]) -> Ragged:
+    """Columns one after the other; a number stands for as many rows without values."""
+    joint = Ragged.__new__(Ragged)
+    joint.values, starts, ends, sizes = [], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [0]
+    for column in columns:
+        if isinstance(column, int):
+            joint.values.append(np.zeros(0, np.int64))
+            starts.append(np.zeros(column, np.int64))
+            ends.append(np.zeros(column, np.int64))
+            sizes.append(column)
+        else:
+            joint.values += column.values
+            starts.append(column.starts)
+            ends.append(column.ends)
+            sizes += np.diff(column.first_row).tolist()
+    joint.starts, joint.ends, joint.first_row = np.concatenate(starts), np.concatenate(ends), np.cumsum(sizes)
+    return joint
+
+
+def constant(windows: Ragged, value: int) -> Ragged:
+    """A column with one value for each window."""
+    counts = windows.lengths()
+    column = Ragged.__new__(Ragged)
+    column.values, column.first_row = [np.full(counts.sum(), value, np.int64)], np.array([0, len(counts)])
+    column.ends = np.cumsum(counts)
+    column.starts = column.ends - counts
+    return column
+
+
 INPUT, SOURCE, TARGET = "input", "source", "target"  # streams: the only one; what a decoder's target attends to
 
 

@@ -8,9 +8,9 @@ from importlib import import_module
 from research import __version__
 
 COMMANDS = (  # in the order of the help: on experiments, on recorded runs, on corpora
-    "train", "show", "sweep", "continual", "prepare", "submit",
+    "train", "show", "sweep", "continual", "simulate-active", "self-train", "prepare", "submit",
     "evaluate", "predict", "export", "verify", "serve", "redact", "prune", "report", "compare", "ensemble", "soup",
-    "paraphrase", "sync", "index", "search", "mine", "select",
+    "relations", "paraphrase", "sync", "index", "search", "mine", "select",
 )  # fmt: skip
 
 
@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"research {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
-        command = import_module(f"research.cli.{name}")
+        command = import_module(f"research.cli.{name.replace('-', '_')}")
         settings = getattr(command, "PARSER", {})
         added = commands.add_parser(name, help=command.HELP, description=command.HELP, **settings)
         added.set_defaults(command=command)

@@ -224,11 +224,13 @@ def absolute_paths(config: Config, experiment: Path) -> None:
         config.model.scratch.encoder = trained_model(absolute(config.model.scratch.encoder))
     if config.data.name:
         config.data.name = absolute(config.data.name)
-    for own in (*config.augment.values(), *config.methods.values()):
+    if config.data.ids:
+        config.data.ids = absolute(config.data.ids)
+    for own in (config.task, *config.augment.values(), *config.methods.values()):
         for f in fields(own):
             if f.metadata.get("path") and getattr(own, f.name):
                 setattr(own, f.name, absolute(getattr(own, f.name)))
-    for split in ("train", "validation", "test"):
+    for split in ("train", "validation", "test", "unlabelled"):
         value = getattr(config.data, split)
         if value and (config.data.name is None or value.partition("[")[0].endswith(DATA_SUFFIXES)):
             setattr(config.data, split, absolute(value))

@@ -104,6 +104,8 @@ class DataConfig:
     )
     validation: str | None = key(None, "chooses the best checkpoint; 0.1: this share of train")
     test: str | None = key(None, "scored once, with the best checkpoint; 0.2: this share of train")
+    unlabelled: str | None = key(None, "texts without labels for methods that read them, such as uda; as train")
+    unlabelled_ratio: int = key(3, "of those in a step, for each labelled example", at_least(1))
     group: str | None = key(None, "a column whose values stay in one part where train is divided")
     split_seed: int = key(0, "of how train is divided and sampled, whatever the seed of the run", at_least(0))
     folds: int | None = key(None, "divide train into as many parts for cross-validation", at_least(2))
@@ -138,6 +140,9 @@ class DataConfig:
         "stratified", "that sample: seeded, with each label's share, part of each larger one; or the first N"
     )
     shots: int | None = key(None, "train on k examples of each class, validate on k others; null: all", POSITIVE)
+    ids: str | None = key(
+        None, "train on these examples alone: a file with a JSON list of their ids, or a run's splits.json; null: all"
+    )
     shots_seed: int = key(0, "which sample of k examples; those of one seed are part of its larger ones", at_least(0))
     max_eval_examples: int | None = key(None, "of validation and test: use only the first N; null: all", POSITIVE)
     num_workers: int = key(

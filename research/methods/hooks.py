@@ -45,6 +45,9 @@ class Trained(Protocol):
     def step(self) -> int:
         """Optimiser steps done."""
 
+    def outputs(self, micro: MicroBatch) -> Any:
+        """The head's outputs for a micro-batch."""
+
     def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Summed over targets, with the run's label smoothing and class weights."""
 
@@ -60,6 +63,7 @@ class MethodHooks:
     needs_dense_embedding = False  # it reads or moves all rows of the word embedding at each step
     needs_unsharded_weights = False  # it reads or moves weights that trainer.strategy=fsdp shares out
     reads_training_texts = False  # as the files have them: it does not go with `augment`, which changes them
+    reads_unlabelled = False  # does it read the texts of data.unlabelled?
     claims: ClassVar[tuple[str, ...]] = ()  # what only one method of a run can do, as in "moves the embedded tokens"
     copies = 1  # of a micro-batch that are computed at a time: its token budget is divided by them
 

@@ -62,7 +62,7 @@ def step_seconds(module: TaskModule) -> float:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module.to(device).train()
     planner = Planner(
-        module.data.stores["train"], module.data.plan, 0, 1, module.budget_tokens, module.backbone.packed, False
+        module.data.training_store(0), module.data.plan, 0, 1, module.budget_tokens, module.backbone.packed, False
     )
     lower = module.config.trainer.precision != "fp32"
     began = 0.0

@@ -18,8 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from research.batching.loaders import EvaluationBatches, StepLoader
-from research.batching.mixture import MixedPlan
-from research.batching.pack import Planner
+from research.batching.pack import Plan, Planner
 from research.batching.plan import Layout, StepPlan, evaluation_share
 from research.batching.store import Store
 from research.common.errors import UserError
@@ -34,13 +33,15 @@ from research.metrics import metric_of, resolved
 from research.metrics.base import BaseMetric
 from research.training.class_weights import class_weights
 from research.training.declared import open_declared, refuse_keys_of_classes, refuse_way_with_long_texts
-from research.training.epochs import EpochStores, operations_of
+from research.training.epochs import EpochStores, epochs_of
 from research.training.plain import padded_layout
+from research.training.unlabelled import Unlabelled, opened_unlabelled
 
 Columns = dict[str, list[Any]]
 NOT_ENCODED = (  # keys of `data` that say which rows there are, or act after encoding
     "train", "validation", "test", "max_train_examples", "max_eval_examples", "num_workers", "title", "cluster",
-    "group", "split_seed", "folds", "fold", "sample", "max_overlap", "shots", "shots_seed",
+    "group", "split_seed", "folds", "fold", "sample", "max_overlap", "shots", "shots_seed", "ids", "unlabelled",
+    "unlabelled_ratio",
 )  # fmt: skip
 
 
@@ -77,7 +78,8 @@ class TaskData(L.LightningDataModule):
         self.labels: list[str] = []
         self.tested = "test"  # the split that testing runs over
         self.class_weights: NDArray[np.float64] | None = None
-        self.epochs: EpochStores | None = None  # where `augment` changes the training data in each
+        self.unlabelled: Unlabelled | None = None  # where a method reads unlabelled texts beside the training data
+        self.epochs: EpochStores | None = None  # where `augment` changes the training data, or those, in each
         self.layout: Callable[[], Layout] = lambda: padded_layout(self)  # or its module's; asked with each loader
 
     @abstractmethod
@@ -159,8 +161,8 @@ class TaskData(L.LightningDataModule):
             self.class_weights = class_weights(self.config.optim, self.labels, self.stores["train"], self.class_column)
         if "train" in self.stores:
             self._weigh(self.stores["train"])
-            operations = operations_of(self.config.augment)
-            self.epochs = EpochStores(self, operations, self.config.order_seed) if operations else None
+            self.unlabelled = opened_unlabelled(self) if learned is None else None
+            self.epochs = epochs_of(self)
 
     def _weigh(self, store: Store) -> Store:
         if self.class_weights is not None and self.class_column:
@@ -182,6 +184,8 @@ class TaskData(L.LightningDataModule):
 
     def training_store(self, step: int) -> Store:
         """The training data at an optimiser step, whose epoch may have its own."""
+        if self.unlabelled is not None:
+            return self.unlabelled.store(step)
         return self.stores["train"] if self.epochs is None else self.epochs(step // self.plan.steps_per_epoch)
 
     @property
@@ -262,7 +266,9 @@ class TaskData(L.LightningDataModule):
         return store
 
     @property
-    def plan(self) -> StepPlan | MixedPlan:
+    def plan(self) -> Plan:
+        if self.unlabelled is not None:
+            return self.unlabelled.plan
         return StepPlan(len(self.stores["train"]), self.config.optim.batch_size, self.config.order_seed)
 
     def train_dataloader(self) -> Any:
@@ -270,7 +276,7 @@ class TaskData(L.LightningDataModule):
         layout = self.layout()
         planner = Planner(
             self.stores["train"], self.plan, layout.rank, layout.ranks,
-            layout.budget_tokens, layout.packed, layout.sparse_rows, layout.sharded, self.epochs,
+            layout.budget_tokens, layout.packed, layout.sparse_rows, layout.sharded, self.training_store,
         )  # fmt: skip
         return StepLoader(planner, lambda: self.layout().steps, self.config.data.num_workers)
 

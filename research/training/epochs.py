@@ -6,7 +6,7 @@ change nothing of it. Validation and test data are never changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from research.config import component
 from research.config.component import Named
 from research.data.augment.hooks import Operation, Training
 from research.data.augment.words import Words
-from research.data.source import file_sha256
+from research.data.source import Split, file_sha256
 
 if TYPE_CHECKING:
     from research.training.datamodule import Columns, TaskData
@@ -33,20 +33,31 @@ def operations_of(sections: Mapping[str, Named]) -> dict[str, Operation]:
     return dict(sorted(on.items(), key=lambda item: not item[1].of_whole_texts))
 
 
+def epochs_of(data: TaskData) -> EpochStores | None:
+    """The training data of each epoch, or the unlabelled texts where there are some; None without `augment`."""
+    if data.unlabelled is not None:
+        return data.unlabelled.epochs
+    operations = operations_of(data.config.augment)
+    return EpochStores(data, data.splits["train"], operations, data.config.order_seed) if operations else None
+
+
 class EpochStores:
     """The store of each epoch; the last two are kept, for the threads that make batches ahead."""
 
-    def __init__(self, data: TaskData, operations: dict[str, Operation], seed: int) -> None:
+    def __init__(
+        self, data: TaskData, split: Split, operations: dict[str, Operation], seed: int,
+        finish: Callable[[Store], Store] = lambda store: store,
+    ) -> None:  # fmt: skip
         """Raises UserError for a task whose texts may not be changed, and as each operation does."""
         if not data.augmented:
             raise UserError(
                 f"augment: task '{data.config.task.name}' is not augmented, for its answers stand at places of its "
                 "texts; classification, multi_label, regression and ner are."
             )
-        self.data, self.operations, self.seed = data, operations, seed
+        self.data, self.operations, self.seed, self.finish = data, operations, seed, finish
         self.kept: dict[int, Store] = {}
         self.lock = Lock()
-        rows = data.splits["train"].rows
+        rows = split.rows
         self.keys = [xxhash.xxh3_64_intdigest(example.encode()) for example in rows["id"]]
         names = [name for name in rows.column_names if name != "__line__"]
         self.columns: Columns = {name: rows[name][:] for name in names}
@@ -88,4 +99,4 @@ class EpochStores:
                 if columns[name] is self.columns[name]:
                     columns[name] = list(columns[name])
                 columns[name][index] = value
-        return self.data.augmented_store(columns)
+        return self.finish(self.data.augmented_store(columns))

@@ -78,6 +78,8 @@ def reason_against(module: TaskModule) -> str | None:
         return f"the tokens of task '{config.task.name}' are others in each epoch"
     if module.data.epochs is not None:
         return "augment changes the training texts in each epoch"
+    if module.data.unlabelled is not None:
+        return "unlabelled texts are read beside the training data"
     if not isinstance(module.data.plan, StepPlan):
         return "several tasks share the encoder"
     moving = [name for name, method in module.methods.items() if "moves the embedded tokens" in method.claims]

@@ -36,7 +36,7 @@ def refuse_missing_files(config: Config) -> None:
     shares_asked(config.data)
     if config.data.name is not None:
         return
-    for split in ("train", "validation", "test"):
+    for split in ("train", "validation", "test", "unlabelled"):
         value = getattr(config.data, split)
         if value is None or share_of(value) is not None:
             continue

@@ -52,7 +52,7 @@ def gradients(module: TaskModule) -> dict[str, Tensor]:
     """Of the first step, as the optimiser gets them."""
     layout = module.layout()
     planner = Planner(
-        module.data.stores["train"], module.data.plan, 0, 1, layout.budget_tokens, layout.packed, layout.sparse_rows
+        module.data.training_store(0), module.data.plan, 0, 1, layout.budget_tokens, layout.packed, layout.sparse_rows
     )
     item = planner(0)
     leaf = module.rows.begin(item.vocabulary) if module.rows is not None and item.vocabulary is not None else None

@@ -29,7 +29,8 @@ class Divergence(L.Callback):
         norm = float(module.last_norm)
         if math.isfinite(float(loss)) and (module.scaler is not None or math.isfinite(norm)):
             return
-        ids = module.data.splits["train"].rows["id"]
+        splits = module.data.splits
+        ids = [each for name in ("train", "unlabelled") if name in splits for each in splits[name].rows["id"]]
         rows = [int(row) for part in batch.rows for row in part]
         named = ", ".join(str(ids[row]) for row in rows[:10]) + (", ..." if len(rows) > 10 else "")
         what = f"loss is {float(loss)} and the gradient's norm {norm}"
