@@ -20,8 +20,10 @@ from research.batching.pack import MicroBatch
 from research.common.errors import UserError
 from research.config.key import key
 from research.config.schema import Config
+from research.data.label_values import read_values
 from research.data.long_texts import TRUNCATE, encoded_texts
 from research.data.prompt import Template
+from research.data.source import Split
 from research.tasks.calibrated import CalibratedModule
 from research.tasks.classification import Data as Classification
 from research.training.datamodule import Columns
@@ -33,6 +35,9 @@ ENTAILMENT = "entailment"
 class Keys:
     hypothesis: str = key("This example is {label}.", "what each label says of a text, with {label} in it")
     descriptions: dict[str, str] = key({}, "label: what the hypothesis says for it; else its own name")
+    descriptions_file: str | None = key(
+        None, "the same as a file: JSON or YAML of label: description, or lines of both (TSV, CSV)", path=True
+    )
     calibrate: bool = key(False, "divide the probabilities in evaluation by those for texts without content")
 
 
@@ -41,6 +46,7 @@ class Data(Classification):
     optional = ()
     texts = ("text",)
     long = (TRUNCATE,)
+    learned_names = ("labels", "descriptions")
 
     def __init__(self, config: Config, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
@@ -57,6 +63,16 @@ class Data(Classification):
                 "natural language inference, such as a run of task 'classification' on pairs."
             )
         self.entailment = found[0]
+        self.descriptions: dict[str, str | None] = {}
+
+    def collect(self, splits: Sequence[Split]) -> list[str]:
+        """Raises UserError for a description of a label that there is not."""
+        labels, keys = super().collect(splits), self.config.task
+        of_file = read_values(keys.descriptions_file, "task.descriptions_file") if keys.descriptions_file else {}
+        self.descriptions = {**of_file, **keys.descriptions}
+        if unknown := [label for label in self.descriptions if label not in labels]:
+            raise UserError(f"'{unknown[0]}' has a description and is no label; the labels are {', '.join(labels)}.")
+        return labels
 
     @property
     def head(self) -> Sequence[str]:
@@ -64,9 +80,7 @@ class Data(Classification):
         return self.inference
 
     def encode(self, rows: Columns) -> Columns:
-        stated = [
-            self.template.render({"label": self.config.task.descriptions.get(each, each)}) for each in self.labels
-        ]
+        stated = [self.template.render({"label": self.descriptions.get(each) or each}) for each in self.labels]
         count = len(self.labels)
         texts = [text for text in rows["text"] for _ in stated]
         pairs: Columns = encoded_texts(

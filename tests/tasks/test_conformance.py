@@ -128,7 +128,7 @@ TASKS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "translation": (pair, ("target",)), "summarization": (pair, ("target",)),
     "generation": (completed, ("completion",)), "generative_qa": (asked, ("answers",)), "dialogue": (chat, ()),
     "prompt": (review, ("label",)), "nli_zero_shot": (review, ("label",)), "in_context": (review, ("label",)),
-    "setfit": (review, ("label",)),
+    "setfit": (review, ("label",)), "hierarchical": (review, ("label",)),
     "lm": (document, ()), "clm": (document, ()), "mlm": (document, ()),
     "span_corruption": (document, ()),
 }  # fmt: skip
@@ -155,6 +155,8 @@ VALUES = {
     "template": ["'{source} and {source}'"], "references": ["[target]"], "metrics": ["[bleu]", "[chrf]"],
     "stop": ['["#", ";", "?", a, e, i, o, n, t, r, s]'], "dimensions": ["[8]"], "other": ["In(e1,e2)"],
     "prompt.template": ["'{text} {mask}'"], "in_context.template": ["'{text} is'"], "verbalizer": ["{a: good}"],
+    "hierarchy": [str(Path(__file__).parent / "hierarchy.yaml")],
+    "descriptions_file": [str(Path(__file__).parent / "descriptions.yaml")],
     "hypothesis": ["'a {label}'"], "descriptions": ["{a: good}"], "separator": ["' '"],
 }  # fmt: skip
 

@@ -120,14 +120,17 @@ def test_a_label_is_a_hypothesis(tmp_path: Path, tiny_model: Path) -> None:
     torch.manual_seed(1)
     AutoModelForSequenceClassification.from_pretrained(model).save_pretrained(model)
     rows = [{**row, "label": ["film", "book", "city"][i % 3]} for i, row in enumerate(ROWS)]
-    keys = ["task.hypothesis=a {label}", "task.descriptions={film: good film}"]
+    (tmp_path / "said.tsv").write_text("book\tbad book\nfilm\tlong film\ncity\t\n")
+    keys = ["task.hypothesis=a {label}", "task.descriptions={film: good film}", "task.descriptions_file=said.tsv"]
     module = build(tmp_path, "nli_zero_shot", model, *keys, rows=rows)
     tokenizer, plain = AutoTokenizer.from_pretrained(model), AutoModelForSequenceClassification.from_pretrained(model)
-    stated = ["a book", "a city", "a good film"]  # of the labels in order
+    stated = ["a bad book", "a city", "a good film"]  # of the labels in order
     tokens = tokenizer([r["text"] for r in rows for _ in stated], stated * len(rows), padding=True, return_tensors="pt")
     with torch.inference_mode():
         expected = plain.eval()(**tokens).logits[:, 1].view(-1, 3)
     assert torch.allclose(outputs(module), expected, atol=1e-5)
+    with pytest.raises(UserError, match="'novel' has a description and is no label; the labels are book, city, film"):
+        build(tmp_path, "nli_zero_shot", model, "task.descriptions={novel: long book}", rows=rows)
     with pytest.raises(UserError, match="no label 'entailment' among LABEL_0, LABEL_1; name a model of natural"):
         build(tmp_path, "nli_zero_shot", tiny_model)
     with pytest.raises(UserError, match=r"must name {label}, and nothing else"):
