@@ -1,6 +1,6 @@
 """Matching by this harness and by sentence-transformers in turn: the same loss, pairs, weights, batch and steps.
 
-    python benchmarks/matching.py --data DIR --peer PYTHON [--model models/all-MiniLM-L6-v2] [--seeds 3]
+    python benchmarks/matching.py --data DIR --peer PYTHON [--model models/all-MiniLM-L6-v2] [--seeds 3] [--pairs 512]
 
 DIR holds squad/ (train.json, validation.json). A question is to find its context: 512 training contexts with one
 question each, then 100 other contexts with all their questions. PYTHON is an interpreter with sentence-transformers,
@@ -30,7 +30,7 @@ import numpy as np
 from research.metrics.retrieval import scores_of_ranks
 
 HERE = Path(__file__).resolve().parent
-PAIRS, CONTEXTS, BATCH, LENGTH, LR = 512, 100, 32, 256, 2e-5
+BATCH, LR = 32, 2e-5
 
 
 def write_rows(source: Path, file: Path, contexts: int, only_first: bool) -> Path:
@@ -47,11 +47,11 @@ def write_rows(source: Path, file: Path, contexts: int, only_first: bool) -> Pat
     return file
 
 
-def ours(model: Path, files: dict[str, Path], folder: Path, seed: int) -> dict[str, float]:
+def ours(model: Path, files: dict[str, Path], folder: Path, seed: int, length: int) -> dict[str, float]:
     config = {
         "task": {"name": "matching", "symmetric": False, "temperature": 0.05},
         "model": {"name": str(model)},
-        "data": {"train": str(files["train"]), "validation": str(files["test"]), "max_length": LENGTH},
+        "data": {"train": str(files["train"]), "validation": str(files["test"]), "max_length": length},
         "optim": {"batch_size": BATCH, "lr": LR, "epochs": 1},
         "trainer": {"precision": "bf16", "devices": 1, "checkpoint_every_minutes": None, "progress": False,
                     "tokens_per_microbatch": 16384},
@@ -63,19 +63,27 @@ def ours(model: Path, files: dict[str, Path], folder: Path, seed: int) -> dict[s
     seconds = json.loads((folder / "run" / "processor_time.json").read_text())["seconds"]
     result = json.loads((folder / "run" / "result.json").read_text())
     scores = result["metrics"]["validation"]
-    return {"mrr": scores["mrr"], "recall_1": scores["recall_1"], "examples_per_second": PAIRS / seconds}
+    return {
+        "mrr": scores["mrr"],
+        "recall_1": scores["recall_1"],
+        "examples_per_second": count(files["train"]) / seconds,
+    }
 
 
-def peers(python: str, model: Path, files: dict[str, Path], folder: Path, seed: int) -> dict[str, float]:
+def peers(python: str, model: Path, files: dict[str, Path], folder: Path, seed: int, length: int) -> dict[str, float]:
     output = process(
         python, str(HERE / "sentence_transformers_matching.py"), "--model", str(model), "--train", str(files["train"]),
         "--test", str(files["test"]), "--output", str(folder), "--seed", str(seed), "--batch_size", str(BATCH),
-        "--max_length", str(LENGTH), "--lr", str(LR),
+        "--max_length", str(length), "--lr", str(LR),
     )  # fmt: skip
     measured = json.loads(output.strip().splitlines()[-1])
     rows = [json.loads(line) for line in files["test"].read_text(encoding="utf-8").splitlines()]
     scores = scored(rows, np.load(folder / "vectors.npz"))
     return {**scores, "examples_per_second": measured["examples"] / measured["processor_seconds"]}
+
+
+def count(file: Path) -> int:
+    return len(file.read_text(encoding="utf-8").splitlines())
 
 
 def scored(rows: list[dict[str, str]], vectors: Any) -> dict[str, float]:
@@ -110,13 +118,16 @@ def main() -> None:
     parser.add_argument("--peer", required=True)
     parser.add_argument("--model", type=Path, default=HERE.parent / "models" / "all-MiniLM-L6-v2")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=512, help="to train on")
+    parser.add_argument("--contexts", type=int, default=100, help="to test on")
+    parser.add_argument("--max-length", type=int, default=256)
     asked = parser.parse_args()
     results: dict[str, list[dict[str, float]]] = {"ours": [], "sentence-transformers": []}
     with tempfile.TemporaryDirectory() as scratch:
         squad, place = asked.data / "squad", Path(scratch)
         files = {
-            "train": write_rows(squad / "train.json", place / "train.jsonl", PAIRS, only_first=True),
-            "test": write_rows(squad / "validation.json", place / "test.jsonl", CONTEXTS, only_first=False),
+            "train": write_rows(squad / "train.json", place / "train.jsonl", asked.pairs, only_first=True),
+            "test": write_rows(squad / "validation.json", place / "test.jsonl", asked.contexts, only_first=False),
         }
         for seed in range(asked.seeds):
             for name in sorted(results, reverse=bool(seed % 2)):
@@ -124,9 +135,9 @@ def main() -> None:
                 folder.mkdir()
                 model = asked.model.resolve()
                 found = (
-                    ours(model, files, folder, seed)
+                    ours(model, files, folder, seed, asked.max_length)
                     if name == "ours"
-                    else peers(asked.peer, model, files, folder, seed)
+                    else peers(asked.peer, model, files, folder, seed, asked.max_length)
                 )
                 results[name].append(found)
                 print(json.dumps({"system": name, "seed": seed, **found}), flush=True)

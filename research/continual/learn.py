@@ -38,12 +38,12 @@ class Learned:
 
 
 def learn(sequence: Sequence, overrides: Several[str] = ()) -> list[Learned]:
-    """Every strategy, order and seed. Raises Stopped where a signal ends a cell."""
+    """Every strategy, order and seed; joint training has no order. Raises Stopped where a signal ends a cell."""
     found = []
     for seed in sequence.seeds:
         untrained = scores_of(cell(sequence, {}, sequence.output / "start", seed, [*overrides, "optim.max_steps=0"]))
         for number, order in enumerate(sequence.orders):
-            for strategy in sequence.strategies:
+            for strategy in (each for each in sequence.strategies if each.name != "joint" or not number):
                 folder = sequence.output / strategy.label.replace(", ", "-").replace(" ", "_") / f"order{number}"
                 b = np.array([untrained[name] for name in order])
                 found.append(learned(sequence, strategy, order, seed, folder, b, overrides))

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from research.common.files import write_atomically
+from research.common.text import counted
 from research.continual.learn import Learned
 from research.continual.matrix import Floats, figures_of
 from research.report.figures import style
@@ -25,6 +26,10 @@ LEGEND = (
     "ever had. In points (per cent); mean and 95 % interval (Student's t) over seeds and orders. Each task has a head "
     "of its own and the task is told in evaluation: task-incremental (van de Ven & Tolias 2019)."
 )
+FIGURE = (
+    "![Mean score on the tasks learned so far](continual.png)\n\nThe mean score on the tasks learned so far, over "
+    "seeds and orders; the band is one standard deviation."
+)
 
 
 def write_report(found: Sequence[Learned], folder: Path) -> str:
@@ -34,7 +39,8 @@ def write_report(found: Sequence[Learned], folder: Path) -> str:
     for each in found:
         by_strategy.setdefault(each.strategy, []).append(each)
     table = summary_table(by_strategy)
-    pages = [f"# {folder.name}", LEGEND, table, *(matrix_table(name, runs) for name, runs in by_strategy.items())]
+    matrices = [f"## {name}\n\n{matrix_table(name, runs)}" for name, runs in by_strategy.items()]
+    pages = [f"# {folder.name}", LEGEND, table, FIGURE, *matrices]
     with style.applied():
         style.save_figure(drawn(by_strategy), folder, "continual")
     content = [
@@ -70,13 +76,14 @@ def with_interval(values: Floats) -> str:
 
 
 def matrix_table(name: str, runs: Sequence[Learned]) -> str:
-    """The mean over seeds of R for each order."""
+    """The mean over seeds of R for each order; of joint training its one row."""
     parts = []
     for order in dict.fromkeys(each.order for each in runs):
         own = [each for each in runs if each.order == order]
         R, b = np.mean([each.R for each in own], axis=0), np.mean([each.b for each in own], axis=0)
-        rows = [["untrained", *b], *([f"after {task}", *row] for task, row in zip(order, R, strict=True))]
-        lines = [f"| {name} | {' | '.join(order)} |", "|---" * (len(order) + 1) + "|"]
+        after = [[f"after {task}", *row] for task, row in zip(order, R, strict=True)]
+        rows = [["untrained", *b], *(after if name != "joint" else [["together", *R[-1]]])]
+        lines = [f"| mean of {counted(len(own), 'seed')} | {' | '.join(order)} |", "|---" * (len(order) + 1) + "|"]
         lines += [f"| {row[0]} | {' | '.join(f'{100 * float(x):.1f}' for x in row[1:])} |" for row in rows]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from research.common.errors import UserError
+from research.continual.learn import Learned
 from research.continual.matrix import figures_of
-from research.continual.report import with_interval
+from research.continual.report import with_interval, write_report
 from research.continual.sequence import cell_content, read_sequence
 
 
@@ -27,6 +28,20 @@ def test_figures_of_a_matrix_by_hand() -> None:
 def test_interval_is_students() -> None:
     """Of 0.80, 0.82, 0.84: 2 points are the deviation, t(0.975, 2) is 4.3027."""
     assert with_interval(np.array([0.80, 0.82, 0.84])) == "82.0 (77.0 to 87.0)" and with_interval(np.ones(1)) == "100.0"
+
+
+def test_the_report_says_what_it_shows(tmp_path: Path) -> None:
+    R, b = np.array([[0.9, 0.2], [0.6, 0.8]]), np.array([0.5, 0.1])
+    orders = (("a", "b"), ("b", "a"))
+    naive = [Learned("naive", order, seed, R + 0.02 * seed, b, ()) for order in orders for seed in (0, 1)]
+    together = [Learned("joint", orders[0], seed, np.repeat(R[1:], 2, axis=0), b, ()) for seed in (0, 1)]
+    table = write_report([*naive, *together], tmp_path)
+    assert "| naive | 4 | 71.0 (69.2 to 72.8) | -30.0 (-30.0 to -30.0) |" in table
+    assert "| joint | 2 | 70.0 (70.0 to 70.0) | – | – | – |" in table
+    page = (tmp_path / "continual.md").read_text()
+    assert "](continual.png)" in page and (tmp_path / "continual.png").is_file()
+    assert "| mean of 2 seeds | b | a |\n|---|---|---|\n| untrained | 50.0 | 10.0 |\n| after b | 91.0 | 21.0 |" in page
+    assert page.count("| together | 60.0 | 80.0 |") == 1
 
 
 def sequence(folder: Path, **content: Any) -> Path:

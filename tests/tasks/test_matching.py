@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,15 @@ def embedded(folder: Path, texts: list[str], pooling: str = "mean") -> torch.Ten
     return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
 
 
-def expected_loss(folder: Path, negatives: list[list[str]], pooling: str = "mean", symmetric: bool = True) -> float:
-    """Of the 16 training rows in one step, written out."""
+def expected_loss(
+    folder: Path, negatives: list[list[str]], pooling: str, symmetric: bool, size: int = 32, temperature: float = 0.1
+) -> float:
+    """Of the 16 training rows in one step, written out; of the first `size` numbers of each vector."""
     train = rows(16)
     documents = [row["document"] for row in train] + [text for more in negatives for text in more]
-    query, document = embedded(folder, [row["query"] for row in train], pooling), embedded(folder, documents, pooling)
-    scores = query @ document.T / 0.1
+    sides = ([row["query"] for row in train], documents)
+    query, document = (F.normalize(embedded(folder, side, pooling)[:, :size], dim=1) for side in sides)
+    scores = query @ document.T / temperature
     for a, b in ((0, 1), (1, 0), (2, 3), (3, 2)):  # the same document, the same query
         scores[a, b] = -torch.inf
     target = torch.arange(16)
@@ -78,6 +82,25 @@ def test_loss_is_over_the_whole_step(
     run = small_runs.train("matching", *keys, "trainer.tokens_per_microbatch=60", **sections)
     expected = expected_loss(run.model, negatives if with_negatives else [], pooling, symmetric)
     assert losses(run)[0] == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.slow
+def test_parts_of_vectors_and_the_learned_temperature(small_runs: SmallRuns, data: dict[str, Any]) -> None:
+    """The loss is the mean over the sizes; AdamW's first step moves the temperature's logarithm by 100 times the
+    rate, against the slope of the loss."""
+    sections = {"data": data, "optim": {"batch_size": 16, "lr": 1e-6, "max_steps": 1, "warmup_ratio": 0.0}}
+    keys = ("task.temperature=0.1", "task.dimensions=[8, 16]", "task.learn_temperature=true")
+    run = small_runs.train("matching", *keys, **sections)
+
+    def expected(temperature: float) -> float:
+        of_sizes = [expected_loss(run.model, [], "mean", True, size, temperature) for size in (8, 16, 32)]
+        return sum(of_sizes) / 3
+
+    assert losses(run)[0] == pytest.approx(expected(0.1), abs=2e-4)
+    slope = expected(0.11) - expected(0.09)
+    assert run.result is not None and abs(slope) > 1e-3
+    moved = math.log(run.result["temperature"] / 0.1)
+    assert moved == pytest.approx(-math.copysign(1e-4, slope), rel=0.02)
 
 
 @pytest.mark.slow
