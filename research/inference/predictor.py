@@ -100,7 +100,7 @@ class Predictor:
         self.trained, self.config = trained, config
         task = component.load("task", config.task.name)
         if not task.Data.answers_alone:
-            raise UserError(f"task '{config.task.name}' answers for all rows of a file together: use research predict.")
+            raise UserError(f"task '{config.task.name}' {task.Data.not_alone}.")
         self.data: TaskData = task.Data(config, load_tokenizer(config, task.Data.prefix_space))
         self.data.use_validation_scores(trained.validation)
         self.data.recall(trained.learned)

@@ -217,7 +217,7 @@ def _power(c: Comparison) -> str:
         return "power: not estimated over folds"
     ways = []
     if c.seeds_needed is not None:
-        ways.append(f"{c.seeds_needed:,} seeds of each system (t-test over seeds)")
+        ways.append(f"{c.seeds_needed:,} {c.repeats} of each system (t-test over {c.repeats})")
     if c.examples_needed is not None:
         ways.append(f"{c.examples_needed:,} {c.split} examples (paired test, these runs)")
     return f"power: a difference of this size is found with probability {100 * POWER:.0f} % by {' or '.join(ways)}"

@@ -117,7 +117,7 @@ def _follow(base: Config, group: RankGroup, flag: StopFlag) -> None:
     cache = TrialCache()
     cache.data(base, group)
     while True:
-        with flag.deferred():  # a signal between runs stops the next one at its first step, on all ranks
+        with flag.deferred():  # a signal between runs stops the next one at its start or first step, on all ranks
             order = group.agree(lambda: None)
         if order is None:
             return

@@ -36,6 +36,7 @@ class Data(TaskData):
     metric = "multi"
     class_column = None
     answers_alone = False
+    not_alone = "does not label new text; the runs below its folder `tasks` do"
     learned_names = ("labels",)
 
     def __init__(self, config: Config, tokenizer: Any) -> None:
@@ -85,7 +86,7 @@ class Data(TaskData):
             part.recall(learned["tasks"][name])
 
     def open_input(self, path: str, learned: Mapping[str, Any]) -> None:
-        raise UserError("a run of several tasks does not label new text; the runs below its folder `tasks` do.")
+        raise UserError(f"task '{self.config.task.name}' {self.not_alone}.")
 
     def use_validation_scores(self, validation: Mapping[str, float]) -> None:
         for name, part in self.parts.items():

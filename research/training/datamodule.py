@@ -64,6 +64,7 @@ class TaskData(L.LightningDataModule):
     augmented: ClassVar[tuple[str, ...]] = ()  # fields whose words `augment` may change without a change of the answer
     tagged: ClassVar[bool] = False  # do their words have tags?
     answers_alone: ClassVar[bool] = True  # is the answer to a row the same whatever other rows there are?
+    not_alone: ClassVar[str] = "answers for all rows of a file together: use research predict"  # where it is not
     learned_names: ClassVar[tuple[str, ...]] = ("labels",)  # attributes that `collect` learns
 
     def __init__(self, config: Config, tokenizer: Any) -> None:

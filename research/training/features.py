@@ -101,17 +101,15 @@ def reason_against(module: TaskModule) -> str | None:
     return None
 
 
-def note(module: TaskModule) -> str | None:
-    """A line on what is reused, where frozen layers have no dropout; None elsewhere."""
-    frozen = module.backbone.frozen
-    if frozen is None:
-        return None
-    if (reason := reason_against(module)) is not None:
+def note(module: TaskModule, reason: str | None) -> str:
+    """A line on what is reused where frozen layers have no dropout, or the reason against it."""
+    if reason is not None:
         return f"features of frozen layers are computed in each step: {reason}"
     size = kept_of(module).size_bytes(module.data.stores)
     limit, folder = module.config.trainer.features_gib, feature_files.cache_folder()
+    lowest = len(module.backbone.frozen.layers)
     return (
-        f"features: what the lowest {len(frozen.layers)} layers put out is computed once and reused; "
+        f"features: what the lowest {lowest} layers put out is computed once and reused; "
         f"{size / 1e6:,.0f} MB of at most {limit:g} GiB in {folder}"
     )
 
@@ -119,7 +117,7 @@ def note(module: TaskModule) -> str | None:
 def reuse_features(
     module: TaskModule, group: RankGroup, device: torch.device, precision: Callable[[], AbstractContextManager[Any]]
 ) -> None:
-    """Give the splits their features, computed here unless the cache has them.
+    """Say whether features are reused, and give the splits theirs, computed here unless the cache has them.
 
     Raises UserError where trainer.reuse_features=true cannot be followed.
     """
@@ -127,6 +125,8 @@ def reuse_features(
     if frozen is None and not must:
         return
     reason = group.agree(lambda: reason_against(module))  # the space on a disk changes while another rank writes
+    if frozen is not None and group.world.rank == 0:
+        console.print(note(module, reason))
     if reason is None:
         module.to(device)
         with group.local_rank_zero_first():

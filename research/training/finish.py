@@ -233,10 +233,13 @@ def report(result: dict[str, Any], run: Run) -> None:
         )
     if warning is not None:
         console.print(warning)
-    console.print(
-        f"{result['examples']:,} examples in {result['train_seconds']:.1f} s "
-        f"({result['examples_per_second']:.0f} examples/s, {result['tokens_per_second']:.0f} tokens/s)"
-    )
+    if not result["steps"]:
+        console.print("Nothing was trained: the run has 0 steps.")
+    else:
+        console.print(
+            f"{result['examples']:,} examples in {result['train_seconds']:.1f} s "
+            f"({result['examples_per_second']:.0f} examples/s, {result['tokens_per_second']:.0f} tokens/s)"
+        )
     console.print(f"Run folder: {short_path(run.path)}")
 
 

@@ -24,20 +24,20 @@ from research.batching.pack import MicroBatch, StepItem, default_budget_tokens
 from research.batching.plan import Indices, Layout
 from research.common.errors import UserError
 from research.config.schema import Config
-from research.methods.hooks import Loss, MethodHooks, chained, entered, methods_of, refuse_conflicts
+from research.methods.hooks import Loss, MethodHooks, chained, entered, methods_of
 from research.models import sharding
 from research.models.backbone import Backbone
 from research.models.load import ENCODER
 from research.models.parameters import flops_per_token
 from research.tracking import predictions
 from research.training.datamodule import TaskData
-from research.training.epochs import operations_of
 from research.training.evaluated import Evaluated
 from research.training.optimizer import make_optimizer, use_row_embedding
 from research.training.plain import PlainTraining
 from research.training.progress import Progress
 from research.training.schedule import evaluation_steps
 from research.training.step import take_step
+from research.training.suitability import refuse_unsuitable
 
 NO_TARGET = -100  # in the place of a class, where there is nothing to learn
 
@@ -114,29 +114,20 @@ class TaskModule(L.LightningModule):
         return next((method for method in self.methods.values() if method.needs_whole_step), None)
 
     @property
+    def defines_step_loss(self) -> bool:
+        """Does the task train by a loss of whole steps?"""
+        return type(self).step_loss is not TaskModule.step_loss
+
+    @property
     def needs_whole_step(self) -> bool:
-        return type(self).step_loss is not TaskModule.step_loss or self.whole_step_method is not None
+        return self.defines_step_loss or self.whole_step_method is not None
 
     def prepare(self, adapter: AdapterHooks, note: str | None) -> None:
         """Once, on the complete module: `adapter` is that of its model already. Raises UserError where a method does
         not suit the task or the model, and for weights outside of the model."""
         self.adapter, self.adapter_note = adapter, note
-        if self.sharded and not adapter.shards:
-            raise UserError(f"adapter={self.config.adapter.name} does not go with trainer.strategy=fsdp; use ddp.")
-        if outside := [name for name, _ in self.named_parameters() if not name.startswith("backbone.model.")]:
-            raise UserError(
-                f"The module of task '{self.config.task.name}' has weights of its own ({', '.join(outside[:3])}), "
-                "which no checkpoint would hold; put them into a model class, which `auto_class` names."
-            )
-        whole_step_task = self.config.task.name if type(self).step_loss is not TaskModule.step_loss else None
-        refuse_conflicts(self.methods, self.config.trainer.strategy, whole_step_task)
-        if self.config.augment and self.data.epochs is None and operations_of(self.config.augment):
-            raise UserError(f"augment does not act on task '{self.config.task.name}'; remove it.")
-        for name, method in self.methods.items():
-            if method.reads_training_texts and self.data.epochs is not None:
-                raise UserError(
-                    f"methods.{name} does not go with augment: it reads training texts as they stand in their files."
-                )
+        refuse_unsuitable(self)
+        for method in self.methods.values():
             method.on_model(self)
         if self.rows is not None:
             table = self.rows.weight

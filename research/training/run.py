@@ -38,7 +38,7 @@ from research.training.callbacks.metrics_log import MetricsLog
 from research.training.callbacks.session import Session
 from research.training.datamodule import TaskData
 from research.training.features import note as features_note
-from research.training.features import reuse_features
+from research.training.features import reason_against, reuse_features
 from research.training.finish import finish, record_outcome, report
 from research.training.module import TaskModule
 from research.training.precision import with_precision
@@ -123,6 +123,8 @@ def _train(
     exit_code = 1
     try:
         precision = trainer.precision_plugin.forward_context
+        if group.agree(lambda: stop_flag.signal is not None):  # a worker was stopped before this run
+            raise Interrupted
         reuse_features(module, group, trainer.strategy.root_device, precision)
         with record as this:
             exit_code, this["ended"] = _fit(trainer, attempt, group)
@@ -237,7 +239,7 @@ def additions(module: TaskModule) -> list[str]:
         lines.append(f"augment: {', '.join(module.data.epochs.operations)}; other texts in each epoch")
     for name, method in module.methods.items():
         lines.append(f"method {name}: {method.passes:g} passes a step")
-    return [*lines, *filter(None, [features_note(module)])]
+    return lines
 
 
 def parameter_note(module: TaskModule) -> str:
@@ -265,6 +267,8 @@ def show(config: Config) -> None:
     print(f"parameters: {parameter_note(module)} ({type(backbone.model).__name__})")
     for line in additions(module):
         print(line)
+    if backbone.frozen is not None:
+        print(features_note(module, reason_against(module)))
     print(f"batching: {backbone.packing_note}; at most {module.budget_tokens} tokens in a micro-batch")
     print(f"steps: {module.total_steps} ({data.plan.steps_per_epoch} per epoch of {config.optim.batch_size} examples)")
     print(f"run folder: {config.run_dir}")

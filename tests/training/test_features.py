@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ from research.adapters.hooks import layer_stacks
 from research.batching.features import OFFSETS, ROWS
 from research.cluster.group import RankGroup
 from research.cluster.ranks import World
+from research.cluster.signals import STOPPED, StopFlag
 from research.common.errors import UserError
 from research.config.component import choose
+from research.config.load import load_config
 from research.config.schema import Config
 from research.models.load import load_model
 from research.training import build
+from research.training import run as training
 from research.training.feature_files import cache_folder, remove_oldest
-from research.training.features import note, reuse_features
+from research.training.features import note, reason_against, reuse_features
 from tests.small_runs import SmallRuns, losses
 
 pytestmark = pytest.mark.slow
@@ -119,18 +123,31 @@ def test_frozen_layers_have_no_dropout_where_that_is_asked_for(small_runs: Small
     stack = layer_stacks(module.backbone.model)[0][1]
     dropouts = [[m.training for m in layer.modules() if isinstance(m, nn.Dropout)] for layer in stack]
     assert not any(dropouts[0]) and all(all(each) for each in dropouts[1:]) and module.training
-    assert "the lowest 1 layers" in str(note(module))
+    assert "the lowest 1 layers" in note(module, reason_against(module))
     for keys, why in (
         ({"trainer__features_gib": 1e-9}, "more than trainer.features_gib"),
         ({"optim__max_steps": 1}, "shorter than an epoch"),
     ):
-        assert why in str(note(module_of(small_runs, tiny_model, "sentiment", **keys)))
+        assert why in str(reason_against(module_of(small_runs, tiny_model, "sentiment", **keys)))
+
+
+def test_a_worker_that_was_stopped_between_two_runs_computes_no_features(
+    small_runs: SmallRuns, passes: list[int]
+) -> None:
+    (_, experiment, run_dir, *keys), folder = small_runs.arguments("sentiment", (EPOCHS, QUIET), {"adapter": "head"})
+    with StopFlag() as flag:
+        flag.signal = signal.SIGTERM
+        assert training.train(load_config(experiment, [run_dir, *keys]), stop_flag=flag) == STOPPED
+        assert not cache_folder().exists() and not list(folder.glob("checkpoints/*"))
+        flag.signal = None
+        assert training.train(load_config(experiment, [run_dir, *keys]), stop_flag=flag) == 0
+        assert cache_folder().exists()
 
 
 def test_ranks_follow_the_first_one_in_whether_features_are_reused(
     small_runs: SmallRuns, tiny_model: Path, passes: list[int]
 ) -> None:
-    """A rank that waited for one without features would wait for ever."""
+    """A rank that waited for one without features would wait indefinitely."""
     store = dist.HashStore()
     store.set("choice/1", json.dumps("the disk of the first rank is full"))
     store.set("done/1/0", "")

@@ -62,3 +62,6 @@ def test_a_run_that_scored_nothing_says_what_to_add(tmp_path: Path, capsys: pyte
     said = " ".join(capsys.readouterr().err.split())
     assert "Nothing was scored" in said and "`data.validation: 0.1`" in said and "Scores" not in said
     assert "8 examples in 2.0 s (4 examples/s, 64 tokens/s)" in said
+    report({**run.result, **speed, "steps": 0, "metrics": {"validation": {}, "test": None}}, run)
+    said = capsys.readouterr().err
+    assert "Nothing was trained: the run has 0 steps." in said and "examples in" not in said

@@ -32,7 +32,10 @@ class Comparison:
     interval_over_examples: Interval
     tests: list[Test]
     corrected: list[float | None]  # p-values of the tests, corrected over all comparisons made together
-    seeds_needed: int | None  # runs of each system that would find a difference of this size
+    repeats: str  # what the scores vary over: seeds, folds or few-shot samples
+    seeds_needed: (
+        int | None
+    )  # of what the scores vary over, runs of each system that would find a difference of this size
     examples_needed: int | None
 
     @property
@@ -48,10 +51,11 @@ def compare_groups(a: RunGroup, b: RunGroup, split: str, pooled: Pool, seed: int
     repeated = a.repeated(split), b.repeated(split)  # a few-shot sample counts once
     counts, runs, replicates = pooled.of(a, b)
     draws = over_both(counts, runs, replicates, seed, [*a.blocks, *b.blocks])
+    repeats = " and ".join(sorted({a.repeats, b.repeats}))
     tests = list(applicable_tests(counts, runs, replicates, seed))
     if min(runs) > 1:
         tests.insert(0, paired_tests.over_seeds_and_examples(draws))
-        tests.append(paired_tests.almost_stochastic_order(*repeated, seed=seed))
+        tests.append(paired_tests.almost_stochastic_order(*repeated, seed=seed, over=repeats))
     difference, error = float(contrast(counts.metrics, runs)), float(contrast(replicates, runs).std())
     return Comparison(
         first=a,
@@ -64,6 +68,7 @@ def compare_groups(a: RunGroup, b: RunGroup, split: str, pooled: Pool, seed: int
         interval_over_examples=over_examples(counts, runs, replicates),
         tests=tests,
         corrected=[test.p_value for test in tests],
+        repeats=repeats,
         seeds_needed=seeds_needed(*repeated),
         examples_needed=examples_needed(difference, error, len(counts.ids)),
     )
@@ -92,6 +97,7 @@ def compare_over_folds(a: RunGroup, b: RunGroup, split: str) -> Comparison:
         interval_over_examples=interval,
         tests=[test],
         corrected=[test.p_value],
+        repeats="folds",
         seeds_needed=None,
         examples_needed=None,
     )

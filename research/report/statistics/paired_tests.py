@@ -100,25 +100,31 @@ def over_folds(differences: np.ndarray, train_examples: float, test_examples: fl
 
 
 def almost_stochastic_order(
-    scores: np.ndarray, other: np.ndarray, resamples: int = 1000, level: float = 0.95, seed: int = 0
+    scores: np.ndarray,
+    other: np.ndarray,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    over: str = "seeds",
 ) -> Test:
-    """Do scores over seeds almost stochastically dominate others (Del Barrio et al. 2018; Dror et al. 2019)?
+    """Do scores over seeds or few-shot samples almost stochastically dominate others (Del Barrio et al. 2018; Dror et
+    al. 2019)? `over` names what the scores vary over.
 
     Reports the upper confidence bound of epsilon, the share of violation: 0 is full dominance, below 0.5 more than
     not; it has no p-value. Raises ValueError for fewer than two scores on a side.
     """
     if min(len(scores), len(other)) < 2:
-        raise ValueError("one run says nothing about the spread over seeds")
+        raise ValueError(f"one run says nothing about the spread over {over}")
     epsilon = float(violation(scores, other))
     bound = epsilon_bound(scores, other, resamples, level, seed)
     verdict = "dominates" if bound < DOMINANCE else "almost dominates" if bound < 0.5 else "does not dominate"
-    seeds = min(len(scores), len(other))
-    few = f"; {seeds} seeds are too few for this confidence" if seeds < LEAST_SEEDS else ""
+    count = min(len(scores), len(other))
+    few = f"; {count} {over} are too few for this confidence" if count < LEAST_SEEDS else ""
     detail = f"epsilon {epsilon:.3f}, at most {bound:.3f} with {100 * level:.0f} % confidence: {verdict}"
     return Test(
-        "almost stochastic order over seeds",
+        f"almost stochastic order over {over}",
         None,
-        "the seeds of each system are a random sample; nothing about their distribution",
+        f"the {over} of each system are a random sample; nothing about their distribution",
         f"{detail} (below {DOMINANCE} does){few}",
     )
 
