@@ -7,14 +7,12 @@ outputs are kept in `adapter/`, in peft's format; head and poolers are trained i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from research.adapters.hooks import AdapterHooks
-from research.adapters.prompt_rows import add_prompt, feed_prompt, prompt_of, save_prompt, without_prompt
+from research.adapters.prompt_rows import PromptRows, add_prompt
 from research.config.key import at_least, key
 
 
@@ -39,24 +37,13 @@ class Made(nn.Module):
         return rows
 
 
-class Adapter(AdapterHooks):
+class Adapter(PromptRows):
     has_own_file = True
     merges: ClassVar[bool] = False
+    peft_type = "P_TUNING"
 
     def apply(self, model: PreTrainedModel) -> str:
         """Raises UserError for a model that has a prompt already."""
         k = self.keys
         add_prompt(model, lambda table: Made(k.tokens, table.shape[1], k.hidden))
         return f"p_tuning: {k.tokens} vectors in front of each sequence, made by a network of width {k.hidden}"
-
-    def feed(self, backbone: Any, longest: int) -> None:
-        feed_prompt(backbone, self.keys.tokens, longest)
-
-    def plain_state(self, model: PreTrainedModel, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return without_prompt(state)
-
-    def export(
-        self, model: PreTrainedModel, state: dict[str, Tensor], base: str, revision: str | None, folder: Path
-    ) -> None:
-        """What `PeftModel.from_pretrained` opens: the vectors made, with head and poolers."""
-        save_prompt("P_TUNING", prompt_of(model), model, state, base, revision, folder)

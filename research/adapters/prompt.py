@@ -8,15 +8,13 @@ pooler reads the first vector. The file format is peft's; head and poolers are t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from research.adapters.hooks import AdapterHooks
-from research.adapters.prompt_rows import add_prompt, feed_prompt, prompt_of, save_prompt, without_prompt
+from research.adapters.prompt_rows import PromptRows, add_prompt
 from research.config.key import at_least, key
 
 
@@ -36,24 +34,13 @@ class Rows(nn.Module):
         return self.rows
 
 
-class Adapter(AdapterHooks):
+class Adapter(PromptRows):
     has_own_file = True
     merges: ClassVar[bool] = False
+    peft_type = "PROMPT_TUNING"
 
     def apply(self, model: PreTrainedModel) -> str:
         """Raises UserError for a model that has a prompt already."""
         P = self.keys.tokens
         add_prompt(model, lambda table: Rows(table[torch.randint(len(table), (P,))].clone()))
         return f"prompt: {P} trained vectors in front of each sequence"
-
-    def feed(self, backbone: Any, longest: int) -> None:
-        feed_prompt(backbone, self.keys.tokens, longest)
-
-    def plain_state(self, model: PreTrainedModel, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return without_prompt(state)
-
-    def export(
-        self, model: PreTrainedModel, state: dict[str, Tensor], base: str, revision: str | None, folder: Path
-    ) -> None:
-        """What `PeftModel.from_pretrained` opens: the vectors, with head and poolers."""
-        save_prompt("PROMPT_TUNING", prompt_of(model), model, state, base, revision, folder)

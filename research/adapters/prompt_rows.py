@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from research.adapters.hooks import head_parameters, train_only
+from research.adapters.hooks import AdapterHooks, head_parameters, train_only
 from research.adapters.peft_layers import TASK_TYPES, import_peft, whole_modules
 from research.common.errors import UserError
 from research.models.load import usable_positions
@@ -21,6 +21,24 @@ from research.models.prompted import embed_prompt
 
 if TYPE_CHECKING:
     from research.models.backbone import Backbone
+
+
+class PromptRows(AdapterHooks):
+    """An adapter whose `tokens` vectors stand in front of each sequence."""
+
+    peft_type: ClassVar[str]
+
+    def feed(self, backbone: Any, longest: int) -> None:
+        feed_prompt(backbone, self.keys.tokens, longest)
+
+    def plain_state(self, model: PreTrainedModel, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return without_prompt(state)
+
+    def export(
+        self, model: PreTrainedModel, state: dict[str, Tensor], base: str, revision: str | None, folder: Path
+    ) -> None:
+        """What `PeftModel.from_pretrained` opens: the vectors as they are fed, with head and poolers."""
+        save_prompt(self.peft_type, prompt_of(model), model, state, base, revision, folder)
 
 
 def input_table(model: PreTrainedModel) -> Any:

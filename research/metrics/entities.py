@@ -7,7 +7,7 @@ Legend: N sentences, R runs, K counts, W words.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -18,13 +18,11 @@ from research.metrics.base import BaseMetric, Blocks, Formula, precision_recall_
 from research.metrics.baselines import Baselines, answering
 from research.metrics.entity_baselines import known_phrases, tagged_again
 from research.metrics.entity_slices import classes_of_entities, recall_counts
+from research.metrics.entity_types import PARTS, counts_by_type, declared_types, scores_by_type
 from research.metrics.examples import NOTHING, Floats
 from research.metrics.score import Score
 from research.metrics.slicing import Part
 from research.metrics.tags import Entity, lenient_entities, strict_entities
-
-PARTS = ("precision", "recall", "f1")
-OUTSIDE = "O"
 
 
 class Metric(BaseMetric):
@@ -55,7 +53,7 @@ class Metric(BaseMetric):
     @property
     def types(self) -> list[str]:
         """The entity types that the declared tags have."""
-        return sorted({tag[2:] or "_" for tag in self.settings.get("labels", ()) if tag != OUTSIDE})
+        return declared_types(self.settings.get("labels", ()))
 
     def widths(self) -> dict[str, int]:
         return {"entities": 3, "strict": 3, "words": 2, **{f"type/{kind}": 3 for kind in self.types}}
@@ -66,16 +64,9 @@ class Metric(BaseMetric):
         Raises ValueError when the numbers of tags differ and for a tag of no scheme.
         """
         gold, prediction = tags_of(table)
-        blocks: dict[str, Floats] = defaultdict(lambda: np.zeros((len(gold), 3)))  # zeros for a type not in the table
+        blocks = counts_by_type(gold, prediction, "entities")
         blocks["strict"] = entity_counts(gold, prediction, strict=True).astype(np.float64)
         blocks["words"] = np.array([equal_words(*row) for row in zip(gold, prediction, strict=True)], dtype=np.float64)
-        entities = blocks["entities"]
-        for i, (tags, other_tags) in enumerate(zip(gold, prediction, strict=True)):
-            expected, found = set(lenient_entities(tags)), set(lenient_entities(other_tags))
-            for column, chosen in enumerate((expected & found, found, expected)):
-                entities[i, column] = len(chosen)
-                for kind, _, _ in chosen:
-                    blocks[f"type/{kind}"][i, column] += 1
         return blocks
 
     def formula(self, name: str) -> Formula | None:
@@ -92,9 +83,7 @@ class Metric(BaseMetric):
         return Formula((block,), lambda sums: precision_recall_f1(sums)[..., index])
 
     def reported(self, sums: Blocks) -> list[str]:
-        names = [f"{strict}{part}" for strict in ("", "strict_") for part in PARTS] + ["accuracy"]
-        types = sorted(block.removeprefix("type/") for block in sums if block.startswith("type/") and sums[block].any())
-        return names + [f"{part}/{kind}" for kind in types for part in (*PARTS, "support")]
+        return [f"{strict}{part}" for strict in ("", "strict_") for part in PARTS] + ["accuracy", *scores_by_type(sums)]
 
     def baselines(self, table: pa.Table, train: pa.Table | None = None) -> Baselines:
         """No entity, and those of the training data found again (`entity_baselines`)."""

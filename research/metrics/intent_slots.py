@@ -8,7 +8,7 @@ Legend: N sentences, K counts.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from research.metrics.base import BaseMetric, Blocks, Formula, precision_recall_f1, ratio
-from research.metrics.entities import PARTS, entity_list
+from research.metrics.entities import entity_list
+from research.metrics.entity_types import PARTS, counts_by_type, declared_types, scores_by_type
 from research.metrics.examples import Floats
 from research.metrics.score import Score
 from research.metrics.slicing import Cut, value_cuts
@@ -48,7 +49,7 @@ class Metric(BaseMetric):
     @property
     def types(self) -> list[str]:
         """The slots that the declared tags have."""
-        return sorted({tag[2:] or "_" for tag in self.settings.get("tags", ()) if tag != "O"})
+        return declared_types(self.settings.get("tags", ()))
 
     def widths(self) -> dict[str, int]:
         return {"sentences": 2, "intents": 2, "slots": 3, **{f"type/{kind}": 3 for kind in self.types}}
@@ -59,19 +60,14 @@ class Metric(BaseMetric):
         Raises ValueError where the numbers of tags of a sentence differ.
         """
         rows = list(zip(table.column("gold").to_pylist(), table.column("prediction").to_pylist(), strict=True))
-        blocks: dict[str, Floats] = defaultdict(lambda: np.zeros((len(rows), 3)))
-        sentences, intents, slots = np.ones((len(rows), 2)), np.ones((len(rows), 2)), blocks["slots"]
+        sentences, intents = np.ones((len(rows), 2)), np.ones((len(rows), 2))
         for i, (gold, found) in enumerate(rows):
             if len(gold["tags"]) != len(found["tags"]):
                 raise ValueError(f"sentence {i} has {len(gold['tags'])} gold tags but {len(found['tags'])} predicted")
             intents[i, 0] = gold["intent"] == found["intent"]
             sentences[i, 0] = gold == found
-            wanted, given = set(lenient_entities(gold["tags"])), set(lenient_entities(found["tags"]))
-            for column, chosen in enumerate((wanted & given, given, wanted)):
-                slots[i, column] = len(chosen)
-                for kind, _, _ in chosen:
-                    blocks[f"type/{kind}"][i, column] += 1
-        return {**blocks, "sentences": sentences, "intents": intents}
+        tags = ([row[side]["tags"] for row in rows] for side in (0, 1))
+        return {**counts_by_type(*tags, "slots"), "sentences": sentences, "intents": intents}
 
     def formula(self, name: str) -> Formula | None:
         part, _, kind = name.partition("/")
@@ -85,9 +81,7 @@ class Metric(BaseMetric):
         return Formula((block,), lambda sums: precision_recall_f1(sums)[..., PARTS.index(part)])
 
     def reported(self, sums: Blocks) -> list[str]:
-        types = sorted(block.removeprefix("type/") for block in sums if block.startswith("type/") and sums[block].any())
-        names = [score.name for score in self.scores]
-        return names + [f"{part}/{kind}" for kind in types for part in (*PARTS, "support")]
+        return [*(score.name for score in self.scores), *scores_by_type(sums)]
 
     def confidence(self, table: pa.Table) -> Floats | None:
         """The probability of the least sure decision of each sentence."""

@@ -5,21 +5,19 @@ Legend: N examples, K counts.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 
-from research.metrics import classification
 from research.metrics.base import BaseMetric, Blocks, Formula, ratio
 from research.metrics.examples import Floats
+from research.metrics.of_labels import OfLabels
 from research.metrics.score import Score
 from research.metrics.slicing import Cut
 
 
-class Metric(BaseMetric):
+class Metric(OfLabels, BaseMetric):
     """Labels with an order; `settings["labels"]` are the levels, the lowest first.
 
     `kappa` is Cohen's (1968) with quadratic weights, as scikit-learn has it, and 0 where all gold and predicted labels
@@ -41,11 +39,6 @@ class Metric(BaseMetric):
     sentence = "quadratic weighted kappa by the rules of scikit-learn and the mean absolute error in levels"
 
     @property
-    def labels(self) -> classification.Metric:
-        """The same table as one of labels without an order."""
-        return classification.Metric(self.settings)
-
-    @property
     def signature(self) -> str:
         return f"ordinal|weights:quadratic|levels:{len(self.labels.labels)}"
 
@@ -64,9 +57,6 @@ class Metric(BaseMetric):
             "near": np.column_stack([(distance <= 1).astype(np.float64), one]),
         }
 
-    def table(self, predictions: Sequence[Any], golds: Sequence[Any], **columns: Any) -> pa.Table:
-        return self.labels.table(predictions, golds, **columns)
-
     def formula(self, name: str) -> Formula | None:
         if name == "kappa":
             return Formula(("moments",), kappa)
@@ -76,15 +66,6 @@ class Metric(BaseMetric):
 
     def reported(self, sums: Blocks) -> list[str]:
         return ["kappa", "mae", "within_1", *(name for name in self.labels.reported(sums) if name not in LEFT_OUT)]
-
-    def confidence(self, table: pa.Table) -> Floats | None:
-        return self.labels.confidence(table)
-
-    def belief(self, table: pa.Table) -> Floats | None:
-        return self.labels.belief(table)
-
-    def confusion(self, table: pa.Table) -> Counter[tuple[str, str]]:
-        return self.labels.confusion(table)
 
     def own_cuts(self, table: pa.Table) -> Iterator[Cut]:
         return self.labels.own_cuts(table)

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +19,7 @@ import pyarrow as pa
 from research.metrics import classification
 from research.metrics.base import BaseMetric, Blocks, Formula, precision_recall_f1, ratio
 from research.metrics.examples import Floats
+from research.metrics.of_labels import OfLabels
 from research.metrics.score import Score
 from research.metrics.slicing import Cut, value_cuts
 
@@ -27,7 +27,7 @@ PARTS = ("precision", "recall", "f1")
 _DIRECTION = re.compile(r"\((e[12]),(e[12])\)$")
 
 
-class Metric(BaseMetric):
+class Metric(OfLabels, BaseMetric):
     """Relations found in the right direction; `settings`: "labels", and "other", the label of no relation.
 
     `f1`, `precision` and `recall` are means over the relations that occur in the gold labels, without `other`;
@@ -56,11 +56,6 @@ class Metric(BaseMetric):
     def relations(self) -> list[str]:
         """The declared relations without their direction and without `other`, sorted."""
         return sorted({relation_of(label) for label in self.settings["labels"]} - {self.other})
-
-    @property
-    def labels(self) -> classification.Metric:
-        """The same table as one of directed labels."""
-        return classification.Metric(self.settings)
 
     @property
     def signature(self) -> str:
@@ -93,9 +88,6 @@ class Metric(BaseMetric):
             counts[f"relation/{relation}"] = np.column_stack(columns).astype(np.float64)
         return counts
 
-    def table(self, predictions: Sequence[Any], golds: Sequence[Any], **columns: Any) -> pa.Table:
-        return self.labels.table(predictions, golds, **columns)
-
     def formula(self, name: str) -> Formula | None:
         if name == "accuracy":
             return Formula(("examples",), ratio)
@@ -114,15 +106,6 @@ class Metric(BaseMetric):
     def reported(self, sums: Blocks) -> list[str]:
         names = [score.name for score in self.scores if score.name != "calibration_error" or "bins" in sums]
         return names + [f"{part}/{relation}" for relation in self.relations for part in (*PARTS, "support")]
-
-    def confidence(self, table: pa.Table) -> Floats | None:
-        return self.labels.confidence(table)
-
-    def belief(self, table: pa.Table) -> Floats | None:
-        return self.labels.belief(table)
-
-    def confusion(self, table: pa.Table) -> Counter[tuple[str, str]]:
-        return self.labels.confusion(table)
 
     def own_cuts(self, table: pa.Table) -> Iterator[Cut]:
         gold = table.column("gold").to_pylist()

@@ -23,9 +23,9 @@ from research.data.formats import Reading
 from research.data.overview import SplitOverview
 from research.data.source import Split
 from research.models.load import load_config
+from research.tasks.vocabulary_loss import vocabulary_loss
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
-from research.training.unsmoothed import note_unsmoothed
 
 Outputs = tuple[Tensor, Tensor]  # (K,) places of the targets, (K,) their negative log likelihoods
 
@@ -114,15 +114,7 @@ class PlainTextModule(TaskModule):
 
     def loss(self, micro: MicroBatch) -> tuple[Tensor, Any]:
         """Outputs are the logits (K, V) where a method compares them in training, else `Outputs`."""
-        micro, labels = self.targets_of(micro)
-        asked = (labels >= 0).nonzero().squeeze(1)  # (K,)
-        if self.training and self.compares_logits:
-            logits = self.backbone.vocabulary_logits(micro, asked)
-            return self.cross_entropy(logits, labels[asked]), logits
-        smoothing = self.config.optim.label_smoothing if self.training else 0.0
-        loss, nll = self.backbone.vocabulary_losses(micro, asked, labels[asked], smoothing)
-        note_unsmoothed(self, micro, nll)
-        return loss, (asked, nll)
+        return vocabulary_loss(self, *self.targets_of(micro))
 
     def target_logits(self, micro: MicroBatch, outputs: Tensor) -> list[Tensor]:
         return [outputs]

@@ -15,8 +15,8 @@ from research.config.schema import Config
 from research.models.generate import Generator, end_tokens
 from research.models.load import ENCODER_DECODER
 from research.tasks.text_data import HEADS, TextData
+from research.tasks.vocabulary_loss import vocabulary_loss
 from research.training.module import TaskModule
-from research.training.unsmoothed import note_unsmoothed
 
 
 class TextModule(TaskModule):
@@ -46,17 +46,8 @@ class TextModule(TaskModule):
         """The first score of the first of `task.metrics`, where none is asked for."""
         return self.config.trainer.monitor or str(self.data.scorer.scores[0].name)
 
-    def loss(self, micro: MicroBatch) -> tuple[Tensor, Tensor | None]:
-        """And the scores (K, V) where a method compares them; they would fill the memory."""
-        labels = self.backbone.predicting(micro).tokens["label"]
-        asked = (labels >= 0).nonzero().squeeze(1)  # (K,)
-        if self.training and self.compares_logits:
-            logits = self.backbone.vocabulary_logits(micro, asked)
-            return self.cross_entropy(logits, labels[asked]), logits
-        smoothing = self.config.optim.label_smoothing if self.training else 0.0
-        loss, nll = self.backbone.vocabulary_losses(micro, asked, labels[asked], smoothing)
-        note_unsmoothed(self, micro, nll)
-        return loss, None
+    def loss(self, micro: MicroBatch) -> tuple[Tensor, Any]:
+        return vocabulary_loss(self, micro, self.backbone.predicting(micro).tokens["label"])
 
     def target_logits(self, micro: MicroBatch, outputs: Tensor) -> list[Tensor]:
         return [outputs]
