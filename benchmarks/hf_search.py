@@ -41,7 +41,7 @@ class Scores(TrainerCallback):
 
 
 def search(args: Any, asked: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Run the search; every trial is whole or pruned when it returns."""
+    """Run the search; every trial is complete or pruned when it returns."""
     trainer, _ = hf_trainer.make_trainer(args, hf_trainer.Clock(0), folder)
     scores = Scores()
     trainer.add_callback(scores)

@@ -108,7 +108,7 @@ class Qa:
         pass
 
     def encode(self, tokenizer: Any, rows: Rows, **truncate: Any) -> Dataset:
-        """Windows of 128 tokens overlap; a window that does not show its answer whole points at its first token."""
+        """Windows of 128 tokens overlap; a window that does not show its complete answer points at its first token."""
         tokens = tokenizer(
             [row["question"].strip() for row in rows],
             [row["context"] for row in rows],

@@ -3,7 +3,7 @@
     python benchmarks/sweep_storage.py                                    a journal file in a temporary folder
     python benchmarks/sweep_storage.py --storage postgresql://me@host/db  an empty database
 
-Each trial is enqueued with a number of its own as its parameter, taken by one worker, reports 20 values and is told
+Each trial is enqueued with a number of its own as its parameter, taken by one worker, reports 20 values and is reported
 its score. Prints the seconds, and fails unless each trial was run exactly once.
 """
 
@@ -70,10 +70,10 @@ def run(folder: Path, trials: int, reports: int, workers: int, storage: str | No
         process.join()
     seconds = time.perf_counter() - began
     assert [process.exitcode for process in processes] == [0] * workers
-    told = read_search(sweep).trials()
-    assert [t.state for t in told] == [TrialState.COMPLETE] * trials
-    assert sorted(t.params["seed_init"] for t in told) == list(range(trials))
-    assert all(len(t.intermediate_values) == reports for t in told)
+    reported = read_search(sweep).trials()
+    assert [t.state for t in reported] == [TrialState.COMPLETE] * trials
+    assert sorted(t.params["seed_init"] for t in reported) == list(range(trials))
+    assert all(len(t.intermediate_values) == reports for t in reported)
     return {"trials": trials, "reports": reports, "workers": workers, "seconds": round(seconds, 2)}
 
 

@@ -245,7 +245,7 @@ def search(sweep: str | Path, *overrides: str) -> pd.DataFrame:
 
     asked = read_sweep(sweep, overrides)
     if work(asked) != 0:
-        raise UserError(f"The search {asked.name} was stopped; call search again to go on.")
+        raise UserError(f"The search {asked.name} was stopped; call search again to resume it.")
     return pd.read_parquet(Path(str(asked.folder)) / "trials.parquet")
 
 

@@ -28,7 +28,7 @@ PLACES = ("/usr/sbin", "/sbin")
 NODES = 11
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"}
 
-# main: jobs that nobody disturbs. frail, alone: their nodes crash. low0, low20: give way to high at once, or in 20 s.
+# main: jobs that are not disturbed. frail, alone: their nodes crash. low0, low20: give way to high at once, or in 20 s.
 CONF = """
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -108,7 +108,7 @@ def take_freezer() -> int | None:
 class Cluster:
     """Started and stopped by `with`; `environment` is that of a user of it.
 
-    It tells a job's processes by cgroups where it can, else, and if it is told to, by ancestry (linuxproc).
+    It finds a job's processes by cgroups where it can, else, and where asked to, by ancestry (linuxproc).
     """
 
     def __init__(self, proctrack: str | None = None) -> None:
@@ -312,7 +312,7 @@ def is_alive(pid: int) -> bool:
 
 
 def is_pending(pid: int, number: int) -> bool:
-    """Has a process that stands still been sent this signal?"""
+    """Has a stopped process been sent this signal?"""
     lines = read(f"/proc/{pid}/status").splitlines()
     masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
     return any(mask >> (number - 1) & 1 for mask in masks)

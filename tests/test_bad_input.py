@@ -1,4 +1,4 @@
-"""Bad input at the level of the command: one line that says what, where and how to mend it; nothing half-written."""
+"""Bad input at the level of the command: one line that says what, where and how to fix it; nothing half-written."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_a_faulty_squad_file(command: Command) -> None:
     path = command.file("train.json", json.dumps({"data": [{"paragraphs": [paragraph]}]}))
     sentence = command.refused("qa", path)
     assert sentence.startswith(
-        f"{path}, question q7: the answer 'Rome' does not stand at answer_start 8 (there stands 'Oslo')"
+        f"{path}, question q7: the answer 'Rome' is not at answer_start 8 (the context has 'Oslo')"
     )
 
 
@@ -189,8 +189,8 @@ def test_columns_and_class_weights_that_name_nothing(command: Command) -> None:
         "sentiment", path, "data.columns={txt: text}"
     )
     assert "no column 'body' for the field 'text'" in command.refused("sentiment", path, "data.columns={text: body}")
-    told = command.refused("sentiment", path, f"data.validation={path}", "data.cluster=page")
-    assert told == f"data.cluster=page: {path} has no such column; its columns are id, text, label."
+    reported = command.refused("sentiment", path, f"data.validation={path}", "data.cluster=page")
+    assert reported == f"data.cluster=page: {path} has no such column; its columns are id, text, label."
     assert "names c, but the labels are a, b" in command.refused("sentiment", path, "optim.class_weights={c: 2}")
 
 

@@ -72,7 +72,7 @@ COMMAND_LINES = [
     (["prune", "{folder}/absent"], 2, "holds no run folder"),
     (["prune", "{run}"], 0, ""),
     (["serve"], 2, "name the runs to serve"),
-    (["serve", "a+b={done}"], 2, "cannot stand in a URL"),
+    (["serve", "a+b={done}"], 2, "cannot be part of a URL"),
     (["serve", "{folder}/absent"], 2, "is not a run folder"),
     (["serve", "{run}"], 2, "is not finished"),
     (["serve", "{done}", "--keys", "{yaml}"], 2, "holds no keys"),
@@ -191,7 +191,7 @@ def runs(experiment: Any) -> dict[str, Run]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_train_leaves_a_whole_run_folder(runs: dict[str, Run], task: str) -> None:
+def test_train_leaves_a_complete_run_folder(runs: dict[str, Run], task: str) -> None:
     run = runs[task]
     names = {p.name for p in run.path.iterdir()}
     assert {

@@ -40,7 +40,7 @@ def texts(cell: Any) -> str:
     return "".join(output.get("data", {}).get("text/plain", "") for output in cell.outputs)
 
 
-def test_saved_outputs_are_of_a_whole_run() -> None:
+def test_saved_outputs_are_of_a_complete_run() -> None:
     code = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert not any(output.output_type == "error" for cell in code for output in cell.outputs)

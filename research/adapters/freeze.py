@@ -55,8 +55,8 @@ class Adapter(AdapterHooks):
         for depth_below in range(depth - self.keys.layers if every else 0):
             layers = [stack[-1 - depth_below] for _, stack in layer_stacks(model)]
             self.thawing.append([p for layer in layers for p in layer.parameters() if p.requires_grad])
-        told = f", a layer more is trained every {every} steps" if every else ""
-        return f"freeze: {len(frozen)} of {sum(1 for _ in model.parameters())} weight tensors frozen{told}"
+        thaw = f", a layer more is trained every {every} steps" if every else ""
+        return f"freeze: {len(frozen)} of {sum(1 for _ in model.parameters())} weight tensors frozen{thaw}"
 
     def before_step(self, model: PreTrainedModel, step: int) -> None:
         """Frozen within the step alone: the optimiser, the exchange and checkpoints know one set of weights."""

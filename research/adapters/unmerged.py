@@ -22,7 +22,7 @@ model with the trained head, which alone does not give the scores of the run: th
 
 
 def save_unmerged(folder: Path, name: str, state: dict[str, Tensor], plain: dict[str, Tensor]) -> None:
-    """Write the tensors of a state that the plain model has not, and a file that says so."""
+    """Write the tensors of a state that the plain model lacks, and a file that says so."""
     own = {key: tensor.detach().cpu().clone() for key, tensor in state.items() if key not in plain}  # some share one
     save_file(own, folder / FILE, metadata={"adapter": name})
     (folder / "NOT_MERGED.md").write_text(TOLD.format(name=name), encoding="utf-8")
@@ -32,7 +32,7 @@ def save_unmerged(folder: Path, name: str, state: dict[str, Tensor], plain: dict
 def load_unmerged(model: PreTrainedModel, adapter: AdapterHooks, name: str, folder: Path) -> None:
     """Put the adapter's weights of a trained model's folder, if it has any, into the adapted model.
 
-    Raises UserError where the folder's are of another adapter, which would be lost without a word.
+    Raises UserError where the folder's are of another adapter, which would be lost silently.
     """
     if not (folder / FILE).is_file():
         return
@@ -42,7 +42,7 @@ def load_unmerged(model: PreTrainedModel, adapter: AdapterHooks, name: str, fold
     own = {key: tensor for key, tensor in model.state_dict().items() if key in weights}
     if adapter.merges or own.keys() != weights.keys() or any(own[key].shape != weights[key].shape for key in own):
         raise UserError(
-            f"{folder} was trained with adapter '{trained_with}', whose weights are not in the model's own; go on with "
+            f"{folder} was trained with adapter '{trained_with}', whose weights are not in the model's; continue with "
             f"it and the same keys instead of '{name}', or start from the model it was trained on."
         )
     for key, tensor in own.items():

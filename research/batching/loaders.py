@@ -18,7 +18,7 @@ class StepLoader:
     is computed.
 
     Threads, for a process forked from one that has threads of its own (gloo's, the checkpoint writer's) may find one of
-    their locks taken for ever; and packing costs less than handing a packed step from one process to another.
+    their locks taken indefinitely; and packing costs less than handing a packed step from one process to another.
     """
 
     def __init__(self, planner: Planner, steps: Callable[[], range], workers: int) -> None:

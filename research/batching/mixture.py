@@ -4,7 +4,7 @@ An epoch has as many places as all tasks together have examples. Task k of n_k e
 proportional to n_k ** alpha: alpha 1 samples by size, 0.5 by its root, 0 all tasks alike; 1 / alpha is the temperature
 of multilingual models (Conneau et al. 2020: alpha 0.3). With `alpha_end` it changes linearly from the first epoch to
 the last (Stickland & Murray 2019, annealed sampling: 1 to 0.2). The places are shuffled by (seed, epoch); each task
-goes on through its own examples, shuffled anew by (seed, own epoch, task) whenever it has seen them all.
+continues through its own examples, shuffled again by (seed, own epoch, task) whenever it has seen them all.
 
 All of it is a pure function of (seed, step). With alpha 1 an epoch sees every example once.
 """

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_command(list(arguments))
     except KeyboardInterrupt:
         signals.ignore()
-        print("research: interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        print("research: interrupted; run the same command to resume from the last checkpoint.", file=sys.stderr)
         return 130
 
 

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     runs = names_of(options.runs)
     refuse_unfinished(runs)
     if not options.no_keys:
-        read_keys(keys)  # a damaged file is told before the models are loaded
+        read_keys(keys)  # a damaged file is reported before the models are loaded
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # read when torch is imported
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")  # one for each new shape would stay
     prepare_process()

@@ -12,13 +12,15 @@ IS_RESUMABLE = True  # stopped at any moment, the same command goes on
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sweep", help="the sweep's YAML file or folder; `status SWEEP` prints how a search stands")
+    parser.add_argument("sweep", help="the sweep's YAML file or folder; `status SWEEP` prints the progress of a search")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as in budget.trials=50")
-    parser.add_argument("--resume-anyway", action="store_true", help="go on with trials of a space that has grown")
+    parser.add_argument(
+        "--resume-anyway", action="store_true", help="continue with the trials of a space that has grown"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Be a worker of a search, of as many ranks as its experiment asks for, or print how the search stands."""
+    """Be a worker of a search, of as many ranks as its experiment asks for, or print the progress of the search."""
     if options.sweep == "status":
         return print_status(options.overrides)
     from research.sweep.space import read_sweep

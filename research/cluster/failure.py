@@ -16,7 +16,7 @@ ABOVE_STOPPED = 100  # srun reports the highest exit code of all ranks
 
 
 def fail(error: Exception) -> int:
-    """Say why this process fails, and return its exit code: 2 for what a person can mend, else 1.
+    """Say why this process fails, and return its exit code: 2 for what a person can fix, else 1.
 
     Of several ranks it does not return. Rank 0 speaks at once; the others, and a rank that has merely lost another,
     give the launcher time to end them, for what they would say has been said.
@@ -29,8 +29,8 @@ def fail(error: Exception) -> int:
         raise error
     if world.size > 1 and (world.rank > 0 or _has_lost_the_others(error)):
         time.sleep(HOLD_BACK_SECONDS)
-    told = f"research: {error}" if code == 2 else f"{traceback.format_exc()}research: rank {world.rank} failed."
-    print(told, file=sys.stderr, flush=True)
+    report = f"research: {error}" if code == 2 else f"{traceback.format_exc()}research: rank {world.rank} failed."
+    print(report, file=sys.stderr, flush=True)
     if world.size > 1:
         _leave(world, code)
     return code

@@ -1,7 +1,7 @@
 """Rendezvous of the ranks of a run, and the choices of rank 0 that all of them follow.
 
 Rank 0 keeps a key-value store, and the process group of the gradients is formed over it. What could differ from rank
-to rank (is the run finished? which checkpoint is intact?) is looked up by rank 0 and told to the others.
+to rank (is the run finished? which checkpoint is intact?) is looked up by rank 0 and sent to the others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger("research")
 RESOLVE_SECONDS = 15.0  # a name server may be slow to answer
 RENDEZVOUS_SECONDS = 300.0  # a shared file system may hold up the imports of some
 COLLECTIVE_MINUTES = 15.0
-LEAVE_SECONDS = 10.0  # a rank that was stopped may have gone without a word
+LEAVE_SECONDS = 10.0  # a rank that was stopped may have left silently
 T = TypeVar("T")
 
 
@@ -173,5 +173,5 @@ def _address_in_slurm(node: str) -> str | None:
 
 def has_lost_the_others(error: BaseException) -> bool:
     """Is this what a rank sees when another has ended?"""
-    told = isinstance(error, RuntimeError) and any(word in str(error) for word in ("Connection", "gloo", "NCCL"))
-    return told or isinstance(error, dist.DistError)
+    of_torch = isinstance(error, RuntimeError) and any(word in str(error) for word in ("Connection", "gloo", "NCCL"))
+    return of_torch or isinstance(error, dist.DistError)

@@ -34,7 +34,7 @@ def launch(count: int, command: Sequence[str]) -> int:
     before = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
         for environment in environments(count):
-            # In groups of their own: Ctrl-C comes to this process alone, and once to each of them.
+            # In groups of their own: Ctrl-C reaches this process alone, and each of them once.
             ranks.append(subprocess.Popen(command, env=environment, process_group=0, preexec_fn=_end_with_parent))
         for number in set(passed_on):  # while they were being started
             send(ranks, number)
@@ -73,7 +73,7 @@ def _watch(ranks: Ranks, passed_on: list[int]) -> int:
         if STOPPED in codes and not stopping:
             stopping = True
             passed_on.append(signal.SIGTERM)
-            send(ranks, signal.SIGTERM)  # the signal may have come to one rank alone
+            send(ranks, signal.SIGTERM)  # the signal may have reached one rank alone
         if None not in codes:
             return STOPPED if stopping else 0
         time.sleep(POLL_SECONDS)

@@ -1,7 +1,7 @@
 """Which rank this process is, and of how many: as torchrun, srun or this command's own launcher says.
 
 Lightning's own look at SLURM is not used: it depends on the job's name and takes `--ntasks` for a mistake. Nothing
-here imports torch before it must, so a mistake is told at once.
+here imports torch before it must, so a mistake is reported at once.
 """
 
 from __future__ import annotations

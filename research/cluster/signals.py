@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from research.cluster.ranks import started
 
-STOPPED = 75  # exit code of a run that was stopped and can go on from its last checkpoint (EX_TEMPFAIL)
+STOPPED = 75  # exit code of a run that was stopped and can resume from its last checkpoint (EX_TEMPFAIL)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 LAST_SECONDS = 1.0  # in which the other ranks are gone
 
@@ -38,12 +38,12 @@ def exit_stopped(rank: int) -> NoReturn:
 
 
 def handled() -> list[signal.Signals]:
-    """SIGNALS without a hangup that the shell has told us to ignore (`nohup`)."""
+    """SIGNALS without a hangup that the shell ignores (`nohup`)."""
     return [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
 
 
 def ignore() -> None:
-    """Nothing is left to stop: from here on the exit code is that of what happened, whatever signal still comes."""
+    """Nothing is left to stop: from now on the exit code is that of what happened, whatever signal arrives."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -68,7 +68,7 @@ def exit_immediately() -> Iterator[None]:
         _leave_terminal(number)
         world = started()
         if world.rank == 0:
-            os.write(2, b"research: stopped while starting; the same command starts again.\n")
+            os.write(2, b"research: stopped while starting; run the same command again.\n")
         if world.size > 1:
             exit_stopped(world.rank)
         os._exit(STOPPED)

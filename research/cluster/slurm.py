@@ -43,5 +43,5 @@ def holder() -> str:
 def is_superseded(signature: str) -> bool:
     """Is this the signature of an earlier attempt of the present job? SLURM starts an attempt when the one before is
     over or out of its reach, on a node that it has lost."""
-    told = re.search(r"SLURM job (\d+) attempt (\d+)", signature)
-    return told is not None and told[1] == os.environ.get("SLURM_JOB_ID") and int(told[2]) < attempt_number()
+    found = re.search(r"SLURM job (\d+) attempt (\d+)", signature)
+    return found is not None and found[1] == os.environ.get("SLURM_JOB_ID") and int(found[2]) < attempt_number()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # What a job passes on to one submitted from inside it, which would take it for its own.
 OF_ANOTHER_JOB = re.compile(r"SLURM_(?!CONF$).*|(RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|GROUP_RANK|MASTER_.*)$")
-NEVER = {  # SLURM's reasons for which a job waits that no waiting mends
+NEVER = {  # SLURM's reasons of jobs that it would never start
     "PartitionConfig": "ask for no more time and nodes than the partition has, as sinfo shows them",
     "PartitionTimeLimit": "give --time no more than the partition's, as sinfo shows it",
     "PartitionNodeLimit": "give --nodes no more than the partition allows a job",
@@ -67,7 +67,7 @@ def submit(arguments: Sequence[str], refuse: Callable[[Config], None] = lambda c
     """Queue an experiment; prints the command and what sbatch says. Returns sbatch's exit code.
 
     `refuse` raises UserError for an experiment that could not start; not asked where the job depends on another, which
-    may make its data. Raises UserError for a mistake in the experiment and for a job that would wait for ever.
+    may make its data. Raises UserError for a mistake in the experiment and for a job that would never start.
     """
     if not arguments or set(arguments) & {"-h", "--help"}:
         print(HELP)
@@ -168,7 +168,7 @@ def clean(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def refuse_what_cannot_start(command: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Raise UserError for a job that asks for more than its partition has: sbatch takes it, and it waits for ever."""
+    """Raise UserError for a job that asks for more than its partition has: sbatch accepts it, and it never starts."""
     if shutil.which("sbatch") is None:
         raise UserError("There is no sbatch on this machine; submit from the cluster's login node.")
     tried = in_site([command[0], "--test-only", *command[1:]], environment)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 
 class LastingConsole(Console):
-    """A console whose reader may go away, as with `2>&1 | head`: the work goes on without it."""
+    """A console whose reader may go away, as with `2>&1 | head`: the work continues without it."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True  # rich would end the process

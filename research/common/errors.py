@@ -31,7 +31,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_outside_fault(error: BaseException) -> bool:
     """Was it caused by something other than the run itself (a full disk, a lost file system, another process)?
 
-    The same command may go on later, or elsewhere.
+    The same command may succeed later, or elsewhere.
     """
     return isinstance(error, InUse) or as_os_error(error) is not None or isinstance(error.__cause__, OSError)
 

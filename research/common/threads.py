@@ -3,7 +3,7 @@
 Threads that spin are fastest as long as each has a core. Where another job wants the cores too, a thread spins through
 the time in which the one it waits for could run: a step of two threads takes 10 to 70 times as long. Threads that sleep
 cost a quiet machine a quarter to a half of its speed. So it is decided when a command starts, by whether other
-processes are running then. `OMP_WAIT_POLICY` and `GOMP_SPINCOUNT`, where they are set, stand.
+processes are running then. `OMP_WAIT_POLICY` and `GOMP_SPINCOUNT`, where they are set, are kept.
 """
 
 from __future__ import annotations

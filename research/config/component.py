@@ -48,7 +48,7 @@ ASKED_FOR: set[str] = set()  # users' components that this command names, in its
 
 @dataclass
 class Named:
-    """The name of a component; its own keys stand beside it in a subclass that `keys` makes."""
+    """The name of a component; its own keys are added to it in a subclass that `keys` makes."""
 
     name: str = omegaconf.MISSING
 

@@ -21,7 +21,7 @@ class GenerationKeys:
         1.0, "of a beam search: above 0 prefers long outputs", Rule(lambda v: abs(v) < 100, "must be below 100")
     )
     no_repeat_ngram_size: int = key(0, "n-grams of this size may not occur twice in an output; 0: any may", at_least(0))
-    repetition_penalty: float = key(1.0, "above 1 makes tokens less likely that stand there already", above(0))
+    repetition_penalty: float = key(1.0, "above 1 makes tokens that occurred already less likely", above(0))
     temperature: float | None = key(None, "outputs are sampled at this temperature; null: the most likely", above(0))
     top_p: float = key(1.0, "of sampling: only the likeliest tokens of this mass together", inside("(0, 1]"))
     top_k: int | None = key(None, "of sampling: only the k likeliest tokens; null: all", at_least(1))

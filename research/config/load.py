@@ -202,7 +202,9 @@ def trained_model(name: str) -> str:
     if not (folder / "config.yaml").is_file() or (folder / "config.json").is_file():
         return name
     if not (folder / "result.json").is_file():
-        raise UserError(f"model.name={name}: the run is not finished, so it has no model; its command goes on with it.")
+        raise UserError(
+            f"model.name={name}: the run is not finished, so it has no model; run its command again to finish it."
+        )
     return str(folder / "model")
 
 

@@ -44,7 +44,7 @@ def read_yaml(path: Path, named_in: Path | None = None, what: str = "experiment"
 
 
 def parse_override(argument: str) -> tuple[str, dict[str, Any]]:
-    """`optim.lr=3e-5` -> where it stands, and {"optim": {"lr": Text("3e-5")}}; the value may contain `=`."""
+    """`optim.lr=3e-5` -> its origin, and {"optim": {"lr": Text("3e-5")}}; the value may contain `=`."""
     key, equals, value = argument.partition("=")
     key = key.strip()
     if not equals or not key:

@@ -26,7 +26,7 @@ CHOSEN = {  # the sections that choose components: what base.yaml says of them
 }
 PAGE = """# Keys of an experiment
 
-Written from the schema by `make reference`. Each key may stand in the YAML file or on the command line
+Written from the schema by `make reference`. Each key may be set in the YAML file or on the command line
 (`optim.lr=3e-5`). Keys marked ∘ do not change a run's numbers: a run may be resumed with other values.
 """
 

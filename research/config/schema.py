@@ -31,7 +31,7 @@ def _is_codec(name: str) -> bool:
         return False
 
 
-SEED = Rule(lambda v: 0 <= v < 2**32, "must be a whole number from 0 below 2**32")
+SEED = Rule(lambda v: 0 <= v < 2**32, "must be an integer from 0 below 2**32")
 POSITIVE = above(0, ", or null")
 COUNT = Rule(lambda v: v == "auto" or int(v) >= 1, "must be auto or at least 1")
 FORMAT = Rule(lambda v: v in FORMATS, f"must be one of {', '.join(FORMATS)}")
@@ -119,7 +119,7 @@ class DataConfig:
     )
     header: bool = key(True, "false: CSV columns are named by their numbers, from 1")
     max_overlap: float = key(
-        0.1, "largest share of validation or test whose texts may stand in train too", inside("[0, 1]"), decides=False
+        0.1, "largest share of validation or test whose texts may occur in train too", inside("[0, 1]"), decides=False
     )
     labels: list[str] | None = key(None, "null: collected over all splits and sorted", NO_LABEL_TWICE)
     cluster: str | None = key(

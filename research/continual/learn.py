@@ -54,7 +54,7 @@ def learned(
     sequence: Sequence, strategy: Strategy, order: tuple[str, ...], seed: int, folder: Path, b: Floats,
     overrides: Several[str],
 ) -> Learned:  # fmt: skip
-    """The tasks one after the other; joint training is one run, whose scores stand in each row of its matrix."""
+    """The tasks one after the other; joint training is one run, whose scores are in each row of its matrix."""
     runs: list[Path] = []
     rows: list[dict[str, float]] = []
     for place, name in enumerate(order if strategy.name != "joint" else order[-1:]):

@@ -1,4 +1,4 @@
-"""What a sequence of tasks comes to: the matrix of scores, and the figures that follow from it.
+"""The matrix of scores of a sequence of tasks, and the figures that follow from it.
 
 R[i, j] is the test score on the j-th task after the i-th was learned, b[j] that of an untrained head on the pretrained
 encoder; T tasks, in the order they are learned.

@@ -24,7 +24,7 @@ LEGEND = (
     "ACC: mean score on all tasks after the last; BWT: what later tasks changed of the earlier ones' scores; FWT: what "
     "earlier tasks gave a task before it was learned, against an untrained head; forgetting: below the best a task "
     "ever had. In points (per cent); mean and 95 % interval (Student's t) over seeds and orders. Each task has a head "
-    "of its own and the task is told in evaluation: task-incremental (van de Ven & Tolias 2019)."
+    "of its own and the task is known in evaluation: task-incremental (van de Ven & Tolias 2019)."
 )
 FIGURE = (
     "![Mean score on the tasks learned so far](continual.png)\n\nThe mean score on the tasks learned so far, over "

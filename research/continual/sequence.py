@@ -58,7 +58,7 @@ def read_sequence(path: Path) -> Sequence:
     found = {Path(str(file)).stem: str(_found(str(file), path.parent)) for file in files}
     seeds = content.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
-        raise UserError(f"{path}: seeds must be a list of whole numbers, as in seeds: [0, 1, 2].")
+        raise UserError(f"{path}: seeds must be a list of integers, as in seeds: [0, 1, 2].")
     return Sequence(
         tasks=found,
         mains={name: main_score(own) for name, own in joint.items()},

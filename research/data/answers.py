@@ -28,9 +28,9 @@ def read_answers(split: Split, needed: bool) -> Split:
     """The split with `answers` {"text": [...], "answer_start": [...]}: empty lists for no answer, null for unlabelled.
 
     An `answer_start` (in characters) that points at another text is moved to the nearest occurrence of the answer.
-    An answer that stands nowhere in its context keeps its text for scoring and gets the start -1. How many of each
+    An answer that does not occur in its context keeps its text for scoring and gets the start -1. How many of each
     is logged. Raises UserError for answers of another shape and, where they are `needed`, for an unlabelled question
-    and one whose answers all stand nowhere.
+    and one none of whose answers occurs there.
     """
     if "answers" not in split.rows.column_names:
         return split
@@ -51,7 +51,7 @@ def read_answers(split: Split, needed: bool) -> Split:
     if moved:
         log.warning("%s: moved %d answer_start to the nearest occurrence of the answer's text", split.origin, moved)
     if nowhere:
-        log.warning("%s: %d answers stand nowhere in their context; they count in scoring alone", split.origin, nowhere)
+        log.warning("%s: %d answers do not occur in their context; they count in scoring alone", split.origin, nowhere)
     return _with_answers(split, read) if changed else split
 
 
@@ -77,7 +77,7 @@ def stated(answers: Answers | None, is_impossible: bool | None) -> Answers | Non
 
 
 def nearest_start(context: str, text: str, start: int) -> int:
-    """`start` if `text` stands there, else where it stands nearest to it (the earlier of two), NOWHERE if nowhere."""
+    """`start` if `text` is there, else its nearest occurrence (the earlier of two), NOWHERE if there is none."""
     if start >= 0 and context.startswith(text, start):
         return start
     before, after = context.rfind(text, 0, max(start, 0) + len(text)), context.find(text, max(start, 0))
@@ -86,7 +86,7 @@ def nearest_start(context: str, text: str, start: int) -> int:
 
 
 def _located(answers: Answers, context: str, split: Split, row: int, needed: bool) -> tuple[Answers, int, int]:
-    """The answers where they stand, how many were moved and how many stand nowhere."""
+    """The answers with their places, how many were moved and how many do not occur."""
     texts, given = answers["text"], answers["answer_start"] or []
     if len(texts) != len(given):
         raise UserError(f"{split.where(row)}: {len(texts)} answers but {len(given)} answer_start; give each one")
@@ -95,8 +95,8 @@ def _located(answers: Answers, context: str, split: Split, row: int, needed: boo
     if texts and max(starts) == NOWHERE and needed:
         there = context[max(before[0], 0) : max(before[0], 0) + len(texts[0])]
         raise UserError(
-            f"{split.where(row)}: the answer '{texts[0]:.60}' does not stand at answer_start {before[0]} "
-            f"(there stands '{there:.60}') nor elsewhere in the context; correct the answer or its context"
+            f"{split.where(row)}: the answer '{texts[0]:.60}' is not at answer_start {before[0]} "
+            f"(the context has '{there:.60}') nor elsewhere in the context; correct the answer or its context"
         )
     moved = sum(new not in (old, NOWHERE) for old, new in zip(before, starts, strict=True))
     return {"text": texts, "answer_start": starts}, moved, starts.count(NOWHERE)

@@ -110,7 +110,7 @@ def _quoting_fault(where: str, error: csv.Error, raw: list[str]) -> str:
 class _Swallowed:
     """Rows that a quote at a cell's start has swallowed: the lines within the cell look like rows of their own.
 
-    A text of several lines with separators in it is told from them by the values: each line of an accident has as
+    A text of several lines with separators in it is distinguished by the values: each line of an accident has as
     many cells as a row, and of those within the quotes one is a value that other rows have in the same column.
     """
 

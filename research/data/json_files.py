@@ -31,7 +31,7 @@ def read_jsonl(path: str, reading: Reading = BY_NAME) -> Rows:
         try:
             value = _loads(line, f"{path}, line {number}")
         except json.JSONDecodeError as error:
-            if first and error.pos >= len(line.rstrip()):  # the object goes on in the next line
+            if first and error.pos >= len(line.rstrip()):  # the object continues in the next line
                 yield from _concatenated(path, _text(path, reading))
                 return
             raise UserError(
@@ -133,7 +133,7 @@ def json_row(value: Any, where: str, source: str | None = None) -> Row:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise UserError(f"{where}: holds half a surrogate pair (\\ud...); write the whole character") from None
+            raise UserError(f"{where}: holds half a surrogate pair (\\ud...); write the complete character") from None
     return value
 
 

@@ -21,7 +21,7 @@ _MOST_NAMED = 10  # labels that a warning names
 def collect_labels(splits: Sequence[Split], field: str, declared: Sequence[str] | None) -> list[str]:
     """The labels of `field`, or all its tags where it holds lists: as `declared`, else collected and sorted.
 
-    Splits without the field and null labels are passed over. Labels that are all whole numbers are sorted
+    Splits without the field and null labels are passed over. Labels that are all integers are sorted
     as numbers. Labels that differ only in blanks, case or a final `.0`, and those without a training example, are
     logged. Raises UserError at the first row with an undeclared or empty label, or without any label.
     """
@@ -95,14 +95,14 @@ def _counted(values: pa.ChunkedArray) -> Counter[str]:
 
 
 def _label_texts(split: Split, field: str) -> pa.ChunkedArray:
-    """The column (text, or lists of text) with whole numbers and true/false as `label_text` writes them."""
+    """The column (text, or lists of text) with integers and true/false as `label_text` writes them."""
     values = split.column(field)
     is_list = hasattr(values.type, "value_type")
     kind = values.type.value_type if is_list else values.type
     if pa.types.is_string(kind):
         return values
     if not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_large_string(kind)):
-        raise UserError(f"{split.origin}: '{field}' holds {kind}; labels are text, whole numbers or true/false")
+        raise UserError(f"{split.origin}: '{field}' holds {kind}; labels are text, integers or true/false")
     return values.cast(pa.list_(pa.string()) if is_list else pa.string())
 
 

@@ -19,7 +19,7 @@ class Template:
         except ValueError as error:
             raise UserError(f"{key}={text!r}: {error}; write a brace of the text itself twice, as in {{{{.") from None
         if any(spec or conversion or (name is not None and not name) for _, name, spec, conversion in parts):
-            raise UserError(f"{key}={text!r}: in braces stands the name of a field or column and nothing else.")
+            raise UserError(f"{key}={text!r}: braces hold the name of a field or column and nothing else.")
         self.parts = [(literal, name) for literal, name, _, _ in parts]
         self.names = list(dict.fromkeys(name for _, name in self.parts if name is not None))
 

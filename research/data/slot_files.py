@@ -25,7 +25,7 @@ def slot_files(path: str) -> tuple[str, ...] | None:
 def read_slots(path: str, reading: Reading = BY_NAME) -> Rows:
     """Rows {"tokens", "tags", "label"}, the place that of the line; a folder of new text has tokens alone.
 
-    Raises UserError where the files have not as many lines, or a line not as many tags as words.
+    Raises UserError where the numbers of lines differ, or of tags and words in a line.
     """
     words, tags, labels = (Path(path) / name for name in NAMES)
     missing = [file.name for file in (tags, labels) if not file.is_file()]

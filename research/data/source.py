@@ -1,4 +1,4 @@
-"""One split of a data set as memory-mapped rows that know where they stand, and the local file it is read from."""
+"""One split of a data set as memory-mapped rows that know their place, and the local file it is read from."""
 
 import dataclasses
 import difflib
@@ -34,7 +34,7 @@ class Split:
     drawn: str = ""  # how these rows were chosen among those of the origin
 
     def where(self, index: int) -> str:
-        """Where a row stands: 'data/train.jsonl, line 17' or 'stanfordnlp/sst2 (train), row 16'."""
+        """The place of a row: 'data/train.jsonl, line 17' or 'stanfordnlp/sst2 (train), row 16'."""
         if self.place == "question":
             return f"{self.origin}, question {self.rows[index]['id']}"
         return f"{self.origin}, {self.place} {self.number(index)}"

@@ -1,6 +1,6 @@
 """Answers questions that wait, together: what waits becomes the next packed row, up to a budget of tokens.
 
-Nothing is held back to fill a row: a question that comes to an idle engine is computed alone, and while a row is
+Nothing is held back to fill a row: a question that reaches an idle engine is computed alone, and while a row is
 computed the next one gathers.
 """
 
@@ -34,7 +34,7 @@ class Waiting:
 
 
 class Engine:
-    """One thread that computes; `answer` labels questions together, `on_row` is told the questions of each row."""
+    """One thread that computes; `answer` labels questions together, `on_row` receives the questions of each row."""
 
     def __init__(
         self,

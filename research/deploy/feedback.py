@@ -24,7 +24,7 @@ from research.report.statistics.intervals import Proportion, over_examples
 from research.report.statistics.paired_counts import PairedCounts
 from research.report.statistics.resampling import bootstrap
 
-REMEMBERED = 10_000  # answers that feedback may still come to
+REMEMBERED = 10_000  # answers that feedback may still refer to
 RESAMPLES = 2_000
 FEWEST = 2  # examples that an interval needs
 
@@ -51,7 +51,7 @@ class Feedback:
                 raise UserError(f"{file}:{number}: is no feedback; remove the line, or name another folder.") from None
 
     def remember(self, identity: str, answer: Row) -> None:
-        """Keep an answer in memory until feedback comes to it or 10,000 came after it."""
+        """Keep an answer in memory until feedback on it arrives or 10,000 came after it."""
         self._answers[identity] = answer
         if len(self._answers) > REMEMBERED:
             self._answers.popitem(last=False)

@@ -28,7 +28,7 @@ def names_of(runs: Sequence[str]) -> dict[str, Path]:
                 raise UserError(f"two runs are named '{name}'; name them apart: a={named[name]} b={path}")
             if not name or not all(c.isalnum() or c in "-_." for c in name):
                 raise UserError(
-                    f"'{name}' cannot stand in a URL; name the run in letters, digits, - and _: good={path}"
+                    f"'{name}' cannot be part of a URL; name the run in letters, digits, - and _: good={path}"
                 )
             named[name] = place
     return named

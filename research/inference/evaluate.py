@@ -44,7 +44,7 @@ def evaluate(run: Run, split: str, trust_remote_code: bool = False, keeps_logits
 
     `predictions/<split>.parquet` is written where it is missing or not the file that training recorded, and only
     with rows whose scores are the recorded ones. `keeps_logits` writes those of the training data, for distillation.
-    Raises UserError for a split the run has not, or that has changed, and for logits that are there already.
+    Raises UserError for a split the run lacks, or that has changed, and for logits that are there already.
     """
     if keeps_logits:
         refuse_logits(run, split)

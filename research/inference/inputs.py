@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 READING_KEYS = ("columns", "format", "encoding", "separator", "quoting", "header")  # of data: what may differ here
 
 
-def read_as_told(config: Config, source: str | None, overrides: Sequence[str]) -> None:
+def read_as_asked(config: Config, source: str | None, overrides: Sequence[str]) -> None:
     """Take over `data.columns.text=body` and the like for the new text.
 
     Its encoding is its own, and so is its format where its suffix says it and is not that of the training file. Raises

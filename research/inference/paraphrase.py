@@ -1,7 +1,7 @@
 """Back-translation: two translation runs make paraphrases of training texts, once, for `augment.paraphrase`.
 
 Sennrich, Haddow and Birch 2016, Improving Neural Machine Translation Models with Monolingual Data. A text goes through
-the forward run, and its translation back through the other. The file has a line for each text, and beside it stands
+the forward run, and its translation back through the other. The file has a line for each text, and beside it is
 what it was made from: `FILE.provenance.json`.
 """
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from research.common.errors import UserError
 from research.inference.evaluate import finished_config, task_data
 from research.inference.finished import finished_result
-from research.inference.inputs import as_file, read_as_told
+from research.inference.inputs import as_file, read_as_asked
 from research.inference.outputs import writer_of
 from research.tracking import predictions
 from research.tracking.run import Run
@@ -32,7 +32,7 @@ def predict(
     """
     writer_of(target, (), escape_formulas)  # a folder that cannot be written is reported first
     config = finished_config(run, trust_remote_code)
-    read_as_told(config, source, overrides)
+    read_as_asked(config, source, overrides)
     data = task_data(run, config)
     with as_file(data, source, texts) as path:
         try:

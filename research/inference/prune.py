@@ -14,7 +14,7 @@ from research.training import checkpoint
 
 
 def prune(paths: Sequence[str], keep: str, confirmed: bool) -> int:
-    """Show what can go, ask, and remove it. Returns the exit code; 1 where nobody could be asked.
+    """Show what can go, ask, and remove it. Returns the exit code; 1 where there is no one to ask.
 
     Raises UserError for a path that holds no run. Runs that are not finished keep all that resuming needs.
     """

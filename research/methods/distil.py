@@ -66,7 +66,7 @@ class Method(MethodHooks):
         return (1 - alpha) * loss + alpha * T**2 * torch.stack(found).mean(), outputs
 
     def state(self) -> dict[str, Tensor]:
-        """The digest of the logits: a resumed run goes on with the same ones."""
+        """The digest of the logits: a resumed run reads the same ones."""
         return {"logits": torch.tensor(list(bytes.fromhex(self.teacher.digest)), dtype=torch.uint8)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights: the average is evaluated and exported, training goes on with the raw ones.
+"""Exponential moving average of the weights: it is evaluated and exported, training continues with the raw ones.
 
 Polyak and Juditsky 1992, Acceleration of Stochastic Approximation by Averaging. After step t (from 1) the average moves
 to d e + (1 - d) w with d = min(decay, (1 + t) / (10 + t)), so that it forgets where it began.

@@ -139,7 +139,7 @@ def write(run: Path, facts: Mapping[str, Any], examples: Mapping[int, list[Tenso
 
 
 def _widths(logits: Tensor) -> list[int]:
-    """The classes of each target; those that it has not are minus infinity, at the end."""
+    """The classes of each target; those that it lacks are minus infinity, at the end."""
     return [int(n) for n in (logits > -torch.inf).sum(1)]
 
 

@@ -47,7 +47,7 @@ def answering(table: pa.Table, answers: Sequence[Any]) -> pa.Table:
 def constant_answer(column: pa.ChunkedArray) -> str | None:
     """The answer that every example of the column `prediction` got; None where they differ, or there is but one.
 
-    The tags of a sentence, or several answers, are told by what occurs in them.
+    The tags of a sentence, or several answers, are recognised by what occurs in them.
     """
     answers = {_plain(answer) for answer in column.to_pylist()}
     return (next(iter(answers)) or "nothing") if len(answers) == 1 and len(column) > 1 else None

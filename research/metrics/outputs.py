@@ -27,7 +27,7 @@ class Metric(BaseMetric):
         Score("distinct_1", "distinct words"),
         Score("distinct_2", "distinct pairs of words"),
         Score("repetition", "outputs with a repeated 4-gram", smaller_is_better=True, is_proportion=True),
-        Score("copy_rate", "3-grams of outputs that stand in the source"),
+        Score("copy_rate", "3-grams of outputs that occur in the source"),
         Score("ended", "outputs that ended by themselves", is_proportion=True),
     )
     texts = ("source",)

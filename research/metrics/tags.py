@@ -8,7 +8,7 @@ differ in two places, and here conlleval is followed:
 
 - conlleval knows no S- tag. To it a run of S-X joins a chunk of type X beside it, and seqeval begins and ends
   an entity at each S-X.
-- conlleval lets B-X after E-X of the same type go on with the chunk; seqeval begins a new one.
+- conlleval lets B-X after E-X of the same type continue the chunk; seqeval begins a new one.
 
 So tags in IOBES or BILOU are converted first (`to_iob2`), after which every scorer agrees. conlleval's
 bracket notation is left out. An entity is (type, start, end) in words, `end` exclusive; a tag without a type,
@@ -31,7 +31,7 @@ _CHUNK_STARTS = {"BB", "IB", "OB", "OI", "EE", "EI", "OE"}
 def detect_scheme(sentences: Iterable[Sequence[str]]) -> Scheme:
     """Recognise the tag scheme of a corpus; look at all splits at once, since a short one shows too little.
 
-    BMES, with M for I, counts as IOBES. Corpora have faults, so IOB1 and IOB2 are told apart by which has
+    BMES, with M for I, counts as IOBES. Corpora have faults, so IOB1 and IOB2 are distinguished by which has
     more breaches: of IOB2, an I- that opens an entity; of IOB1, a B- that does not stand right behind an
     entity of its own type. Raises ValueError for a tag of no scheme, and for E-, S- or M- beside L- or U-.
     """

@@ -48,7 +48,7 @@ class Backbone(nn.Module):
         self.packed = False
         self.packing_note = "padded: trainer.packing is false"
         if packing is not False:
-            with without_advice():  # on attention that some architectures cannot be told
+            with without_advice():  # on attention that some architectures cannot be given
                 self.packed, self.packing_note = try_packing(self)
             if packing is True and not self.packed:
                 raise UserError(

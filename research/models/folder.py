@@ -32,7 +32,7 @@ def refuse_odd_folder(name: str) -> None:
     for key in COUNTS:
         value = config.get(key)
         if value is not None and (type(value) is not int or value < 1):
-            raise UserError(f"{folder / 'config.json'}: {key}={value!r} must be a whole number of at least 1.")
+            raise UserError(f"{folder / 'config.json'}: {key}={value!r} must be an integer of at least 1.")
     tokenizer = folder / "tokenizer.json"
     if tokenizer.is_file() and tokenizer.stat().st_size > LARGEST_TOKENIZER_BYTES:
         raise UserError(f"{tokenizer} has {tokenizer.stat().st_size / 2**20:.0f} MiB; a tokenizer has 128 at most.")

@@ -187,7 +187,7 @@ def prompts(micro: MicroBatch) -> list[Tensor]:
 
 
 def padded(rows: list[Tensor], pad: int, left: bool) -> tuple[Tensor, Tensor]:
-    """(N, L) ids and mask. `left`: the rows end together, as a decoder goes on from them."""
+    """(N, L) ids and mask. `left`: the rows end together, as a decoder continues them."""
     L = max(map(len, rows))
     ids = rows[0].new_full((len(rows), L), pad)
     mask = torch.zeros_like(ids)

@@ -1,7 +1,7 @@
 """Sharding a model over the ranks (FSDP2): each holds a part of every weight, gradient and moment.
 
 The run folder does not know of it: tensors are gathered before they are written, and cut again after they
-are read, so a run may go on with another number of ranks, sharded or not.
+are read, so a run may resume with another number of ranks, sharded or not.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def group_runs(
     finished = [record for record in records if record.status == "finished"]
     if not finished:
         counts = ", ".join(f"{count} {state}" for state, count in status_counts(records).items())
-        raise UserError(f"None of the runs is finished ({counts}); their training commands go on where they stopped.")
+        raise UserError(f"None of the runs is finished ({counts}); run their training commands again to resume them.")
     settings = {id(record): record.settings for record in records}
     varying = differing_keys(records)
     keys = list(by) if by is not None else [key for key in varying if key not in DATA_KEYS]
@@ -137,7 +137,7 @@ def refuse_differences(members: Sequence[Record], place: str) -> None:
 
 
 def _foundations(run: Record) -> dict[str, Any]:
-    """What a run stands on beside its config. A run that never began to train has not recorded any."""
+    """What a run depends on beside its config. A run that never began to train has not recorded any."""
     found: dict[str, Any] = {}
     for split in ("train", "validation", "test"):
         fingerprint = run.fingerprint(split)
@@ -210,7 +210,7 @@ def refuse_folds_beside_none(groups: Sequence[RunGroup]) -> None:
 
 
 def _with_missing(groups: Sequence[RunGroup]) -> list[RunGroup]:
-    """The groups, each told the seeds that others have and it neither finished nor began."""
+    """The groups, each with the seeds that others have and it neither finished nor began."""
     seeds = sorted({run.seed for each in groups for run in each.runs})
     return [
         replace(g, missing=sorted(set(seeds) - present))

@@ -57,7 +57,7 @@ class NumberEntry(TypedDict):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What stands behind a report."""
+    """The sources of a report."""
 
     command: Sequence[str]
     options: Options
@@ -125,7 +125,7 @@ def earlier_files(folder: Path) -> Mapping[str, str]:
 
 
 def run_paths(manifest: Manifest, folder: Path) -> list[Path]:
-    """Where the runs of a manifest stand, seen from here."""
+    """The paths of a manifest's runs, seen from here."""
     return [Path(os.path.normpath(folder / run["path"])) for run in manifest.runs]
 
 

@@ -29,7 +29,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file, None without the file. Raises UserError where it has not what a report reads."""
+    """The object in a JSON file, None without the file. Raises UserError where it lacks what a report reads."""
     if not path.is_file():
         return None
     try:

@@ -146,7 +146,7 @@ class Record:
 
     @cached_property
     def metric(self) -> BaseMetric | None:
-        """The metric of its predictions; None where there are none, or of a metric that this version has not."""
+        """The metric of its predictions; None where there are none, or where this version lacks the metric."""
         for split in self.splits:
             with suppress(pa.ArrowException, OSError, KeyError, ValueError, UserError):
                 schema = pq.read_schema(self.path / "predictions" / f"{split}.parquet")

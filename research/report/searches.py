@@ -1,6 +1,6 @@
 """Hyperparameter searches, from the folders of sweeps: what was asked (sweep.yaml) and what came of each trial.
 
-A trial is told from its runs, which are ordinary run folders, and its state and score from the sweep's table of
+A trial is described by its runs, which are ordinary run folders, and its state and score from the sweep's table of
 trials; the study's storage is not needed.
 """
 
@@ -33,7 +33,7 @@ class Trial:
     state: str  # finished, unfinished, pruned or failed
     parameters: dict[str, Any]  # None: searched only where other parameters have other values
     runs: list[Record]
-    score: float | None  # mean validation score over the seeds; of a pruned trial the last one told
+    score: float | None  # mean validation score over the seeds; of a pruned trial the last one reported
 
 
 @dataclass(frozen=True)
@@ -97,23 +97,23 @@ def read_search(folder: Path, runs: Sequence[Record]) -> Search:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     metric = str(asked.get("metric") or runs[0].chosen_by).removeprefix("validation/")
     table = folder / "trials.parquet"
-    told = {row["number"]: row for row in pq.read_table(table).to_pylist()} if table.is_file() else {}
+    recorded = {row["number"]: row for row in pq.read_table(table).to_pylist()} if table.is_file() else {}
     members: dict[int, list[Record]] = {}
     for run in runs:
         members.setdefault(int(run.path.absolute().parent.name), []).append(run)
     search = Search(folder, asked, metric, [])
     for number, trial_runs in sorted(members.items()):
-        search.trials.append(_trial(search, number, trial_runs, told.get(number, {})))
+        search.trials.append(_trial(search, number, trial_runs, recorded.get(number, {})))
     return search
 
 
-def _trial(search: Search, number: int, runs: list[Record], told: Mapping[str, Any]) -> Trial:
+def _trial(search: Search, number: int, runs: list[Record], recorded: Mapping[str, Any]) -> Trial:
     settings = flat(runs[0].config)
     parameters: dict[str, Any] = {}
     for key, asked in search.space.items():
         parameters[key] = settings.get(key) if _is_searched(asked, settings) else None
-    state = str(told.get("state") or _state(runs))
-    score = told.get("score")
+    state = str(recorded.get("state") or _state(runs))
+    score = recorded.get("score")
     if score is None and state != "failed":
         scores = [_last_score(run, search.metric) for run in runs]
         score = float(np.mean(scores)) if None not in scores else None  # type: ignore[arg-type]
@@ -132,11 +132,11 @@ def _state(runs: Sequence[Record]) -> str:
 
 
 def _last_score(run: Record, metric: str) -> float | None:
-    """The validation score of a finished run; the last one that another run told."""
+    """The validation score of a finished run; the last one that another run reported."""
     if metric in run.scores("validation"):
         return run.scores("validation")[metric]
-    told = [row[f"validation/{metric}"] for row in run.metrics() if f"validation/{metric}" in row]
-    return told[-1] if told else None
+    recorded = [row[f"validation/{metric}"] for row in run.metrics() if f"validation/{metric}" in row]
+    return recorded[-1] if recorded else None
 
 
 def bounds(asked: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What runs of one experiment over seeds, folds and few-shot samples come to together."""
+"""Summaries of several runs of one experiment, over seeds, folds and few-shot samples."""
 
 from __future__ import annotations
 

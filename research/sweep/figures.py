@@ -130,7 +130,7 @@ def _name_ends(axes: Axes, place: int, search: Search, key: str) -> None:
 
 
 def height(search: Search, key: str, value: Any) -> float:
-    """Where a value stands on its axis, in [0, 1]; nan for a parameter the trial does not have."""
+    """The place of a value on its axis, in [0, 1]; nan for a parameter the trial does not have."""
     parameter = search.sweep.space[key]
     if value is None and None not in (parameter.choices or ()):
         return math.nan

@@ -1,7 +1,7 @@
 """The search space: which values each searched key may have, and what follows for the runs.
 
-A parameter's kind comes from the experiment's schema: a whole-number key takes whole numbers. A parameter with `when`
-is searched only where other parameters have the values named there; elsewhere the experiment's own value stands.
+A parameter's kind comes from the experiment's schema: an integer key takes integers. A parameter with `when`
+is searched only where other parameters have the values named there; elsewhere the experiment's own value holds.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def kind_of(key: str, schema: Any = _COMMON) -> type | None:
 
 
 def takes_integers(key: str, parameter: Parameter) -> bool:
-    """Does the key take whole numbers? For a component's own key, `read_sweep` has said so in the parameter."""
+    """Does the key take integers? For a component's own key, `read_sweep` has said so in the parameter."""
     if parameter.whole is not None or key.split(".")[0] in CHOSEN:
         return bool(parameter.whole)
     return kind_of(key) is int
@@ -229,7 +229,7 @@ def _wrong(p: Parameter, number: type | None, sampler: str) -> str | None:
         (not p.log or low > 0, f"log: true needs low above 0, not {low}: a logarithm has no zero"),
         (p.step is None or p.step > 0, f"step={p.step} must be above 0"),
         (not (p.log and p.step), "log goes without step"),
-        (number is float or integers, f"the key takes whole numbers: low={low}, high={high}, step={p.step}"),
+        (number is float or integers, f"the key takes integers: low={low}, high={high}, step={p.step}"),
         (
             sampler != "grid" or (p.step is not None or (number is int and not p.log)),
             "sampler.name=grid needs choices, or a step for the range",

@@ -32,7 +32,7 @@ from research.sweep.sweepfile import StorageConfig
 T = TypeVar("T")
 UNREACHABLE = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, OSError)
 LONGEST_PAUSE_SECONDS = 5.0
-HICCUP_SECONDS = 0.5  # not worth a word: a connection made again, tables that another worker has just made
+HICCUP_SECONDS = 0.5  # not worth a message: a connection made again, tables that another worker has just made
 
 
 class StorageLost(UserError):
@@ -49,15 +49,15 @@ class Patience:
         self.wait_seconds, self.stopped = wait_seconds, stopped
 
     def __call__(self, call: Callable[[], T]) -> T:
-        began, pause, told = 0.0, 0.1, False
+        began, pause, warned = 0.0, 0.1, False
         while True:
             try:
                 answer = call()
             except UNREACHABLE as error:
                 said, now = one_line(error.__cause__ or error), time.monotonic()
                 began = began or now
-                if now - began > HICCUP_SECONDS and not told:
-                    told = True
+                if now - began > HICCUP_SECONDS and not warned:
+                    warned = True
                     console.print(
                         f"The sweep's storage does not answer ({said}): waiting up to {self.wait_seconds:g} s."
                     )
@@ -71,7 +71,7 @@ class Patience:
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:
-                if told:
+                if warned:
                     console.print("The sweep's storage answers again.")
                 return answer
 

@@ -1,7 +1,7 @@
 """A sweep's study as one worker uses it: open it, compare it, take trials, record how they ended.
 
 A trial is taken by its claim (`research.sweep.claims`); the study is the record. A worker takes the first unfinished
-trial whose claim is free, be it new, given back or left by a dead worker, and continues it where it stands; where
+trial whose claim is free, be it new, given back or left by a dead worker, and continues it where it stopped; where
 there is none and the budget allows, it claims the next number and adds that trial. So the trials of a budget are made
 one at a time, never more than asked for.
 """
@@ -182,7 +182,7 @@ class Search:
         claim.end()
 
     def _tell(self, number: int, state: TrialState, value: float | None) -> None:
-        if not self.study.get_trials(deepcopy=False)[number].state.is_finished():  # told before the answer was lost
+        if not self.study.get_trials(deepcopy=False)[number].state.is_finished():  # reported before the answer was lost
             self.study.tell(number, value, state)
 
     def storage_lost(self, error: StorageLost) -> None:
@@ -199,7 +199,7 @@ class Search:
                 last = next(f["reason"] for f in reversed(failed) if f["kind"] == kind)
                 raise UserError(
                     f"{count} trials failed alike ({kind}), so the search stops. The last one: {last} "
-                    f"Mend that or narrow the space; to go on as it is, set stop_after_failures={count + 3}."
+                    f"Fix that or narrow the space; to continue as it is, set stop_after_failures={count + 3}."
                 )
 
 
@@ -268,7 +268,7 @@ def _refuse_another(sweep: SweepConfig, old: dict[str, Any], new: dict[str, Any]
         if resume_anyway:
             console.print(f"The space has grown: {changed}. Its earlier trials stay.")
             return
-        remedy = "Its space only grew: add --resume-anyway to go on with the trials it has"
+        remedy = "Its space only grew: add --resume-anyway to continue with the trials it has"
     else:
         remedy = "Give this search another name (name=...), or remove the folder and study of the old one"
     raise UserError(

@@ -35,7 +35,7 @@ CHOSEN = (*ONE_OF, *SOME_OF)  # sections whose keys are those of the components 
 
 @dataclass
 class Parameter:
-    """A key of the experiment that is searched, by a range or by choices; a whole-number key takes whole numbers."""
+    """A key of the experiment that is searched, by a range or by choices; an integer key takes integers."""
 
     low: float | None = None
     high: float | None = None  # inclusive
@@ -43,7 +43,7 @@ class Parameter:
     log: bool = False
     choices: list[Any] | None = None
     when: dict[str, Any] = field(default_factory=dict)  # other key of the space: the value or values it must have
-    whole: bool | None = None  # takes whole numbers; null: as the key's type says
+    whole: bool | None = None  # takes integers; null: as the key's type says
 
 
 @dataclass
@@ -57,7 +57,7 @@ class SamplerConfig:
 class PrunerConfig:
     name: Literal["none", "median", "asha", "hyperband", "wilcoxon"] = "none"
     min_steps: int | None = None  # no trial is cut before; never less than the largest warmup of the space
-    reduction_factor: int = 3  # asha, hyperband: one in so many trials goes on
+    reduction_factor: int = 3  # asha, hyperband: one in so many trials continues
     startup_trials: int = 5  # median: complete trials before any is pruned
     p_threshold: float = 0.1  # wilcoxon
 

@@ -2,7 +2,7 @@
 
 A trial's score is the mean over the seeds of the best checkpoint's validation score. Pruners that compare a trial's
 course watch its first seed; Wilcoxon's compares the seeds' scores. What was begun before, by this worker or a dead
-one, goes on from its checkpoint, finished seeds are taken as they are, and verdicts stand.
+one, resumes from its checkpoint, finished seeds are kept, and verdicts are not changed.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def run_trial(context: WorkerContext, trial: Trial, claim: Claim) -> None:
     with flag.deferred():
         search.finish(trial, claim, state, value, {**notes, "runs": runs, "device_hours": device_hours})
     if alone:
-        raise UserError(f"Rank 0 of {context.group.world.size} failed alone: this worker ends, others go on.")
+        raise UserError(f"Rank 0 of {context.group.world.size} failed alone: this worker ends, others continue.")
 
 
 def _outcome(context: WorkerContext, trial: Trial) -> tuple[TrialState, float | None]:

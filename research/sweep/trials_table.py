@@ -56,9 +56,9 @@ def ranked(search: Search) -> list[FrozenTrial]:
 
 def refresh(search: Search, base: Config) -> None:
     """Update trials.parquet, best.yaml and the kept weights with what all workers have recorded."""
-    told = -1
-    while told != (now := sum(t.state.is_finished() for t in search.trials())):
-        told = now
+    ended = -1
+    while ended != (now := sum(t.state.is_finished() for t in search.trials())):
+        ended = now
         write_trials(search)
         write_best(search, base)
         tidy(search)
@@ -143,7 +143,7 @@ def tidy(search: Search) -> None:
 
 
 def report(search: Search) -> None:
-    """Print the table of trials, why some were cut short, and how the search stands."""
+    """Print the table of trials, why some were cut short, and the progress of the search."""
     rows = trials_table(search).to_pylist()
     console.print(_rich_table(search, rows))
     for row in rows:

@@ -44,7 +44,7 @@ def work(sweep: SweepConfig, group: RankGroup | None = None, resume_anyway: bool
             else:
                 _follow(base, group, flag)
         except (Interrupted, HandedBack):
-            console.print("Stopped. Trials are given back; the same command goes on with them.")
+            console.print("Stopped. Trials are given back; run the same command to resume them.")
         if group.world.rank == 0:
             group.agree(lambda: None)  # there is no other run
         if flag.signal is None:

@@ -76,7 +76,7 @@ class Data(TaskData):
         return split if readable else set_aside(split, "tags")
 
     def _reads(self, split: Split) -> bool:
-        """Whether the tags of new text are tags: placeholders and parts of speech stand there too."""
+        """Whether the tags of new text are tags: placeholders and parts of speech occur there too."""
         if "tags" not in split.rows.column_names:
             return True
         for tokens, tags in zip(split.rows["tokens"], split.rows["tags"], strict=True):

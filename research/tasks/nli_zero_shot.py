@@ -2,7 +2,7 @@
 
 Yin et al. 2019, Benchmarking Zero-shot Text Classification. Each label is a hypothesis, and its logit is that of
 entailment; the probabilities are their softmax over the labels. `model.name` is a run, or any model, that was trained
-on pairs with a label named entailment. `optim.max_steps: 0` evaluates it as it is; training goes on with the same head.
+on pairs with a label named entailment. `optim.max_steps: 0` evaluates it as it is; training keeps the same head.
 
 Shapes: N pairs, E examples, C labels, R labels of the inference.
 """

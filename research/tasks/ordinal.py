@@ -37,14 +37,14 @@ class Data(Classification):
     metric = "ordinal"
 
     def collect(self, splits: Sequence[Split]) -> list[str]:
-        """The levels, the lowest first: as `data.labels` declares them, else whole numbers in their order.
+        """The levels, the lowest first: as `data.labels` declares them, else integers in their order.
 
         Raises UserError where neither says the order.
         """
         labels = super().collect(splits)
         if self.config.data.labels is None and not all(label.removeprefix("-").isdecimal() for label in labels):
             raise UserError(
-                f"task ordinal: the labels {', '.join(labels[:10])} are no whole numbers, so their order is not known; "
+                f"task ordinal: the labels {', '.join(labels[:10])} are not integers, so their order is not known; "
                 "declare it, the lowest first, as in data.labels=[bad, fair, good]"
             )
         return labels

@@ -52,7 +52,7 @@ class Data(matching.Data):
     learned_names = ("catalogue", "popularity")
     trains = of_train = False  # is this the training; is the split that is encoded the one to train on?
     catalogue: list[str]
-    popularity: list[int]  # how often each item stands in the training data
+    popularity: list[int]  # how often each item occurs in the training data
 
     def prepared(self, split: Split) -> Split:
         """Raises UserError for an empty item and an empty history."""

@@ -39,18 +39,18 @@ class Data(TaskData):
     long = (TRUNCATE, HEAD_TAIL, WINDOW)
 
     def collect(self, splits: Sequence[Split]) -> list[str]:
-        """No labels. Raises UserError for a score that is no number."""
+        """No labels. Raises UserError for a score that is not a number."""
         for split in splits:
             for row, value in enumerate(split.rows["score"] if "score" in split.rows.column_names else ()):
                 if number(value) is None:
-                    raise UserError(f"{split.where(row)}: the score {value!r} is no number; write one, as in 3.5")
+                    raise UserError(f"{split.where(row)}: the score {value!r} is not a number; write one, as in 3.5")
         return []
 
     def encode(self, rows: Columns) -> Columns:
         texts, pairs = rows["text"], rows.get("text_pair", [None] * len(rows["text"]))
         columns = encoded_texts(self.tokenizer, texts, pairs, self.config.data.max_length, self.long_texts)
         scores = [number(value) or 0.0 for value in rows.get("score", [None] * len(texts))]
-        bits = np.array(scores, np.float32).view(np.int32).tolist()  # a store holds whole numbers
+        bits = np.array(scores, np.float32).view(np.int32).tolist()  # a store holds integers
         windows = columns["windows"]
         return {
             **columns,

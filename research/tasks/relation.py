@@ -1,4 +1,4 @@
-"""Relation classification: which relation two marked entities of a text stand in.
+"""Relation classification: which relation holds between two marked entities of a text.
 
 The entities are marked in the text by punctuation, `@ the entity @` and `# the entity #` (Zhou & Chen 2022), which
 every vocabulary has. `typed` marks name the types too, `@ * person * the entity @` and `# ^ city ^ the entity #`: a
@@ -59,7 +59,7 @@ class Data(Classification):
     free = ("e1", "e2", "entities", "relations")
     optional = (*free, "e1_type", "e2_type", "label")  # `prepared` asks for labels
     texts = ("text",)
-    augmented = ()  # the entities stand at places of the text
+    augmented = ()  # the entities are places in the text
     token_columns = ("input_ids", "token_type_ids", "mark")
     metric = "relations"
     long = ()  # the entities decide what is cut

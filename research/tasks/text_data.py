@@ -1,6 +1,6 @@
 """Data of the tasks whose answer is text: what the model reads, the references, and both as tokens.
 
-An encoder-decoder reads the source and writes the target: two streams. A decoder reads both in one stream and goes on
+An encoder-decoder reads the source and writes the target: two streams. A decoder reads both in one stream and continues
 from the source; of a chat it may learn each of the assistant's turns. `label` is the token that each token predicts,
 -100 where that is no target; the end token is one.
 """

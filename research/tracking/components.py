@@ -44,9 +44,9 @@ def versions(provenance: Mapping[str, Any]) -> dict[str, list[str]]:
     """The hashes of each of the user's files over the attempts of a run, each once, in order."""
     found: dict[str, list[str]] = {}
     for attempt in provenance.get("attempts") or []:
-        for name, told in (attempt.get("components") or {}).items():
-            if told["sha256"] not in found.setdefault(name, []):
-                found[name].append(told["sha256"])
+        for name, stored in (attempt.get("components") or {}).items():
+            if stored["sha256"] not in found.setdefault(name, []):
+                found[name].append(stored["sha256"])
     return found
 
 
@@ -54,10 +54,10 @@ def changes(provenance: Mapping[str, Any], now: Mapping[str, Mapping[str, str]])
     """A sentence for each file that is not the one that the last attempt used."""
     earlier = provenance.get("attempts") or []
     before: dict[str, Any] = next((a["components"] for a in reversed(earlier) if "components" in a), {})
-    for name, told in now.items():
-        if name in before and before[name]["sha256"] != told["sha256"]:
+    for name, stored in now.items():
+        if name in before and before[name]["sha256"] != stored["sha256"]:
             yield (
                 f"The file of {name} was changed since the last attempt (sha256 {before[name]['sha256'][:12]}… -> "
-                f"{told['sha256'][:12]}…): from here on the new one is used. That of before is kept as "
+                f"{stored['sha256'][:12]}…): from now on the new one is used. The earlier one is kept as "
                 f"{before[name]['copy']}."
             )

@@ -1,6 +1,6 @@
 """What a run costs, over all its attempts: work that a kill undid is counted, for it was paid for.
 
-`cost.json` in the run folder has one entry an attempt, written anew while the attempt goes on.
+`cost.json` in the run folder has one entry an attempt, rewritten while the attempt is running.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _gpu_joules() -> float | None:
         pynvml.nvmlInit()
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
         return float(sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles)) / 1e3
-    except Exception:  # whatever is wrong with the driver, the run goes on
+    except Exception:  # whatever is wrong with the driver, the run continues
         return None
 
 

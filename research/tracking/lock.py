@@ -48,7 +48,7 @@ class FolderLock:
     def refuse_if_taken_over(self) -> None:
         """Raise InUse when another attempt has this folder: an orphan on a lost node must not write into it."""
         if self.holder is not None and (by := self.held_by()) != self.holder:
-            by = by or "nobody: its lock file is gone"
+            by = by or "no process: its lock file is missing"
             raise InUse(f"The run folder {self.folder} is no longer this process's own but held by {by}.")
 
     def refuse_another_folder(self, holder: str | None) -> None:

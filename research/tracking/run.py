@@ -131,7 +131,7 @@ class Run:
 
     @property
     def outcome(self) -> dict[str, Any] | None:
-        """How a run without a result ended, pruned or failed; None while it goes on."""
+        """How a run without a result ended, pruned or failed; None while it is running."""
         return read_json(self.path / "outcome.json")
 
     @property
@@ -230,7 +230,7 @@ class Run:
 
     def close(self) -> None:
         if self._metrics is not None:
-            with suppress(OSError):  # what could not be written has been told
+            with suppress(OSError):  # what could not be written has been reported
                 self._metrics.close()
         self._metrics = None
         self.lock.release()

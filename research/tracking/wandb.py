@@ -31,7 +31,7 @@ class Tracker:
     """One run on W&B, for rank zero: the same W&B run each time the run folder is resumed."""
 
     def __init__(self, run: Run, config: Config, content: dict[str, Any] | None = None) -> None:
-        """`content`: the config that W&B is told, where that is not `config` itself."""
+        """`content`: the config that W&B receives, where that is not `config` itself."""
         self.run, self.options = run, config.wandb
         self.first_step, self.last_step = 0, -1  # of the rows that this attempt has given to W&B
         self.went_offline = False  # asked for W&B's server, and recorded here alone

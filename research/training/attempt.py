@@ -21,7 +21,7 @@ from research.training.module import TaskModule
 
 @dataclass
 class Attempt:
-    """What the callbacks of one attempt share: the run folder, who is told, and how the attempt ends."""
+    """What the callbacks of one attempt share: the run folder, the tracker, and how the attempt ends."""
 
     run: Run
     module: TaskModule
@@ -48,7 +48,7 @@ class Attempt:
 
     @property
     def owes_evaluation(self) -> bool:
-        """Was the checkpoint that training goes on from written just before an evaluation, or is nothing trained?"""
+        """Was the checkpoint that training resumes from written just before an evaluation, or is nothing trained?"""
         due = self.resumed_from is not None and self.module.step in self.module.evaluations
         untrained = self.module.total_steps == 0 and self.module.progress.best_step is None
         return (due or untrained) and "validation" in self.module.data.stores
@@ -84,7 +84,7 @@ class Attempt:
         return [flag > 0 for flag in flags.tolist()]
 
     def diverged(self, what: str) -> Diverged:
-        """The error that ends a run whose loss is no number; it names the last checkpoint before that."""
+        """The error that ends a run whose loss is not finite; it names the last checkpoint before that."""
         self.writer.wait()
         good = checkpoint.newest(self.run.checkpoints)
         return Diverged(

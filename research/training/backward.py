@@ -200,7 +200,7 @@ def halve_budget(module: TaskModule, step: int, share: Indices) -> None:
     if module.trainer.world_size > 1:  # the others wait for this rank in the middle of the step
         raise UserError(
             f"Rank {module.global_rank} ran out of memory with a micro-batch of {used} tokens. Give the same command "
-            f"with trainer.tokens_per_microbatch={setting}: it goes on from the last checkpoint, with the same result."
+            f"with trainer.tokens_per_microbatch={setting}: it resumes from the last checkpoint, with the same result."
         )
     module.print(
         f"Out of memory with a micro-batch of {used} tokens: trying the step again with at most "

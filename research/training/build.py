@@ -90,7 +90,7 @@ def backbone_of(config: Config, model: PreTrainedModel) -> Backbone:
 
 
 def longest_sequence(config: Config, family: str) -> int:
-    """The most tokens that are fed in one sequence; a decoder goes on from its prompt."""
+    """The most tokens that are fed in one sequence; a decoder continues its prompt."""
     written = ("max_new_tokens", "max_target_tokens") if family == DECODER else ()
     return config.data.max_length + max((getattr(config.task, key, 0) for key in written), default=0)
 

@@ -143,7 +143,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
 def rotate(folder: Path, latest: Path, keep: int, best_steps: Collection[int]) -> None:
     """Remove all but the newest `keep` checkpoints and the best ones; `latest` has just been written.
 
-    What stands at its step or later was damaged, and training has gone back before it.
+    What is at its step or later was damaged, and training has gone back before it.
     """
     others = [path for path in files(folder) if path != latest]
     damaged = [path for path in others if step_of(path) >= step_of(latest)]
@@ -175,7 +175,7 @@ class Writer:
         self.pending = self.thread.submit(write, copies)
 
     def wait(self) -> None:
-        """Return when everything submitted stands on disk. Raises what the write raised."""
+        """Return when everything submitted is on disk. Raises what the write raised."""
         if self.pending is not None:
             pending, self.pending = self.pending, None
             pending.result()

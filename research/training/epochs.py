@@ -51,7 +51,7 @@ class EpochStores:
         """Raises UserError for a task whose texts may not be changed, and as each operation does."""
         if not data.augmented:
             raise UserError(
-                f"augment: task '{data.config.task.name}' is not augmented, for its answers stand at places of its "
+                f"augment: task '{data.config.task.name}' is not augmented, for its answers are places in its "
                 "texts; classification, multi_label, regression and ner are."
             )
         self.data, self.operations, self.seed, self.finish = data, operations, seed, finish

@@ -136,7 +136,7 @@ def reuse_features(
 
 
 def _give_features(module: TaskModule, precision: Callable[[], AbstractContextManager[Any]]) -> str | None:
-    """Compute what the cache lacks, and open it. Returns why that failed, if it did: the run goes on without."""
+    """Compute what the cache lacks, and open it. Returns why that failed, if it did: the run continues without."""
     kept, data = kept_of(module), module.data
     folders = {split: kept.folders(store) for split, store in data.stores.items()}
     own = [folder for each in folders.values() for folder in each.values()]

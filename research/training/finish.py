@@ -93,7 +93,7 @@ def return_to(best_step: int | None, attempt: Attempt, group: RankGroup) -> None
     if best is None:
         raise UserError(
             f"The best checkpoint (step {best_step}) is missing from {folder} or damaged; "
-            "the same command goes back before it."
+            "run the same command to go back before it."
         )
     with attempt.stop_flag.raised_after():
         load_weights(module, best)

@@ -47,7 +47,7 @@ class TaskModule(L.LightningModule):
 
     auto_class: ClassVar[Any]  # the `transformers` class that has the task's head, for a task on encoders
     auto_classes: ClassVar[Mapping[str, Any]] = {}  # by family, for a task on decoders or encoder-decoders
-    draws_tokens: ClassVar[bool] = False  # does the model read tokens that do not stand in the store, such as masks?
+    draws_tokens: ClassVar[bool] = False  # does the model read tokens that are not in the store, such as masks?
     exports_programs: ClassVar[bool] = True  # are its outputs those of the model's own forward pass?
     monitor: ClassVar[str] = "accuracy"  # the usual score to choose the best checkpoint by
     targets_are_tokens: ClassVar[bool] = False  # is a target one of its window's tokens, as the start of an answer is?

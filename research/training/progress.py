@@ -1,4 +1,4 @@
-"""Where training stands: what every checkpoint holds beside tensors."""
+"""Progress of training: what every checkpoint holds beside tensors."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def refuse_other_identity(saved: checkpoint.Checkpoint, identity: dict[str, Any]
 
 
 def announce_resume(attempt: Attempt, ranks: int) -> None:
-    """Say where a resumed run goes on, and whether its layout changed."""
+    """Say where a resumed run continues, and whether its layout changed."""
     saved = attempt.resumed_from
     if saved is None:
         if checkpoint.files(attempt.run.checkpoints):

@@ -61,7 +61,7 @@ def train(
 ) -> int:
     """Fit, validate, test the best checkpoint, record everything. Returns the exit code.
 
-    A process that trains several runs makes their modules itself, is told each evaluation, and holds the signals
+    A process that trains several runs makes their modules itself, receives each evaluation, and holds the signals
     in a `stop_flag` of its own.
     """
     group = group or RankGroup()
@@ -79,7 +79,7 @@ def train(
             return _train(config, run, group, make_module or build, on_evaluation, flag)
     except Interrupted:
         if writes:
-            console.print("Stopped. The same command goes on from the last checkpoint.")
+            console.print("Stopped. Run the same command to resume from the last checkpoint.")
         return STOPPED
     finally:
         run.close()
@@ -201,7 +201,7 @@ def _fit(trainer: L.Trainer, attempt: Attempt, group: RankGroup) -> tuple[int, s
     if attempt.writes:
         console.print(
             f"Stopped at step {module.step} of {module.total_steps}, saved in {run.checkpoints}. "
-            "The same command goes on from there."
+            "Run the same command to resume."
         )
     received = attempt.stop_flag.signal
     sender = signal.Signals(received).name if received else "a signal to another rank"

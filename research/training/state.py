@@ -1,6 +1,6 @@
 """What a checkpoint holds of a module: trained weights, optimiser moments and the embedding's row state, by name.
 
-Tensors are in it unsharded and once, however the model is shared or sharded, so that a run may go on with another
+Tensors are in it unsharded and once, however the model is shared or sharded, so that a run may resume with another
 layout: more ranks or fewer, sharded or not, embedding rows updated one by one or all.
 """
 

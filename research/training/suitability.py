@@ -28,5 +28,5 @@ def refuse_unsuitable(module: TaskModule) -> None:
     for name, method in module.methods.items():
         if method.reads_training_texts and data.epochs is not None:
             raise UserError(
-                f"methods.{name} does not go with augment: it reads training texts as they stand in their files."
+                f"methods.{name} does not go with augment: it reads training texts as they are in their files."
             )

@@ -85,7 +85,7 @@ def test_the_budget_falls_by_a_cubic() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "reported"),
     [
         (Keys(rank=3, initial_rank=3), "adapter.rank=3 must be below adapter.initial_rank=3"),
         (Keys(warmup_ratio=0.5, final_ratio=0.5), "leave no steps in which the budget falls"),
@@ -93,9 +93,9 @@ def test_the_budget_falls_by_a_cubic() -> None:
         (Keys(targets=["gate"]), "'gate' hits no linear layer"),
     ],
 )
-def test_bad_keys(keys: Keys, told: str, tiny_model: Path) -> None:
+def test_bad_keys(keys: Keys, reported: str, tiny_model: Path) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=reported):
         adalora.Adapter(keys).apply(model)
 
 

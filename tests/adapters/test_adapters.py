@@ -79,10 +79,10 @@ def test_bad_adapters_are_refused(tiny_model: Path) -> None:
         (freeze.Adapter(freeze.Keys(names=["*.layernorm.*"])), "no weight matches '*.layernorm.*'; names are such as"),
         (freeze.Adapter(freeze.Keys()), "has nothing to freeze; give it layers, embeddings or names"),
     ]
-    for adapter, told in cases:
+    for adapter, reported in cases:
         with pytest.raises(UserError) as caught:
             adapter.apply(sequence_model(tiny_model))
-        assert told in str(caught.value)
+        assert reported in str(caught.value)
     model = sequence_model(tiny_model)
     lora.Adapter(lora.Keys()).apply(model)
     with pytest.raises(UserError, match="cannot wrap a model that has an adapter already"):

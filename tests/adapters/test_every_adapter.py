@@ -57,8 +57,8 @@ def text_model(kind: str) -> Any:
 def test_each_adapter_serves_models_that_write_packed_as_padded(kind: str) -> None:
     for name in component.names("adapter"):
         model, adapter = text_model(kind), make(name)
-        if told := REFUSED.get((name, kind)):
-            with pytest.raises(UserError, match=told):
+        if reported := REFUSED.get((name, kind)):
+            with pytest.raises(UserError, match=reported):
                 adapter.apply(model)
             continue
         adapter.apply(model)

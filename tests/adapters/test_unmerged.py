@@ -168,7 +168,7 @@ def test_bad_prompts_and_bottlenecks_are_refused(tiny_model: Path, tmp_path: Pat
 
 
 def test_a_prompt_of_a_table_with_two_names_is_saved_and_read_back(tmp_path: Path) -> None:
-    """Where encoder and decoder share one table, the prompt stands in the state under several names."""
+    """Where encoder and decoder share one table, the prompt is in the state under several names."""
     config = AutoConfig.for_model("bart", d_model=32, encoder_layers=1, decoder_layers=1, vocab_size=60,
                                   encoder_attention_heads=4, decoder_attention_heads=4)  # fmt: skip
     model = AutoModelForSeq2SeqLM.from_config(config)

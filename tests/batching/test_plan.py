@@ -86,7 +86,7 @@ def test_micro_batches_stay_within_the_budget(tokens: np.ndarray, budget: int, p
     for part in parts:
         lengths = tokens[part - 7]
         cost = len(part) * lengths.max() if padded else lengths.sum()
-        assert cost <= budget or len(part) == 1  # an example above the budget stands alone
+        assert cost <= budget or len(part) == 1  # an example above the budget is a part of its own
     longest = [int(tokens[part - 7].max()) for part in parts]
     assert longest == sorted(longest, reverse=True)
 

@@ -1,4 +1,4 @@
-"""What stands in a log file of a whole run: lines, and no progress bars."""
+"""Log files of runs: lines, and no progress bars."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged and foreign files in a sweep's folder are passed over or set aside: workers go on."""
+"""Damaged and foreign files in a sweep's folder are passed over or set aside: workers continue."""
 
 from __future__ import annotations
 

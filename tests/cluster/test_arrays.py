@@ -23,12 +23,12 @@ def test_two_experiments_over_two_seeds(project: Project) -> None:
         project, *options, project.experiment, str(other), "seed=4,5", "optim.max_steps=3", "run_dir=runs/array"
     )
     assert done.returncode == 0, done.stderr
-    shown, *folders, told = done.stdout.splitlines()
+    shown, *folders, reported = done.stdout.splitlines()
     expected = [f"array/{name}/seed{seed}" for name in ("reviews", "other") for seed in (4, 5)]
     assert folders == [f"  task {i}: runs/{folder}" for i, folder in enumerate(expected)]
     options_of_sbatch = "--array=0-3%3 --job-name=reviews+other --cpus-per-task=1 --partition=main"
     assert shown.startswith(f"sbatch {options_of_sbatch} SLURM/array.sbatch experiments/")
-    first = told.removeprefix("Submitted batch job ")
+    first = reported.removeprefix("Submitted batch job ")
     jobs = [project.job(f"{first}_{task}") for task in range(4)]
     assert [job.wait() for job in jobs] == ["COMPLETED"] * 4, [job.last_words for job in jobs]
     runs = [Run.read(project.run(folder).path) for folder in expected]

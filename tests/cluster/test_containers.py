@@ -1,4 +1,4 @@
-"""Jobs whose program runs in a container, told by a stand-in that hides SLURM's commands as an image without them."""
+"""Jobs whose program runs in a container, simulated by a program that hides SLURM's commands."""
 
 from __future__ import annotations
 

@@ -27,27 +27,27 @@ def ranks(task: Callable[[World], Any], size: int, **settings: Any) -> list[Any]
     """What a task returns, or the exception it raises, on each rank. Two ranks make a node."""
     context, port = multiprocessing.get_context("forkserver"), settings.pop("port", None) or free_port()
     context.set_forkserver_preload(["research.cluster.group"])
-    told: Queue[Any] = context.Queue()
+    reported: Queue[Any] = context.Queue()
     processes = []
     for rank in range(size):
         world = World(rank, size, rank % 2, min(size, 2), rank // 2, -(-size // 2), "127.0.0.1", port, "torchrun")
-        processes.append(context.Process(target=_run, args=(task, world, settings, told)))
+        processes.append(context.Process(target=_run, args=(task, world, settings, reported)))
         processes[-1].start()
-    found = dict(told.get(timeout=60) for _ in processes)
+    found = dict(reported.get(timeout=60) for _ in processes)
     for process in processes:
         process.join(20)
     return [found[rank] for rank in range(size)]
 
 
-def _run(task: Callable[[World], Any], world: World, settings: dict[str, Any], told: Queue[Any]) -> None:
+def _run(task: Callable[[World], Any], world: World, settings: dict[str, Any], reported: Queue[Any]) -> None:
     for name, value in settings.items():
         setattr(group, name, value)
     try:
-        told.put((world.rank, task(world)))
+        reported.put((world.rank, task(world)))
     except UserError as error:
-        told.put((world.rank, error))
+        reported.put((world.rank, error))
     except Exception as error:
-        told.put((world.rank, repr((group.has_lost_the_others(error), error))))
+        reported.put((world.rank, repr((group.has_lost_the_others(error), error))))
 
 
 def choices(world: World) -> list[Any]:
@@ -95,7 +95,7 @@ def leaves(world: World) -> None:
     ranks_group.agree(lambda: 1)
 
 
-def test_nobody_waits_for_a_rank_that_is_gone() -> None:
+def test_a_rank_that_has_left_is_not_waited_for() -> None:
     first, second = ranks(leaves, 2)
     assert str(first) == "rank 0 has found a mistake" and second.startswith("(True, "), second
 
@@ -113,8 +113,8 @@ def test_a_port_in_use() -> None:
         taken.bind(("", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        told = str(ranks(first_of_two, 1, port=port)[0])
-    assert f"The port {port} of " in told and "is in use; set MASTER_PORT to a free one" in told
+        reported = str(ranks(first_of_two, 1, port=port)[0])
+    assert f"The port {port} of " in reported and "is in use; set MASTER_PORT to a free one" in reported
 
 
 def elsewhere(world: World) -> None:
@@ -122,12 +122,15 @@ def elsewhere(world: World) -> None:
 
 
 def test_an_address_that_does_not_resolve() -> None:
-    told = str(ranks(elsewhere, 1, RESOLVE_SECONDS=1.0)[0])
-    assert told.startswith("The ranks are to meet at no-such-node.invalid, but that does not resolve on ")
-    assert "set MASTER_ADDR (in SLURM/site.sh, say) to an address of the first node." in told
+    reported = str(ranks(elsewhere, 1, RESOLVE_SECONDS=1.0)[0])
+    assert reported.startswith("The ranks are to meet at no-such-node.invalid, but that does not resolve on ")
+    assert "set MASTER_ADDR (in SLURM/site.sh, say) to an address of the first node." in reported
 
 
 @pytest.mark.parametrize(("rank", "meets"), [(0, first_of_two), (1, second_of_two)])
 def test_a_rank_that_does_not_come(rank: int, meets: Callable[[World], None]) -> None:
-    told = str(ranks(meets, 1, RENDEZVOUS_SECONDS=2.0)[0])
-    assert told.startswith(f"Rank {rank} of 2 on ") and "has waited 2 s in vain for the others at 127.0.0.1" in told
+    reported = str(ranks(meets, 1, RENDEZVOUS_SECONDS=2.0)[0])
+    assert (
+        reported.startswith(f"Rank {rank} of 2 on ")
+        and "has waited 2 s in vain for the others at 127.0.0.1" in reported
+    )

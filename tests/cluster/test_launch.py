@@ -1,4 +1,4 @@
-"""Ranks that the command itself starts: what they are told, and that they end together."""
+"""Ranks that the command itself starts: their environment, and that they end together."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def test_each_knows_its_place(tmp_path: Path) -> None:
     names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"]
     program = f"import json; json.dump([os.environ[n] for n in {names}], open(f'{tmp_path}/{{rank}}', 'w'))"
     assert ranks(program) == 0
-    told = [json.loads((tmp_path / str(rank)).read_text()) for rank in range(3)]
-    assert [row[:6] for row in told] == [[str(rank), str(rank), "3", "3", "0", "127.0.0.1"] for rank in range(3)]
-    assert len({row[6] for row in told}) == 1
+    reported = [json.loads((tmp_path / str(rank)).read_text()) for rank in range(3)]
+    assert [row[:6] for row in reported] == [[str(rank), str(rank), "3", "3", "0", "127.0.0.1"] for rank in range(3)]
+    assert len({row[6] for row in reported}) == 1
 
 
 @pytest.mark.parametrize(("failure", "code"), [("sys.exit(2)", 2), ("1 / 0", 1), ("os.kill(os.getpid(), 9)", 137)])

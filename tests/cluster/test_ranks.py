@@ -85,7 +85,7 @@ def test_first_node(nodes: str, first: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "settings", "told"),
+    ("environment", "settings", "reported"),
     [
         (SRUN, {"devices": 4}, "trainer.devices=4, but SLURM runs 1 tasks on this node; leave trainer.devices at auto, "
          "or change the line `#SBATCH --ntasks-per-node=1` of the job script to 4."),
@@ -98,10 +98,10 @@ def test_first_node(nodes: str, first: str) -> None:
          "srun (sbatch --nodes 2 SLURM/train.sbatch ...) or torchrun."),
     ],
 )  # fmt: skip
-def test_refusals(environment: dict[str, str], settings: dict[str, int], told: str) -> None:
+def test_refusals(environment: dict[str, str], settings: dict[str, int], reported: str) -> None:
     with pytest.raises(UserError) as refused:
         ranks_of(TrainerConfig(accelerator="cpu", **settings), environment)  # type: ignore[arg-type]
-    assert str(refused.value).startswith(told)
+    assert str(refused.value).startswith(reported)
 
 
 def test_one_node_of_a_job_may_be_used_alone() -> None:

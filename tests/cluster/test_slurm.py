@@ -104,7 +104,7 @@ def frozen(pids: list[int]) -> Iterator[None]:
 
 @contextmanager
 def straggling(job: Job, rank: int) -> Iterator[None]:
-    """A rank that again and again stands still for 0.4 s."""
+    """A rank that repeatedly stops for 0.4 s."""
     over = threading.Event()
 
     def straggle() -> None:
@@ -150,7 +150,7 @@ def is_running(job: Job) -> bool:
 
 
 def four_seeds(project: Project) -> Outcome:
-    """Of an array, two tasks are requeued, one of which has the array's own id as its job's; the others go on."""
+    """Of an array, two tasks are requeued, one of which has the array's own id as its job's; the others continue."""
     first = project.sbatch("--array=0-3", "SLURM/array.sbatch", project.experiment, "seed=0..3")
     jobs = [project.job(f"{first.id}_{seed}") for seed in range(4)]
     for job in jobs:  # until it starts, a task has the array's id
@@ -172,7 +172,7 @@ def four_seeds(project: Project) -> Outcome:
 
 
 def time_limit(project: Project) -> Outcome:
-    """Three minutes, and USR1 one to two minutes before: twice the run stands still until it comes."""
+    """Three minutes, and USR1 one to two minutes before: twice the run waits until it comes."""
     run = project.run("time_limit")
     job = project.submit(run, "--time=3", "--job-name=bash")
     for attempt in (1, 2):
@@ -203,12 +203,12 @@ def preempted_at_once(project: Project) -> Outcome:
 
 
 def preempted_after_grace(project: Project) -> Outcome:
-    """TERM comes to the tasks alone, 20 s before the end: to exit with 0 would be to be done."""
+    """TERM reaches the tasks alone, 20 s before the end: exit code 0 would mean that the run is finished."""
     return preempted(project, project.run("preempted_after_grace"), "low20", nodes=2), ""
 
 
 def cancelled(project: Project) -> Outcome:
-    """A cancelled job saves and does not come back; submitted again, it goes on."""
+    """A cancelled job saves and does not come back; submitted again, it resumes."""
     run = project.run("cancelled")
     job = cancel(project, run)
     time.sleep(8)  # longer than a requeued job waits
@@ -296,7 +296,7 @@ def orphan(project: Project) -> Outcome:
     """The whole job runs on a node that crashes: the old rank holds the folder, lives on, and may not write."""
     run, said = project.run("orphan"), project.folder / "orphan.0.err"
     # What a rank says goes to slurmstepd, to srun, and into the log. The orphan's srun has ended with the old attempt,
-    # and nobody hears it; here slurmstepd writes to a file by itself. The new attempt names the orphan in any log.
+    # and it is not seen; here slurmstepd writes to a file by itself. The new attempt names the orphan in any log.
     job = project.submit(
         run, "--partition=alone", SLURM_STDERRMODE=f"{project.folder}/orphan.%t.err", SLURM_OPEN_MODE="a"
     )
@@ -321,7 +321,7 @@ def orphan(project: Project) -> Outcome:
 
 
 def killed_rank(project: Project) -> Outcome:
-    """`kill -9` of one rank ends the job at once; the same command goes on."""
+    """`kill -9` of one rank ends the job at once; the same command resumes it."""
     run = project.run("killed_rank")
     job = project.submit(run, "--nodes=2")
     advanced(job, run, 1, 20)
@@ -363,11 +363,13 @@ def full_disk(project: Project) -> Outcome:
     half = kept[0].stat().st_size // 2
     full = project.submit(run, f"--export=ALL,LARGEST_FILE_BYTES={half}")
     assert full.wait() == "FAILED" and full.restarts == 0
-    told = [line for line in full.said.splitlines() if line.startswith("research: ")]
-    assert len(told) == 1 and "could not be written" in told[0] and str(run.checkpoints) in told[0], full.last_words
+    reported = [line for line in full.said.splitlines() if line.startswith("research: ")]
+    assert len(reported) == 1 and "could not be written" in reported[0] and str(run.checkpoints) in reported[0], (
+        full.last_words
+    )
     assert checkpoint.files(run.checkpoints) == kept
     assert_goes_on(project, run)
-    return 0, told[0]
+    return 0, reported[0]
 
 
 def two_jobs_on_a_folder(project: Project) -> Outcome:

@@ -1,4 +1,4 @@
-"""What cannot run on a real SLURM is told in one sentence, soon, by a job that ends."""
+"""What cannot run on a real SLURM is reported in one sentence, soon, by a job that ends."""
 
 from __future__ import annotations
 
@@ -38,9 +38,11 @@ def test_without_srun(project: Project) -> None:
 
 def test_other_devices_than_tasks(project: Project) -> None:
     job = project.submit(project.run("devices"), "--ntasks-per-node=2", overrides=("trainer.devices=3",))
-    told = refusal(job, 30)
-    assert told.startswith("trainer.devices=3, but SLURM runs 2 tasks on this node; leave trainer.devices at auto, or ")
-    assert "`#SBATCH --ntasks-per-node=2`" in told
+    output_lines = refusal(job, 30)
+    assert output_lines.startswith(
+        "trainer.devices=3, but SLURM runs 2 tasks on this node; leave trainer.devices at auto, or "
+    )
+    assert "`#SBATCH --ntasks-per-node=2`" in output_lines
 
 
 def test_an_address_that_does_not_resolve(project: Project) -> None:
@@ -59,7 +61,7 @@ def test_a_port_in_use(project: Project) -> None:
         assert " is in use; set MASTER_PORT to a free one" in refusal(job, 60)
 
 
-def test_a_mistake_in_the_data_is_told_once(project: Project) -> None:
+def test_a_mistake_in_the_data_is_reported_once(project: Project) -> None:
     """All four ranks find it."""
     (project.folder / "broken.jsonl").write_text('{"text": "good", "label": "a"}\n{"text": "bad"\n')
     job = project.submit(project.run("broken"), "--ntasks-per-node=4", overrides=("data.train=broken.jsonl",))
@@ -97,11 +99,11 @@ def test_submit_quotes_every_argument(project: Project) -> None:
     overrides = (f"wandb.name={name}", "optim.max_steps=3", f"run_dir={run.path}")
     done = submit(project, "--cpus-per-task=1", project.experiment, *overrides)
     assert done.returncode == 0, done.stderr
-    shown, told = done.stdout.splitlines()
+    shown, output_lines = done.stdout.splitlines()
     assert shlex.split(shown) == [
         "sbatch", "--cpus-per-task=1", "SLURM/train.sbatch", project.experiment, *overrides,
     ]  # fmt: skip
-    job = project.job(told.removeprefix("Submitted batch job "))
+    job = project.job(output_lines.removeprefix("Submitted batch job "))
     assert job.wait() == "COMPLETED", job.last_words
     assert Run.read(run.path).config.wandb.name == name
     assert not list(Path(project.folder).rglob("owned"))

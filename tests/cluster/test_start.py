@@ -29,7 +29,7 @@ def test_a_signal_during_the_imports(number: int, experiments: dict[str, Path], 
             time.sleep(0.01)
         running.send_signal(number)
         assert running.wait(30) == STOPPED
-    assert b"research: stopped while starting; the same command starts again." in (tmp_path / "log").read_bytes()
+    assert b"research: stopped while starting; run the same command again." in (tmp_path / "log").read_bytes()
     assert not (tmp_path / "run").exists()
 
 
@@ -56,7 +56,7 @@ def test_a_mistake_of_all_ranks_is_heard_from_rank_zero_first(experiments: dict[
 
 
 def test_under_srun_a_failure_outranks_a_stop(experiments: dict[str, Path], tmp_path: Path) -> None:
-    """srun reports the highest exit code of all: 75 may be it only if nobody has failed."""
+    """srun reports the highest exit code of all: 75 may be it only if no rank has failed."""
     arguments = ["train", str(experiments["ner"]), f"run_dir={tmp_path}/run", "optim.lr=0"]
     step = {
         "SLURM_JOB_ID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_PROCID": "0",
@@ -69,7 +69,7 @@ def test_under_srun_a_failure_outranks_a_stop(experiments: dict[str, Path], tmp_
 
 @pytest.mark.slow
 def test_a_rank_that_is_gone_ends_the_others(experiments: dict[str, Path], tmp_path: Path) -> None:
-    """Even without a launcher that would: no rank waits for ever."""
+    """Even without a launcher that would: no rank waits indefinitely."""
     run = tmp_path / "run"
     first, second = ranks(["train", str(experiments["ner"]), f"run_dir={run}", "trainer.accelerator=cpu"], tmp_path)
     assert first.until(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size > 0)

@@ -62,7 +62,7 @@ def test_experiments_folds_and_seeds_are_one_array(
     assert " ".join(as_array(submission, tasks).command) == f"sbatch {command}"
 
 
-def test_tasks_are_told_by_their_folders(repository: Path) -> None:
+def test_tasks_are_distinguished_by_their_folders(repository: Path) -> None:
     folders = [str(repository / "a" / f"seed{i}") for i in range(100)]
     assert task_lines(folders[:2]) == "  task 0: a/seed0\n  task 1: a/seed1"
     many = task_lines(folders).splitlines()

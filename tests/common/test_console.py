@@ -34,7 +34,7 @@ def test_what_does_not_fit_is_left_out() -> None:
     assert len(line) <= 100 and line.startswith("step 1/2  validation  score_17 0.1235*  score_0 0.1235")
 
 
-def test_counts_by_class_are_whole_numbers_and_a_missing_score_is_blank() -> None:
+def test_counts_by_class_are_integers_and_a_missing_score_is_blank() -> None:
     table = class_table({"f1/a": 0.5, "support/a": 12.0, "f1/b": 0.0, "support/b": 0.0, "support/c": 3.0})
     assert table is not None
     assert [list(column.cells) for column in table.columns] == [

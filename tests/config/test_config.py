@@ -204,9 +204,9 @@ def test_a_wrong_type_in_the_yaml_names_the_file(write: Write) -> None:
         ("trainer.devices=0", "trainer.devices=0 must be auto or at least 1"),
         ("trainer.keep=0", "trainer.keep=0 must be at least 1"),
         ("trainer.checkpoint_every_minutes=0", "trainer.checkpoint_every_minutes=0.0 must be above 0"),
-        ("seed=-1", "seed=-1 must be a whole number from 0"),
-        ("seed=4294967296", "seed=4294967296 must be a whole number from 0"),
-        ("seed_order=-1", "seed_order=-1 must be a whole number from 0"),
+        ("seed=-1", "seed=-1 must be an integer from 0"),
+        ("seed=4294967296", "seed=4294967296 must be an integer from 0"),
+        ("seed_order=-1", "seed_order=-1 must be an integer from 0"),
         ("task=sentimnt", "task=sentimnt must be one of "),
     ],
 )
@@ -214,7 +214,7 @@ def test_an_impossible_value_names_the_rule(write: Write, override: str, rule: s
     assert rule in refused(write(LEAST), override)
 
 
-def test_several_mistakes_are_told_at_once(write: Write) -> None:
+def test_several_mistakes_are_reported_at_once(write: Write) -> None:
     sentence = refused(write(LEAST + "optim: {lr: 0, batch_size: 0}\nseed: -1\n"), "data.max_length=2")
     assert [
         key for key in ("seed=-1", "data.max_length=2", "optim.lr=0.0", "optim.batch_size=0") if key in sentence

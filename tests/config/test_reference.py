@@ -1,4 +1,4 @@
-"""Generated files follow the schema, and every key of ours is documented and ruled where it stands."""
+"""Generated files follow the schema, and every key of ours is documented and ruled in its own file."""
 
 from __future__ import annotations
 

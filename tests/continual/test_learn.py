@@ -1,4 +1,4 @@
-"""A sequence of three small tasks by every strategy: what stands in each cell, and what a second call does."""
+"""A sequence of three small tasks by every strategy: the scores of each cell, and what a second call does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEARNED = (["good", "bad", "film", "book"], ["Anna", "Oslo", "river", "city"])
 
 
 def write_tasks(folder: Path, model: Path) -> list[str]:
-    """Two tasks: which of two words stands in a text."""
+    """Two tasks: which of two words occurs in a text."""
     paths = []
     for name, words in zip("ab", LEARNED, strict=True):
         data: dict[str, Any] = {"max_length": 16, "max_overlap": 1.0}

@@ -78,7 +78,7 @@ def test_cells_say_what_each_strategy_does(tmp_path: Path) -> None:
         ({"orders": [["a", "b"]]}, "must name each of a, b, c once"),
         ({"orders": 7}, "7 are more than 3 tasks have"),
         ({"seed": 1}, "unknown key 'seed'; the keys are tasks"),
-        ({"seeds": 3}, "seeds must be a list of whole numbers"),
+        ({"seeds": 3}, "seeds must be a list of integers"),
     ],
 )
 def test_a_mistake_in_a_sequence_is_one_line(content: dict[str, Any], said: str, tmp_path: Path) -> None:

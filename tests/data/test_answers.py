@@ -11,12 +11,12 @@ FIELDS = {"question": "question", "context": "context", "answers": "answers"}
 CONTEXT = "张三在北京大学读书。李四在北京大学教书。"
 
 
-def test_what_is_moved_and_what_stands_nowhere_is_counted_and_said(
+def test_answers_moved_and_answers_not_in_the_context_are_counted(
     file: WriteFile, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As in CMRC 2018: a second gold answer that is a summary, and a start that is off by some characters."""
     answers = [
-        [("北京大学", 3), ("北大", 3)],  # the second one stands nowhere
+        [("北京大学", 3), ("北大", 3)],  # the second one is not in the context
         [("北京大学", 12)],  # moved to 13
         [("李四", 10)],  # as given
     ]
@@ -33,4 +33,4 @@ def test_what_is_moved_and_what_stands_nowhere_is_counted_and_said(
         {"text": ["李四"], "answer_start": [10]},
     ]
     assert f"{path}: moved 1 answer_start to the nearest occurrence" in caplog.text
-    assert f"{path}: 1 answers stand nowhere in their context; they count in scoring alone" in caplog.text
+    assert f"{path}: 1 answers do not occur in their context; they count in scoring alone" in caplog.text

@@ -145,7 +145,7 @@ def test_an_entity_gives_way_to_another_of_its_kind() -> None:
     assert got == {(*start, ("Oslo", "B-LOC")), (*start, ("New", "B-LOC"), ("York", "I-LOC"))}
 
 
-def test_a_paraphrase_stands_for_the_whole_text(tmp_path: Path) -> None:
+def test_a_paraphrase_replaces_the_text(tmp_path: Path) -> None:
     (tmp_path / "back.jsonl").write_text(
         '{"text": "a film.", "paraphrase": "one movie."}\n{"text": "b", "paraphrase": "b"}'
     )
@@ -154,7 +154,7 @@ def test_a_paraphrase_stands_for_the_whole_text(tmp_path: Path) -> None:
     assert read_paraphrases(tmp_path / "back.jsonl") == {"a film.": ["one movie."]}
 
 
-def test_faults_are_told_in_a_sentence(tmp_path: Path) -> None:
+def test_faults_are_reported_in_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "table.tsv"
     refused: list[tuple[str, dict[str, Any], str]] = [
         ("synonym", {}, r"augment.synonym needs a table of synonyms: set augment.synonym.table"),

@@ -45,7 +45,7 @@ def predict(app: Any, content: Any, run: str = "sentiment") -> httpx.Response:
     return ask(app, ("POST", f"/v1/predict/{run}", {"json": content}))[0]
 
 
-def test_predictions_and_what_is_told_of_the_runs(service: Service) -> None:
+def test_predictions_and_descriptions_of_the_runs(service: Service) -> None:
     app = make_app(service, None)
     answer = predict(app, {"inputs": [{"text": "good"}, {"text": "bad"}]})
     assert answer.status_code == 200
@@ -120,14 +120,14 @@ def test_a_flood_is_refused_and_what_was_accepted_is_answered(service: Service) 
         assert refused.wait(60)
         return plain(questions)
 
-    def counted_and_told() -> None:
+    def counted_and_signalled() -> None:
         count()
         refused.set()
 
     long = ("POST", "/v1/predict/sentiment", {"json": {"inputs": [{"text": "good film " * 40}] * 8}})
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(engine, "answer", held)
-        patched.setattr(service.monitor.requests.labels("sentiment", 503), "inc", counted_and_told)
+        patched.setattr(service.monitor.requests.labels("sentiment", 503), "inc", counted_and_signalled)
         answers = ask(make_app(service, None), *[long] * 20)
     codes = [answer.status_code for answer in answers]
     assert set(codes) == {200, 503} and codes.count(200) >= 5
@@ -234,6 +234,6 @@ def test_feedback_is_scored_and_keeps_no_text(served_runs: dict[str, Run], tmp_p
     again.close()
 
 
-def test_drift_is_told(service: Service) -> None:
+def test_drift_is_reported(service: Service) -> None:
     app = make_app(service, None)
     assert counted(app, "research_drift_p", 'of="labels",run="sentiment"') == 1.0  # too few answers to tell

@@ -143,7 +143,7 @@ def test_what_cannot_be_served(served_runs: dict[str, Run], tmp_path: Path, caps
         ([], "name the runs to serve"),
         ([str(tmp_path)], "is not a run folder"),
         ([f"a={run}", f"a={run}"], "two runs are named 'a'"),
-        ([f"a/b={run}"], "'a/b' cannot stand in a URL"),
+        ([f"a/b={run}"], "'a/b' cannot be part of a URL"),
     ):
         assert main(["serve", *runs, "--keys", keys]) == 2
         assert reason in capsys.readouterr().err

@@ -35,7 +35,7 @@ OTHERS = (
 
 
 @pytest.mark.parametrize("kind", FOUND)
-def test_each_form_is_found_whole(kind: str) -> None:
+def test_each_form_is_found_completely(kind: str) -> None:
     for text in FOUND[kind]:
         sentence = f"Write to {text}, or call."
         (place,) = by_patterns(sentence)

@@ -49,15 +49,15 @@ def test_alerts_and_their_series(tmp_path: Path) -> None:
     assert done.returncode == 0 and f"{len(shown)} rules found" in done.stdout, done.stdout + done.stderr
 
 
-def test_every_metric_that_is_watched_is_told(served_runs: dict[str, Run]) -> None:
+def test_every_metric_that_is_watched_is_exposed(served_runs: dict[str, Run]) -> None:
     import re
 
     from research.deploy.monitoring import Monitor
 
-    told = {family.name for family in Monitor().registry.collect()}
+    reported = {family.name for family in Monitor().registry.collect()}
     for file in ("alerts.yaml", "grafana.json"):
         for name in re.findall(r"research_\w+", (SITE / file).read_text()):
-            assert re.sub(r"_(total|bucket|sum|count)$", "", name) in told, f"{file}: {name}"
+            assert re.sub(r"_(total|bucket|sum|count)$", "", name) in reported, f"{file}: {name}"
 
 
 @contextmanager

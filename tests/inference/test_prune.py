@@ -31,7 +31,7 @@ def steps_in(folder: Path) -> list[int]:
 def test_shows_and_removes_only_when_confirmed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done, going, damaged = (make_run(tmp_path / name, name == "done") for name in ("done", "going", "damaged"))
     (damaged / "result.json").write_text("{")
-    assert prune([str(tmp_path)], "best", confirmed=False) == 1  # nobody can be asked
+    assert prune([str(tmp_path)], "best", confirmed=False) == 1  # there is no one to ask
     shown = capsys.readouterr().out
     assert "done: 2 checkpoints, " in shown and "going" not in shown and "nothing was removed: add --yes" in shown
     assert steps_in(done) == [6, 4, 2]

@@ -109,7 +109,7 @@ def test_a_task_that_does_not_say_whose_its_logits_are_cannot_be_recorded(make: 
 def test_a_student_learns_from_a_run_of_the_harness(
     small_runs: SmallRuns, make: Build, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Record once, read, train: alone on the teacher's answers a student comes to agree with it."""
+    """Record once, read, train: trained on the teacher's answers alone, a student agrees with it in the end."""
     teacher = small_runs.train("ner", "optim.max_steps=40")
     command = ["evaluate", str(teacher.path), "--split", "train", "--logits"]
     assert main([*command[:3], "test", "--logits"]) == 2

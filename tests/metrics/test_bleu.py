@@ -45,7 +45,7 @@ def test_counts_of_parts_add_up_to_those_of_the_whole() -> None:
     assert float(counts.score(resampled)) == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_tokenizer_decides_and_stands_in_the_signature() -> None:
+def test_the_tokenizer_decides_and_is_in_the_signature() -> None:
     outputs, golds = ["我喜歡貓"], ["我喜歡狗狗"]
     assert Metric({"bleu_tokenizer": "13a"}).score(table(outputs, golds))["bleu"] == 0.0
     assert Metric({"bleu_tokenizer": "zh"}).score(table(outputs, golds))["bleu"] > 0.3

@@ -29,6 +29,6 @@ def test_perplexity_per_token_word_and_byte() -> None:
     assert metric.score_named("perplexity").smaller_is_better
 
 
-def test_of_masked_tokens_only_the_first_is_told() -> None:
+def test_of_masked_tokens_only_the_first_is_reported() -> None:
     metric = Metric({"masked": True, "next_sentence": True})
     assert metric.score(TABLE) == pytest.approx({"perplexity": math.exp(3.5 / 4), "next_sentence_accuracy": 0.5})

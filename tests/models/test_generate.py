@@ -1,4 +1,4 @@
-"""Generated texts: those of transformers' own search, the same in every layout, stopped where they are told to."""
+"""Generated texts: those of transformers' own search, the same in every layout, stopped where that is asked for."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_text_stops_before_a_stop_string(beams: int, modules: Any) -> None:
         assert len(module.generate(one)[0].tokens) < len(plain[0].tokens)
 
 
-def test_an_output_begins_with_the_token_it_is_told_to(modules: Any) -> None:
+def test_an_output_begins_with_the_forced_token(modules: Any) -> None:
     """As the language of mBART and NLLB."""
     module = modules("bart")
     generator = generating.Generator(

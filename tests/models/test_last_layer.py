@@ -56,7 +56,7 @@ def test_tokens_that_are_read_have_the_outputs_and_gradients_of_a_whole_layer(ki
         torch.testing.assert_close(own[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
 
 
-def test_heads_that_read_more_and_other_layers_are_computed_whole() -> None:
+def test_heads_that_read_more_and_other_layers_are_computed_completely() -> None:
     assert not Backbone(build("distilbert", "sequence", PACKED["distilbert"]), True, True).reads_alone
     bert = without_dropout(build("bert", "token", {}))
     backbone = Backbone(bert, True, True)

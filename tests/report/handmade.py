@@ -20,8 +20,8 @@ def classes(
     **columns: Any,
 ) -> pa.Table:
     texts = columns.pop("text", [f"text {i}" for i in range(len(gold))])
-    told = {"gold": gold, "prediction": prediction, "probabilities": probabilities, "text": texts}
-    return _table({**told, **columns}, {"scorer": "classification", "labels": list(labels)})
+    reported = {"gold": gold, "prediction": prediction, "probabilities": probabilities, "text": texts}
+    return _table({**reported, **columns}, {"scorer": "classification", "labels": list(labels)})
 
 
 def entities(

@@ -110,7 +110,7 @@ def test_a_number_edited_in_the_paper_is_found(paper: Path, capsys: pytest.Captu
     assert "scores.tex was changed or removed after the report was made" in capsys.readouterr().out
 
 
-def test_a_folder_without_a_manifest_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_a_manifest_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--check", str(tmp_path)]) == 2
     assert "has no manifest.json; `research report RUNS... --output" in capsys.readouterr().err
 
@@ -130,7 +130,7 @@ def test_wrong_calls_are_one_sentence(arguments: list[str], message: str, capsys
     assert message in error and len(error.splitlines()) == 1
 
 
-def test_an_output_that_cannot_be_written_is_told(
+def test_an_output_that_cannot_be_written_is_reported(
     grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")

@@ -65,7 +65,7 @@ def test_compare_pairs_the_folds(make_run: Make) -> None:
 
 
 @pytest.mark.slow
-def test_a_report_of_folds_is_whole_and_says_what_is_missing(make_run: Make, tmp_path: Path) -> None:
+def test_a_report_of_folds_is_complete_and_says_what_is_missing(make_run: Make, tmp_path: Path) -> None:
     good, bad = write_folds(make_run, 3e-5, 0.9), write_folds(make_run, 1e-4, 0.6, folds=(0, 1))
     build([str(path) for path in (*good, *bad)], tmp_path / "paper")
     table = (tmp_path / "paper/tables/scores.md").read_text()
@@ -77,7 +77,7 @@ def test_a_report_of_folds_is_whole_and_says_what_is_missing(make_run: Make, tmp
     assert check(tmp_path / "paper") == 0
 
 
-def test_folds_do_not_stand_beside_whole_test_sets(make_run: Make) -> None:
+def test_folds_are_not_tabulated_with_complete_test_sets(make_run: Make) -> None:
     folds, whole = (
         write_folds(make_run, 3e-5, 0.9),
         make_run("whole", config={"optim.lr": 1e-4, "data.title": "reviews"}),

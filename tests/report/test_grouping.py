@@ -120,7 +120,7 @@ def test_one_system_with_and_one_without_test_data_are_refused(make_run: MakeRun
         group_runs(read_records([tmp_path]))
 
 
-def test_no_finished_run_is_told_with_what_there_is(make_run: MakeRun, tmp_path: Path) -> None:
+def test_no_finished_run_is_reported_with_what_there_is(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", status="unfinished")
     make_run("b", seed=1, status="failed")
     with pytest.raises(UserError, match=r"None of the runs is finished \(1 unfinished, 1 failed\)"):
@@ -132,7 +132,7 @@ def test_an_unknown_key_names_the_nearest(grid: Path) -> None:
         group_runs(read_records([grid]), by=["optim.rl"])
 
 
-def test_a_metric_that_a_run_lacks_is_told_with_those_it_has(grid: Path) -> None:
+def test_a_metric_that_a_run_lacks_is_reported_with_those_it_has(grid: Path) -> None:
     table = group_runs(read_records([grid]), metric="exact_match")
     reviews = next(g for g in table.groups if g.data_set == "reviews")
     with pytest.raises(UserError, match=r"has no test score 'exact_match'; it has accuracy, f1, precision"):

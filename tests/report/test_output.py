@@ -22,8 +22,8 @@ def test_files_take_their_places_when_all_are_written(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_the_earlier_report(tmp_path: Path) -> None:
     (tmp_path / "scores.md").write_text("old")
-    told = r"cannot be written: No space left on device\. Nothing in it was changed"
-    with pytest.raises(UserError, match=told), written_report(tmp_path, {}) as scratch:
+    reported = r"cannot be written: No space left on device\. Nothing in it was changed"
+    with pytest.raises(UserError, match=reported), written_report(tmp_path, {}) as scratch:
         (scratch / "scores.md").write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert [path.name for path in tmp_path.iterdir()] == ["scores.md"]

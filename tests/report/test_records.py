@@ -72,7 +72,7 @@ def test_predictions_of_runs_without_hashes_are_read_unchecked(make_run: MakeRun
     assert len(record.predictions("test")) == 60
 
 
-def test_missing_predictions_are_told_with_those_there_are(make_run: MakeRun) -> None:
+def test_missing_predictions_are_reported_with_those_there_are(make_run: MakeRun) -> None:
     path = make_run("a")
     (path / "predictions" / "test.parquet").unlink()
     (record,) = read_records([path])
@@ -80,7 +80,7 @@ def test_missing_predictions_are_told_with_those_there_are(make_run: MakeRun) ->
         record.predictions("test")
 
 
-def test_a_torn_parquet_file_is_told(make_run: MakeRun) -> None:
+def test_a_torn_parquet_file_is_reported(make_run: MakeRun) -> None:
     path = make_run("a", hashed=False)
     file = path / "predictions" / "test.parquet"
     file.write_bytes(file.read_bytes()[:100])
@@ -122,7 +122,7 @@ def test_lines_of_another_shape_in_metrics_are_counted_and_passed_over(
     assert f"{path / 'metrics.jsonl'} has 3 damaged lines" in caplog.text
 
 
-def test_no_runs_is_told(tmp_path: Path) -> None:
+def test_no_runs_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"There is no folder .*nowhere"):
         read_records([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="holds no run folder"):

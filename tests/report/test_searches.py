@@ -1,4 +1,4 @@
-"""Searches told from the folders of sweeps."""
+"""Searches reported from the folders of sweeps."""
 
 import json
 from pathlib import Path

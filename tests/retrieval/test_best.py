@@ -15,7 +15,7 @@ def test_blocks_give_what_a_sort_of_all_scores_gives(tmp_path: Path, monkeypatch
     monkeypatch.setattr(module, "BLOCK_DOCUMENTS", 7)
     monkeypatch.setattr(module, "BLOCK_QUERIES", 2)
     rng = np.random.default_rng(0)
-    documents = rng.integers(-3, 4, (40, 5)).astype(np.float32)  # whole numbers: sums are exact, and scores are tied
+    documents = rng.integers(-3, 4, (40, 5)).astype(np.float32)  # integers: sums are exact, and scores are tied
     documents[11] = documents[30] = documents[2]
     queries = rng.integers(-3, 4, (5, 5)).astype(np.float32)
     np.save(tmp_path / "d.npy", documents)

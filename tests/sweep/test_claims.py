@@ -126,7 +126,7 @@ def test_on_another_machine_silence_decides(tmp_path: Path, monkeypatch: pytest.
     taken.end()
 
 
-def test_who_was_taken_for_dead_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_taken_for_dead_learns_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lost: list[Claim] = []
     slow = claims_in(tmp_path, heartbeat_seconds=0.5, lost=lost.append).take(0)
     assert slow is not None

@@ -131,7 +131,7 @@ def checked(base: Config, space: dict[str, Parameter], **keys: Any) -> None:
         ("optim.lr", Parameter(low=1e-5, high=1e-3, log=True, step=1e-5), "log goes without step"),
         ("optim.lr", Parameter(low=0.0, high=1e-3), "optim.lr=0.0 must be a number above 0"),
         ("optim.warmup_ratio", Parameter(low=0.0, high=1.5), r"warmup_ratio=1.5 must be in \[0, 1\]"),
-        ("optim.batch_size", Parameter(low=8, high=20.5), "takes whole numbers"),
+        ("optim.batch_size", Parameter(low=8, high=20.5), "takes integers"),
         ("optim.schedule", Parameter(low=1, high=2), "the key takes no numbers: give choices"),
         ("optim.schedule", Parameter(choices=["linear", "exponential"]), "space.optim.schedule: .*exponential"),
         ("optim.schedule", Parameter(choices=["linear"]), "a single value belongs into settings"),

@@ -113,10 +113,10 @@ def test_two_ranks_prune_together(make_sweep: MakeSweep, tmp_path: Path) -> None
         if trial.state == TrialState.PRUNED:
             record = Run(folder).outcome or {}
             assert record["step"] == trial.last_step and record["cost"]["devices"] == 2
-    told = [json.loads(line) for line in (search.folder / "journal.log").read_text().splitlines()]
-    ends = [row["trial_id"] for row in told if row["op_code"] == 6 and row["state"] in (1, 2)]
-    assert ends == [0, 1]  # each told once
-    assert len({row["worker_id"].rsplit("-", 1)[0] for row in told}) == 1  # rank zero alone talks to the study
+    shown = [json.loads(line) for line in (search.folder / "journal.log").read_text().splitlines()]
+    ends = [row["trial_id"] for row in shown if row["op_code"] == 6 and row["state"] in (1, 2)]
+    assert ends == [0, 1]  # each reported once
+    assert len({row["worker_id"].rsplit("-", 1)[0] for row in shown}) == 1  # rank zero alone talks to the study
 
 
 def test_two_ranks_fail_together_and_go_on(make_sweep: MakeSweep, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_cut_at_any_byte_of_its_last_records(journal: bytes, tmp_path: Path) -> 
         assert all(json.loads(line) for line in path.read_bytes().splitlines())
 
 
-def test_torn_while_open_is_mended_before_the_next_record(journal: bytes, tmp_path: Path) -> None:
+def test_torn_while_open_is_repaired_before_the_next_record(journal: bytes, tmp_path: Path) -> None:
     (tmp_path / "journal.log").write_bytes(journal)
     study = study_in(tmp_path)
     with open(tmp_path / "journal.log", "ab") as file:
@@ -73,7 +73,7 @@ def test_torn_while_open_is_mended_before_the_next_record(journal: bytes, tmp_pa
 
 
 def test_a_record_glued_to_a_torn_one_is_saved(journal: bytes, tmp_path: Path) -> None:
-    """What a writer that does not mend leaves behind."""
+    """What a writer that does not repair the journal leaves behind."""
     lines = journal.splitlines(keepends=True)
     glued = b"".join([*lines[:-1], b'{"op_code":9,"worker', lines[-1]])
     (tmp_path / "journal.log").write_bytes(glued)
@@ -89,7 +89,7 @@ def test_zeros_after_a_power_failure(journal: bytes, tmp_path: Path) -> None:
     assert (tmp_path / "journal.log").read_bytes() == journal
 
 
-def test_a_whole_journal_is_left_alone(journal: bytes, tmp_path: Path) -> None:
+def test_an_intact_journal_is_not_changed(journal: bytes, tmp_path: Path) -> None:
     (tmp_path / "journal.log").write_bytes(journal)
     opened(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["journal.log"]
@@ -110,7 +110,7 @@ def test_it_is_optunas_own_format(tmp_path: Path) -> None:
     assert len(optuna.load_study(storage=plain, study_name="s").trials) == 3
 
 
-def test_a_failed_mending_frees_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_repair_frees_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "journal.log").write_bytes(b"{torn")
     lock = RepairingLock(tmp_path / "journal.log", 3)
     with monkeypatch.context() as patched:

@@ -105,7 +105,7 @@ def test_budget_of_device_hours(tmp_path: Path) -> None:
     assert len(search.trials()) == 4
 
 
-def test_told_twice_counts_once(tmp_path: Path) -> None:
+def test_a_score_reported_twice_counts_once(tmp_path: Path) -> None:
     """The answer to the first telling was lost with the connection."""
     search = opened(dummy.sweep_in(tmp_path, 1))
     taken = search.next()

@@ -174,7 +174,7 @@ def test_a_trial_is_the_experiment_with_its_values(write: Write, tmp_path: Path)
         ({}, ["space.optim.lr.low=much"], ("argument 'space.optim.lr.low'", "much")),
     ],
 )
-def test_mistakes_are_told_with_their_place(
+def test_mistakes_are_reported_with_their_place(
     write: Write, keys: dict[str, Any], overrides: list[str], fragments: tuple[str, ...]
 ) -> None:
     said = refused(write(**keys), *overrides)

@@ -92,7 +92,7 @@ def test_what_a_search_leaves(make_sweep: MakeSweep, tmp_path: Path) -> None:
 
 
 def cut_by_successive_halving(trials: list[FrozenTrial], rungs: tuple[int, ...]) -> dict[int, int]:
-    """Which trials, run one after another, end where: at each rung the better half goes on (Li et al. 2020)."""
+    """Which trials, run one after another, end where: at each rung the better half continues (Li et al. 2020)."""
     seen: dict[int, list[float]] = {rung: [] for rung in rungs}
     cut = {}
     for trial in trials:
@@ -125,8 +125,8 @@ def test_pruned_trials(make_sweep: MakeSweep) -> None:
         reason = rows[trial.number]["reason"]
         assert reason == outcome["reason"] == trial.user_attrs["pruned"]["reason"]
         value = trial.intermediate_values[step or 0]
-        told = [t.intermediate_values for t in search.trials()[: trial.number + 1]]
-        seen = [values[step] for values in told if step in values]
+        reported = [t.intermediate_values for t in search.trials()[: trial.number + 1]]
+        seen = [values[step] for values in reported if step in values]
         least = f"the best of {len(seen)} there is {min(seen):.4f}"
         assert reason == f"asha at step {step}: calibration_error {value:.4f}, {least}"
         assert rows[trial.number]["steps"] == step and trial.value == value
@@ -290,7 +290,7 @@ def test_a_metric_the_task_does_not_report(make_sweep: MakeSweep, capsys: pytest
     assert main(["show", str(path)]) == 2
 
 
-def test_a_mistake_in_the_space_is_told_before_anything_runs(
+def test_a_mistake_in_the_space_is_reported_before_anything_runs(
     make_sweep: MakeSweep, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = make_sweep()
@@ -327,9 +327,9 @@ def test_status_and_show(make_sweep: MakeSweep, capsys: pytest.CaptureFixture[st
     capsys.readouterr()
     for target in (path, path.with_suffix("")):
         assert main(["sweep", "status", str(target)]) == 0
-        told = capsys.readouterr().err
-        assert re.search(r"tiny: .*2 (complete|pruned)|tiny: 1 complete, 1 pruned", told) and " of 2" in told
-        assert ("best: accuracy 0." in told and "trial 0 (optim.lr=0.001" in told) or "trial 1" in told
+        reported = capsys.readouterr().err
+        assert re.search(r"tiny: .*2 (complete|pruned)|tiny: 1 complete, 1 pruned", reported) and " of 2" in reported
+        assert ("best: accuracy 0." in reported and "trial 0 (optim.lr=0.001" in reported) or "trial 1" in reported
     assert main(["sweep", str(path)]) == 0  # nothing is left: it says how it ended
     assert len(search_of(path).trials()) == 2
 
@@ -346,7 +346,7 @@ def test_a_search_of_something_else_is_refused(make_sweep: MakeSweep, capsys: py
     assert len(search_of(path).trials()) == 2
 
 
-def test_a_pruner_that_will_never_act_is_told(make_sweep: MakeSweep, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pruner_that_will_never_act_is_reported(make_sweep: MakeSweep, capsys: pytest.CaptureFixture[str]) -> None:
     path = make_sweep(pruner=ASHA, budget={"trials": 1}, settings={"optim": {"epochs": 1}})
     assert main(["sweep", str(path)]) == 0
     said = " ".join(capsys.readouterr().err.split())

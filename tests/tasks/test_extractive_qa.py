@@ -97,7 +97,7 @@ def test_the_answer_is_the_best_span_over_all_windows(build: Build) -> None:
 
 
 @pytest.mark.parametrize(("max_length", "stride"), [(24, 4), (32, 128), (64, 16), (128, 0)])
-def test_every_window_that_shows_the_answer_whole_is_trained_on_it(build: Build, max_length: int, stride: int) -> None:
+def test_every_window_with_the_complete_answer_is_trained_on_it(build: Build, max_length: int, stride: int) -> None:
     place = CONTEXT.index("Oslo", 400)
     rows = [row("Oslo with Acme", place), row(None), row("Anna", context="Anna")]
     module = build(rows, f"data.max_length={max_length}", f"data.stride={stride}")

@@ -93,7 +93,7 @@ def test_an_answer_of_one_token_does_not_open_the_question(tmp_path: Path) -> No
     assert text(data.tokenizer, prompts(micro)[0]) == ["where"]
 
 
-def test_a_source_longer_than_max_length_leaves_every_target_whole(tmp_path: Path) -> None:  # faults 6 and 7
+def test_a_source_longer_than_max_length_leaves_every_target_complete(tmp_path: Path) -> None:  # faults 6 and 7
     data = [{"source": "film " * 60, "target": "good book"}] * 8
     module = build(tmp_path, "gpt2", data=data)
     store = module.data.stores["train"]

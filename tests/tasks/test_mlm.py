@@ -48,7 +48,7 @@ def test_shares_are_those_of_bert(unit: str) -> None:
     assert abs(masked - 0.8) < 4 * np.sqrt(0.16 / draws) and abs(kept - 0.1) < 4 * np.sqrt(0.09 / draws) + 1 / 195
 
 
-def test_words_and_spans_are_masked_whole() -> None:
+def test_words_and_spans_are_masked_as_units() -> None:
     ids, words, lengths, examples = row(50, 90)
     for unit in ("word", "span"):
         _, chosen = masking(unit)(ids, words, lengths, examples, 0)

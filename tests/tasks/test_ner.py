@@ -197,7 +197,7 @@ def test_a_word_without_a_token_is_outside_and_counts(build: Build) -> None:
     assert table["prediction"] == [["B-PER", "O", "B-PER", "O"], ["O"], []]
     assert table["confidence"][1] == [1.0]
     scores = entity_scores(table["gold"], table["prediction"])
-    assert scores["recall"] == 1 / 4  # the entities no token stands for are missed, not left out
+    assert scores["recall"] == 1 / 4  # the entities without a token are missed, not left out
 
 
 def test_a_word_without_a_token_follows_its_neighbours() -> None:

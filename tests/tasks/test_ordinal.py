@@ -29,7 +29,7 @@ def test_the_order_is_that_of_numbers_or_declared(build: Build, tmp_path: Path) 
     assert build(rows()).data.labels == ["1", "2", "9", "10"]
     words = rows(("good", "bad", "fair"))
     assert build(words, "data.labels=[bad, fair, good]").data.labels == ["bad", "fair", "good"]
-    with pytest.raises(UserError, match=r"the labels bad, fair, good are no whole numbers.*data\.labels"):
+    with pytest.raises(UserError, match=r"the labels bad, fair, good are not integers.*data\.labels"):
         build(words)
 
 

@@ -61,7 +61,7 @@ def test_what_is_no_number(tmp_path: Path, tiny_model: Path, capsys: pytest.Capt
     content = {"task": "regression", "model": {"name": str(tiny_model)}, "data": {"train": str(path)}}
     experiment.write_text(json.dumps(content))
     assert main(["show", str(experiment)]) == 2
-    assert f"{path}, line 2: the score 'good' is no number; write one, as in 3.5" in capsys.readouterr().err
+    assert f"{path}, line 2: the score 'good' is not a number; write one, as in 3.5" in capsys.readouterr().err
     write_jsonl(path, [{"text": "a", "score": 1}, {"text": "b", "score": 2}])
     assert main(["train", str(experiment), f"run_dir={tmp_path / 'run'}", "optim.label_smoothing=0.1"]) == 2
     assert "task 'regression' has no classes for optim.label_smoothing" in capsys.readouterr().err

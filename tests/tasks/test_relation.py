@@ -44,7 +44,7 @@ def rows(count: int = 24) -> list[dict[str, Any]]:
 
 
 def marked(module: Any, split: str = "train") -> list[tuple[str, str, str]]:
-    """Each example's text as encoded, and what stands at its two marks."""
+    """Each example's text as encoded, and what is at its two marks."""
     store, tokenizer = module.data.stores[split], module.data.tokenizer
     every = np.arange(len(store))
     columns = (store.streams["input"].tokens[name].rows(every) for name in ("input_ids", "mark"))

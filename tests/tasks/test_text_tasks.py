@@ -98,7 +98,7 @@ def test_a_template_names_fields_columns_and_the_data_s_own_names(tmp_path: Path
 
 
 def test_a_template_may_do_without_the_source(tmp_path: Path) -> None:
-    """Alpaca as prompt and completion; the rendered prompt stands as the source in predictions and overviews."""
+    """Alpaca as prompt and completion; the rendered prompt is the source in predictions and overviews."""
     task = {"name": "generation", "template": "{instruction} {input} :"}
     rows = [{"instruction": "where", "input": "Oslo", "output": "a city"}, {"instruction": "who", "output": "Anna"}]
     data = opened(tmp_path, task, rows, "data.columns={target: output}")
@@ -116,7 +116,7 @@ def test_a_template_may_do_without_the_source(tmp_path: Path) -> None:
             r"task.template names \{documents\}, but the columns of .* are document,.*mean \{document\}",
         ),
         ("{source", "expected '}' before end of string; write a brace of the text itself twice"),
-        ("{source!r}", "in braces stands the name of a field or column and nothing else"),
+        ("{source!r}", "braces hold the name of a field or column and nothing else"),
     ],
 )
 def test_bad_templates(template: str, sentence: str, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_score_that_no_metric_reports_is_refused(tmp_path: Path) -> None:
 # --- questions ----------------------------------------------------------------------------------------
 
 
-def test_a_question_stands_whole_behind_its_context(tmp_path: Path) -> None:
+def test_a_question_is_complete_behind_its_context(tmp_path: Path) -> None:
     rows = [{"question": "where is Anna", "context": "film " * 60, "answers": {"text": ["Oslo", "in Oslo"]}}]
     data = opened(tmp_path, {"name": "generative_qa", "template": "{context} ? {question} :"}, rows)
     _, predicted, prompt = first_row(data)
@@ -279,7 +279,7 @@ def test_source_and_target_as_turns(tmp_path: Path) -> None:
     _, predicted, prompt = first_row(data)
     assert len(prompt) <= 48 and "river" not in prompt and predicted == ["bad", "[SEP]"]
     assert prompt[-len(data.tokenizer.tokenize("assistant :")) :] == data.tokenizer.tokenize("assistant :")
-    assert data.tokenizer.chat_template == CHAT  # and stands in the exported model
+    assert data.tokenizer.chat_template == CHAT  # and is in the exported model
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_what_follows_the_end_is_cut() -> None:
     assert cut([3], [3]) == ([], True)
 
 
-def test_long_targets_are_reported_and_scored_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_long_targets_are_reported_and_scored_completely(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = [{"source": "good", "target": "a " * 30}, *rows(3)]
     module = build(tmp_path, "bart", data=data)
     assert "1 of 4 targets of train are longer than task.max_target_tokens=12 and lose their end" in caplog.text

@@ -113,7 +113,7 @@ def test_a_logger_of_the_users_own_that_fails_is_silent_from_then_on(
     ]
 
 
-def test_a_logger_that_cannot_be_had_is_told_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_logger_is_reported_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"mlfow must be one of csv, mlflow, tensorboard, .* Did you mean mlflow"):
         open_run(tmp_path, {"mlfow": {}})
     run, config = open_run(tmp_path, {"mlflow": {}})

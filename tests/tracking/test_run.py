@@ -1,4 +1,4 @@
-"""The run folder by itself: what is whole, whose it is, who may write in it."""
+"""The run folder by itself: what is intact, whose it is, who may write in it."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_another_experiment_is_refused_and_nothing_changes(tmp_path: Path) -> No
     other.data.max_length = 64
     with pytest.raises(UserError) as refused:
         Run.open(other)
-    told = "data.max_length: 128 -> 64; optim.lr: 5e-05 -> 3e-05; optim.epochs: 3.0 -> 5.0 (there -> here)"
-    assert told in str(refused.value)
+    reported = "data.max_length: 128 -> 64; optim.lr: 5e-05 -> 3e-05; optim.epochs: 3.0 -> 5.0 (there -> here)"
+    assert reported in str(refused.value)
     assert snapshot(tmp_path) == before
     Run.open(config_of(tmp_path)).close()  # the refusal has let go of the folder
 
@@ -87,7 +87,7 @@ def test_layout_and_logging_may_change(tmp_path: Path) -> None:
 
 
 def test_a_start_that_never_trained_gives_its_folder_up(tmp_path: Path) -> None:
-    """A mistake in the data, say, that the next YAML mends."""
+    """A mistake in the data, say, that the next YAML fixes."""
     Run.open(config_of(tmp_path)).close()
     Run.open(config_of(tmp_path, lr=1e-3)).close()
     assert Run.read(tmp_path).config.optim.lr == 1e-3
@@ -144,7 +144,7 @@ def test_a_requeued_job_takes_over_from_its_orphan(tmp_path: Path, monkeypatch: 
 def test_a_folder_that_was_removed_is_noticed(tmp_path: Path) -> None:
     run = Run.open(config_of(tmp_path / "run"))
     (run.path / ".lock").unlink()
-    with pytest.raises(UserError, match="held by nobody: its lock file is gone"):
+    with pytest.raises(UserError, match="held by no process: its lock file is missing"):
         run.log(1, {"train/loss": 1.0})
     run.close()
 
@@ -215,7 +215,7 @@ def test_rewind_drops_what_will_be_written_again(tmp_path: Path) -> None:
     assert rows() == []
 
 
-def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_files_are_written_completely_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     write_json(path, {"steps": 1})
     with pytest.raises(RuntimeError), write_atomically(path) as temporary:
@@ -228,7 +228,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
         write_json(tmp_path / "missing" / "result.json", {})
 
 
-def test_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_folder_is_replaced_completely_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     (tmp_path / ".model.17.new").mkdir()
     (tmp_path / ".model.17.new" / "leftover").write_text("")

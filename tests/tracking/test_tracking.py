@@ -104,7 +104,7 @@ def rows_of(file: Path) -> dict[int, Any]:
     return {r["history"]["step"]["num"]: r["history"]["item"].get("x") for r in inspect(file) if r["type"] == "history"}
 
 
-def test_online_run_arrives_whole(server: WandbServer, tmp_path: Path) -> None:
+def test_online_run_arrives_completely(server: WandbServer, tmp_path: Path) -> None:
     run, config = open_run(tmp_path / "sst2" / "seed0", "online")
     record(run, config, range(3), predictions=write_predictions(run, 2))
     served = server.run(run_id(run.path))
@@ -300,7 +300,7 @@ def test_kill_loses_seconds_and_sync_completes_them(server: WandbServer, tmp_pat
     assert {step: row["x"] for step, row in served.by_step.items()} == {row["step"]: row["x"] for row in rows}
 
 
-def test_sync_sends_offline_runs_whole(server: WandbServer, tmp_path: Path) -> None:
+def test_sync_sends_offline_runs_completely(server: WandbServer, tmp_path: Path) -> None:
     runs = [open_run(tmp_path / name, "offline") for name in "ab"]
     for run, config in runs:
         record(run, config, range(5), exit_code=99)

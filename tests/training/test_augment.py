@@ -73,9 +73,7 @@ def test_switched_off_it_is_not_there(small_runs: SmallRuns) -> None:
 
 def test_what_is_not_augmented_is_refused(small_runs: SmallRuns, tmp_path: Path) -> None:
     for task in ("qa", "choice"):
-        with pytest.raises(
-            UserError, match=f"augment: task '{task}' is not augmented, for its answers stand at places"
-        ):
+        with pytest.raises(UserError, match=f"augment: task '{task}' is not augmented, for its answers are places"):
             open_data(config(small_runs, task, augment=ALL))
     for name, own in (("mixup", {}), ("distil", {"teacher": str(tmp_path)})):
         with pytest.raises(

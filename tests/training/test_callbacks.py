@@ -268,20 +268,20 @@ def test_what_is_better(value: float, loss: float, better: bool) -> None:
 
 def test_unknown_monitor(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
     code, run = train("ner", "trainer.monitor=bleu", "optim.max_steps=2")
-    told = capsys.readouterr().err
+    reported = capsys.readouterr().err
     assert code == 2 and run.result is None
-    assert "trainer.monitor=bleu is not a score of task ner; it reports f1, precision, recall" in told
+    assert "trainer.monitor=bleu is not a score of task ner; it reports f1, precision, recall" in reported
 
 
 def test_divergence(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ("optim.lr=1e30", "optim.warmup_ratio=0.1", "trainer.checkpoint_every_steps=1")
     code, run = train("sentiment", *overrides)
-    told = capsys.readouterr().err
-    assert code == 2 and run.result is None and "Traceback" not in told
+    reported = capsys.readouterr().err
+    assert code == 2 and run.result is None and "Traceback" not in reported
     saved = checkpoint.newest(run.checkpoints)
-    assert saved is not None and f"; the last good checkpoint is {saved.path}. Lower optim.lr" in told
+    assert saved is not None and f"; the last good checkpoint is {saved.path}. Lower optim.lr" in reported
     assert all(bool(t.isfinite().all()) for name, t in saved.tensors().items() if name.startswith("model."))
-    sentence = next(line for line in told.splitlines() if line.startswith("research: "))
+    sentence = next(line for line in reported.splitlines() if line.startswith("research: "))
     step = trained(run)[-1] + 1
     assert f" at step {step} (examples " in sentence and "nan" in sentence
     named = sentence.split("(examples ")[1].split(")")[0].split(", ")
@@ -298,7 +298,7 @@ def test_divergence_without_logging_and_before_any_checkpoint(
     save_file(weights, poisoned / "model.safetensors", metadata={"format": "pt"})
     code, run = train("sentiment", f"model.name={poisoned}", "trainer.log_every_steps=25")
     assert code == 2 and run.metrics() == [] and not checkpoint.files(run.checkpoints)
-    assert "at step 1 (examples " in (told := capsys.readouterr().err) and "there is no checkpoint" in told
+    assert "at step 1 (examples " in (reported := capsys.readouterr().err) and "there is no checkpoint" in reported
 
 
 def test_signal_at_the_last_step(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ def test_second_ctrl_c_does_not_wait_for_the_step(
         signal_at(patched, step, "backward", 5, signal.SIGINT)
         code, run = train("sentiment", "trainer.checkpoint_every_steps=2", "optim.max_steps=8")
     assert code == STOPPED and trained(run) == [1, 2, 3, 4]
-    assert "goes on from the last checkpoint" in capsys.readouterr().err
+    assert "to resume from the last checkpoint" in capsys.readouterr().err
     code, run = train("sentiment", "trainer.checkpoint_every_steps=2", "optim.max_steps=8")
     assert code == 0 and trained(run) == list(range(1, 9)) and evaluated(run) == [8]
 

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or passed over, rotated, written behind the steps."""
+"""Checkpoints: intact or passed over, rotated, written behind the steps."""
 
 from __future__ import annotations
 

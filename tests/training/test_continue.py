@@ -77,7 +77,7 @@ def dropping(small_runs: SmallRuns) -> dict[str, object]:
         ({"epochs": 4, "warmup_steps": None}, None),
     ],
 )
-def test_what_cannot_be_continued_is_told_why(changes: dict[str, object], said: str | None, tmp_path: Path) -> None:
+def test_reasons_against_continuing_are_reported(changes: dict[str, object], said: str | None, tmp_path: Path) -> None:
     optim = {**OPTIM, **changes, "epochs": 2, "max_steps": None}
     reason = why_not_longer({"optim": optim}, {"optim": {**optim, **changes}})
     assert reason is None if said is None else said in (reason or "")

@@ -210,7 +210,7 @@ def test_texts_of_several_windows_in_any_layout(runner: Runner) -> None:
 
 
 def test_two_ranks_train_what_one_rank_trains(runner: Runner, tmp_path: Path) -> None:
-    """A model with parameters that no loss reaches: DDP would wait for their gradients for ever."""
+    """A model with parameters that no loss reaches: DDP would wait for their gradients indefinitely."""
     model = make_tiny_model(tmp_path / "layoutlm", "layoutlm", max_2d_position_embeddings=32)
     one, two = runner.run("ner", f"model.name={model}"), runner.run_ranks("ner", 2, f"model.name={model}")
     assert_same_up_to_rounding(two, one)
@@ -227,7 +227,7 @@ def test_four_ranks_of_which_one_has_nothing(runner: Runner, task: str) -> None:
 
 @pytest.mark.parametrize(("task", "ranks"), [("sentiment", 2), ("ner", 4), ("qa", 2)])
 def test_ranks_that_share_the_model_out(runner: Runner, task: str, ranks: int) -> None:
-    """The ranks would wait for ever if they had not equally many micro-batches, in training and in evaluation."""
+    """The ranks would wait indefinitely if they had not equally many micro-batches, in training and in evaluation."""
     got = runner.run_ranks(task, ranks, "trainer.strategy=fsdp", "trainer.tokens_per_microbatch=40")
     assert_same_up_to_rounding(got, runner.reference(task))
 

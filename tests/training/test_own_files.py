@@ -79,14 +79,14 @@ def scores(run: Run) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in run.metrics()]
 
 
-def test_own_files_are_kept_and_a_change_is_told_or_refused(experiment: Path) -> None:
+def test_own_files_are_kept_and_a_change_is_reported_or_refused(experiment: Path) -> None:
     task, callback = experiment.parent / "my_task.py", experiment.parent / "count_steps.py"
     steps = experiment.parent / "steps.txt"
     code, output, reference = train(experiment, "reference")
     assert code == 0, output
     assert steps.read_text().split() == list(map(str, range(1, 9)))
-    told = reference.provenance["attempts"][0]["components"]
-    assert {name: (reference.path / each["copy"]).read_text() for name, each in told.items()} == {
+    reported = reference.provenance["attempts"][0]["components"]
+    assert {name: (reference.path / each["copy"]).read_text() for name, each in reported.items()} == {
         "task my_task": TASK, "callback count_steps": CALLBACK,
     }  # fmt: skip
 

@@ -172,12 +172,14 @@ def test_signal_stops_between_steps(
     assert moment(running, run, random.Random(0))
     running.send(number)
     assert running.wait() == STOPPED, running.output
-    told = re.search(r"Stopped at step (\d+) of 30, saved in (\S+)\. The same command goes on", running.output)
-    assert told and Path(told[2]) == run.checkpoints and "Traceback" not in running.output
-    assert last_step(run) == int(told[1]) == steps_saved(run)[0]
+    reported = re.search(
+        r"Stopped at step (\d+) of 30, saved in (\S+)\. Run the same command to resume", running.output
+    )
+    assert reported and Path(reported[2]) == run.checkpoints and "Traceback" not in running.output
+    assert last_step(run) == int(reported[1]) == steps_saved(run)[0]
     assert run.result is None
     code, output = attempt(command(experiments["ner"], run.path), tmp_path / "log")
-    assert code == 0 and f"Resuming {run.path} at step {told[1]}." in output
+    assert code == 0 and f"Resuming {run.path} at step {reported[1]}." in output
     assert_same(run, references("ner"))
 
 
@@ -193,7 +195,7 @@ def test_ctrl_c_twice_while_starting(
         for _ in range(2):
             running.send(signal.SIGINT)
         assert running.wait() in (STOPPED, 130), running.output
-        assert "Traceback" not in running.output and "he same command goes on" in running.output
+        assert "Traceback" not in running.output and "un the same command to resume" in running.output
     code, output = attempt(command(experiments["sentiment"], run.path), tmp_path / "log")
     assert code == 0, output
     assert_same(run, references("sentiment"))
@@ -346,8 +348,8 @@ def test_other_data_or_weights_are_refused(stopped: Path, experiments: dict[str,
     finally:
         train.write_text(kept)
     assert code == 2 and "Traceback" not in output
-    told = re.search(r"data: .*?'train': '(\w+)'.*? -> .*?'train': '(\w+)'", output)
-    assert told and told[1] == old and told[2] != old, output
+    reported = re.search(r"data: .*?'train': '(\w+)'.*? -> .*?'train': '(\w+)'", output)
+    assert reported and reported[1] == old and reported[2] != old, output
     try:
         model.rename(model.with_name("kept"))
         make_tiny_model(model, hidden_size=64)

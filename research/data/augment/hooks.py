@@ -23,7 +23,7 @@ class Training:
 class Operation:
     """Changes the words of a text. Strength 0 of any kind is off."""
 
-    of_whole_texts = False  # it reads texts as they stand in the file, so it comes before the others
+    of_whole_texts = False  # it reads texts as they are in the file, so it is applied before the others
 
     def __init__(self, keys: Any) -> None:
         """`keys` are the operation's section of the config."""

@@ -13,11 +13,11 @@ from research.common.errors import UserError
 from research.data.augment.words import Words, free, text_of, words_of
 
 Table = dict[str, list[str]]
-Match = tuple[int, int, list[str]]  # first word and end, and what may stand in their place
+Match = tuple[int, int, list[str]]  # first word and end, and what may replace them
 
 
 class Synonyms:
-    """A table, and where its entries stand in a text."""
+    """A table, and the places of its entries in a text."""
 
     def __init__(self, path: str | None, operation: str) -> None:
         """Raises UserError, with the line, for a table that cannot be read."""

@@ -1,7 +1,7 @@
 """Texts as words that can be moved, and back.
 
 A word is a run of letters and digits, a Chinese, Japanese kana or Korean character, or a mark of punctuation; what
-stands between two words stays with the first. Tagged words have IOB2 tags; an entity is never taken apart.
+is between two words stays with the first. Tagged words have IOB2 tags; an entity is never taken apart.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WORD = re.compile(rf"([{CHARACTER}]|(?:(?![{CHARACTER}])\w)+(?:['’](?:(?![{CHA
 @dataclass(frozen=True)
 class Word:
     text: str
-    after: str = " "  # what stands before the next word
+    after: str = " "  # what precedes the next word
     tag: str = OUTSIDE
 
     @property
@@ -35,7 +35,7 @@ Words = Sequence[Word]
 
 
 def words_of(text: str) -> list[Word]:
-    """The words of a text; what stands before the first is dropped."""
+    """The words of a text; what precedes the first is dropped."""
     return [Word(found[1], found[2]) for found in WORD.finditer(text)]
 
 

@@ -125,7 +125,7 @@ def about_data(records: Sequence[Record]) -> list[str]:
     if any(record.config["data"]["max_train_examples"] for record in records):
         questions.append("Some runs trained on a part of the data (data.max_train_examples): is it said, and why?")
     if any(record.config["data"]["max_eval_examples"] for record in records):
-        questions.append("Scores are of a part of the data (data.max_eval_examples): how large is the whole split?")
+        questions.append("Scores are of a part of the data (data.max_eval_examples): how large is the complete split?")
     if unknown := sum(not record.provenance.get("data") for record in records):
         questions.append(f"{counted(unknown, 'run')} ended before its data was recorded: what was it?")
     return questions
@@ -212,7 +212,7 @@ def package_table(records: Sequence[Record]) -> Table:
 
 
 def checklist_markdown(checklist: Checklist) -> str:
-    """Markdown of the lists; a table that several items stand on is printed once."""
+    """Markdown of the lists; a table that several items cite is printed once."""
     lines, printed = ["# Reproducibility checklist\n"], set()
     for name, items in checklist.lists.items():
         lines.append(f"\n## {name}\n")

@@ -23,9 +23,9 @@ def data(records: Sequence[Record]) -> str:
     """Examples of each split that were used, and where that was not all of it."""
     sizes: dict[str, dict[str, list[str]]] = {}
     for record in records:
-        for split, told in (record.provenance.get("data") or {}).items():
+        for split, stored in (record.provenance.get("data") or {}).items():
             counts = sizes.setdefault(record.data_set, {}).setdefault(split, [])
-            if (count := f"{told['examples']:,}{_cut(record, split, told['examples'])}") not in counts:
+            if (count := f"{stored['examples']:,}{_cut(record, split, stored['examples'])}") not in counts:
                 counts.append(count)
     return " ".join(
         f"Of {data_set} we use {listed([f'{either(counts)} {split}' for split, counts in by_split.items()])} examples."
@@ -165,8 +165,8 @@ def preprocessing(records: Sequence[Record]) -> str:
 
 
 def origins(records: Sequence[Record]) -> str:
-    told = (each for record in records for each in (record.provenance.get("data") or {}).values())
-    names = list(dict.fromkeys(provenance.origin(each["origin"]) for each in told))
+    stored = (each for record in records for each in (record.provenance.get("data") or {}).values())
+    names = list(dict.fromkeys(provenance.origin(each["origin"]) for each in stored))
     return f"The data was read from {listed(names)}." if names else ""
 
 

@@ -102,8 +102,8 @@ def draw_ranks(names: Sequence[str], ranks: np.ndarray, difference: float) -> Fi
         axes.plot([tick, tick], [0, 0.18], color="black", linewidth=0.8)
         axes.text(tick, 0.28, str(tick), ha="center", va="bottom", fontsize=7)
     axes.plot([lowest, lowest + difference], [1.35, 1.35], color="black", linewidth=1.2, marker="|", markersize=4)
-    told = f"critical difference {difference:.2f}"
-    axes.text(lowest + difference / 2, 1.45, told, ha="center", va="bottom", fontsize=7)
+    label = f"critical difference {difference:.2f}"
+    axes.text(lowest + difference / 2, 1.45, label, ha="center", va="bottom", fontsize=7)
     bars = cliques(ranks, difference)
     for level, (low, high) in enumerate(bars):
         y = -0.3 - 0.22 * level

@@ -46,7 +46,7 @@ class Page:
 def write_page(folder: Path, page: Page, place: Path | None = None) -> Path:
     """Write `index.html` into a folder and return its path.
 
-    `place` is where the report will stand, if not there: links to run folders are relative to it.
+    `place` is the report's later folder, if it is another: links to run folders are relative to it.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup

@@ -121,12 +121,14 @@ def with_corrections(comparisons: Sequence[Comparison], correction: Correction) 
         for j, test in enumerate(comparison.tests):
             if test.p_value is not None:
                 families.setdefault(test.name.split(" (")[0], []).append((i, j, test.p_value))
-    told: list[list[float | None]] = [[None] * len(comparison.tests) for comparison in comparisons]
+    values_by_test: list[list[float | None]] = [[None] * len(comparison.tests) for comparison in comparisons]
     for members in families.values():
         values = corrected([p for _, _, p in members], correction)
         for (i, j, _), value in zip(members, values, strict=True):
-            told[i][j] = value
-    return [replace(comparison, corrected=values) for comparison, values in zip(comparisons, told, strict=True)]
+            values_by_test[i][j] = value
+    return [
+        replace(comparison, corrected=values) for comparison, values in zip(comparisons, values_by_test, strict=True)
+    ]
 
 
 def p_text(p: float) -> str:

@@ -137,7 +137,7 @@ def violation(scores: np.ndarray, other: np.ndarray) -> np.ndarray:
     """
     scores, other = np.sort(scores, axis=-1), np.sort(other, axis=-1)
     count, other_count = scores.shape[-1], other.shape[-1]
-    # The steps of both quantile functions in units of 1 / (n m), in which they are whole numbers.
+    # The steps of both quantile functions in units of 1 / (n m), in which they are integers.
     edges = np.union1d(np.arange(count + 1) * other_count, np.arange(other_count + 1) * count)
     gap = scores[..., edges[:-1] // other_count] - other[..., edges[:-1] // count]
     squares = gap**2 * np.diff(edges)

@@ -49,7 +49,7 @@ def power_of(effect: float, size: int, groups: int, alpha: float = ALPHA) -> flo
 
 
 def _smallest(difference: float, spread: float, groups: int, alpha: float, power: float) -> int:
-    """The smallest whole sample size of at least 2 that finds an effect of `difference / spread` with this power."""
+    """The smallest integer sample size of at least 2 that finds an effect of `difference / spread` with this power."""
     if difference > 1000 * spread:
         return 2
 

@@ -91,7 +91,7 @@ def _beside_best(column: Sequence[Summary], pooled: Pool | None) -> list[Summary
     """The column with its best marked and, where there is a pool, intervals and p-values, not yet corrected."""
     known = [s for s in column if s.mean is not None]
     best = max(known, key=_goodness).group if len(known) > 1 else None
-    told = []
+    marked = []
     for each in column:
         if each.group.folds:
             each = _of_folds(each, best)
@@ -100,8 +100,8 @@ def _beside_best(column: Sequence[Summary], pooled: Pool | None) -> list[Summary
             if best is not None and each.group is not best:
                 blocks = [*best.blocks, *each.group.blocks]
                 each = replace(each, p_value=over_both(*pooled.of(best, each.group), blocks=blocks).p_value)
-        told.append(replace(each, mark="best") if each.group is best else each)
-    return told
+        marked.append(replace(each, mark="best") if each.group is best else each)
+    return marked
 
 
 def _of_folds(each: Summary, best: RunGroup | None) -> Summary:
@@ -125,10 +125,10 @@ def _goodness(summary: Summary) -> float:
 def _with_ties(summaries: Sequence[Summary]) -> list[Summary]:
     """The summaries with corrected p-values, and those marked that are not significantly worse than the best."""
     p_values = iter(corrected([s.p_value for s in summaries if s.p_value is not None], "holm"))
-    told = []
+    marked = []
     for each in summaries:
         if each.p_value is not None:
             p_value = next(p_values)
             each = replace(each, p_value=p_value, mark="tied" if p_value >= ALPHA else "")
-        told.append(each)
-    return told
+        marked.append(each)
+    return marked

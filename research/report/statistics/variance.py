@@ -54,7 +54,7 @@ def split_by_sample(samples: Sequence[int], scores: np.ndarray, sampling: float)
     groups = [scores[[s == sample for s in samples]] for sample in dict.fromkeys(samples)]
     sizes = np.array([len(group) for group in groups])
     if len(groups) < 2 or sizes.min() < 2:
-        why = "one seed a sample: sample and seed cannot be told apart; run each data.shots_seed with two seeds or more"
+        why = "one seed a sample: sample and seed cannot be separated; run each data.shots_seed with two seeds or more"
         return VarianceSplit(None, None, None, sampling, why)
     within = sum(float(((g - g.mean()) ** 2).sum()) for g in groups) / (sizes.sum() - len(groups))
     means, mean = np.array([g.mean() for g in groups]), float(scores.mean())

@@ -55,7 +55,7 @@ def make_table(
 
 
 def cell(value: Any, runs: Iterable[Path] = (), decimals: int = 4) -> Cell:
-    """A value as it is shown: whole numbers with thousands marked, others with so many decimals."""
+    """A value as it is shown: integers with thousands separators, others with so many decimals."""
     if isinstance(value, Cell):
         return value
     if value is None or value != value:  # nothing, or NaN

@@ -115,21 +115,21 @@ def splits(records: Sequence[Record]) -> Table:
     """Every split of every data set, with the labels of those that were scored."""
     found: dict[tuple[str, str, str, int], list[Record]] = {}
     for record in records:
-        for split, told in (record.provenance.get("data") or {}).items():
-            found.setdefault((record.data_set, split, told["sha256"], told["examples"]), []).append(record)
+        for split, stored in (record.provenance.get("data") or {}).items():
+            found.setdefault((record.data_set, split, stored["sha256"], stored["examples"]), []).append(record)
     rows = []
     for (data_set, split, digest, examples), runs in found.items():
-        told = runs[0].provenance["data"][split]
+        stored = runs[0].provenance["data"][split]
         labels = next((text for run in runs if (text := label_counts(run, split))), "")
-        rows.append([data_set, split, cell(examples, [run.path for run in runs]), told.get("tokens"), labels,
-                     origin(told["origin"]), digest[:12]])  # fmt: skip
+        rows.append([data_set, split, cell(examples, [run.path for run in runs]), stored.get("tokens"), labels,
+                     origin(stored["origin"]), digest[:12]])  # fmt: skip
     columns = ("data set", "split", "examples", "tokens", "labels", "origin", "sha256")
     return make_table("Data", columns, rows)
 
 
-def origin(told: str) -> str:
+def origin(stored: str) -> str:
     """A hub's data set, or a file and its folder: full paths would name people."""
-    return "/".join(Path(told).parts[-2:]) if Path(told).is_absolute() else told
+    return "/".join(Path(stored).parts[-2:]) if Path(stored).is_absolute() else stored
 
 
 def label_counts(record: Record, split: str) -> str:
@@ -182,5 +182,5 @@ def commits(records: Iterable[Record]) -> Counter[str]:
 def remotes(records: Iterable[Record]) -> list[str]:
     """Where the code came from, as git tells it; a folder of the machine tells a reader nothing."""
     attempts = (attempt for record in records for attempt in record.provenance.get("attempts", []))
-    told = {(attempt.get("code") or {}).get("remote") for attempt in attempts}
-    return sorted(remote for remote in told if remote and not Path(remote).is_absolute())
+    stored = {(attempt.get("code") or {}).get("remote") for attempt in attempts}
+    return sorted(remote for remote in stored if remote and not Path(remote).is_absolute())

@@ -121,17 +121,17 @@ def _marks(summaries: Sequence[Summary]) -> str:
 
 def _constant(grid: Grid) -> str:
     """The settings all runs share, as far as they are away from the default or everybody asks for them."""
-    facts = [_fact(key, value) for key, value in _away_from_default(grid).items() if _is_told(key)]
-    told = f"All runs: {', '.join(facts)}." if facts else ""
+    facts = [_fact(key, value) for key, value in _away_from_default(grid).items() if _is_reported(key)]
+    shared = f"All runs: {', '.join(facts)}." if facts else ""
     apart = [
         f"{data_set}: {', '.join(own)}"
         for data_set, settings in grid.by_data_set.items()
-        if (own := [_fact(key, value) for key, value in settings.items() if _is_told(key)])
+        if (own := [_fact(key, value) for key, value in settings.items() if _is_reported(key)])
     ]
-    return " ".join(filter(None, (told, f"By data set: {'; '.join(apart)}." if apart else "")))
+    return " ".join(filter(None, (shared, f"By data set: {'; '.join(apart)}." if apart else "")))
 
 
-def _is_told(key: str) -> bool:
+def _is_reported(key: str) -> bool:
     """All but what each of several tasks is: the data set's name says it."""
     return not key.startswith("task.tasks.")
 
@@ -178,7 +178,7 @@ def _seeds(grid: Grid) -> str:
 
 
 def ranges(numbers: Sequence[int]) -> list[str]:
-    """Sorted whole numbers, three or more neighbours as `0–24`."""
+    """Sorted integers, three or more neighbours as `0–24`."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:

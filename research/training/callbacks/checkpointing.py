@@ -41,7 +41,7 @@ class Checkpointing(L.Callback):
 
     def _agreed(self, step: int) -> list[bool]:
         """Do all ranks stop here, and do they save? One rank's signal, and rank zero's clock, are enough."""
-        received = self.attempt.stop_flag.signal is not None  # one that comes from here on is for the next step
+        received = self.attempt.stop_flag.signal is not None  # a later one is for the next step
         return self.attempt.of_any_rank(received, self.attempt.writes and self._is_due(step))
 
     def _is_due(self, step: int) -> bool:

@@ -1,4 +1,4 @@
-"""Divergence: a run ends at the step whose loss or gradient is no number, and says which examples it saw."""
+"""Divergence: a run ends at the step whose loss or gradient is not finite, and says which examples it saw."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stopping before the last step: out of patience, or because whoever is told the scores says so."""
+"""Stopping before the last step: out of patience, or because a caller that receives the scores asks for it."""
 
 from __future__ import annotations
 

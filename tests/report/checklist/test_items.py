@@ -42,7 +42,7 @@ def test_every_item_of_both_lists_is_there(answered: dict[str, Item]) -> None:
     ]  # fmt: skip
 
 
-def test_data_is_told_per_split(answered: dict[str, Item]) -> None:
+def test_data_is_reported_per_split(answered: dict[str, Item]) -> None:
     item = answered["B6"]
     assert item.sentence == (
         "Of reviews we use 600 train, 60 validation and 60 test examples. "
@@ -100,7 +100,7 @@ def test_without_a_search_the_author_is_asked(answered: dict[str, Item]) -> None
     assert any("no search" in question for question in answered["H2"].questions)
 
 
-def test_a_search_is_told_with_bounds_method_trials_and_best(tmp_path: Path) -> None:
+def test_a_search_is_reported_with_bounds_method_trials_and_best(tmp_path: Path) -> None:
     trials = [(1e-5, 0.0, 0.6, "finished"), (3e-5, 0.1, 0.9, "finished"), (1e-4, 0.2, 0.5, "pruned")]
     records = read_records([write_sweep(tmp_path / "sweeps" / "lr", trials)])
     lists = checklist.write_checklist(records, group_runs(records), tmp_path).lists

@@ -89,7 +89,7 @@ def test_agreement_adds_up(analysed: dict[str, Table]) -> None:
     assert rows(analysed["Agreement on wiki"])[0][-1] == ""  # no labels, no kappa
 
 
-def test_csv_has_the_whole_numbers(analysed: dict[str, Table], tmp_path: Path) -> None:
+def test_csv_has_unrounded_numbers(analysed: dict[str, Table], tmp_path: Path) -> None:
     with open(tmp_path / "errors" / "agreement-on-reviews.csv", newline="", encoding="utf-8") as file:
         header, row = csv.reader(file)
     assert header[2] == "both right"
@@ -114,7 +114,7 @@ def test_unseen_entities_where_the_training_split_was_evaluated(make_run: MakeRu
     assert {row[1].text for row in table.rows if row[0].text == "entity in training"} == {"seen", "unseen"}
 
 
-def test_a_single_system_has_nobody_to_agree_with(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_single_system_has_no_agreement(make_run: MakeRun, tmp_path: Path) -> None:
     make_run()
     found = errors.analyse_errors(group_runs(read_records([tmp_path / "runs"])), tmp_path / "errors")
     assert "Agreement" not in found.sections and found.notes == []
@@ -127,7 +127,7 @@ def test_a_table_without_rows_is_left_out(make_run: MakeRun, tmp_path: Path) -> 
     assert not list((tmp_path / "errors").glob("slices*"))
 
 
-def test_runs_without_predictions_are_told(make_run: MakeRun, tmp_path: Path) -> None:
+def test_runs_without_predictions_are_reported(make_run: MakeRun, tmp_path: Path) -> None:
     path = make_run()
     for file in (path / "predictions").glob("*.parquet"):
         file.unlink()
@@ -139,9 +139,9 @@ def test_predictions_of_an_unknown_form_are_left_alone(make_run: MakeRun, tmp_pa
     path = make_run(keep_predictions=True, hashed=False)
     for file in (path / "predictions").glob("*.parquet"):
         table = predictions.read(file)
-        told = json.dumps({"scorer": "labels", "labels": []}).encode()
+        reported = json.dumps({"scorer": "labels", "labels": []}).encode()
         columns = {name: table.column(name) for name in table.column_names} | {"gold": [["a", "b"]] * len(table)}
-        predictions.write(pa.table(columns).replace_schema_metadata({predictions.KEY: told}), file)
+        predictions.write(pa.table(columns).replace_schema_metadata({predictions.KEY: reported}), file)
     records = read_records([path])
     assert errors.analyse_errors(group_runs(records), tmp_path / "errors").sections == {}
     names = [path.stem for path in figures.draw_figures(group_runs(records), records, tmp_path / "figures")]
@@ -156,7 +156,7 @@ def test_edited_predictions_are_refused(make_run: MakeRun, tmp_path: Path) -> No
         errors.analyse_errors(group_runs(read_records([path])), tmp_path / "errors")
 
 
-def test_the_best_of_many_systems_are_analysed_and_the_others_told(make_run: MakeRun, tmp_path: Path) -> None:
+def test_the_best_of_many_systems_are_analysed_and_the_others_named(make_run: MakeRun, tmp_path: Path) -> None:
     for i in range(errors.MOST_SYSTEMS + 2):
         make_run(quality=0.5 + 0.05 * i, config={"optim.lr": 1e-5 * (i + 1)})
     found = errors.analyse_errors(group_runs(read_records([tmp_path / "runs"])), tmp_path / "errors")

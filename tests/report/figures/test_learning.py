@@ -24,7 +24,7 @@ def test_a_single_run_has_no_band() -> None:
     assert curve([history((10, 0.1), (20, 0.3))], KEY).deviation is None
 
 
-def test_of_a_step_told_twice_the_last_counts_and_other_rows_none() -> None:
+def test_of_a_step_logged_twice_the_last_counts_and_other_rows_none() -> None:
     rows = [{"step": 10, "train/loss": 1.0}, *history((10, 0.1), (10, 0.2))]
     assert curve([rows], KEY).values.tolist() == [[0.2]]
 

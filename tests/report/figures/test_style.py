@@ -48,6 +48,6 @@ def test_nothing_global_is_changed(tmp_path: Path) -> None:
         assert dict(matplotlib.rcParams) == before
 
 
-def test_colours_can_be_told_apart_without_colour() -> None:
+def test_colours_differ_in_grey() -> None:
     looks = [style.look(i) for i in range(style.MOST_LINES)]
     assert len({look["marker"] for look in looks}) == len({str(look["linestyle"]) for look in looks}) == len(looks)

@@ -111,7 +111,7 @@ def test_figures_stand_inside_the_page(make_run: MakeRun, tmp_path: Path) -> Non
     assert "figures/a%20b.pdf" in [a["href"] for a in parsed.all("a")]
 
 
-def test_long_texts_are_folded_and_whole(make_run: MakeRun, tmp_path: Path) -> None:
+def test_long_texts_are_folded_and_complete(make_run: MakeRun, tmp_path: Path) -> None:
     make_run()
     text = "word " * 100
     parsed = Parsed(whole_page(read_records([tmp_path / "runs"]), tmp_path, scores=[make_table("T", ("a",), [[text]])]))
@@ -128,7 +128,7 @@ def test_failed_and_pruned_runs_are_counted_and_listed(make_run: MakeRun, tmp_pa
     assert len([a for a in parsed.all("tr") if "id" in a]) == 4
 
 
-def test_a_page_without_figures_errors_and_checklist_is_whole(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_page_without_figures_errors_and_checklist_is_complete(make_run: MakeRun, tmp_path: Path) -> None:
     records = read_records([make_run()])
     text = page.write_page(tmp_path, page.Page(records, "t", ["research"])).read_text(encoding="utf-8")
     assert next(a["href"] for a in Parsed(text).all("a")) == "#runs"

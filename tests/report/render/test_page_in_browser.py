@@ -121,8 +121,8 @@ def test_a_number_shows_its_runs_and_the_button_all_again(opened: Chrome) -> Non
     assert total == 9
     click(opened, "#scores a[data-runs]")
     assert len(column(opened, "#runs table", 0)) == 2
-    told = opened.execute_script("return document.querySelector('#chosen span').textContent")
-    assert told == "2 runs behind 90.1 ± 0.2"
+    reported = opened.execute_script("return document.querySelector('#chosen span').textContent")
+    assert reported == "2 runs behind 90.1 ± 0.2"
     click(opened, "#chosen button")
     assert len(column(opened, "#runs table", 0)) == total
     write(opened, "#runs input", "failed")

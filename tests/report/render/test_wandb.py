@@ -120,7 +120,7 @@ def test_the_recipe_alone_builds_it_again(study: Study, server: WandbServer, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["forbidden", "broken", "nonsense"])
-def test_a_server_that_does_not_take_it_is_told_and_the_recipe_kept(
+def test_a_server_that_does_not_take_it_is_reported_and_the_recipe_kept(
     study: Study, server: WandbServer, tmp_path: Path, mode: str
 ) -> None:
     server.mode = mode

@@ -159,7 +159,7 @@ def test_swapping_the_sides_changes_the_sign_alone() -> None:
     assert limits == pytest.approx((-back.interval().high, -back.interval().low), abs=1e-12)
 
 
-def test_clusters_are_summed_and_resampled_whole() -> None:
+def test_clusters_are_summed_and_resampled_together() -> None:
     counts = proportion((1, 1, 0, 1), (0, 1, 1, 1))
     table = pa.table({"id": counts.ids, "document": ["b", "a", "b", None]})
     found = clustered(counts, table, "a run", "document")

@@ -20,7 +20,7 @@ from research.report.tables.cells import Cell, cell, file_name, make_table, tabl
         (True, "True", None),
     ],
 )
-def test_values_are_shown_rounded_and_kept_whole(value: Any, text: str, number: float) -> None:
+def test_values_are_shown_rounded_and_kept_exact(value: Any, text: str, number: float) -> None:
     assert (cell(value).text, cell(value).value) == (text, number)
 
 

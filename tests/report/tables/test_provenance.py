@@ -13,8 +13,8 @@ from research.report.tables.provenance import models
 def test_models_table_says_what_each_adapter_trains_and_stores(make_run: Callable[..., Path], tmp_path: Path) -> None:
     for seed, adapter, trained in ((0, "full", 22_000_000), (0, "lora", 250_000), (1, "lora", 250_000)):
         path = make_run(seed=seed, config={"adapter": {"name": adapter}})
-        told = json.loads((path / "provenance.json").read_text())
-        (path / "provenance.json").write_text(json.dumps({**told, "trained_parameters": trained}))
+        reported = json.loads((path / "provenance.json").read_text())
+        (path / "provenance.json").write_text(json.dumps({**reported, "trained_parameters": trained}))
     table = models(read_records([tmp_path / "runs"]))
     places = [table.columns.index(name) for name in ("adapter", "trained parameters", "MB a task", "finished runs")]
     shown = [[row[place].text for place in places] for row in table.rows]

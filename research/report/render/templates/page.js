@@ -46,12 +46,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
 }
 
 const runs = document.querySelector("#runs table");
-const told = document.querySelector("#chosen");
+const chosen = document.querySelector("#chosen");
 
 function choose(ids, text) {
   chosenRuns.ids = ids;
-  told.hidden = ids === null;
-  told.firstElementChild.textContent = ids ? `${ids.size} run${ids.size === 1 ? "" : "s"} behind ${text}` : "";
+  chosen.hidden = ids === null;
+  chosen.firstElementChild.textContent = ids ? `${ids.size} run${ids.size === 1 ? "" : "s"} behind ${text}` : "";
   document.querySelector("#runs input").value = "";
   show(runs);
 }
@@ -63,7 +63,7 @@ document.addEventListener("click", (event) => {
   choose(new Set(number.dataset.runs.split(" ").map((run) => `run-${run}`)), number.textContent.trim());
   document.querySelector("#runs").scrollIntoView();
 });
-told.querySelector("button").addEventListener("click", () => choose(null, ""));
+chosen.querySelector("button").addEventListener("click", () => choose(null, ""));
 
 // A link to a table that is closed opens it.
 function reveal() {
