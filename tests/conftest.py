@@ -145,6 +145,25 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def write_experiment(path: Path, task: Any, model: Any, data: Any, **sections: Any) -> Path:
+    """An experiment in fp32 on one device, without W&B, whose run folder is `run` beside it.
+
+    `model` is a folder or a section; `data` a file for training and validation, or a section. Keys of a section
+    `trainer` are added to those of here.
+    """
+    content = {
+        "task": task,
+        "model": model if isinstance(model, dict) else {"name": str(model)},
+        "data": data if isinstance(data, dict) else {"train": str(data), "validation": str(data)},
+        "wandb": {"mode": "disabled"},
+        "run_dir": str(path.parent / "run"),
+        **sections,
+        "trainer": {"precision": "fp32", "devices": 1, **sections.get("trainer", {})},
+    }
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
 @pytest.fixture(scope="session")
 def task_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """For each task, small files: {"sentiment": {"train": path, "validation": path, "test": path}, ...}."""

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-ROW_TOKENS = 16  # the row is filled up to a multiple: matrix products are prepared anew for each new shape
+ROW_TOKENS = 16  # the row is filled up to a multiple: matrix products are prepared again for each new shape
 BUCKET_TOKENS = 16  # softmax over a multiple of the vector width is several times faster than over, say, 13
 
 Lengths = NDArray[np.int64]

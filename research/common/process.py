@@ -17,7 +17,7 @@ def prepare_process() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let each step reuse what the one before freed: handed back to the kernel, every page is faulted in anew."""
+    """Let each step reuse what the one before freed: handed back to the kernel, every page is faulted in again."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone has it
     if mallopt is not None:
         mallopt(-1, 2**30)  # M_TRIM_THRESHOLD, bytes

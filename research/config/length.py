@@ -24,8 +24,8 @@ def why_not_longer(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None
     if optim["schedule"] != "constant":
         return (
             f"with optim.schedule={optim['schedule']} each step's learning rate depends on the run's length, and is 0 "
-            "at its end; train the longer run anew, or use optim.schedule=constant with optim.warmup_steps, whose runs "
-            "can be continued"
+            "at its end; train the longer run from the start, or use optim.schedule=constant with optim.warmup_steps, "
+            "whose runs can be continued"
         )
     if optim["warmup_steps"] is None and optim["warmup_ratio"] > 0:
         return (

@@ -19,7 +19,7 @@ COMMENT_COLUMN = 32
 CHOSEN = {  # the sections that choose components: what base.yaml says of them
     "task": ("???", "a task, as `ner`; with its own keys {name: ner, stride: 64}"),
     "adapter": ("full", "how weights are adapted, as `lora`; with its own keys {name: lora, rank: 8}"),
-    "augment": ("{}", "how training texts are changed anew in each epoch, as in {delete: {rate: 0.1}}"),
+    "augment": ("{}", "how training texts are changed in each epoch, as in {delete: {rate: 0.1}}"),
     "methods": ("{}", "how training is regularised, with each one's keys, as in {r_drop: {alpha: 1.0}}"),
     "callbacks": ("{}", "your own callbacks with their keys, as in {./my_callback.py: {}}"),
     "loggers": ("{}", "trackers beside W&B with their keys, as in {mlflow: {experiment: reviews}}"),

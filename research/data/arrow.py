@@ -7,7 +7,9 @@ only when it is not in the cache, and not from its first thousand rows.
 import hashlib
 import itertools
 import json
+import logging
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from functools import cache, reduce
 from pathlib import Path
@@ -21,6 +23,7 @@ from research.common.errors import UserError
 from research.common.text import free_name
 from research.data.formats import BY_NAME, Format, Reading, Row
 
+log = logging.getLogger("research")
 PLACE = "__line__"  # our column: a row's 1-based line, item or question number in its file
 BATCH_ROWS = 5_000
 NAME = "research_file"  # of the folder in the data cache
@@ -35,6 +38,7 @@ def load_file(path: str, sha256: str, format: Format, reading: Reading = BY_NAME
     kept = _cache_folder(path, sha256, format, reading) / f"{NAME}-train.arrow"
     if kept.is_file() and not os.access(kept.parent, os.W_OK):  # a builder would make a lock file
         return datasets.Dataset.from_file(str(kept))
+    _remove_if_damaged(kept.parent)
     try:
         builder = _LocalFile(path, sha256, format, reading)
         builder.download_and_prepare()
@@ -52,6 +56,18 @@ def _cache_folder(path: str, sha256: str, format: Format, reading: Reading) -> P
     """Where `datasets` keeps the rows of a file."""
     name = _config_id(path, sha256, format, reading)
     return Path(datasets.config.HF_DATASETS_CACHE) / NAME / name / str(_LocalFile.VERSION)
+
+
+def _remove_if_damaged(folder: Path) -> None:
+    """Remove a cache folder whose description of the rows is damaged: they are read from the file again."""
+    description = folder / "dataset_info.json"
+    try:
+        if not description.is_file() or isinstance(json.loads(description.read_bytes()), dict):
+            return
+    except ValueError:
+        pass
+    log.warning("%s is damaged: the data file is read again", description)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _for_people(error: Exception, path: str, format: Format) -> UserError:

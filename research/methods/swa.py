@@ -6,7 +6,7 @@ of training is done, every `every_steps` steps,
     n <- n + 1,  average <- average + (w - average) / n
 
 Training continues with the raw weights w; before the first average they are evaluated. The paper's rate is constant or
-cyclic while it averages: optim.schedule=constant. (Encoders have no batch norm, whose statistics it computes anew.)
+cyclic while it averages: optim.schedule=constant. (Encoders have no batch norm, whose statistics it computes again.)
 """
 
 from __future__ import annotations

@@ -66,8 +66,8 @@ class Metric(BaseMetric):
                 raise ValueError(f"sentence {i} has {len(gold['tags'])} gold tags but {len(found['tags'])} predicted")
             intents[i, 0] = gold["intent"] == found["intent"]
             sentences[i, 0] = gold == found
-        tags = ([row[side]["tags"] for row in rows] for side in (0, 1))
-        return {**counts_by_type(*tags, "slots"), "sentences": sentences, "intents": intents}
+        wanted, given = ([row[side]["tags"] for row in rows] for side in (0, 1))
+        return {**counts_by_type(wanted, given, "slots"), "sentences": sentences, "intents": intents}
 
     def formula(self, name: str) -> Formula | None:
         part, _, kind = name.partition("/")

@@ -25,7 +25,7 @@ _MOST_NAMED = 8
 def fit_head(model: PreTrainedModel, name: str, trained_for: Mapping[int, str], new: Collection[str]) -> None:
     """Give each output the row of its label in the head of `name`, which was trained for `trained_for`.
 
-    `new`: parameters that were not loaded. Where the label names differ, the rows are initialised anew and this is
+    `new`: parameters that were not loaded. Where the label names differ, the rows are initialised and this is
     logged. A head of one output, or for labels without names on our side, such as a span's start and end, stays.
     """
     names: Any = model.config.id2label

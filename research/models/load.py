@@ -134,7 +134,7 @@ def _pretrained(config: Config, own: PretrainedConfig, auto_class: Any) -> Any:
                 dtype=torch.float32,
                 attn_implementation="eager",
                 use_safetensors=None if _has_only_pickle(name) else True,
-                ignore_mismatched_sizes=True,  # a head tuned for other labels is made anew
+                ignore_mismatched_sizes=True,  # a head tuned for other labels is made again
                 output_loading_info=True,
             )
     except SafetensorError as error:

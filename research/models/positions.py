@@ -1,4 +1,4 @@
-"""Positions of tables and biases that take no position ids: they begin anew with each sequence of a packed row.
+"""Positions of tables and biases that take no position ids: they begin again with each sequence of a packed row.
 
 BART's family, M2M100 and OPT count the places of a row by themselves; T5's family makes a bias of (T, T) for it. Both
 are taught here, module by module: they read the plans of the row that is fed, and without any do as they always did.
@@ -67,7 +67,7 @@ def _first(arg: Any, T: int, L: int) -> Any:
 
 
 def _bias_of_longest(attention: Any, query_length: int, key_length: int, **kwargs: Any) -> Tensor:
-    """Relative positions begin anew in each sequence, so that one (1, H, L, L) bias serves all; to an encoder, none."""
+    """Relative positions restart in each sequence, so that one (1, H, L, L) bias serves all; to an encoder, none."""
     if role_of(attention) == CROSS:
         return torch.zeros(1, 1, 1, 1, device=attention.q.weight.device)
     if attention.plans is not None:

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from research.tracking.run import Run
 
 Status = Literal["finished", "unfinished", "pruned", "failed"]
 
+SMALL_BYTES = 32_768  # of predictions that stay in memory once they were read
 MOST_NAME_PARTS = 8  # of a path in the name of a data set
 
 
@@ -44,6 +45,7 @@ class Record:
     result: dict[str, Any] | None  # result.json, None unless the run is finished
     provenance: dict[str, Any]
     outcome: dict[str, Any] | None  # outcome.json of a run that was pruned or failed
+    small_tables: dict[str, pa.Table] = field(default_factory=dict, compare=False, repr=False)  # predictions, by split
     name_parts: int = 1  # of its place that the name of the data set takes: more where two would share a name
 
     @property
@@ -178,6 +180,14 @@ class Record:
 
         Raises UserError when the file is missing, is not the one the run wrote, or cannot be read.
         """
+        table = self.small_tables.get(split)
+        if table is None:
+            table = self._read_predictions(split)
+            if table.nbytes <= SMALL_BYTES:
+                self.small_tables[split] = table
+        return table
+
+    def _read_predictions(self, split: str) -> pa.Table:
         name = f"predictions/{split}.parquet"
         path = self.path / name
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""What masked language modelling and next-sentence prediction share: masks that are drawn anew in each epoch."""
+"""What masked language modelling and next-sentence prediction share: masks that are drawn for each epoch."""
 
 from __future__ import annotations
 

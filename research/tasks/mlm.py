@@ -1,6 +1,6 @@
 """Masked language modelling (Devlin et al. 2019): tokens that were masked, from all others around them.
 
-Which tokens are masked is drawn anew in each epoch, a function of (seed, epoch, example, place) alone; in evaluation it
+Which tokens are masked is drawn for each epoch, a function of (seed, epoch, example, place) alone; in evaluation it
 is always the same. Documents are cut into pieces of `data.max_length`, special tokens included.
 """
 

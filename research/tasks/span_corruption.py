@@ -1,7 +1,7 @@
 """Span corruption, T5's pretraining (Raffel et al. 2020): an encoder-decoder writes the spans that its source lacks.
 
 Sentinels `<extra_id_0>`, `<extra_id_1>`, ... stand for the spans in the source and before each in the target. Which
-spans are taken out is drawn anew in each epoch, a function of (seed, epoch, example, place) alone; in evaluation it is
+spans are taken out is drawn for each epoch, a function of (seed, epoch, example, place) alone; in evaluation it is
 always the same. Documents are cut into pieces of `data.max_length`.
 """
 

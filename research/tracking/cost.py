@@ -97,7 +97,7 @@ class EnergyCounter:
     def joules(self) -> float | None:
         """None where neither tells, or the GPUs do not, which use the most; of the GPUs alone where only they tell.
 
-        A processor's counter that has begun anew since is taken to have done so once.
+        A processor's counter that has restarted since is taken to have done so once.
         """
         now, gpus = _processor_microjoules(self.packages), _gpu_joules()
         if gpus is None or self.gpus is None or not (now or torch.cuda.is_available()):

@@ -64,7 +64,7 @@ class FolderLock:
 
     def held_by(self) -> str | None:
         """What the file says of its holder now; None where it is gone."""
-        try:  # opened anew each time: over NFS nothing else is sure to be fresh
+        try:  # opened again each time: over NFS nothing else is sure to be fresh
             return self.path.read_text(encoding="utf-8")
         except OSError:
             return None

@@ -168,7 +168,7 @@ class Run:
             )
 
     def _set_damaged_records_aside(self) -> None:
-        """Rename a damaged provenance.json, which this attempt writes anew, and say so."""
+        """Rename a damaged provenance.json, which this attempt writes again, and say so."""
         try:
             _ = self.provenance
         except UserError as error:

@@ -30,7 +30,7 @@ def make_trainer(
             strategy = ModelParallelStrategy(data_parallel_size=world.size, tensor_parallel_size=1)
         elif world.size > 1:
             # Some parameters get no gradient, such as a pooler whose output nothing reads: DDP would wait for it. And
-            # unless it looks for them, it cuts its buckets anew after the first step and sums four ranks in another
+            # unless it looks for them, it cuts its buckets again after the first step and sums four ranks in another
             # order: a resumed run would differ in the last bit.
             strategy = DDPStrategy(find_unused_parameters=True)
         return L.Trainer(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.conftest import EVALUATED, ROOT, STEPS, Project
-from tests.cluster.test_slurm import advanced, requeued
+from tests.cluster.slurm_jobs import advanced, requeued
 from tests.training.test_resume import assert_same
 
 pytestmark = [pytest.mark.slow, pytest.mark.service]

@@ -9,11 +9,9 @@ from __future__ import annotations
 import copy
 import random
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -21,107 +19,27 @@ import pytest
 
 from research.tracking.run import Run
 from research.training import checkpoint
-from tests.cluster.conftest import EVALUATED, STEPS, Project
+from tests.cluster.conftest import Project
+from tests.cluster.slurm_jobs import (
+    advanced,
+    assert_finished,
+    assert_resumes,
+    cancel,
+    frozen,
+    nodes_of,
+    requeued,
+    running,
+    stopped,
+    straggling,
+)  # fmt: skip
 from tests.slurm_cluster import Cluster, Job, is_alive, is_pending, kill
-from tests.training.test_resume import assert_same, last_step
+from tests.training.test_resume import last_step
 
 pytestmark = pytest.mark.slow
 AT_ONCE = 4
 LEAST_REQUEUES = 30  # in all, none of which may lose anything
 Outcome = tuple[int, str]  # requeues after which nothing was lost, and what else is worth knowing
 Scenario = Callable[[Project], Outcome]
-
-
-def assert_finished(job: Job, run: Run, reference: Run, requeues: int) -> int:
-    """Completed, as often requeued, the same bits; and every attempt in the record with its job and its end.
-
-    Returns the requeues.
-    """
-    assert job.wait() == "COMPLETED", job.last_words
-    assert job.restarts == requeues
-    assert_same(run, reference, STEPS, EVALUATED)
-    attempts = run.provenance["attempts"]
-    assert {attempt["slurm"]["job"] for attempt in attempts} == {job.shown()["JobId"]}
-    numbers = [attempt["slurm"]["attempt"] for attempt in attempts]
-    assert numbers == sorted(set(numbers)) and numbers[-1] == requeues + 1
-    assert attempts[-1]["ended"] == "finished" and all(attempt["ended"] for attempt in attempts)
-    return requeues
-
-
-def assert_goes_on(project: Project, run: Run, ranks: int = 1) -> str:
-    """The same command, submitted once more, ends with the same bits. Returns what its job said."""
-    job = project.submit(run, f"--nodes={ranks}")
-    assert job.wait() == "COMPLETED", job.last_words
-    assert_same(run, project.reference(ranks), STEPS, EVALUATED)
-    return job.said
-
-
-def running(job: Job, run: Run, attempt: int) -> None:
-    """Until rank 0 of this attempt has the run folder."""
-    lock, holder = run.path / ".lock", f"SLURM job {job.shown()['JobId']} attempt {attempt},"
-    job.until(lambda: lock.exists() and holder in lock.read_text())
-
-
-def advanced(job: Job, run: Run, attempt: int, steps: int) -> None:
-    """Until this attempt has made some steps."""
-    running(job, run, attempt)
-    before = last_step(run)  # it may have made some already, which does no harm
-    job.until(lambda: last_step(run) >= before + steps)
-
-
-def requeued(job: Job, times: int) -> None:
-    """Until the job is back in the queue."""
-    job.until(lambda: job.restarts >= times)
-
-
-def stopped(job: Job, attempt: int, *signal_options: str) -> None:
-    """A signal, and back in the queue. The ranks stand still until it is sent, or a fast machine would finish first."""
-    with frozen(job.ranks()):
-        job.cluster.says("scancel", *signal_options, job.id)
-    requeued(job, attempt)
-
-
-def cancel(project: Project, run: Run) -> Job:
-    """A job that has made some steps, and was cancelled."""
-    job = project.submit(run)
-    advanced(job, run, 1, 20)
-    job.cluster.says("scancel", job.id)
-    assert job.wait() == "CANCELLED"
-    return job
-
-
-@contextmanager
-def frozen(pids: list[int]) -> Iterator[None]:
-    """Processes that stand still."""
-    for pid in pids:
-        kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            kill(pid, signal.SIGCONT)
-
-
-@contextmanager
-def straggling(job: Job, rank: int) -> Iterator[None]:
-    """A rank that repeatedly stops for 0.4 s."""
-    over = threading.Event()
-
-    def straggle() -> None:
-        while not over.wait(random.uniform(0.05, 0.4)):
-            with frozen(job.ranks()[rank : rank + 1]):
-                time.sleep(0.4)
-
-    thread = threading.Thread(target=straggle)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-# --- scenarios
 
 
 def two_nodes(project: Project) -> Outcome:
@@ -215,7 +133,7 @@ def cancelled(project: Project) -> Outcome:
     assert (job.state, job.restarts) == ("CANCELLED", 0)
     ended, step = run.provenance["attempts"][0]["ended"], last_step(run)
     assert ended == f"stopped by SIGTERM at step {step}"
-    assert f"Resuming {run.path} at step {step}." in assert_goes_on(project, run)
+    assert f"Resuming {run.path} at step {step}." in assert_resumes(project, run)
     return 0, ended
 
 
@@ -288,10 +206,6 @@ def lost_nodes(project: Project) -> Outcome:
     return requeues, f"noticed after {' and '.join(seconds)} s"
 
 
-def nodes_of(job: Job) -> list[str]:
-    return job.cluster.says("scontrol", "show", "hostnames", job.shown()["NodeList"]).split()
-
-
 def orphan(project: Project) -> Outcome:
     """The whole job runs on a node that crashes: the old rank holds the folder, lives on, and may not write."""
     run, said = project.run("orphan"), project.folder / "orphan.0.err"
@@ -330,7 +244,7 @@ def killed_rank(project: Project) -> Outcome:
     assert job.wait(60) == "FAILED" and job.restarts == 0
     seconds = time.monotonic() - began
     assert "task 1: Killed" in job.said
-    assert_goes_on(project, run, ranks=2)
+    assert_resumes(project, run, ranks=2)
     assert run.provenance["attempts"][0]["ended"]
     return 0, f"the job ended {seconds:.1f} s after the rank"
 
@@ -368,7 +282,7 @@ def full_disk(project: Project) -> Outcome:
         full.last_words
     )
     assert checkpoint.files(run.checkpoints) == kept
-    assert_goes_on(project, run)
+    assert_resumes(project, run)
     return 0, reported[0]
 
 

@@ -13,7 +13,7 @@ from research.sweep.sweepfile import load_sweep
 from research.tracking.run import Run
 from tests.attempts import attempt
 from tests.cluster.conftest import Project
-from tests.cluster.test_slurm import frozen
+from tests.cluster.slurm_jobs import frozen
 from tests.slurm_cluster import Job
 from tests.training.test_resume import last_step
 

@@ -137,7 +137,7 @@ def test_no_operation_takes_an_entity_apart(table: Path, pieces: list[Any], seed
             assert mentions(got) == mentions(words)
 
 
-def test_an_entity_gives_way_to_another_of_its_kind() -> None:
+def test_an_entity_is_replaced_by_another_of_its_kind() -> None:
     texts = [tagged([("PER", ["Anna"]), "in", ("LOC", ["Oslo"])]), tagged([("LOC", ["New", "York"])])]
     made = operation("entity", texts, True, rate=1.0)
     got = {tuple((w.text, w.tag) for w in made(texts[0], np.random.default_rng(seed))) for seed in range(9)}

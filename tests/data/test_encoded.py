@@ -13,7 +13,7 @@ from typing import Any
 import datasets
 import pytest
 
-from research.data.encoded import encoded
+from research.data.encoded import PACKAGE, _digest, _ours, encoded
 
 
 def test_a_flipped_bit_in_the_cache_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -40,6 +40,20 @@ def test_a_flipped_bit_in_the_cache_is_noticed(tmp_path: Path, caplog: pytest.Lo
     assert made()[1] == right and calls == [3, 3]
     assert "the file in the data cache is damaged" in caplog.text
     assert made()[1] == right and calls == [3, 3]
+
+
+def test_the_cache_goes_by_the_code_that_encodes(tmp_path: Path) -> None:
+    """A changed file of a task, of a metric or of the data makes another key."""
+    ours = [path.relative_to(PACKAGE) for path in _ours()]
+    assert {"tasks/ner.py", "metrics/tags.py", "data/long_texts.py", "training/datamodule.py"} <= {*map(str, ours)}
+    copies = tuple(tmp_path / str(path).replace("/", "-") for path in ours)
+    for path, copy in zip(ours, copies, strict=True):
+        copy.write_bytes((PACKAGE / path).read_bytes())
+    keys = [_digest.__wrapped__(copies)]
+    for copy in copies[:: len(copies) // 4]:
+        copy.write_bytes(copy.read_bytes() + b"\n")
+        keys.append(_digest.__wrapped__(copies))
+    assert len({*keys}) == len(keys) >= 5
 
 
 READ = """

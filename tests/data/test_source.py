@@ -229,6 +229,18 @@ def test_unwritable_cache(file: WriteFile, tmp_path: Path, monkeypatch: pytest.M
     fails("cannot be written", "HF_DATASETS_CACHE", value=path)
 
 
+@pytest.mark.parametrize("content", ["", '{"features": {', "[]"])
+def test_a_damaged_description_in_the_cache(
+    file: WriteFile, cache: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    path = file("a.jsonl", [{"text": "x"}, {"text": "y"}])
+    opened(path)
+    [description] = cache.rglob("dataset_info.json")
+    description.write_text(content)
+    assert opened(path).rows["text"][:] == ["x", "y"]
+    assert f"{description} is damaged: the data file is read again" in caplog.text
+
+
 def test_missing_column(file: WriteFile) -> None:
     path = file("a.csv", "sentence,label\na,x\n")
     fails("no column 'text'", "sentence, label", "`data.columns.text: <name>`", value=path)

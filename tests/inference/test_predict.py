@@ -14,7 +14,7 @@ import datasets
 import pytest
 
 from research.cli import main
-from tests.conftest import write_jsonl
+from tests.conftest import write_experiment, write_jsonl
 
 ROWS = [{"review": f"{word} film", "stars": label} for word, label in [("good", "pos"), ("bad", "neg")] * 6]
 
@@ -26,19 +26,11 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[
     (folder / "mine.train").write_bytes(
         b"review;stars\n" + "".join(f"{r['review']} é;{r['stars']}\n" for r in ROWS).encode("cp1252")
     )
-    content = {
-        "task": "sentiment",
-        "model": {"name": str(tiny_model)},
-        "data": {
-            "train": str(folder / "mine.train"), "format": "csv", "encoding": "cp1252", "max_length": 32,
-            "columns": {"text": "review", "label": "stars"},
-        },
-        "optim": {"epochs": 1, "batch_size": 4},
-        "trainer": {"precision": "fp32", "devices": 1},
-        "wandb": {"mode": "disabled"},
-        "run_dir": str(folder / "run"),
+    data = {
+        "train": str(folder / "mine.train"), "format": "csv", "encoding": "cp1252", "max_length": 32,
+        "columns": {"text": "review", "label": "stars"},
     }  # fmt: skip
-    (folder / "e.yaml").write_text(json.dumps(content))
+    write_experiment(folder / "e.yaml", "sentiment", tiny_model, data, optim={"epochs": 1, "batch_size": 4})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
         assert main(["train", str(folder / "e.yaml")]) == 0

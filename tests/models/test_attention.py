@@ -170,7 +170,7 @@ def test_gradcheck(window: int | None) -> None:
 
 @pytest.mark.slow
 def test_gradcheck_with_dropout() -> None:
-    """With the generator set anew before each call the mask is fixed: the gradient must use the same one."""
+    """With the generator set again before each call the mask is fixed: the gradient must use the same one."""
     plan = within([4, 11])
     *inputs, _ = draw(plan.q.T, torch.float64)
     leaves = [x[:, :2, :3].contiguous().requires_grad_() for x in inputs]

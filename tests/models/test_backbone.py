@@ -306,7 +306,7 @@ def test_a_span_has_two_ends_whatever_the_weights_were_tuned_for(tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
-def test_a_head_tuned_for_other_labels_is_made_anew(kind: str, tmp_path: Path) -> None:
+def test_a_head_tuned_for_other_labels_is_replaced(kind: str, tmp_path: Path) -> None:
     tuned = build(kind, "sequence", {**ALL[kind], "num_labels": 5})
     tuned.save_pretrained(tmp_path)
     model = load(tmp_path, "sequence")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 
 from research.config.load import load_config
 from research.training.build import build as build_module
-from tests.conftest import write_jsonl
+from tests.conftest import write_experiment, write_jsonl
 
 Build = Callable[..., Any]
 
@@ -22,17 +21,9 @@ def build(task: str, tmp_path: Path, tiny_model: Path) -> Build:
 
     def built(rows: list[dict[str, Any]] | Path, *overrides: str) -> Any:
         data = rows if isinstance(rows, Path) else write_jsonl(tmp_path / "rows.jsonl", rows)
-        content = {
-            "task": task,
-            "model": {"name": str(tiny_model)},
-            "data": {"train": str(data), "validation": str(data), "max_length": 32, "stride": 8},
-            "optim": {"epochs": 1, "batch_size": 4, "lr": 1e-3},
-            "trainer": {"precision": "fp32", "devices": 1},
-            "wandb": {"mode": "disabled"},
-            "run_dir": str(tmp_path / "run"),
-        }
-        path = tmp_path / f"{task}.yaml"
-        path.write_text(json.dumps(content), encoding="utf-8")
+        section = {"train": str(data), "validation": str(data), "max_length": 32, "stride": 8}
+        optim = {"epochs": 1, "batch_size": 4, "lr": 1e-3}
+        path = write_experiment(tmp_path / f"{task}.yaml", task, tiny_model, section, optim=optim)
         return build_module(load_config(path, overrides))
 
     return built

@@ -27,7 +27,7 @@ from research.tracking.predictions import make_table, score
 from research.tracking.run import Run
 from research.training.build import build as build_module
 from research.training.module import TaskModule
-from tests.conftest import make_tiny_model, write_jsonl
+from tests.conftest import make_tiny_model, write_experiment, write_jsonl
 
 WORDS = ["Anna", "Oslo", "river", "good", "bad", "film"]
 
@@ -190,17 +190,13 @@ def run_of(task: str, folder: Path) -> tuple[Run, Path]:
         model = {"name": str(make_tiny_model(folder / "model", **MODELS.get(task, {})))}
     files = {name: str(write_jsonl(folder / f"{name}.jsonl", [row(i + 100 * k) for i in range(8)]))
              for k, name in enumerate(("train", "validation", "test"))}  # fmt: skip
-    content = {
-        "task": {"name": task, **({"max_new_tokens": 8} if KINDS.get(task) == "t5" else {})},
-        "model": model,
-        "data": {**files, "max_length": 32, "max_overlap": 1.0},
-        "optim": {"max_steps": 0 if task in UNTRAINED else 2, "batch_size": 4},
-        "trainer": {"precision": "fp32", "devices": 1},
-        "wandb": {"mode": "disabled"},
-        "run_dir": str(folder / "run"),
-    }
-    path = folder / "e.yaml"
-    path.write_text(json.dumps(content))
+    path = write_experiment(
+        folder / "e.yaml",
+        {"name": task, **({"max_new_tokens": 8} if KINDS.get(task) == "t5" else {})},
+        model,
+        {**files, "max_length": 32, "max_overlap": 1.0},
+        optim={"max_steps": 0 if task in UNTRAINED else 2, "batch_size": 4},
+    )
     assert main(["train", str(path)]) == 0
     return Run.read(folder / "run"), path
 

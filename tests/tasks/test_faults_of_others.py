@@ -26,8 +26,8 @@ from research.cli import main
 from research.models.generate import prompts
 from research.tracking.run import Run
 from research.training.build import open_data
-from tests.tasks.test_text_tasks import configured
 from tests.tasks.test_translation import build, experiment, make_model, rows, text
+from tests.tasks.text_experiments import configured
 
 WORDS = ["good", "bad", "film", "book", "city", "river"]
 LONG_AND_SHORT = [

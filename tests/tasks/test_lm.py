@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from research.common.errors import UserError
 from research.config.load import load_config
 from research.tasks.lm import pieces, strided
 from research.training import build as building
-from tests.conftest import WORDS
+from tests.conftest import WORDS, write_experiment
 from tests.tasks.test_translation import make_model
 
 TEXT = (
@@ -29,18 +28,16 @@ def build(folder: Path, *overrides: str, text: str = TEXT, **more: Any) -> Any:
     model = folder / "gpt2"
     if not model.exists():
         make_model(model, "gpt2")
-    content = {
-        "task": {"name": "lm", **more},
-        "model": {"name": str(model), "dropout": 0.0},
-        "data": {"train": str(folder / "corpus.txt"), "validation": str(folder / "corpus.txt"), "max_length": 16,
-                 "max_overlap": 1.0},
-        "optim": {"batch_size": 4, "max_steps": 4},
-        "trainer": {"precision": "fp32", "devices": 1},
-        "wandb": {"mode": "disabled"},
-        "run_dir": str(folder / "run"),
-    }  # fmt: skip
-    (folder / "lm.yaml").write_text(json.dumps(content))
-    return building.build(load_config(folder / "lm.yaml", overrides))
+    corpus = str(folder / "corpus.txt")
+    data = {"train": corpus, "validation": corpus, "max_length": 16, "max_overlap": 1.0}
+    path = write_experiment(
+        folder / "lm.yaml",
+        {"name": "lm", **more},
+        {"name": str(model), "dropout": 0.0},
+        data,
+        optim={"batch_size": 4, "max_steps": 4},
+    )
+    return building.build(load_config(path, overrides))
 
 
 def test_every_token_is_a_target_once() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from research.common.errors import UserError
 from research.config.load import load_config
 from research.models.attention import PACKED
 from research.training import build as building
-from tests.conftest import make_tiny_model
+from tests.conftest import make_tiny_model, write_experiment
 from tests.tasks.r_drop import assert_r_drop
 from tests.tasks.test_lm import TEXT
 
@@ -81,18 +80,16 @@ def build(folder: Path, *overrides: str, kind: str = "bert", **more: Any) -> Any
     (folder / "corpus.txt").write_text(TEXT)
     if not (folder / kind).exists():
         make_tiny_model(folder / kind, kind)
-    content = {
-        "task": {"name": "mlm", **more},
-        "model": {"name": str(folder / kind), "dropout": 0.0},
-        "data": {"train": str(folder / "corpus.txt"), "validation": str(folder / "corpus.txt"), "max_length": 16,
-                 "max_overlap": 1.0},
-        "optim": {"batch_size": 4, "epochs": 2},
-        "trainer": {"precision": "fp32", "devices": 1},
-        "wandb": {"mode": "disabled"},
-        "run_dir": str(folder / "run"),
-    }  # fmt: skip
-    (folder / "mlm.yaml").write_text(json.dumps(content))
-    return building.build(load_config(folder / "mlm.yaml", overrides))
+    corpus = str(folder / "corpus.txt")
+    data = {"train": corpus, "validation": corpus, "max_length": 16, "max_overlap": 1.0}
+    path = write_experiment(
+        folder / "mlm.yaml",
+        {"name": "mlm", **more},
+        {"name": str(folder / kind), "dropout": 0.0},
+        data,
+        optim={"batch_size": 4, "epochs": 2},
+    )
+    return building.build(load_config(path, overrides))
 
 
 def drawn(module: Any, ranks: int, budget: int, step: int) -> dict[tuple[int, int], tuple[int, int]]:

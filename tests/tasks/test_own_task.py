@@ -13,7 +13,7 @@ import pytest
 from research.cli import main
 from research.config.load import load_config
 from research.tracking.run import Run
-from tests.conftest import write_jsonl
+from tests.conftest import write_experiment, write_jsonl
 
 TASK = '''"""Sentiment with a prefix and labels that a helper may turn round."""
 from dataclasses import dataclass
@@ -53,18 +53,9 @@ def experiment(tmp_path: Path, tiny_model: Path) -> Path:
     write_jsonl(tmp_path / "rows.jsonl", rows)
     (tmp_path / "my_task.py").write_text(TASK)
     (tmp_path / "turning.py").write_text("TURNED = False\n")
-    content = {
-        "task": {"name": "./my_task.py", "prefix": "the "},
-        "model": {"name": str(tiny_model)},
-        "data": {"train": "rows.jsonl", "validation": "rows.jsonl", "test": "rows.jsonl", "max_length": 16},
-        "optim": {"epochs": 8, "batch_size": 8, "lr": 5e-3},
-        "trainer": {"devices": 1, "precision": "fp32"},
-        "wandb": {"mode": "disabled"},
-        "run_dir": str(tmp_path / "run"),
-    }
-    path = tmp_path / "mine.yaml"
-    path.write_text(json.dumps(content))
-    return path
+    data = {"train": "rows.jsonl", "validation": "rows.jsonl", "test": "rows.jsonl", "max_length": 16}
+    task, optim = {"name": "./my_task.py", "prefix": "the "}, {"epochs": 8, "batch_size": 8, "lr": 5e-3}
+    return write_experiment(tmp_path / "mine.yaml", task, tiny_model, data, optim=optim)
 
 
 @pytest.mark.slow
@@ -87,7 +78,7 @@ def test_a_users_task_is_trained_evaluated_and_used(experiment: Path, monkeypatc
 
 
 @pytest.mark.slow
-def test_a_change_in_code_that_encode_imports_makes_the_data_anew(experiment: Path) -> None:
+def test_a_change_in_code_that_encode_imports_encodes_the_data_again(experiment: Path) -> None:
     def labels() -> str:
         environment = {**os.environ, "HF_DATASETS_CACHE": str(experiment.parent / "cache")}
         command = [sys.executable, "-c", LABELS, str(experiment)]

@@ -20,7 +20,7 @@ from research.config.load import load_config
 from research.models.generate import cut, prompts
 from research.training.build import build as build_module
 from tests.attempts import attempt_ranks
-from tests.conftest import make_tokenizer, write_jsonl
+from tests.conftest import make_tokenizer, write_experiment, write_jsonl
 from tests.models.test_families import BART, DECODERS, T5
 from tests.tasks.r_drop import assert_r_drop
 
@@ -54,18 +54,13 @@ def make_model(folder: Path, kind: str, **settings: Any) -> Path:
 
 def experiment(folder: Path, kind: str, data: list[dict[str, Any]], **model: Any) -> Path:
     file = write_jsonl(folder / "rows.jsonl", data)
-    content = {
-        "task": {"name": "translation", "max_new_tokens": 12, "max_target_tokens": 12},
-        "model": {"name": str(make_model(folder / kind, kind, **model))},
-        "data": {"train": str(file), "validation": str(file), "max_length": 16, "max_overlap": 1.0},
-        "optim": {"epochs": 1, "batch_size": 8, "lr": 3e-3},
-        "trainer": {"precision": "fp32", "devices": 1},
-        "wandb": {"mode": "disabled"},
-        "run_dir": str(folder / "run"),
-    }
-    path = folder / "translation.yaml"
-    path.write_text(json.dumps(content), encoding="utf-8")
-    return path
+    return write_experiment(
+        folder / "translation.yaml",
+        {"name": "translation", "max_new_tokens": 12, "max_target_tokens": 12},
+        make_model(folder / kind, kind, **model),
+        {"train": str(file), "validation": str(file), "max_length": 16, "max_overlap": 1.0},
+        optim={"epochs": 1, "batch_size": 8, "lr": 3e-3},
+    )
 
 
 def build(folder: Path, kind: str, *overrides: str, data: list[dict[str, Any]] | None = None) -> Any:

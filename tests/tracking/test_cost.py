@@ -26,7 +26,7 @@ def test_attempts_add_up_and_energy_is_known_of_all_or_of_none() -> None:
 
 @pytest.fixture
 def counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Two processors' counters, of microjoules, which begin anew at 10 J."""
+    """Two processors' counters, of microjoules, which restart at 10 J."""
     monkeypatch.setattr(cost, "RAPL", tmp_path)
     for name in ("intel-rapl:0", "intel-rapl:1", "intel-rapl:0:0"):  # the last is a part of the first
         (tmp_path / name).mkdir()
@@ -40,7 +40,7 @@ def test_energy_is_what_the_counters_have_moved_on(counters: list[Path], monkeyp
     counter = cost.EnergyCounter()
     assert counter.joules() == 0.0
     counters[0].write_text("9500000\n")
-    counters[1].write_text("2000000\n")  # begun anew
+    counters[1].write_text("2000000\n")  # restarted
     assert counter.joules() == pytest.approx(0.5 + 3.0)
 
 

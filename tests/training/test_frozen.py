@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,16 @@ from research.training import checkpoint
 from research.training.build import build
 from research.training.module import TaskModule
 from research.training.run import train
+from tests.conftest import write_experiment
 
 
 @pytest.fixture
 def config(tiny_model: Path, task_data: dict[str, dict[str, str]], tmp_path: Path) -> Config:
-    content = {
-        "task": "sentiment",
-        "model": {"name": str(tiny_model)},
-        "data": task_data["sentiment"],
-        "optim": {"batch_size": 4, "lr": 1e-2, "max_steps": 3, "warmup_ratio": 0.0},
-        "trainer": {"log_every_steps": 1, "precision": "fp32"},
-        "wandb": {"mode": "disabled"},
-    }
-    (tmp_path / "experiment.yaml").write_text(json.dumps(content))
-    return load_config(tmp_path / "experiment.yaml", [f"run_dir={tmp_path / 'run'}"])
+    optim = {"batch_size": 4, "lr": 1e-2, "max_steps": 3, "warmup_ratio": 0.0}
+    path, data = tmp_path / "experiment.yaml", task_data["sentiment"]
+    return load_config(
+        write_experiment(path, "sentiment", tiny_model, data, optim=optim, trainer={"log_every_steps": 1})
+    )
 
 
 def freeze(*parts: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from research.report.grouping import group_runs
 from research.report.records import read_records
 from research.tracking.run import Run
 from tests.attempts import attempt
-from tests.conftest import write_jsonl
+from tests.conftest import write_experiment, write_jsonl
 
 pytestmark = pytest.mark.slow
 TASK = """
@@ -56,17 +55,15 @@ def experiment(tmp_path: Path, tiny_model: Path, forkserver: None) -> Path:
     (tmp_path / "count_steps.py").write_text(CALLBACK)
     rows = [{"text": text, "label": label} for text, label in (("Good film", "a"), ("Bad book", "b")) * 8]
     data = str(write_jsonl(tmp_path / "rows.jsonl", rows))
-    content = {
-        "task": "./my_task.py",
-        "callbacks": {"./count_steps.py": {"file": str(tmp_path / "steps.txt")}},
-        "model": {"name": str(tiny_model)},
-        "data": {"train": data, "validation": data, "test": data, "max_overlap": 1.0},
-        "optim": {"max_steps": 8, "batch_size": 4, "lr": 1e-3},
-        "trainer": {"precision": "fp32", "devices": 1, "checkpoint_every_steps": 1, "log_every_steps": 1},
-        "wandb": {"mode": "disabled"},
-    }
-    (tmp_path / "mine.yaml").write_text(json.dumps(content), encoding="utf-8")
-    return tmp_path / "mine.yaml"
+    return write_experiment(
+        tmp_path / "mine.yaml",
+        "./my_task.py",
+        tiny_model,
+        {"train": data, "validation": data, "test": data, "max_overlap": 1.0},
+        callbacks={"./count_steps.py": {"file": str(tmp_path / "steps.txt")}},
+        optim={"max_steps": 8, "batch_size": 4, "lr": 1e-3},
+        trainer={"checkpoint_every_steps": 1, "log_every_steps": 1},
+    )
 
 
 def train(experiment: Path, name: str, *overrides: str) -> tuple[int, str, Run]:

@@ -12,8 +12,8 @@ import pytest
 from research.tracking.run import Run
 from tests.attempts import Attempt, attempt
 from tests.conftest import write_jsonl
-from tests.tasks.test_text_tasks import CHAT
 from tests.tasks.test_translation import make_model, rows
+from tests.tasks.text_experiments import CHAT
 from tests.training.test_resume import command, content, last_step, steps_saved
 
 pytestmark = pytest.mark.slow

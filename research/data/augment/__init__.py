@@ -1,1 +1,1 @@
-"""Change training texts anew in each epoch: one file an operation, seeded by (seed, epoch, id)."""
+"""Change training texts in each epoch: one file an operation, seeded by (seed, epoch, id)."""

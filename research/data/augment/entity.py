@@ -1,4 +1,4 @@
-"""Entity replacement: an entity gives way to another of its kind in the training data, with its own tags.
+"""Entity replacement: an entity is replaced by another of its kind in the training data, with its own tags.
 
 Dai and Adel 2020, An Analysis of Simple Data Augmentation for Named Entity Recognition (mention replacement).
 """

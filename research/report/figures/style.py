@@ -106,7 +106,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> Path:
     path = folder / f"{name}.pdf"
     figure.set_dpi(DPI)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, not anew for each file
+    figure.set_layout_engine("none")  # laid out once, not again for each file
     # Each canvas draws once; `savefig` would draw twice.
     FigureCanvasPdf(figure).print_pdf(path, metadata={"CreationDate": None, "Creator": None, "Producer": None})
     figure.set_dpi(DPI)  # the PDF's is 72

@@ -48,18 +48,16 @@ def paired(tables: Iterable[tuple[str, pa.Table]], metric: str, cluster: str | N
     """
     rest = iter(tables)
     first_name, first = next(rest)
-    ids, gold, counts = (
-        first.column("id").to_pylist(),
-        first.column("gold"),
-        predictions.metric(first).count(first, metric),
-    )
+    ids, gold, shared = first.column("id").to_pylist(), first.column("gold"), predictions.metric(first)
+    counts = shared.count(first, metric)
     values = [counts.values]
     for name, table in rest:
         table = in_order(table, ids, name, first_name)
         if not table.column("gold").equals(gold):
             raise UserError(f"{first_name} and {name} hold other gold answers for the same ids; they cannot be paired.")
-        values.append(predictions.metric(table).count(table, metric).values)
-    kind = predictions.metric(first).score_named(metric)
+        own = shared if table.schema.metadata == first.schema.metadata else predictions.metric(table)
+        values.append(own.count(table, metric).values)
+    kind = shared.score_named(metric)
     rows = PairedCounts(ids, np.stack(values), counts.score, kind.low, kind.high, kind.is_proportion)
     return rows if cluster is None else clustered(rows, first, first_name, cluster)
 

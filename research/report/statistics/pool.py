@@ -12,6 +12,7 @@ from research.report.groups import RunGroup
 from research.report.records import ChangedRun, Record
 from research.report.statistics.paired_counts import PairedCounts, paired
 from research.report.statistics.resampling import bootstrap
+from research.tracking import predictions
 
 SCORE_TOLERANCE = 1e-9  # scorers may sum in another order
 
@@ -70,7 +71,8 @@ def refuse_changed_scores(groups: Sequence[RunGroup], split: str) -> None:
     for group in groups:
         for run in group.runs:
             if split in run.splits and group.metric in run.scores(split):
-                value = float(paired([(str(run.path), run.predictions(split))], group.metric).metrics[0])
+                table = run.predictions(split)
+                value = predictions.metric(table).count(table, group.metric).metric
                 refuse_changed_score(run, split, group.metric, value)
 
 

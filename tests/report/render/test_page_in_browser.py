@@ -62,7 +62,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def opened(browser: Chrome, address: str) -> Iterator[Chrome]:
-    """The page, opened anew; afterwards nothing was complained of and no foreign script has run."""
+    """The page, opened again; afterwards nothing was complained of and no foreign script has run."""
     browser.get(address)
     yield browser
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
