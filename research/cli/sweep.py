@@ -8,7 +8,7 @@ from research.cli.ranks import in_ranks
 from research.common.errors import UserError
 
 HELP = "be one worker of a search: start as many as you like"
-IS_RESUMABLE = True  # stopped at any moment, the same command goes on
+IS_RESUMABLE = True  # stopped at any moment, the same command resumes it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

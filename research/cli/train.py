@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from research.cluster.group import RankGroup
 
 HELP = "fit, validate and test an experiment; on a folder it began, resume it"
-IS_RESUMABLE = True  # stopped at any moment, the same command goes on
+IS_RESUMABLE = True  # stopped at any moment, the same command resumes it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

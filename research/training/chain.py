@@ -9,7 +9,7 @@ from research.training.run import train
 
 
 class Stopped(Exception):
-    """A signal ended a run; the same command goes on with it."""
+    """A signal ended a run; the same command resumes it."""
 
     def __init__(self, code: int) -> None:
         super().__init__()

@@ -26,13 +26,14 @@ from research.config.schema import Config, DataConfig
 from research.data.augment.words import Words, text_of, words_of
 from research.data.encoded import encoded, source_digest
 from research.data.formats import Reading
-from research.data.overview import SplitOverview, overview_of, refuse_overlap
+from research.data.overview import SplitOverview, refuse_overlap
 from research.data.source import Split
 from research.data.splits import splits_asked
 from research.metrics import metric_of, resolved
 from research.metrics.base import BaseMetric
 from research.training.class_weights import class_weights
 from research.training.declared import open_declared, refuse_keys_of_classes, refuse_way_with_long_texts
+from research.training.encoded_overview import encoded_overview
 from research.training.epochs import EpochStores, epochs_of
 from research.training.plain import padded_layout
 from research.training.unlabelled import Unlabelled, opened_unlabelled
@@ -196,13 +197,7 @@ class TaskData(L.LightningDataModule):
 
     def _overview(self) -> dict[str, SplitOverview]:
         """What the splits hold, with the lengths of the encoded examples."""
-        found = overview_of(self.splits, self.inputs, self.gold[0] if self.gold else None)
-        for name, about in found.items():
-            tokens = self.stores[name].tokens
-            about.median_tokens, about.longest_tokens = int(np.median(tokens)), int(tokens.max())
-            about.labels = about.labels if "label" in self.gold else {}  # other golds are no classes
-            about.cut, about.windowed = self.cut.get(name, 0), self.several.get(name, 0)
-        return found
+        return encoded_overview(self)
 
     def opened_splits(self, only: str | None = None) -> dict[str, Split]:
         """The splits that the experiment names, or `only` one of them, opened and not encoded."""

@@ -115,7 +115,6 @@ class TaskModule(L.LightningModule):
 
     @property
     def defines_step_loss(self) -> bool:
-        """Does the task train by a loss of whole steps?"""
         return type(self).step_loss is not TaskModule.step_loss
 
     @property
@@ -188,9 +187,8 @@ class TaskModule(L.LightningModule):
     def rate_factor(self, name: str) -> float:
         """The learning rate of a weight of the module, in that of the schedule."""
         name = name.removeprefix("backbone.model.")
-        return self.adapter.learning_rate(name) * math.prod(
-            method.learning_rate(self, name) for method in self.methods.values()
-        )
+        factors = (method.learning_rate(self, name) for method in self.methods.values())
+        return self.adapter.learning_rate(name) * math.prod(factors)
 
     def configure_callbacks(self) -> list[L.Callback]:
         return [PlainTraining()] if self.plain else []
