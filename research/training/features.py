@@ -107,9 +107,10 @@ def note(module: TaskModule, reason: str | None) -> str:
         return f"features of frozen layers are computed in each step: {reason}"
     size = kept_of(module).size_bytes(module.data.stores)
     limit, folder = module.config.trainer.features_gib, feature_files.cache_folder()
-    lowest = len(module.backbone.frozen.layers)
+    frozen = module.backbone.frozen
+    assert frozen is not None
     return (
-        f"features: what the lowest {lowest} layers put out is computed once and reused; "
+        f"features: what the lowest {len(frozen.layers)} layers put out is computed once and reused; "
         f"{size / 1e6:,.0f} MB of at most {limit:g} GiB in {folder}"
     )
 
