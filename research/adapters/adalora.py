@@ -47,6 +47,7 @@ class Keys:
 
 
 class Adapter(AdapterHooks):
+    acts_by_length = True  # the budget falls over shares of it
     has_own_file = True
     shards = False  # importance needs unsharded gradients
 

@@ -28,6 +28,7 @@ class AdapterHooks:
         """A state of the adapted model as one of the plain architecture, which `from_pretrained` reads."""
         return state
 
+    acts_by_length: ClassVar[bool] = False  # does what it does at a step depend on how long the run is?
     has_own_file: ClassVar[bool] = False
     shards: ClassVar[bool] = True  # does it go with trainer.strategy=fsdp?
     merges: ClassVar[bool] = True  # is the adapted model one of the plain architecture?

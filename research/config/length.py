@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from research.config import component
 
 KEYS = ("optim.epochs", "optim.max_steps")
 
@@ -21,15 +23,25 @@ def why_not_longer(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None
         return "give its length by the key that it was begun with"
     if (steps or epochs) < (old_steps or old_epochs):
         return "a run is not made shorter"
-    if optim["schedule"] != "constant":
+    if optim["schedule"] not in ("constant", "wsd"):
         return (
             f"with optim.schedule={optim['schedule']} each step's learning rate depends on the run's length, and is 0 "
-            "at its end; train the longer run from the start, or use optim.schedule=constant with optim.warmup_steps, "
-            "whose runs can be continued"
+            "at its end; train the longer run from the start, or use optim.schedule=constant or wsd with "
+            "optim.warmup_steps, whose runs can be continued"
         )
     if optim["warmup_steps"] is None and optim["warmup_ratio"] > 0:
         return (
             f"its warmup was optim.warmup_ratio={optim['warmup_ratio']:g} of its steps, and a longer run has a longer "
             "one; give optim.warmup_steps where a run is to be continued"
         )
-    return None
+    return next((f"what {part} does at a step depends on the run's length" for part in _by_length(new)), None)
+
+
+def _by_length(config: Mapping[str, Any]) -> Iterator[str]:
+    """The adapter and the methods of a config that act by the share of a run that is done."""
+    adapter = config.get("adapter", {}).get("name", "full")
+    if component.class_attribute("adapter", adapter, "Adapter", "acts_by_length"):
+        yield f"adapter={adapter}"
+    for name, keys in config.get("methods", {}).items():
+        if component.class_attribute("method", keys.get("name", name), "Method", "acts_by_length"):
+            yield f"methods.{name}"

@@ -60,8 +60,11 @@ def removable(run: Run, keep: str) -> list[Path]:
     steps = [checkpoint.step_of(file) for file in checkpoint.files(run.checkpoints)]
     if steps and max(steps) > result.get("steps", max(steps)):  # it is being continued, and was interrupted
         return []
-    best = {result.get("best_step"), *(result.get("best_steps_of_parts") or {}).values()} if keep == "best" else set()
-    return [file for file in checkpoint.files(run.checkpoints) if checkpoint.step_of(file) not in best]
+    steps_of = [result.get(name) or {} for name in ("best_steps_of_parts", "continue_steps")]
+    kept = (
+        {result.get("best_step"), *(step for each in steps_of for step in each.values())} if keep == "best" else set()
+    )
+    return [file for file in checkpoint.files(run.checkpoints) if checkpoint.step_of(file) not in kept]
 
 
 def megabytes(size_bytes: int) -> str:

@@ -60,6 +60,7 @@ class MethodHooks:
     """A method of training. By default each hook does nothing."""
 
     passes = 1.0  # forward and backward passes of a step, in plain ones
+    acts_by_length = False  # what it does at a step depends on how long the run is
     needs_dense_embedding = False  # it reads or moves all rows of the word embedding at each step
     needs_unsharded_weights = False  # it reads or moves weights that trainer.strategy=fsdp shares out
     reads_training_texts = False  # as the files have them: it does not go with `augment`, which changes them

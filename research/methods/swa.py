@@ -32,6 +32,7 @@ class Keys:
 
 
 class Method(MethodHooks):
+    acts_by_length = True  # begins after a share of it
     needs_dense_embedding = True  # an average moves all rows
     needs_unsharded_weights = True
     claims = ("chooses the weights that are scored",)

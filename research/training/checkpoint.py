@@ -82,9 +82,11 @@ def newest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def resumable(folder: Path, known: Mapping[str, int] | None = None) -> Checkpoint | None:
-    """The newest intact checkpoint whose best evaluations, the run's and its parts', can still be returned to at the
-    end of training.
+def resumable(
+    folder: Path, known: Mapping[str, int] | None = None, serves: Callable[[Checkpoint], bool] = lambda saved: True
+) -> Checkpoint | None:
+    """The newest intact checkpoint that `serves` and whose best evaluations, the run's and its parts', can still be
+    returned to at the end of training.
 
     That of a step that is `known` to be the best needs no other: its own evaluation, which comes first, is better.
     """
@@ -93,6 +95,8 @@ def resumable(folder: Path, known: Mapping[str, int] | None = None) -> Checkpoin
             log.warning("The checkpoint %s is damaged (its checksum differs from its name): it is passed over.", path)
             continue
         saved = load(path)
+        if not serves(saved):
+            continue
         bests = Progress(**saved.state["progress"]).best_steps if "progress" in saved.state else {}
         needed = [best for part, best in bests.items() if saved.step not in (best, (known or {}).get(part))]
         missing = [best for best in needed if at_step(folder, best) is None]
@@ -140,22 +144,22 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
     return path
 
 
-def rotate(folder: Path, latest: Path, keep: int, best_steps: Collection[int]) -> None:
-    """Remove all but the newest `keep` checkpoints and the best ones; `latest` has just been written.
+def rotate(folder: Path, latest: Path, keep: int, needed: Collection[int]) -> None:
+    """Remove all but the newest `keep` checkpoints and those of the steps `needed`; `latest` has just been written.
 
     What is at its step or later was damaged, and training has gone back before it.
     """
     others = [path for path in files(folder) if path != latest]
     damaged = [path for path in others if step_of(path) >= step_of(latest)]
     for path in [*damaged, *others[len(damaged) + keep - 1 :]]:
-        if path in damaged or step_of(path) not in best_steps:
+        if path in damaged or step_of(path) not in needed:
             path.unlink(missing_ok=True)
 
 
-def remove(folder: Path, keep: str, best_steps: Collection[int]) -> None:
+def remove(folder: Path, keep: str, needed: Collection[int]) -> None:
     """Remove the checkpoints that a finished run does not keep: `keep` is none, best or all."""
     for path in files(folder):
-        if keep == "none" or (keep == "best" and step_of(path) not in best_steps):
+        if keep == "none" or (keep == "best" and step_of(path) not in needed):
             path.unlink(missing_ok=True)
 
 

@@ -60,8 +60,9 @@ def finish(trainer: L.Trainer, attempt: Attempt, group: RankGroup) -> None:
     write_json(run.path / "result.json", result)
     if run.is_continued:
         run.write_config(module.config)  # after the result: where a kill comes between, the same command ends once more
-    best_steps = {result["best_step"], *module.progress.best_steps.values()}
-    checkpoint.remove(run.checkpoints, module.config.trainer.keep_checkpoints, best_steps)
+    p = module.progress
+    needed = {result["best_step"], *p.best_steps.values(), *p.continue_steps.values()}
+    checkpoint.remove(run.checkpoints, module.config.trainer.keep_checkpoints, needed)
     report(result, run)
 
 
@@ -180,6 +181,7 @@ def training_record(attempt: Attempt) -> dict[str, Any]:
     seconds = max(p.train_seconds, 1e-9)
     return {
         "steps": module.step,
+        "continue_steps": p.continue_steps,
         "stopped_early": attempt.stopped_early,
         "examples": p.examples,
         "tokens": p.tokens,

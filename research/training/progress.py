@@ -16,6 +16,7 @@ class Progress:
     best_predictions: str | None = None  # sha256 of the file with that evaluation's predictions
     best_of_parts: dict[str, dict[str, float]] = field(default_factory=dict)  # of each: step, score (so), loss
     evaluations_since_best: int = 0
+    continue_steps: dict[str, int] = field(default_factory=dict)  # best_steps of evaluations that a longer run has too
     train_seconds: float = 0.0
     tokens: int = 0  # of all global batches so far
     examples: int = 0

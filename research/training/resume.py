@@ -84,7 +84,7 @@ def announce_resume(attempt: Attempt, ranks: int) -> None:
     saved = attempt.resumed_from
     if saved is None:
         if checkpoint.files(attempt.run.checkpoints):
-            console.print(f"No checkpoint in {attempt.run.checkpoints} is intact: starting over.")
+            console.print(f"No checkpoint in {attempt.run.checkpoints} can be resumed: starting over.")
         return
     act = "Continuing the finished run" if attempt.run.is_continued else "Resuming"
     console.print(f"{act} {attempt.run.path} at step {saved.step}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -43,6 +44,7 @@ from research.training.finish import finish, record_outcome, report
 from research.training.module import TaskModule
 from research.training.precision import with_precision
 from research.training.resume import announce_resume, resume
+from research.training.schedule import steady_steps
 from research.training.start import pretrained_name
 from research.training.trainer import make_trainer
 
@@ -96,7 +98,9 @@ def _train(
     module = make_module(config, group=group)
     data, world = module.data, group.world
     writes = world.rank == 0
-    newest = checkpoint.agreed(group, lambda: checkpoint.resumable(run.checkpoints, best_of(run)))
+    newest = checkpoint.agreed(
+        group, lambda: checkpoint.resumable(run.checkpoints, continue_steps(run), partial(is_of_run, module))
+    )
     if newest is not None:
         with stop_flag.raised_after():
             resume(module, newest)
@@ -142,13 +146,20 @@ def _train(
             tracker.finish(ended, run.provenance, table if table.is_file() else None, exit_code)
 
 
-def best_of(run: Run) -> dict[str, int]:
-    """The best steps of a finished run that is continued, as `Progress.best_steps`: of its checkpoints those alone may
-    be left."""
+def continue_steps(run: Run) -> dict[str, int]:
+    """Where a finished run that is made longer goes on, as `Progress.continue_steps`: of its checkpoints those alone
+    may be left."""
     if not run.is_continued or run.result is None:
         return {}
     parts: dict[str, int] = run.result.get("best_steps_of_parts") or {}
-    return {"": run.result["best_step"], **parts}
+    steps: dict[str, int] = run.result.get("continue_steps", {"": run.result["best_step"], **parts})
+    return steps
+
+
+def is_of_run(module: TaskModule, saved: checkpoint.Checkpoint) -> bool:
+    """Is this a checkpoint that the module's run would have, also where it was written by a shorter one?"""
+    total = saved.state.get("total_steps", module.total_steps)
+    return total == module.total_steps or saved.step <= steady_steps(module.config.optim, total)
 
 
 def data_facts(data: TaskData) -> dict[str, Any]:

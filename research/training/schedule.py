@@ -26,6 +26,18 @@ def decay_steps(optim: OptimConfig, total: int) -> int:
     return round((DECAY_RATIO if optim.decay_ratio is None else optim.decay_ratio) * total)
 
 
+def steady_steps(optim: OptimConfig, total: int) -> int:
+    """How many steps of a run are, to the bit, the first of a longer one; 0 where each depends on the length.
+
+    `research.config.length` says which experiments may be continued.
+    """
+    if optim.schedule in ("linear", "cosine") or (optim.warmup_steps is None and optim.warmup_ratio > 0):
+        return 0
+    if optim.schedule == "constant":
+        return total
+    return max(total - decay_steps(optim, total), min(warmup_steps(optim, total), total))
+
+
 def evaluation_steps(every: int | None, steps_per_epoch: int, total: int) -> list[int]:
     """The steps after which a run is evaluated: `every` so many, or after each epoch, and at its end."""
     every = every or steps_per_epoch

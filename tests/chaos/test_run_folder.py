@@ -104,7 +104,7 @@ def test_rotation_removes_checkpoints_alone(tmp_path: Path) -> None:
         (tmp_path / name).write_text("mine")
     for step in (1, 2, 3):
         path = checkpoint.save(tmp_path, step, {}, {})
-        checkpoint.rotate(tmp_path, path, keep=1, best_steps=())
+        checkpoint.rotate(tmp_path, path, keep=1, needed=())
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*foreign, path.name])
 
 

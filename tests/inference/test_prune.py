@@ -60,5 +60,5 @@ def test_folder_without_runs_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("keep", "left"), [("none", []), ("best", [4]), ("all", [6, 4, 2])])
 def test_what_a_finished_run_keeps(keep: str, left: list[int], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    checkpoint.remove(run / "checkpoints", keep, best_steps=[4])
+    checkpoint.remove(run / "checkpoints", keep, needed=[4])
     assert steps_in(run) == left and len(os.listdir(run / "checkpoints")) == len(left) + 1

@@ -232,7 +232,7 @@ def test_damaged_checkpoints(
         if spared:
             assert f"Resuming {run.path} at step {checkpoint.step_of(paths[2])}." in output
         else:
-            assert f"No checkpoint in {run.checkpoints} is intact: starting over." in output
+            assert f"No checkpoint in {run.checkpoints} can be resumed: starting over." in output
         assert_same(run, references("sentiment"))
         kept = set(steps_saved(run))
         best = (run.result or {})["best_step"]  # that of the step before stays where the last evaluation is better

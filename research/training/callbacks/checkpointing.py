@@ -63,13 +63,15 @@ class Checkpointing(L.Callback):
             "progress": asdict(p),
             "identity": self.identity,
             "ranks": module.trainer.world_size,
+            "total_steps": module.total_steps,
             "scaler": module.scaler.state_dict() if module.scaler is not None else None,
         }
-        step, best, keep, folder = p.step, p.best_steps.values(), module.config.trainer.keep, attempt.run.checkpoints
+        step, needed = p.step, {*p.best_steps.values(), *p.continue_steps.values()}
+        keep, folder = module.config.trainer.keep, attempt.run.checkpoints
 
         def write(tensors: dict[str, Tensor]) -> None:
             attempt.run.lock.refuse_if_taken_over()
-            checkpoint.rotate(folder, checkpoint.save(folder, step, tensors, state), keep, best)
+            checkpoint.rotate(folder, checkpoint.save(folder, step, tensors, state), keep, needed)
 
         attempt.writer.submit(write, training_tensors(module))
         if attempt.meter is not None:

@@ -14,6 +14,7 @@ from research.data.source import file_sha256
 from research.tracking import predictions
 from research.training.attempt import Attempt
 from research.training.module import TaskModule
+from research.training.schedule import steady_steps
 
 
 class Evaluation(L.Callback):
@@ -44,6 +45,8 @@ class Evaluation(L.Callback):
         self.attempt.write_row(module.step, {f"validation/{name}": value for name, value in scores.items()})
         self._note_best(module, table, scores)
         note_best_of_parts(module, scores)
+        if longer_run_has(module):
+            module.progress.continue_steps = module.progress.best_steps
 
     def on_test_end(self, trainer: L.Trainer, module: Any) -> None:
         if self._is_left(trainer) or self.attempt.ends_part:
@@ -90,6 +93,12 @@ def note_best_of_parts(module: TaskModule, scores: Mapping[str, float]) -> None:
         value, best = more_is_better(module, monitor, scores), module.progress.best_of_parts.get(part)
         if best is None or is_better(value, scores["loss"], best["score"], best["loss"]):
             module.progress.best_of_parts[part] = {"step": module.step, "score": value, "loss": scores["loss"]}
+
+
+def longer_run_has(module: TaskModule) -> bool:
+    """Would a longer run have done the same steps so far, and evaluated after them?"""
+    every = module.config.trainer.evaluate_every_steps or module.data.plan.steps_per_epoch
+    return module.step % every == 0 and module.step <= steady_steps(module.config.optim, module.total_steps)
 
 
 def more_is_better(module: TaskModule, name: str, scores: Mapping[str, float]) -> float:
