@@ -10,6 +10,7 @@ from research.metrics.examples import Floats
 from research.metrics.references import outputs, references
 from research.metrics.score import Score
 from research.metrics.squad_rules import Rules, question_scores
+from research.metrics.text_baselines import Answers, most_frequent_answer
 
 
 class Metric(BaseMetric):
@@ -41,6 +42,9 @@ class Metric(BaseMetric):
         found = np.array([question_scores(output, golds, self.rules) for output, golds in rows]).reshape(-1, 2)
         ones = np.ones(len(found))
         return {"f1": np.column_stack([found[:, 1], ones]), "exact_match": np.column_stack([found[:, 0], ones])}
+
+    def baseline_answers(self, table: pa.Table, train: pa.Table | None) -> Answers:
+        return most_frequent_answer(table, train)
 
     def formula(self, name: str) -> Formula | None:
         return Formula((name,), ratio) if name in self.widths() else None

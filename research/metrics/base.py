@@ -23,7 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from research.common.errors import UserError
-from research.metrics.baselines import Baselines, label_baselines
+from research.metrics.baselines import Baselines, answering, label_baselines
 from research.metrics.examples import Examples, Floats, joined
 from research.metrics.score import Score, score_named
 from research.metrics.slicing import Cut, Part, column_cuts, length_cuts
@@ -168,8 +168,15 @@ class BaseMetric(ABC):
 
     def baselines(self, table: pa.Table, train: pa.Table | None = None) -> Baselines:
         """What answers score on a table that know nothing of the texts, or but the gold answers of `train`, a table
-        that `TaskData.gold_table` makes; by default the most frequent and a random label."""
-        return label_baselines(self, table) if self.has_labels else {}
+        that `TaskData.gold_table` makes; by default the most frequent and a random label, and `baseline_answers`."""
+        answers = {
+            name: self.score(answering(table, each)) for name, each in self.baseline_answers(table, train).items()
+        }
+        return {**(label_baselines(self, table) if self.has_labels else {}), **answers}
+
+    def baseline_answers(self, table: pa.Table, train: pa.Table | None) -> dict[str, list[Any]]:
+        """Baseline -> what it answers to each example, where that is a prediction as a model gives one."""
+        return {}
 
     # --- example by example ---------------------------------------------------------------------------
 

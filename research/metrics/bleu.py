@@ -14,6 +14,7 @@ from research.metrics.base import BaseMetric, Blocks, Formula
 from research.metrics.examples import Floats
 from research.metrics.references import outputs, references
 from research.metrics.score import Score
+from research.metrics.text_baselines import Answers, copied_source
 
 ORDERS = 4
 
@@ -48,6 +49,9 @@ class Metric(BaseMetric):
         found = [scorer.sentence_score(output, golds) for output, golds in rows]
         ngrams = [[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in found]
         return {"ngrams": np.array(ngrams, dtype=np.float64).reshape(-1, 2 + 2 * ORDERS)}
+
+    def baseline_answers(self, table: pa.Table, train: pa.Table | None) -> Answers:
+        return copied_source(table)
 
     def formula(self, name: str) -> Formula | None:
         return Formula(("ngrams",), bleu) if name == "bleu" else None

@@ -15,6 +15,7 @@ from research.metrics.base import BaseMetric, Blocks, Formula
 from research.metrics.examples import Floats
 from research.metrics.references import outputs, references
 from research.metrics.score import Score
+from research.metrics.text_baselines import Answers, copied_source
 
 CHARACTER_ORDERS, WORD_ORDERS, BETA = 6, 2, 2
 
@@ -46,6 +47,9 @@ class Metric(BaseMetric):
             name: compat.sacrebleu_statistics(CHRF(word_order=order), texts, golds).reshape(-1, self.widths()[name])
             for name, order in words.items()
         }
+
+    def baseline_answers(self, table: pa.Table, train: pa.Table | None) -> Answers:
+        return copied_source(table)
 
     def formula(self, name: str) -> Formula | None:
         return Formula((name,), chrf) if name in self.widths() else None

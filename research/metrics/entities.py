@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from research.metrics import entity_errors
 from research.metrics.base import BaseMetric, Blocks, Formula, precision_recall_f1, ratio
-from research.metrics.baselines import Baselines, answering
 from research.metrics.entity_baselines import known_phrases, tagged_again
 from research.metrics.entity_slices import classes_of_entities, recall_counts
 from research.metrics.entity_types import PARTS, counts_by_type, declared_types, scores_by_type
@@ -85,13 +85,13 @@ class Metric(BaseMetric):
     def reported(self, sums: Blocks) -> list[str]:
         return [f"{strict}{part}" for strict in ("", "strict_") for part in PARTS] + ["accuracy", *scores_by_type(sums)]
 
-    def baselines(self, table: pa.Table, train: pa.Table | None = None) -> Baselines:
+    def baseline_answers(self, table: pa.Table, train: pa.Table | None) -> dict[str, list[Any]]:
         """No entity, and those of the training data found again (`entity_baselines`)."""
         sentences = table.column("tokens").to_pylist() if "tokens" in table.column_names else []
         answers = {"no entity": [["O"] * len(tags) for tags in table.column("gold").to_pylist()]}
         if train is not None and sentences:
             answers["entities of the training data"] = tagged_again(sentences, known_phrases(train))
-        return {name: self.score(answering(table, tags)) for name, tags in answers.items()}
+        return answers
 
     def example_scores(self, table: pa.Table) -> Floats:
         """F1 of each sentence; 1 where there is nothing to find and nothing found."""

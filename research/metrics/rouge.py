@@ -19,11 +19,11 @@ from research.metrics.base import BaseMetric, Blocks, Formula, ratio
 from research.metrics.examples import Floats
 from research.metrics.references import outputs, references
 from research.metrics.score import Score
+from research.metrics.text_baselines import Answers, lead, sentences
 
 KINDS = {"rouge_l": "rougeL", "rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_lsum": "rougeLsum"}
 UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Thai, kana, Han
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+(?:[\u0900-\u0dff]+[^\W{UNSPACED}]*)*")  # with Indic vowel signs
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*")
 
 
 class Words:
@@ -77,8 +77,11 @@ class Metric(BaseMetric):
 
     def example(self, output: str, golds: Sequence[str]) -> list[float]:
         """F1 of one output, in the order of `KINDS`."""
-        found = self.scorer.score_multi([sentences(gold) for gold in golds], sentences(output))
+        found = self.scorer.score_multi([lines(gold) for gold in golds], lines(output))
         return [found[kind].fmeasure for kind in KINDS.values()]
+
+    def baseline_answers(self, table: pa.Table, train: pa.Table | None) -> Answers:
+        return lead(table)
 
     def formula(self, name: str) -> Formula | None:
         return Formula((name,), ratio) if name in KINDS else None
@@ -91,6 +94,6 @@ class Metric(BaseMetric):
         return scores
 
 
-def sentences(text: str) -> str:
-    """A sentence a line, as ROUGE-Lsum reads them: the text's own lines, else parted after . ! or ?"""
-    return text if "\n" in text else "\n".join(SENTENCE_END.split(text))
+def lines(text: str) -> str:
+    """A sentence a line, as ROUGE-Lsum reads them."""
+    return "\n".join(sentences(text))

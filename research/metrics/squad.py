@@ -21,6 +21,7 @@ from research.metrics.score import Score
 from research.metrics.slicing import Cut, quarters, value_cuts
 from research.metrics.squad_baselines import likest_sentence
 from research.metrics.squad_rules import Rules, question_scores
+from research.metrics.text_baselines import most_frequent_answer
 
 GROUPS = ("has_answer_", "no_answer_")
 QUESTION_WORDS = ("who", "whose", "whom", "what", "which", "when", "where", "why", "how")
@@ -110,13 +111,14 @@ class Metric(BaseMetric):
         return table.append_column("answer", pa.array(list(predictions), pa.string()))
 
     def baselines(self, table: pa.Table, train: pa.Table | None = None) -> Baselines:
-        """The sentence most like the question (`squad_baselines`) and, where some questions have none, no answer."""
-        count, answers = table.num_rows, dict[str, list[str]]()
+        """The sentence most like the question (`squad_baselines`), the most frequent answer of the training data and,
+        where some questions have none, no answer."""
+        answers = most_frequent_answer(table, train)
         if {"question", "context"} <= set(table.column_names):
             pairs = zip(table.column("question").to_pylist(), table.column("context").to_pylist(), strict=True)
             answers["sentence most like the question"] = [likest_sentence(*pair) for pair in pairs]
         if self.rules == "squad_v2":
-            answers["no answer"] = [""] * count
+            answers["no answer"] = [""] * table.num_rows
         plain = table.drop_columns([name for name in ("answer", "no_answer_score") if name in table.column_names])
         return {name: self.score(plain.append_column("answer", pa.array(texts))) for name, texts in answers.items()}
 

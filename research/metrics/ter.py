@@ -12,6 +12,7 @@ from research.metrics.base import BaseMetric, Blocks, Formula, ratio
 from research.metrics.examples import Floats
 from research.metrics.references import outputs, references
 from research.metrics.score import Score
+from research.metrics.text_baselines import Answers, copied_source
 
 
 class Metric(BaseMetric):
@@ -36,6 +37,9 @@ class Metric(BaseMetric):
         from sacrebleu.metrics.ter import TER
 
         return {"edits": compat.sacrebleu_statistics(TER(), outputs(table), references(table)).reshape(-1, 2)}
+
+    def baseline_answers(self, table: pa.Table, train: pa.Table | None) -> Answers:
+        return copied_source(table)
 
     def formula(self, name: str) -> Formula | None:
         return Formula(("edits",), ratio) if name == "ter" else None

@@ -13,10 +13,12 @@ import pyarrow as pa
 
 from research.metrics import answers, bleu, chrf, metric_class, outputs, rouge, ter
 from research.metrics.base import BaseMetric, Blocks, Counts, Formula, Selection
+from research.metrics.baselines import Baselines
 from research.metrics.examples import Floats, words
 from research.metrics.references import references
 from research.metrics.score import Score
 from research.metrics.slicing import Cut, quarters, value_cuts
+from research.metrics.text_baselines import Answers
 
 MOST_SHOWN = 8  # examples of a selection
 
@@ -77,6 +79,17 @@ class Metric(BaseMetric):
             if part.formula(name):
                 return part.count(table, name)
         return super().count(table, name)
+
+    def baselines(self, table: pa.Table, train: pa.Table | None = None) -> Baselines:
+        """Those of all parts, each with the scores of all."""
+        said = [name for name in ("ended", "stopped_by", "other_predictions") if name in table.column_names]
+        return super().baselines(table.drop_columns(said), train)
+
+    def baseline_answers(self, table: pa.Table, train: pa.Table | None) -> Answers:
+        found: Answers = {}
+        for part in self.own.values():
+            found |= part.baseline_answers(table, train)
+        return found
 
     def example_scores(self, table: pa.Table) -> Floats:
         return self.main.example_scores(table)

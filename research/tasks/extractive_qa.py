@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -77,6 +78,9 @@ class Data(TaskData):
         """The no-answer threshold that is best on the validation questions."""
         official = validation.get("best_f1_threshold", 0.0)  # all that older runs have
         self.threshold = validation.get("no_answer_threshold", official)
+
+    def gold_table(self, split: Split) -> pa.Table | None:
+        return pa.table({"gold": [answers["text"] for answers in split.rows["answers"]]})
 
     def score_settings(self) -> dict[str, Any]:
         rules = "squad_v2" if self.may_have_no_answer else self.config.task.rules

@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from research.config.generation import GenerationKeys
 from research.config.key import at_least, key
 from research.data.prompt import Template
+from research.data.source import Split
 from research.models.load import DECODER
 from research.tasks.text_data import TextData
 from research.tasks.text_keys import SOME, TextKeys
@@ -43,6 +46,9 @@ class Data(TextData):
         if self.family != DECODER:
             return Template(plain)  # as T5 was trained
         return Template(text if self.chat is not None else f"{text}\nAnswer:")
+
+    def gold_table(self, split: Split) -> pa.Table | None:
+        return pa.table({"gold": self.golds(split.rows[:], len(split.rows))})
 
     def score_settings(self) -> dict[str, Any]:
         return {**super().score_settings(), "rules": self.config.task.rules}

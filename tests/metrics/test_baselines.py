@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+import sacrebleu
 
 from research.metrics.entities import Metric as Entities
 from research.metrics.entity_baselines import known_phrases, tagged_again
@@ -11,6 +12,7 @@ from research.metrics.regression import Metric as Regression
 from research.metrics.relations import Metric as Relations
 from research.metrics.squad import Metric as Squad
 from research.metrics.squad_baselines import likest_sentence
+from research.metrics.text import Metric as Text
 
 TRAIN = pa.table({
     "tokens": [["Anna", "in", "New", "York"], ["York", "won"], ["Anna", "Berg"], ["Paris", "left"], ["Paris", "is"]],
@@ -57,6 +59,34 @@ def test_scores_of_the_baselines_of_answers() -> None:
     assert list(plain.baselines(plain.table(["x"], [["Oslo"]], question=["a"], context=["b"]))) == [
         "sentence most like the question"
     ]
+
+
+def test_the_most_frequent_answer_is_that_of_the_training_data() -> None:
+    train = pa.table({"gold": [["Oslo"], [], ["Rome", "the city of Rome"], ["Rome"], ["the city of Rome"]]})
+    columns = {"question": ["a", "b"], "context": ["x", "y"]}
+    for metric in (Squad({"rules": "squad_v2"}), Text({"metrics": ["answers"]})):
+        table = metric.table(["x", "y"], [["Rome"], ["the old Rome"]], **columns)
+        found = metric.baselines(table, train)["most frequent answer"]
+        # "old Rome" without its article, against "Rome": precision 1, recall 1 / 2
+        assert found["exact_match"] == 0.5 and found["f1"] == pytest.approx((1 + 2 / 3) / 2)
+        assert "most frequent answer" not in metric.baselines(table)
+
+
+def test_texts_have_the_source_and_its_first_sentences() -> None:
+    metric = Text({"metrics": ["rouge", "bleu"]})
+    sources = ["One is a. Two is b! Three is c? Four is d.", "a: first\nb: second\na: third\nb: fourth"]
+    golds = ["Two is b! Three is c?", "a: first\nb: second\na: third"]
+    table = metric.table(["", ""], golds, source=sources, ended=[False, False])
+    found = metric.baselines(table)
+    assert list(found) == ["lead-3", "copied source"]
+    # 6 of 9 words, all 6 of the gold; then the gold itself
+    assert found["lead-3"]["rouge_1"] == pytest.approx((2 * 6 / 15 + 1) / 2)
+    assert found["copied source"]["rouge_1"] == pytest.approx((2 * 6 / 18 + 2 * 6 / 14) / 2)
+    assert found["copied source"]["copy_rate"] == found["lead-3"]["ended"] == 1
+    assert found["copied source"]["bleu"] == pytest.approx(
+        sacrebleu.corpus_bleu([text.replace("\n", " ") for text in sources], [golds]).score / 100
+    )
+    assert metric.baselines(metric.table([""], ["Oslo"], question=["Where?"])) == {}
 
 
 def test_numbers_have_their_mean() -> None:
