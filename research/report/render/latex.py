@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from research.report.tables.cells import Cell, Table
 
@@ -52,6 +53,9 @@ _FIGURE = r"""\begin{{figure}}[tp]
 \includegraphics{{{name}}}
 \caption{{{caption}}}
 \end{{figure}}"""
+TEXT_POINTS = 455  # of an A4 page with margins of 2.5 cm
+CHARACTER_POINTS, GAP_POINTS = 4.5, 8  # of \small, and between two columns
+Span = tuple[str, int, int]  # a group of columns: its head, the first of them, how many
 _CJK = re.compile("[\u2e80-\u2fdf\u3000-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]+")
 _LETTERS = frozenset(  # of T1
     "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿŁłŒœŠšŽžĄąĆćĘęŃńŚśŹźŻżČčĎďĚěŇňŘřŤťŮůŐőŰűĞğİŞş"
@@ -87,29 +91,67 @@ def _character(character: str) -> str:
 
 
 def latex_table(shown: Table, spans: Sequence[tuple[str, int]], label: str) -> str:
-    """A booktabs table: best in bold, tied with a dagger. `spans` heads groups of columns: (text, columns)."""
-    heads = [column.removeprefix(f"{span} ") for span, column in zip(_spread(spans), shown.columns, strict=True)]
-    numbers = [any(row[i].value is not None for row in shown.rows) for i in range(len(shown.columns))]
+    """A booktabs table: best in bold, tied with a dagger. `spans` heads groups of columns: (text, columns).
+
+    Groups that do not fit beside each other on a page stand below each other, each with the settings.
+    """
     wide = len(shown.columns) - spans[0][1] > 4  # spans both columns of a page that has two
     environment = "table*" if wide else "table"
+    panels = [_tabular(shown, panel) for panel in _panels(shown, spans)]
     lines = [
         rf"\begin{{{environment}}}[t]",
         r"\centering",
         r"\small",
         *([r"\setlength{\tabcolsep}{4pt}"] if wide else []),
-        rf"\begin{{tabular}}{{@{{}}{''.join('r' if number else 'l' for number in numbers)}@{{}}}}",
-        r"\toprule",
-        *_span_lines(spans),
-        _row([escape(head) for head in heads]),
-        r"\midrule",
-        *(_body_row(row, spans[0][1], numbers) for row in shown.rows),
-        r"\bottomrule",
-        r"\end{tabular}",
+        *"\n\\par\\medskip\n".join(panels).split("\n"),
         rf"\caption{{{escape(shown.caption)}}}",
         rf"\label{{{label}}}",
         rf"\end{{{environment}}}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _panels(shown: Table, spans: Sequence[tuple[str, int]]) -> list[list[Span]]:
+    """The groups of columns, the settings first, that fit beside each other: (head, first column, columns)."""
+    starts = accumulate((count for _, count in spans[:-1]), initial=0)
+    settings, *groups = [(text, start, count) for (text, count), start in zip(spans, starts, strict=True)]
+    panels = [[settings]]
+    for group in groups:
+        if len(panels[-1]) > 1 and sum(_width_points(shown, each) for each in (*panels[-1], group)) > TEXT_POINTS:
+            panels.append([settings])
+        panels[-1].append(group)
+    return panels
+
+
+def _width_points(shown: Table, span: Span) -> float:
+    """About how wide a group of columns is."""
+    text, start, count = span
+    columns = range(start, start + count)
+    heads = [shown.columns[i].removeprefix(f"{text} ") for i in columns]
+    longest = [
+        max(len(head), *(len(row[i].text) for row in shown.rows)) for i, head in zip(columns, heads, strict=True)
+    ]
+    return max(sum(longest) * CHARACTER_POINTS, len(text) * CHARACTER_POINTS) + count * GAP_POINTS
+
+
+def _tabular(shown: Table, spans: Sequence[Span]) -> str:
+    """The columns of some groups; one that is too wide even so is set smaller."""
+    columns = [i for _, start, count in spans for i in range(start, start + count)]
+    heads = [shown.columns[i].removeprefix(f"{text} ") for text, start, n in spans for i in range(start, start + n)]
+    numbers = [any(row[i].value is not None for row in shown.rows) for i in columns]
+    lines = [
+        rf"\begin{{tabular}}{{@{{}}{''.join('r' if number else 'l' for number in numbers)}@{{}}}}",
+        r"\toprule",
+        *_span_lines([(text, count) for text, _, count in spans]),
+        _row([escape(head) for head in heads]),
+        r"\midrule",
+        *(_body_row([row[i] for i in columns], spans[0][2], numbers) for row in shown.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    if sum(_width_points(shown, each) for each in spans) > TEXT_POINTS:
+        lines = [r"\resizebox{\linewidth}{!}{%", *lines, "}"]
+    return "\n".join(lines)
 
 
 def latex_document(tables: Sequence[str], figures: Mapping[str, str] | None = None) -> str:
@@ -122,7 +164,7 @@ def latex_document(tables: Sequence[str], figures: Mapping[str, str] | None = No
         r"\usepackage[utf8]{inputenc}",
         r"\usepackage{booktabs}",
         r"\usepackage[margin=2.5cm]{geometry}",
-        *([r"\usepackage{graphicx}"] if drawn else []),
+        *([r"\usepackage{graphicx}"] if drawn or any(r"\resizebox" in text for text in tables) else []),
         *([r"\usepackage{CJKutf8}"] if needs_cjk else []),
         r"\begin{document}",
         *tables,
@@ -130,10 +172,6 @@ def latex_document(tables: Sequence[str], figures: Mapping[str, str] | None = No
         r"\end{document}",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _spread(spans: Sequence[tuple[str, int]]) -> list[str]:
-    return [text for text, count in spans for _ in range(count)]
 
 
 def _span_lines(spans: Sequence[tuple[str, int]]) -> list[str]:

@@ -50,6 +50,31 @@ def test_a_table_has_rules_spans_and_marks() -> None:
     assert r"\caption{Scores in per cent, 5 \% more.}" in lines
 
 
+def wide_table(data_sets: int, system: str = "all-MiniLM-L6-v2") -> tuple[Table, list[tuple[str, int]]]:
+    heads = [f"data set {i} macro F1" for i in range(data_sets)]
+    columns = ["model", "lr", "runs", *(f"{head} {split}" for head in heads for split in ("validation", "test"))]
+    scores = [Cell("84.3 ± 0.4", 0.843) for _ in range(2 * data_sets)]
+    rows = [[Cell(system), Cell("3e-5", 3e-5), Cell("5", 5.0), *scores] for _ in range(3)]
+    return Table("Scores", columns, rows, "Scores in per cent."), [("", 3), *((head, 2) for head in heads)]
+
+
+def test_data_sets_that_do_not_fit_the_page_stand_below_each_other() -> None:
+    tex = latex_table(*wide_table(7), "t")
+    # about 132 points of settings and 106 each data set: three fit into 455
+    assert tex.count(r"\begin{tabular}{@{}lrrrrrrrr@{}}") == 2 and tex.count(r"\begin{tabular}{@{}lrrrr@{}}") == 1
+    assert tex.count("model & lr & runs & validation & test") == 3 and tex.count(r"\caption") == 1
+    assert all(f"data set {i} macro F1" in tex for i in range(7)) and r"\resizebox" not in tex
+    assert latex_table(*wide_table(2), "t").count(r"\begin{tabular}") == 1
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("system", ["all-MiniLM-L6-v2", "organisation/a-model-whose-name-is-very-long-" * 2])
+def test_no_table_is_wider_than_the_page(system: str, tmp_path: Path) -> None:
+    needs_latex("booktabs.sty")
+    (tmp_path / "page.tex").write_text(latex_document([latex_table(*wide_table(7, system), "t")]), encoding="utf-8")
+    assert "Overfull" not in compile_tex(tmp_path, "page.tex")
+
+
 def needs_latex(*packages: str) -> None:
     """Skip, or with CI_REQUIRES_LATEX=1 fail, where LaTeX or a package is missing."""
     missing = [] if shutil.which("pdflatex") else ["pdflatex"]
