@@ -126,7 +126,7 @@ def refuse_unasked(names: Iterable[str], origin: str) -> None:
     if unasked := sorted(name for name in names if is_users(name) and name not in ASKED_FOR):
         raise UserError(
             f"{origin} names Python code to run ({', '.join(unasked)}), which runs only when this command asks for it: "
-            "read it, then add --trust-remote-code."
+            "read it, then add --trust-remote-code, or in Python load the run with trust_remote_code=True."
         )
 
 

@@ -228,7 +228,8 @@ def _not_found(name: str, error: Exception) -> str:
     if compat.needs_remote_code(error):
         return (
             f"{name} brings Python code of its own, which runs only when this command asks for it: read it, then give "
-            "model.trust_remote_code=true to train, --trust-remote-code to evaluate and predict."
+            "model.trust_remote_code=true to train, --trust-remote-code to evaluate and predict, "
+            "research.load(run, trust_remote_code=True) in Python."
         )
     said = one_line(error)
     if Path(name).is_dir():

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import research
 from research.common.errors import UserError
 from research.inference.evaluate import evaluate
 from research.tracking import cost, predictions
@@ -56,6 +57,20 @@ def test_code_in_a_run_folder_runs_only_when_the_command_asks(
     assert not marker.exists()
     code, shown = command(verb, finished, *rest, "--trust-remote-code")
     assert code == 0, shown
+    assert marker.exists()
+
+
+def test_from_python_code_in_a_run_folder_runs_only_when_load_is_told_to(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    marker = tmp_path / "executed"
+    plant_code(finished, marker, "planted", "from_python")
+    for use in (lambda run: run.predict(["a good film"]), lambda run: run.evaluate("validation")):
+        with pytest.raises(UserError, match=r"brings Python code of its own.*trust_remote_code=True"):
+            use(research.load(finished))
+    assert not marker.exists()
+    assert len(research.load(finished, trust_remote_code=True).predict(["a good film"])) == 1
     assert marker.exists()
 
 
