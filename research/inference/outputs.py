@@ -32,7 +32,7 @@ def writer_of(target: str, labels: Sequence[str], escape_formulas: bool) -> Call
     """
     path = Path(target)
     if target == "-":
-        return lambda table: sys.stdout.writelines(json_lines(table))
+        return lambda table: sys.stdout.writelines(json_lines(table, labels))
     if path.suffix not in SUFFIXES:
         raise UserError(f"--output {target}: its suffix must be one of {', '.join(SUFFIXES)}.")
     try:
@@ -40,20 +40,30 @@ def writer_of(target: str, labels: Sequence[str], escape_formulas: bool) -> Call
     except OSError as error:
         raise UserError(f"--output {target} could not be written: {error.strerror or error}.") from None
     if path.suffix == ".jsonl":
-        return lambda table: write_jsonl(table, path)
+        return lambda table: write_jsonl(table, path, labels)
     if path.suffix == ".csv":
         return lambda table: write_csv(table, path, labels, escape_formulas)
     return lambda table: predictions.write(table, path)
 
 
-def write_jsonl(table: pa.Table, path: Path) -> None:
+def write_jsonl(table: pa.Table, path: Path, labels: Sequence[str] = ()) -> None:
     """One JSON object a row: dates as ISO text, decimals and bytes as text, a number that is none as null."""
     with write_atomically(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.writelines(json_lines(table))
+        file.writelines(json_lines(table, labels))
 
 
-def json_lines(table: pa.Table) -> list[str]:
-    return [as_json(row) + "\n" for row in table.to_pylist()]
+def json_lines(table: pa.Table, labels: Sequence[str]) -> list[str]:
+    """Rows as JSON; probabilities by class, as the service answers them."""
+    rows = table.to_pylist()
+    for row in rows:
+        if labels and isinstance(values := row.get("probabilities"), list):
+            row["probabilities"] = dict(zip(class_names(labels, len(values)), values, strict=True))
+    return [as_json(row) + "\n" for row in rows]
+
+
+def class_names(labels: Sequence[str], count: int) -> list[str]:
+    """The labels, then numbers for classes that have none."""
+    return [*labels, *map(str, range(len(labels), count))]
 
 
 def as_json(value: Any) -> str:
@@ -101,8 +111,7 @@ def write_csv(table: pa.Table, path: Path, labels: Sequence[str], escape_formula
 
 def _by_class(column: pa.ChunkedArray, labels: Sequence[str], taken: Sequence[str]) -> dict[str, Any]:
     rows = column.to_pylist()
-    names = [*labels, *map(str, range(len(labels), len(rows[0])))]
-    columns = [f"probability_{_cell(name, False)}" for name in names]
+    columns = [f"probability_{_cell(name, False)}" for name in class_names(labels, len(rows[0]))]
     columns = [free_name(name, taken) if name in taken else name for name in columns]
     return {name: pa.array([row[i] for row in rows]) for i, name in enumerate(columns)}
 

@@ -92,6 +92,9 @@ def test_csv_has_a_column_for_each_class_and_no_control_characters(tmp_path: Pat
         "text": "a[31mb\nc", "probability_neg": "0.25", "data_probability_pos": "0.75", "probability_pos": "u"
     }  # fmt: skip
     assert rows[1]["text"] == "=1+1"
+    write_jsonl(table, tmp_path / "out.jsonl", ["neg", "pos"])
+    first = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
+    assert first["probabilities"] == {"neg": 0.25, "pos": 0.75} and first["probability_pos"] == "u"
     write_csv(table, path, ["neg", "pos"], True)
     with open(path, encoding="utf-8", newline="") as file:
         assert [row["text"] for row in csv.DictReader(file)] == ["a[31mb\nc", "'=1+1"]
