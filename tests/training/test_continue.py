@@ -78,7 +78,7 @@ def dropping(small_runs: SmallRuns) -> dict[str, object]:
     ("changes", "said"),
     [
         ({"epochs": 4, "schedule": "linear"}, "with optim.schedule=linear each step's learning rate depends"),
-        ({"epochs": 4, "schedule": "cosine"}, "or use optim.schedule=constant with optim.warmup_steps"),
+        ({"epochs": 4, "schedule": "cosine"}, "or use optim.schedule=constant or wsd with optim.warmup_steps"),
         (
             {"epochs": 4, "warmup_steps": None, "warmup_ratio": 0.1},
             "its warmup was optim.warmup_ratio=0.1",
