@@ -19,7 +19,9 @@ import research
 from research.cli import main
 from research.common.errors import UserError
 from research.config.several import load_several, numbers_of
+from research.report.several_runs import summary_of
 from research.report.statistics.folds import over_folds
+from research.tracking.predictions import read, write
 from research.tracking.run import Run
 from tests.conftest import write_jsonl
 
@@ -103,7 +105,19 @@ def test_several_seeds_in_one_command(experiment: Path, capfd: pytest.CaptureFix
     runs = [Run.read(folder / f"seed{seed}") for seed in (3, 5)]
     scores = [run.result["metrics"]["test"]["accuracy"] for run in runs if run.result]
     expected = f"test: accuracy {np.mean(scores):.4f} ± {np.std(scores, ddof=1):.4f} over 2 seeds"
-    assert [run.config.seed for run in runs] == [3, 5] and expected in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert [run.config.seed for run in runs] == [3, 5] and expected in said
+    alike = (
+        research.load(runs[0].path)
+        .predictions()["prediction"]
+        .equals(research.load(runs[1].path).predictions()["prediction"])
+    )
+    assert ("test: seeds 3 and 5 give the same predictions" in said) == alike
+    table = read(runs[0].predictions / "test.parquet")
+    write(table, runs[1].predictions / "test.parquet")
+    assert summary_of(runs).endswith(
+        "test: seeds 3 and 5 give the same predictions: their scores are one, the deviation too small."
+    )
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("0,1,2", [0, 1, 2]), ("0..4", [0, 1, 2, 3, 4]), ("7, 1..2", [7, 1, 2])])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from research.metrics.score import from_record
 from research.report.statistics.folds import over_folds
+from research.tracking import predictions
 from research.tracking.run import Run
 
 
@@ -25,7 +27,20 @@ def summary_of(runs: Sequence[Run]) -> str:
         for name in (name for name in scores[0] if "/" not in name and all(name in each for each in scores)):
             values = np.array([each[name] for each in scores])
             lines.append(f"{split}: {name} {_said(runs, split, name, values)}")
+        lines += _equal_predictions(runs, split)
     return "\n".join(lines)
+
+
+def _equal_predictions(runs: Sequence[Run], split: str) -> list[str]:
+    """A warning where two runs of the same data differ in nothing that they predict."""
+    paths = {run: run.predictions / f"{split}.parquet" for run in runs}
+    answers = {run: predictions.read(path).column("prediction") for run, path in paths.items() if path.is_file()}
+    for (one, ours), (other, theirs) in combinations(answers.items(), 2):
+        drawn, drawn_too = ((r.config.data.fold, r.config.data.shots_seed) for r in (one, other))
+        if drawn == drawn_too and ours.equals(theirs):
+            seeds = f"{one.config.seed} and {other.config.seed}"
+            return [f"{split}: seeds {seeds} give the same predictions: their scores are one, the deviation too small."]
+    return []
 
 
 def _said(runs: Sequence[Run], split: str, name: str, values: np.ndarray) -> str:
