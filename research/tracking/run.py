@@ -182,6 +182,8 @@ class Run:
         if not (self.path / "provenance.json").is_file() and _is_empty(self.checkpoints):
             return  # no attempt got as far as training: nothing is lost
         old = to_dict(self.config)
+        if new["trainer"]["precision"] == "auto":  # of this run, what it began with
+            new = {**new, "trainer": {**new["trainer"], "precision": old["trainer"]["precision"]}}
         changed = differences(result_keys(old), result_keys(new))
         if changed and all(line.startswith(LENGTH) for line in changed):
             reason = why_not_longer(old, new)

@@ -9,6 +9,7 @@ import pytest
 from research.cluster.devices import fast_precision
 from research.common.errors import UserError
 from research.config.schema import Config
+from research.config.tree import to_dict
 from research.tracking.run import Run
 from research.training.precision import with_precision
 
@@ -25,6 +26,16 @@ def test_a_run_keeps_the_precision_it_began_with(precision: str, tmp_path: Path)
     run = Run(tmp_path)
     (tmp_path / "config.yaml").write_text(f"task: sentiment\ntrainer: {{precision: {precision}}}\n", encoding="utf-8")
     assert with_precision(Config(run_dir=str(run.path))).trainer.precision == precision
+
+
+def test_a_run_that_began_with_auto_is_no_other_experiment(tmp_path: Path) -> None:
+    """Also where torch is not imported yet, and auto is not settled."""
+    (tmp_path / "config.yaml").write_text("task: sentiment\ntrainer: {precision: fp32}\n", encoding="utf-8")
+    (tmp_path / "provenance.json").write_text("{}", encoding="utf-8")
+    run, given = Run(tmp_path), to_dict(Run(tmp_path).config)
+    run.refuse_another_experiment({**given, "trainer": {**given["trainer"], "precision": "auto"}})
+    with pytest.raises(UserError, match=r"it differs in trainer\.precision: fp32 -> bf16"):
+        run.refuse_another_experiment({**given, "trainer": {**given["trainer"], "precision": "bf16"}})
 
 
 def test_a_precision_that_is_named_is_left(tmp_path: Path) -> None:
