@@ -8,49 +8,31 @@ it takes a run.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from research.common.errors import UserError
 from research.common.files import replace_folder, write_json
-from research.config.load import from_dict
 from research.config.tree import to_dict
 from research.deploy.calibration import calibration_inputs
 from research.deploy.card import model_card
+from research.deploy.comparison import Difference, compared, refuse_difference
 from research.deploy.drift import reference_of
-from research.deploy.formats import FORMATS, load_engine, write_model
+from research.deploy.exported import load_exported
+from research.deploy.formats import FORMATS, write_model
 from research.deploy.manifest import sign, write_manifest
-from research.deploy.served_runs import SETTINGS
-from research.inference.predictor import Predictor, Question, Trained, trained_of
+from research.deploy.served_runs import REFERENCE, SETTINGS
+from research.deploy.vocabulary import keep_rows, smaller_vocabulary, used_tokens
+from research.inference.predictor import Predictor, Trained, trained_of
 from research.models.load import ENCODER
-from research.report.records import read_record
-from research.tracking import predictions
 from research.tracking.run import Run
 from research.training.build import heads_of
-
-REFERENCE = "reference.json"
-CLOSE = {"fp32": 1e-4, "bf16": 0.5}  # largest difference of a logit from the run's own
-TEXTS = 32  # that are compared, in four shapes
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How an export differs from its run."""
-
-    logits: float  # the largest difference of one
-    examples: int = 0  # validation or test examples that were labelled again
-    labels_changed: int = 0
-    run_scores: dict[str, float] | None = None
-    scores: dict[str, float] | None = None
 
 
 def export(
@@ -61,11 +43,14 @@ def export(
     tolerance: float = 0.01,
     key: Path | None = None,
     licence: str | None = None,
+    vocabulary: Sequence[Path] = (),
 ) -> Difference:
-    """Write a folder to deploy; an int8 model may lose at most `tolerance` of the score that chose the checkpoint.
+    """Write a folder to deploy; int8 and a smaller vocabulary may lose at most `tolerance` of the score that chose the
+    checkpoint.
 
-    Nothing is written unless the folder gives the run's answers. Raises UserError where it does not, for a format that
-    does not go with the precision or the task, and for a folder that holds something else.
+    `vocabulary`: files of texts; the model keeps their tokens alone. Nothing is written unless the folder gives the
+    run's answers. Raises UserError where it does not, for a format that does not go with the precision or the task,
+    and for a folder that holds something else.
     """
     if precision not in FORMATS[format]:
         raise UserError(f"--format {format} has no precision {precision}; it has {', '.join(FORMATS[format])}.")
@@ -76,25 +61,19 @@ def export(
     def fill(folder: Path) -> None:
         trained = trained_of(run)
         predictor = Predictor(trained, "fp32")
-        if not predictor.module.adapter.merges:
-            raise UserError(
-                f"The weights of adapter '{trained.config.adapter.name}' cannot be merged into a plain model, which an "
-                "export needs; use research predict, or train with lora."
-            )
-        if format != "safetensors" and not predictor.module.exports_programs:
-            raise UserError(
-                f"task '{trained.config.task.name}' scores words at some tokens alone, which --format {format} does "
-                "not write; use safetensors."
-            )
-        if format != "safetensors" and predictor.module.backbone.family != ENCODER:
-            task = trained.config.task.name
-            raise UserError(f"task '{task}' generates text, which --format {format} cannot; use safetensors.")
-        calibration = partial(calibration_inputs, trained, run.config.data)
-        write_model(plain_model(predictor), predictor.data.tokenizer, folder, format, precision, calibration)
+        refuse_task(predictor, format)
+        model, tokenizer = plain_model(predictor), predictor.data.tokenizer
+        calibration: Callable[[], list[dict[str, Tensor]]] = partial(calibration_inputs, trained, run.config.data)
+        if vocabulary:
+            smaller = smaller_vocabulary(tokenizer, used_tokens(run, vocabulary), model.config.pad_token_id)
+            keep_rows(model, smaller)
+            tokenizer, whole = smaller.tokenizer, calibration
+            calibration = lambda: [smaller.renumbered(inputs) for inputs in whole()]  # noqa: E731
+        write_model(model, tokenizer, folder, format, precision, calibration)
         write_json(folder / SETTINGS, settings_of(trained, format, precision))
         if reference := reference_of(run, bool(predictor.data.labels)):
             write_json(folder / REFERENCE, vars(reference))
-        found.append(compared(run, predictor, load_exported(folder), precision))
+        found.append(compared(run, predictor, load_exported(folder), precision != "fp32" or bool(vocabulary)))
         refuse_difference(found[0], run, precision, tolerance)
         write_json(folder / "comparison.json", {"format": format, "precision": precision, **vars(found[0])})
         (folder / "README.md").write_text(model_card(run, trained.base_model, format, precision, licence), "utf-8")
@@ -126,104 +105,17 @@ def settings_of(trained: Trained, format: str, precision: str) -> dict[str, Any]
     }
 
 
-def load_exported(folder: Path, precision: str | None = None) -> Predictor:
-    """The predictor of an exported folder. Raises UserError for a folder that is none."""
-    try:
-        settings = json.loads((folder / SETTINGS).read_text("utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"{folder} is no exported folder: it has no {SETTINGS}.") from None
-    config = from_dict(settings["config"], str(folder / SETTINGS))
-    config.model.name, config.model.revision = str(folder), None
-    trained = Trained(config, settings["learned"], settings["validation"], settings["base_model"])
-    if settings["format"] == "safetensors":
-        return Predictor(trained, precision or settings["precision"])
-    config.trainer.packing = False
-    predictor = Predictor(trained, "fp32", load=unloaded)
-    engine = load_engine(folder, settings["format"], predictor.module.backbone.model.config)
-    assert engine is not None
-    predictor.use_engine(engine)
-    return predictor
-
-
-def unloaded(config: Any, own: Any, auto_class: Any) -> PreTrainedModel:
-    """A model without weights, for an engine that has its own."""
-    model: PreTrainedModel = auto_class.from_config(own)
-    return model
-
-
-def compared(run: Run, predictor: Predictor, exported: Predictor, precision: str) -> Difference:
-    """Compare an export with its run: logits on real texts of four shapes, and all labels where it is quantised."""
-    split = "validation" if (run.predictions / "validation.parquet").is_file() else "test"
-    path = run.predictions / f"{split}.parquet"
-    if not path.is_file():
-        raise UserError(f"The run {run.path} has no predictions to compare an export with; train it with validation.")
-    table = predictions.read(path)
-    rows = table.to_pylist()
-    fields = [field for field in predictor.fields if field in table.column_names]
-    questions = [predictor.question({field: row[field] for field in fields if row[field] is not None}) for row in rows]
-    largest = 0.0
-    for shape in shapes_of(questions):
-        mine, theirs = (numbers_of(each.outputs(shape)[1]) for each in (predictor, exported))
-        largest = max(largest, *(largest_difference(x, y) for x, y in zip(mine, theirs, strict=True)))
-    if precision == "fp32":
-        return Difference(largest)
-    again = relabelled(table, exported, questions)
-    changed = sum(a != b for a, b in zip(table["prediction"].to_pylist(), again["prediction"].to_pylist(), strict=True))
-    return Difference(largest, len(table), changed, predictions.score(table), predictions.score(again))
-
-
-def shapes_of(questions: Sequence[Question]) -> Iterator[list[Question]]:
-    """The longest alone, the shortest alone, the eight longest, and others of all lengths."""
-    by_length = sorted(questions, key=lambda question: question.tokens)
-    yield by_length[-1:]
-    yield by_length[:1]
-    yield by_length[-8:]
-    yield by_length[:: max(1, len(by_length) // (TEXTS - 10))][: TEXTS - 10]
-
-
-def numbers_of(outputs: Any) -> list[Tensor]:
-    """The tensors of a head's outputs."""
-    return list(outputs) if isinstance(outputs, tuple | list) else [outputs]
-
-
-def largest_difference(x: Tensor, y: Tensor) -> float:
-    """Of two outputs, where they are finite; infinite where one of them alone is. Padding may differ in length."""
-    x, y = x.float().cpu(), y.float().cpu()
-    if x.shape != y.shape:
-        return torch.inf
-    real = torch.isfinite(x)
-    if not torch.equal(real, torch.isfinite(y)):
-        return torch.inf
-    return float((x - y)[real].abs().max()) if real.any() else 0.0
-
-
-def relabelled(table: pa.Table, exported: Predictor, questions: Sequence[Question]) -> pa.Table:
-    """A predictions table with the answers of the export."""
-    columns: dict[str, list[Any]] = {}
-    for start in range(0, len(questions), TEXTS):
-        for name, values in exported.columns(questions[start : start + TEXTS]).items():
-            columns.setdefault(name, []).extend(values)
-    for name, values in columns.items():
-        if name in table.column_names:
-            kind = table.schema.field(name).type
-            table = table.set_column(table.column_names.index(name), name, pa.array(values, kind))
-    return table
-
-
-def refuse_difference(found: Difference, run: Run, precision: str, tolerance: float) -> None:
-    """Raise UserError where an export differs from its run by more than its precision explains."""
-    if precision in CLOSE and not found.logits <= CLOSE[precision]:
+def refuse_task(predictor: Predictor, format: str) -> None:
+    """Raise UserError for a model that cannot be written in a format as one program."""
+    task = predictor.config.task.name
+    if not predictor.module.adapter.merges:
         raise UserError(
-            f"the export differs from the run by {found.logits:.2g} in a logit, more than {CLOSE[precision]:g}; "
-            "nothing was written."
+            f"The weights of adapter '{predictor.config.adapter.name}' cannot be merged into a plain model, which an "
+            "export needs; use research predict, or train with lora."
         )
-    if precision.startswith("int8"):
-        name = str((run.result or {})["monitor"])
-        before, after = (found.run_scores or {})[name], (found.scores or {})[name]
-        smaller_is_better = read_record(run.path).score_named(name).smaller_is_better
-        lost = after - before if smaller_is_better else before - after
-        if lost > tolerance:
-            raise UserError(
-                f"{precision} changes {found.labels_changed} of {found.examples} predictions and takes {name} from "
-                f"{before:.4f} to {after:.4f}, more than --tolerance {tolerance:g}; nothing was written."
-            )
+    if format != "safetensors" and not predictor.module.exports_programs:
+        raise UserError(
+            f"task '{task}' scores words at some tokens alone, which --format {format} does not write; use safetensors."
+        )
+    if format != "safetensors" and predictor.module.backbone.family != ENCODER:
+        raise UserError(f"task '{task}' generates text, which --format {format} cannot; use safetensors.")

@@ -23,6 +23,7 @@ from research.models.load import without_advice
 FORMATS = {
     "safetensors": ("fp32", "bf16"),
     "onnx": ("fp32", "int8", "int8_static"),
+    "openvino": ("fp32", "bf16"),
     "torch": ("fp32",),
 }  # their precisions
 
@@ -67,9 +68,9 @@ def write_model(
     `calibration` gives the inputs that show int8_static how large activations become.
     """
     tokenizer.save_pretrained(folder)
+    model.to(torch.bfloat16 if precision == "bf16" else torch.float32)
     if format == "safetensors":
-        model.to(torch.bfloat16 if precision == "bf16" else torch.float32).save_pretrained(folder)
-        model.float()
+        model.save_pretrained(folder)
         return
     with quiet():
         exported = exporter_of(format, precision, calibration)(model.eval(), sample_inputs(tokenizer))
@@ -85,6 +86,9 @@ def exporter_of(
     if format == "torch":
         dynamo = exporters.DynamoConfig(dynamic=True)
         return lambda model, inputs: exporters.DynamoExporter().export(model, inputs, dynamo)
+    if format == "openvino":
+        openvino = exporters.OpenVINOConfig(dynamic=True)
+        return lambda model, inputs: exporters.OpenVINOExporter().export(model, inputs, openvino)
     quantizer = None
     if precision == "int8":  # a scale for each channel: one for the whole matrix costs labels
         quantizer = exporters.OnnxRuntimeQuantizer(exporters.OnnxRuntimeDynamicConfig(per_channel=True))
@@ -108,7 +112,7 @@ def load_engine(folder: Path, format: str, config: Any) -> ExportedEngine | None
     try:
         with quiet():
             exported = import_module("transformers.exporters").ExportedModel.from_pretrained(folder)
-            exported.to("cpu", **({"session_options": onnx_options()} if format == "onnx" else {}))
+            exported.to("cpu", **options_of(format))
     except ModuleNotFoundError:
         raise
     except Exception as error:  # each runtime fails in a way of its own
@@ -116,10 +120,13 @@ def load_engine(folder: Path, format: str, config: Any) -> ExportedEngine | None
     return ExportedEngine(exported, config)
 
 
-def onnx_options() -> Any:
-    """As many threads as torch has: the runtime would take every core."""
-    import onnxruntime
+def options_of(format: str) -> dict[str, Any]:
+    """As many threads as torch has: each runtime would take every core."""
+    threads = torch.get_num_threads()
+    if format == "onnx":
+        import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    return options
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        return {"session_options": options}
+    return {"config": {"INFERENCE_NUM_THREADS": threads}} if format == "openvino" else {}

@@ -9,7 +9,7 @@ from research.common.errors import UserError
 from research.inference.finished import finished_result
 from research.tracking.run import Run
 
-SETTINGS = "research.json"  # of an exported folder
+SETTINGS, REFERENCE = "research.json", "reference.json"  # of an exported folder
 
 
 def names_of(runs: Sequence[str]) -> dict[str, Path]:

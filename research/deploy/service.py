@@ -17,11 +17,11 @@ from research.common.files import read_json
 from research.data.source import file_sha256
 from research.deploy.drift import Drift, Reference, reference_of
 from research.deploy.engine import Busy, Engine, Late
-from research.deploy.export import REFERENCE, load_exported
+from research.deploy.exported import load_exported
 from research.deploy.feedback import Feedback
 from research.deploy.manifest import MANIFEST, verify
 from research.deploy.monitoring import Monitor
-from research.deploy.served_runs import SETTINGS
+from research.deploy.served_runs import REFERENCE, SETTINGS
 from research.inference.predictor import BadInput, Predictor, Question, Row, trained_of
 from research.tracking.run import Run
 
