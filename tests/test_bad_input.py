@@ -297,7 +297,7 @@ def test_a_model_folder_that_is_not_there(command: Command) -> None:
 def test_hub_names_without_network(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    from research.data.hub import hub_answers
+    from research.common.hub import hub_answers
 
     for module in (constants, datasets.config):
         monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         read_keys(keys)  # a damaged file is reported before the models are loaded
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # read when torch is imported
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")  # one for each new shape would stay
-    prepare_process()
+    prepare_process(trains=False)
     from research.deploy.server import serve
     from research.deploy.service import Limits
 

@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import xxhash
 
 from research.common.errors import UserError
 from research.common.files import write_atomically
+
+if TYPE_CHECKING:
+    import datasets
 
 log = logging.getLogger("research")
 MOST_ROWS_AT_ONCE, BYTES_AT_ONCE = 1_000, 1_000_000

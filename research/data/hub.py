@@ -1,6 +1,5 @@
 """Splits of hub data sets, and what to tell a person when the hub cannot serve one."""
 
-import functools
 import os
 import re
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ import datasets
 import huggingface_hub
 
 from research.common.errors import UserError
+from research.common.hub import hub_answers
 
 
 def load_hub(name: str, config: str | None, split: str, revision: str | None) -> datasets.Dataset:
@@ -53,18 +53,6 @@ def _remedy(error: BaseException) -> str:
     if isinstance(error, datasets.exceptions.DatasetGenerationError) and error.__cause__ is not None:
         message = f"its files cannot be read ({_first_line(error.__cause__)})"
     return f"{message}; check the split, the configuration and the revision"
-
-
-@functools.cache
-def hub_answers() -> bool:
-    """Whether the hub can be reached: asked once, with a short limit: `datasets` retries for minutes."""
-    if datasets.config.HF_HUB_OFFLINE:
-        return False
-    try:
-        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=5)
-    except Exception:  # the errors of whichever HTTP library the hub's client is built on
-        return False
-    return True
 
 
 @contextmanager

@@ -23,9 +23,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from research.common.errors import UserError
 from research.data.source import missing_file
-from research.inference.evaluate import finished_config, task_data
 from research.inference.finished import finished_result
-from research.inference.inputs import as_file, read_as_told
+from research.inference.finished_config import finished_config, task_data
+from research.inference.inputs import as_file, read_as_asked
 from research.tracking.run import Run
 
 COUNTED_FROM = 16  # RoBERTa counts positions from the number of its padding token, so a small one stays what it is
@@ -56,7 +56,7 @@ def used_tokens(run: Run, files: Sequence[Path]) -> set[int]:
         if not file.is_file():
             raise UserError(missing_file(file))
         config = finished_config(run)
-        read_as_told(config, str(file), [])
+        read_as_asked(config, str(file), [])
         data = task_data(run, config)
         plain = file.suffix == ".txt"
         texts = [line for line in file.read_text("utf-8").splitlines() if line.strip()] if plain else []

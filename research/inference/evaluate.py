@@ -7,25 +7,18 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pyarrow as pa
 
-from research.adapters.unmerged import FILE as UNMERGED
 from research.common.errors import UserError
-from research.config import component
-from research.config.load import in_long_form
-from research.config.schema import Config
-from research.config.tree import component_names
-from research.inference.finished import finished_result, is_intact, refuse_changed_model, refuse_unknown_split
+from research.inference.finished import finished_result, is_intact, refuse_unknown_split
+from research.inference.finished_config import finished_config, task_data
 from research.inference.logits import KeptLogits, refuse_logits
-from research.models.load import load_tokenizer
 from research.tracking import predictions
 from research.tracking.run import Run
 from research.training.build import build
-from research.training.datamodule import TaskData
 from research.training.module import TaskModule
 from research.training.trainer import make_trainer
 
@@ -103,33 +96,3 @@ def note_evaluation(run: Run, split: str, scores: Mapping[str, float]) -> None:
             file.write(json.dumps(row) + "\n")
     except OSError as error:
         log.warning("This evaluation could not be noted in %s (%s).", run.path, error.strerror)
-
-
-def finished_config(run: Run, trust_remote_code: bool = False) -> Config:
-    """The config of a finished run, with its own trained model in the place of the pretrained one.
-
-    Code that the folder brings along runs only where this command asks for it, whatever the run's config says.
-    Raises UserError for a run that is not finished and for a model that has changed since.
-    """
-    refuse_changed_model(run)
-    if trust_remote_code:
-        stored = in_long_form(run.stored_config, str(run.path), Path.cwd())
-        component.ASKED_FOR.update(component_names(stored))
-    config = run.config
-    config.model.trust_remote_code = trust_remote_code
-    config.model.name, config.model.revision, config.model.keep_layers = str(run.model), None, None
-    if not (run.model / UNMERGED).is_file():
-        config.adapter = component.choose("adapter", "full")  # its weights are merged
-    config.methods, config.callbacks, config.loggers, config.augment = {}, {}, {}, {}  # of training alone
-    config.optim.class_weights, config.optim.balance_classes = {}, False  # of the training loss alone
-    trainer = config.trainer
-    trainer.devices, trainer.num_nodes, trainer.strategy = 1, 1, "auto"  # one process, whatever it was trained on
-    return config
-
-
-def task_data(run: Run, config: Config) -> TaskData:
-    """The task's data, not opened yet, with what the run's validation scores decided."""
-    task = component.load("task", config.task.name)
-    data: TaskData = task.Data(config, load_tokenizer(config, task.Data.prefix_space))
-    data.use_validation_scores(finished_result(run)["metrics"]["validation"])
-    return data

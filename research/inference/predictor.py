@@ -12,7 +12,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import torch
@@ -26,8 +25,8 @@ from research.config import component
 from research.config.schema import Config
 from research.data.source import Split
 from research.data.words import word_places
-from research.inference.evaluate import finished_config
 from research.inference.finished import finished_result
+from research.inference.finished_config import finished_config
 from research.models.load import load_model, load_tokenizer
 from research.tracking.run import Run
 from research.training.build import build
@@ -144,6 +143,8 @@ class Predictor:
         """A row with the columns of the task's own making."""
         if type(self.data).prepared is TaskData.prepared:
             return row
+        import datasets  # here: most tasks are served without it
+
         split = Split("input", datasets.Dataset.from_list([row]), "the request", lines=False, fingerprint="")
         rows = self.data.prepared(split).rows
         if len(rows) != 1:

@@ -22,8 +22,9 @@ from research.common.console import console
 from research.common.errors import UserError
 from research.common.files import replace_folder, write_json
 from research.config import component
-from research.inference.evaluate import finished_config, scored, task_data
+from research.inference.evaluate import scored
 from research.inference.finished import finished_result
+from research.inference.finished_config import finished_config, task_data
 from research.metrics.score import from_record, score_named
 from research.tracking import predictions
 from research.tracking.run import Run

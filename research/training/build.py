@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 
@@ -19,6 +18,7 @@ from research.config.schema import Config
 from research.models.backbone import Backbone
 from research.models.linear_head import HEADS, LinearHead
 from research.models.load import DECODER, ENCODER, family_of, load_config, load_model, load_tokenizer
+from research.training.bases import seed_everything
 from research.training.datamodule import TaskData
 from research.training.features import silence_frozen
 from research.training.module import TaskModule
@@ -44,7 +44,7 @@ def build(
     refuse_unknown_monitor(config, data.scorer.scores)
     heads = heads_of(config)
     own = load_config(config, data.head, heads)
-    L.seed_everything(config.init_seed, verbose=False)
+    seed_everything(config.init_seed, verbose=False)
     model = load(config, own, heads[str(family_of(own))])
     embeddings: Any = model.get_input_embeddings()
     if len(data.tokenizer) > embeddings.num_embeddings:

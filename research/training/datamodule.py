@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import lightning as L
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -31,6 +30,7 @@ from research.data.source import Split
 from research.data.splits import splits_asked
 from research.metrics import metric_of, resolved
 from research.metrics.base import BaseMetric
+from research.training.bases import LightningDataModule
 from research.training.class_weights import class_weights
 from research.training.declared import open_declared, refuse_keys_of_classes, refuse_way_with_long_texts
 from research.training.encoded_overview import encoded_overview
@@ -46,7 +46,7 @@ NOT_ENCODED = (  # keys of `data` that say which rows there are, or act after en
 )  # fmt: skip
 
 
-class TaskData(L.LightningDataModule):
+class TaskData(LightningDataModule):
     """The splits of an experiment, opened and encoded once, and cut into steps."""
 
     fields: ClassVar[dict[str, str]]  # what the task reads -> the usual column of the data

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import datasets
-
 from research.common.errors import UserError
 from research.config.schema import DataConfig
 from research.data.checks import refuse_other_than_text
@@ -46,6 +44,8 @@ def open_declared(task: TaskData, data: DataConfig, name: str, value: str, limit
     if data.cluster and name in ("validation", "test") and data.cluster not in split.rows.column_names:
         held = ", ".join(column for column in split.rows.column_names if column != "__line__")
         raise UserError(f"data.cluster={data.cluster}: {split.origin} has no such column; its columns are {held}.")
+    import datasets  # here: a service does not wait for it
+
     for field in {*gold} - {*task.free} & {*split.rows.column_names}:
         if isinstance(split.rows.features[field], datasets.Json):
             split = set_aside(split, field)

@@ -17,7 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 
@@ -175,6 +174,8 @@ def chunks(count: int) -> Iterator[Indices]:
 
 def cache_folder() -> Path:
     """Beside the encoded data."""
+    import datasets  # here: a service does not wait for it
+
     return Path(datasets.config.HF_DATASETS_CACHE) / "research-features"
 
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
-import lightning as L
 import numpy as np
 import pyarrow as pa
 import torch
@@ -30,6 +29,7 @@ from research.models.backbone import Backbone
 from research.models.load import ENCODER
 from research.models.parameters import flops_per_token
 from research.tracking import predictions
+from research.training.bases import Callback, LightningModule
 from research.training.datamodule import TaskData
 from research.training.evaluated import Evaluated
 from research.training.optimizer import make_optimizer, use_row_embedding
@@ -42,7 +42,7 @@ from research.training.suitability import refuse_unsuitable
 NO_TARGET = -100  # in the place of a class, where there is nothing to learn
 
 
-class TaskModule(L.LightningModule):
+class TaskModule(LightningModule):
     """One optimiser step, one evaluation: the same for every task."""
 
     auto_class: ClassVar[Any]  # the `transformers` class that has the task's head, for a task on encoders
@@ -190,7 +190,7 @@ class TaskModule(L.LightningModule):
         factors = (method.learning_rate(self, name) for method in self.methods.values())
         return self.adapter.learning_rate(name) * math.prod(factors)
 
-    def configure_callbacks(self) -> list[L.Callback]:
+    def configure_callbacks(self) -> list[Callback]:
         return [PlainTraining()] if self.plain else []
 
     def configure_model(self) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-import lightning as L
-
 from research.batching.pack import StepItem, default_budget_tokens
 from research.batching.plan import Layout
+from research.training.bases import Callback
 
 if TYPE_CHECKING:
+    import lightning as L
+
     from research.training.datamodule import TaskData
     from research.training.module import TaskModule
 
@@ -19,13 +20,13 @@ KEY = "research"  # of Lightning's checkpoints
 
 def padded_layout(data: TaskData) -> Layout:
     """For a LightningModule that is no TaskModule: padded micro-batches; an epoch of its trainer is one of the plan."""
-    trainer, steps = cast(L.Trainer, data.trainer), data.plan.steps_per_epoch if "train" in data.stores else 0
+    trainer, steps = cast("L.Trainer", data.trainer), data.plan.steps_per_epoch if "train" in data.stores else 0
     first = trainer.current_epoch * steps
     budget = data.config.trainer.tokens_per_microbatch or default_budget_tokens()
     return Layout(trainer.global_rank, trainer.world_size, budget, packed=False, steps=range(first, first + steps))
 
 
-class PlainTraining(L.Callback):
+class PlainTraining(Callback):
     """Logs the loss and the scores of a TaskModule, ends training after its last step, and keeps in Lightning's
     checkpoints what they lack."""
 

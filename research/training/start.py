@@ -14,7 +14,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import tokenizers
 
 from research.cluster.group import RankGroup
@@ -64,6 +63,8 @@ def refuse_what_needs_weights(config: Config) -> None:
 
 def start_folder(config: Config) -> Path:
     """The folder in the cache, made if it is not there."""
+    import datasets  # here: a service does not wait for it
+
     split, columns = (None, list[str]()) if config.model.scratch.encoder else training_texts(config)
     data = [split.fingerprint, split.drawn, len(split.rows), columns] if split else []
     key = [asdict(config.model.scratch), data, tokenizers.__version__, Path(scratch.__file__).read_text("utf-8")]

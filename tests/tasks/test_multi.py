@@ -18,7 +18,7 @@ from research.batching.pack import pack
 from research.cli import main
 from research.common.errors import UserError
 from research.config.load import load_config
-from research.deploy.export import load_exported
+from research.deploy.exported import load_exported
 from research.deploy.served_runs import names_of
 from research.metrics.multi import MEAN, normalised
 from research.tasks.multi_data import remembered
