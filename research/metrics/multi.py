@@ -9,7 +9,7 @@ Legend: N examples, K counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -25,6 +25,7 @@ from research.metrics.base import BaseMetric, Blocks, Formula
 from research.metrics.baselines import Baselines
 from research.metrics.examples import Floats
 from research.metrics.score import Score
+from research.metrics.slicing import Part
 
 Places = NDArray[np.intp]
 MEAN = Score("mean", "mean of the tasks")
@@ -152,6 +153,14 @@ class Metric(BaseMetric):
         for _, part, places, own in self.part_tables(table):
             found[places] = part.example_scores(own)
         return found
+
+    def parts(self, tables: Sequence[pa.Table], train: pa.Table | None = None) -> Iterator[Part]:
+        """Those of each task, on its own examples and by its own score."""
+        runs = [{task: own for task, _, _, own in self.part_tables(table)} for table in tables]
+        seen = {} if train is None else {task: own for task, _, _, own in self.part_tables(train)}
+        for task in runs[0]:
+            for part in self.metrics[task].parts([run[task] for run in runs], seen.get(task)):
+                yield replace(part, by=f"{task}: {part.by}", score_name=f"{task}.{part.score_name}")
 
     def text(self, table: pa.Table) -> list[str]:
         found = [""] * table.num_rows

@@ -18,6 +18,7 @@ import numpy as np
 
 from research.common.errors import UserError
 from research.report.groups import Grid, RunGroup, with_distinct_texts
+from research.report.parents import with_common_parents
 from research.report.records import Record, status_counts
 from research.report.settings import (
     DATA_KEYS,
@@ -45,7 +46,7 @@ def group_runs(
 
     Raises UserError for unknown keys, for no finished run, and for groups whose runs differ in more than the seed.
     """
-    records = table_records(records)
+    records = with_common_parents(table_records(records))
     finished = [record for record in records if record.status == "finished"]
     if not finished:
         counts = ", ".join(f"{count} {state}" for state, count in status_counts(records).items())
@@ -150,7 +151,7 @@ def _foundations(run: Record) -> dict[str, Any]:
                 found[f"the {split} examples as they were encoded{of_fold}"] = f"{encoded[:12]}…"
     for name, hashes in components.versions(run.provenance).items():
         found[f"the file of {name}"] = ", then ".join(f"{sha256[:12]}…" for sha256 in hashes)
-    if run.provenance.get("weights"):
+    if run.provenance.get("weights") and run.parents is None:
         found["the pretrained weights"] = {name: sha[:12] for name, sha in run.provenance["weights"].items()}
     return found
 

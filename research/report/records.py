@@ -46,6 +46,7 @@ class Record:
     provenance: dict[str, Any]
     outcome: dict[str, Any] | None  # outcome.json of a run that was pruned or failed
     small_tables: dict[str, pa.Table] = field(default_factory=dict, compare=False, repr=False)  # predictions, by split
+    parents: str | None = None  # what the runs of its system begin with, each with that of its own seed
     name_parts: int = 1  # of its place that the name of the data set takes: more where two would share a name
 
     @property
@@ -57,7 +58,8 @@ class Record:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The keys of the config that decide its numbers, dotted, but the seeds, the fold and the few-shot sample."""
-        return deciding_settings(self.config)
+        found = deciding_settings(self.config)
+        return found if self.parents is None else {**found, "model.name": self.parents}
 
     @property
     def task(self) -> str:

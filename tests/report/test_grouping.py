@@ -32,6 +32,15 @@ def test_a_methods_own_key_goes_by_the_methods_name_too() -> None:
     assert [key_text(key) for key in keys] == ["weight decay", "adapter", "rank", "r drop alpha", "mixup alpha"]
 
 
+def test_runs_that_begin_with_those_of_their_own_seeds_are_one_system(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        make_run(None, seed=seed, config={"model.name": f"runs/mlm/seed{seed}/model"})
+        make_run(None, seed=seed, config={"model.name": "runs/one/seed0/model"})  # both with the same
+    table = group_runs(read_records([tmp_path]))
+    assert table.systems == [{"model.name": "runs/mlm"}, {"model.name": "runs/one/seed0/model"}]
+    assert [[run.seed for run in each.runs] for each in table.groups] == [[0, 1], [0, 1]]
+
+
 def test_settings_of_a_data_set_do_not_part_systems(make_run: MakeRun, tmp_path: Path) -> None:
     for data_set, epochs in (("news", 3.0), ("wiki", 5.0)):
         for rate in (1e-5, 2e-5):

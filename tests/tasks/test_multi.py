@@ -140,6 +140,13 @@ def test_a_run_scores_each_task_and_their_mean(small_runs: SmallRuns, files: Fil
     assert [result["tasks"][name]["main"] for name in ("sentiment", "ner", "qa")] == ["accuracy", "f1", "f1"]
     table = pq.read_table(run.predictions / "test.parquet")
     assert metric(table).count(table, "mean").metric == pytest.approx(scores["mean"], abs=1e-12)
+    slices = list(metric(table).parts([table, table]))  # of one task each
+    assert {"sentiment", "ner"} <= {each.by.partition(":")[0] for each in slices} <= {"sentiment", "ner", "qa"}
+    labels = [each for each in slices if each.by == "sentiment: gold label"]
+    assert [(each.value, each.size, each.values.shape[:2]) for each in labels] == [
+        ("negative", 7, (2, 7)),
+        ("positive", 6, (2, 6)),
+    ]
     assert set(settings(table)["tasks"]) == {"sentiment", "ner", "qa"} and len(table) == 39
     assert main(["evaluate", str(run.path), "--split", "test"]) == 0
     [again] = map(json.loads, (run.path / "evaluations.jsonl").read_text().splitlines())
