@@ -98,6 +98,8 @@ class FinishedRun:
             output, source, texts = Path(folder) / "predictions.parquet", None, []
             if isinstance(inputs, str | Path):
                 source = str(inputs)
+                if not Path(source).exists():
+                    raise UserError(f"{source!r} is no file; give texts as a list: predict([{source!r}]).")
             elif not hasattr(inputs, "columns") and any(isinstance(each, str) for each in inputs):
                 texts = list(inputs)
                 if other := next((each for each in texts if not isinstance(each, str)), None):

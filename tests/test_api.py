@@ -67,6 +67,10 @@ def test_train_load_predict_and_compare(experiment: Path, monkeypatch: pytest.Mo
     assert "Verdict: on " in repr(found) and len(repr(found)) < 5000
     with pytest.raises(UserError, match=r"holds another experiment; it differs in optim\.lr: 0\.006 -> 0\.1"):
         research.train("mine.yaml", seed=1, **{"optim.lr": 0.1})
+    with pytest.raises(
+        UserError, match=r"'a good film' is no file; give texts as a list: predict\(\['a good film'\]\)"
+    ):
+        loaded.predict("a good film")
     with pytest.raises(UserError, match="Texts and 3 do not go together"):
         loaded.predict(["good film", 3])
     with pytest.raises(UserError, match="no predictions of 'train'; it has test, validation"):

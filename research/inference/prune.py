@@ -8,6 +8,7 @@ from pathlib import Path
 
 from research.common.errors import UserError
 from research.common.files import short_path
+from research.common.text import counted
 from research.tracking.run import Run
 from research.tracking.sync import in_use
 from research.training import checkpoint
@@ -19,12 +20,13 @@ def prune(paths: Sequence[str], keep: str, confirmed: bool) -> int:
     Raises UserError for a path that holds no run. Runs that are not finished keep all that resuming needs.
     """
     found = {run.path: removable(run, keep) for given in paths for run in runs_below(Path(given))}
-    total = sum(file.stat().st_size for files in found.values() for file in files)
+    sizes = {path: sum(file.stat().st_size for file in files) for path, files in found.items()}
+    total = sum(sizes.values())
     for path, files in found.items():
         if files:
-            print(f"{short_path(path)}: {len(files)} checkpoints, {megabytes(sum(f.stat().st_size for f in files))}")
+            print(f"{short_path(path)}: {counted(len(files), 'checkpoint')}, {megabytes(sizes[path])}")
     if not total:
-        print(f"Nothing to remove in {len(found)} runs.")
+        print(f"Nothing to remove in {counted(len(found), 'run')}.")
         return 0
     if not confirmed:
         if not sys.stdin.isatty():

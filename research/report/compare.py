@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from research.common.errors import UserError
 from research.common.text import counted
+from research.report.findings import empty_scores
 from research.report.grouping import group_runs, refuse_mixed, refuse_other_tasks, table_records
 from research.report.groups import RunGroup, with_distinct_texts
 from research.report.records import Record, with_distinct_names
@@ -33,7 +34,7 @@ class ComparedRuns:
 
     comparisons: list[Comparison]
     correction: Correction
-    notes: list[str]  # runs that could not be compared, and why
+    notes: list[str]  # runs that could not be compared, and why; scores that say nothing
 
     def __repr__(self) -> str:
         return comparison_text(self)
@@ -57,8 +58,9 @@ def compare_runs(
     own, other = grouped_sides(first, second, metric)
     comparisons, notes = [], left_out(own, other)
     for a, b in paired_groups(own, other):
-        notes += other_files(a, b)
         chosen = split or a.split
+        notes += other_files(a, b)
+        notes += [note for side in (a, b) for note in empty_scores(side, chosen) if note not in notes]
         if a.folds:
             refuse_changed_scores([a, b], chosen)
             comparisons.append(compare_over_folds(a, b, chosen))

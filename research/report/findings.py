@@ -25,12 +25,16 @@ def findings(
     test sets too small for their differences."""
     found = []
     for group in grid.groups:
-        runs = runs_with_predictions(group)
-        predicted = {run.seed: run.predictions(group.split).column("prediction") for run in runs}
-        found += [*_constant_answers(group, predicted), *_equal_predictions(group, predicted)]
-        found += _missing_folds(group)
+        found += [*empty_scores(group, group.split), *_missing_folds(group)]
     found += _below_baselines(summaries, lowest)
     return found + [text for data_set, runs in pooled.items() for text in _small_test_set(data_set, runs)]
+
+
+def empty_scores(group: RunGroup, split: str) -> list[str]:
+    """Runs of a system that always answer the same, and seeds that agree in everything."""
+    runs = [run for run in runs_with_predictions(group) if split in run.splits]
+    predicted = {run.seed: run.predictions(split).column("prediction") for run in runs}
+    return [*_constant_answers(group, split, predicted), *_equal_predictions(group, split, predicted)]
 
 
 def _missing_folds(group: RunGroup) -> Iterator[str]:
@@ -42,23 +46,23 @@ def _missing_folds(group: RunGroup) -> Iterator[str]:
         )
 
 
-def _constant_answers(group: RunGroup, predicted: Mapping[int, pa.ChunkedArray]) -> Iterator[str]:
+def _constant_answers(group: RunGroup, split: str, predicted: Mapping[int, pa.ChunkedArray]) -> Iterator[str]:
     seeds = {}
     for seed, column in predicted.items():
         if (answer := constant_answer(column)) is not None:
             seeds[seed] = answer
     if seeds:
         yield (
-            f"{group.system} on {group.data_set} answers '{next(iter(seeds.values()))}' to every {group.split} example "
+            f"{group.system} on {group.data_set} answers '{next(iter(seeds.values()))}' to every {split} example "
             f"({_named_seeds(list(seeds))}): its score says nothing of what it has learned."
         )
 
 
-def _equal_predictions(group: RunGroup, predicted: Mapping[int, pa.ChunkedArray]) -> Iterator[str]:
+def _equal_predictions(group: RunGroup, split: str, predicted: Mapping[int, pa.ChunkedArray]) -> Iterator[str]:
     for (seed, column), (other, other_column) in combinations(predicted.items(), 2):
         if column.equals(other_column):
             yield (
-                f"{group.system} on {group.data_set}: seeds {seed} and {other} give the same {group.split} "
+                f"{group.system} on {group.data_set}: seeds {seed} and {other} give the same {split} "
                 "predictions, so their scores are one, and the deviation over seeds is too small."
             )
             return

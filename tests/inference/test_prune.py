@@ -40,7 +40,7 @@ def test_shows_and_removes_only_when_confirmed(tmp_path: Path, capsys: pytest.Ca
     assert prune([str(done)], "none", confirmed=True) == 0
     assert steps_in(done) == [] and (done / "checkpoints" / "step-mine.safetensors").read_text() == "mine"
     assert prune([str(done)], "none", confirmed=True) == 0
-    assert capsys.readouterr().out.endswith("Nothing to remove in 1 runs.\n")
+    assert capsys.readouterr().out.endswith("Nothing to remove in 1 run.\n")
 
 
 @pytest.mark.parametrize(("answer", "left"), [("y", [4]), ("", [6, 4, 2]), ("no", [6, 4, 2])])

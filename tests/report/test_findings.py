@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from research.report.compare import compare_runs
 from research.report.findings import findings
 from research.report.grouping import group_runs
 from research.report.records import read_records
@@ -64,6 +65,10 @@ def test_a_model_that_gives_one_answer_is_named(make_run: MakeRun, tmp_path: Pat
     notes, _ = said(tmp_path)
     assert any("answers 'positive' to every test example (seeds 0, 1)" in note for note in notes)
     assert any("seeds 0 and 1 give the same test predictions" in note for note in notes)
+    other = make_run("other", config={"optim.lr": 1e-3}, hashed=False)
+    compared = compare_runs(read_records([other.parent / "0", other.parent / "1"]), read_records([other])).notes
+    assert any("answers 'positive' to every test example (seeds 0, 1)" in note for note in compared)
+    assert sum("give the same test predictions" in note for note in compared) == 1
     assert any("is no better than the most frequent label" in note for note in notes)
 
 

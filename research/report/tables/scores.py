@@ -121,12 +121,14 @@ def _marks(summaries: Sequence[Summary]) -> str:
 
 def _constant(grid: Grid) -> str:
     """The settings all runs share, as far as they are away from the default or everybody asks for them."""
-    facts = [_fact(key, value) for key, value in _away_from_default(grid).items() if _is_reported(key)]
+    facts = [_fact(k, v) for k, v in _away_from_default(grid, grid.constant, grid.groups[0].task) if _is_reported(k)]
     shared = f"All runs: {', '.join(facts)}." if facts else ""
+    tasks = {group.data_set: group.task for group in grid.groups}
+    away = {k for name, own in grid.by_data_set.items() for k, _ in _away_from_default(grid, own, tasks[name])}
     apart = [
         f"{data_set}: {', '.join(own)}"
         for data_set, settings in grid.by_data_set.items()
-        if (own := [_fact(key, value) for key, value in settings.items() if _is_reported(key)])
+        if (own := [_fact(key, value) for key, value in settings.items() if key in away and _is_reported(key)])
     ]
     return " ".join(filter(None, (shared, f"By data set: {'; '.join(apart)}." if apart else "")))
 
@@ -140,12 +142,12 @@ def _fact(key: str, value: Any) -> str:
     return f"{key_text(key)} {value_text(value)}" if key != "model.name" else value_text(value)
 
 
-def _away_from_default(grid: Grid) -> dict[str, Any]:
-    """The settings all runs share that are not the default, and those everybody asks for."""
+def _away_from_default(grid: Grid, settings: Mapping[str, Any], task: str) -> list[tuple[str, Any]]:
+    """Those of the settings that are not the default, and those everybody asks for."""
     adapter = grid.constant.get("adapter.name", "full")
-    defaults = deciding_settings(completed({"task": grid.groups[0].task, "adapter": adapter}, "the report"))
+    defaults = deciding_settings(completed({"task": task, "adapter": adapter}, "the report"))
     defaults["adapter.name"] = "full"
-    return {key: v for key, v in grid.constant.items() if key in ALWAYS_TOLD or v != defaults.get(key)}
+    return [(key, v) for key, v in settings.items() if key in ALWAYS_TOLD or v != defaults.get(key)]
 
 
 def absent(grid: Grid) -> str:

@@ -52,6 +52,7 @@ def test_the_caption_says_what_is_constant_and_how_marks_were_made(grid: Path) -
     assert "All runs: encoder-a, " in caption and "batch size 32" in caption and "epochs 3" in caption
     assert "Seeds 0–4." in caption
     assert "Not in the means" not in caption
+    assert "By data set" not in caption  # which differ in keys of their tasks alone, all at their defaults
 
 
 def test_the_caption_counts_what_is_not_in_the_means(make_run: MakeRun, tmp_path: Path) -> None:
