@@ -41,7 +41,9 @@ def learn(sequence: Sequence, overrides: Several[str] = ()) -> list[Learned]:
     """Every strategy, order and seed; joint training has no order. Raises Stopped where a signal ends a cell."""
     found = []
     for seed in sequence.seeds:
-        untrained = scores_of(cell(sequence, {}, sequence.output / "start", seed, [*overrides, "optim.max_steps=0"]))
+        alone = {"task": {"parts": False, **sequence.experiment.get("task", {})}}
+        start = cell(sequence, alone, sequence.output / "start", seed, [*overrides, "optim.max_steps=0"])
+        untrained = scores_of(start)
         for number, order in enumerate(sequence.orders):
             for strategy in (each for each in sequence.strategies if each.name != "joint" or not number):
                 folder = sequence.output / strategy.label.replace(", ", "-").replace(" ", "_") / f"order{number}"

@@ -65,6 +65,7 @@ def test_every_strategy_on_two_tasks(tmp_path: Path, tiny_model: Path, capsys: p
     assert len(held.sha256[0]) == 64 and (Path(held.runs[0]) / FILE).is_file()
     followed = load_file(found["lwf"]["runs"][1] + "/model/model.safetensors")
     assert not torch.equal(followed["classifier.weight"][:2], first["classifier.weight"][:2])  # a's head follows
+    assert not list(out.rglob("tasks"))  # no run of each task beside every cell
     R, b = np.array(found["adapter"]["R"]), found["adapter"]["b"]
     assert R[1, 0] == R[0, 0] and R[0, 1] == b[1] and found["adapter"]["BWT"] == 0.0
     times = {run: (Path(run) / "result.json").stat().st_mtime_ns for each in found.values() for run in each["runs"]}
