@@ -17,9 +17,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from research.common import compat
 from research.common.errors import UserError, is_out_of_memory
+from research.common.hub import hub_answers
 from research.common.text import one_line
 from research.config import component
-from research.common.hub import hub_answers
 from research.models import scratch
 from research.models.dropout import swap_dropout
 from research.models.folder import refuse_odd_folder
