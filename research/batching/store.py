@@ -53,6 +53,18 @@ class Ragged:
             if end > first:
                 yield self.values[chunk][self.starts[first] : self.ends[end - 1]]
 
+    def flat(self) -> NDArray[Any]:
+        """All values in order."""
+        return np.concatenate(list(self.contiguous()))
+
+    def with_values(self, values: NDArray[Any]) -> Ragged:
+        """Rows of the same lengths with these values, in order."""
+        lengths, given = self.lengths(), copy.copy(self)
+        given.values, given.first_row = [values], np.array([0, len(lengths)])
+        given.ends = np.cumsum(lengths)
+        given.starts = given.ends - lengths
+        return given
+
     def rows(self, rows: Indices) -> list[NDArray[Any]]:
         """The values of these rows, one array each."""
         chunks = np.searchsorted(self.first_row, rows, side="right") - 1
@@ -135,6 +147,18 @@ class Store:
         """The same store, of whose streams the model gets these."""
         given = copy.copy(self)
         given.streams = {name: replace(stream, features=features[name]) for name, stream in self.streams.items()}
+        return given
+
+    def with_values(self, values: dict[str, NDArray[Any]]) -> Store:
+        """The same store, of one stream, with other values in these columns."""
+        given, [(name, stream)] = copy.copy(self), self.streams.items()
+        given.__dict__.pop("digest", None)
+        changed = {column: self.columns[column].with_values(new) for column, new in values.items()}
+        given.columns = self.columns | changed
+        tokens, sequences = (
+            {n: changed.get(n, old) for n, old in each.items()} for each in (stream.tokens, stream.sequences)
+        )
+        given.streams = {name: replace(stream, tokens=tokens, sequences=sequences)}
         return given
 
     def __len__(self) -> int:

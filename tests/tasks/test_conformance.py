@@ -130,7 +130,7 @@ TASKS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "prompt": (review, ("label",)), "nli_zero_shot": (review, ("label",)), "in_context": (review, ("label",)),
     "setfit": (review, ("label",)), "hierarchical": (review, ("label",)),
     "lm": (document, ()), "clm": (document, ()), "mlm": (document, ()),
-    "span_corruption": (document, ()),
+    "span_corruption": (document, ()), "nsp": (document, ()),
 }  # fmt: skip
 # task -> architecture, where it is not an encoder
 KINDS = dict.fromkeys(("translation", "summarization", "generation", "generative_qa", "dialogue"), "t5") | {
