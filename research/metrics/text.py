@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from research.metrics import answers, bleu, chrf, metric_class, outputs, rouge, ter
+from research.metrics import answers, bertscore, bleu, chrf, metric_class, outputs, rouge, ter
 from research.metrics.base import BaseMetric, Blocks, Counts, Formula, Selection
 from research.metrics.baselines import Baselines
 from research.metrics.examples import Floats, words
@@ -27,10 +27,12 @@ class Metric(BaseMetric):
     """Each part's counts and formulas under its own name; see the parts for their settings and columns."""
 
     # those of all parts, for what has no settings to read; an instance has those of its own parts
-    scores = tuple(score for part in (bleu, chrf, ter, rouge, answers, outputs) for score in part.Metric.scores)
+    scores = tuple(
+        score for part in (bleu, chrf, ter, rouge, answers, bertscore, outputs) for score in part.Metric.scores
+    )
     texts = ("question", "source", "context")
     lengths = ("question", "source", "context")
-    columns = ("target", "answers", "ended", "stopped_by", "other_predictions")
+    columns = ("target", "answers", "ended", "stopped_by", "other_predictions", "bertscore")
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)

@@ -24,7 +24,7 @@ from research.data.shorten import TAIL, shortened
 from research.data.source import Split
 from research.models.load import DECODER
 from research.tasks.text_data import TextData, with_column
-from research.tasks.text_keys import SOME, TextKeys
+from research.tasks.text_keys import METRICS, TextKeys
 from research.tasks.text_output import TextModule
 from research.training.datamodule import Columns
 
@@ -34,7 +34,7 @@ CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 @dataclass
 class Keys(TextKeys, GenerationKeys):
     train_on: Literal["all", "last"] = key("all", "of the assistant's turns; evaluation is of the last")
-    metrics: list[str] = key(["rouge", "bleu"], "what scores the outputs; the first decides", SOME)
+    metrics: list[str] = key(["rouge", "bleu"], "what scores the outputs; the first decides", *METRICS)
 
 
 class Data(TextData):

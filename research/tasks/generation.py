@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from research.config.generation import GenerationKeys
 from research.config.key import key
 from research.tasks.text_data import TextData
-from research.tasks.text_keys import SOME, TextKeys
+from research.tasks.text_keys import METRICS, TextKeys
 from research.tasks.text_output import TextModule
 
 
 @dataclass
 class Keys(TextKeys, GenerationKeys):
-    metrics: list[str] = key(["rouge", "answers"], "what scores the outputs; the first decides", SOME)
+    metrics: list[str] = key(["rouge", "answers"], "what scores the outputs; the first decides", *METRICS)
 
 
 class Data(TextData):

@@ -18,7 +18,7 @@ from research.data.prompt import Template
 from research.data.source import Split
 from research.models.load import DECODER
 from research.tasks.text_data import TextData
-from research.tasks.text_keys import SOME, TextKeys
+from research.tasks.text_keys import METRICS, TextKeys
 from research.tasks.text_output import TextModule
 
 
@@ -26,7 +26,7 @@ from research.tasks.text_output import TextModule
 class Keys(TextKeys, GenerationKeys):
     max_target_tokens: int = key(32, "targets are cut to so many tokens in the loss, never in the scores", at_least(2))
     max_new_tokens: int = key(32, "tokens of the longest output", at_least(1))
-    metrics: list[str] = key(["answers"], "what scores the outputs; the first decides", SOME)
+    metrics: list[str] = key(["answers"], "what scores the outputs; the first decides", *METRICS)
     rules: Literal["squad", "cmrc"] = key("squad", "how answers are compared: squad (English) or cmrc (Chinese)")
 
 

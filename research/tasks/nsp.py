@@ -154,9 +154,7 @@ def drawn_pairs(store: Store, seed: int, epoch: int) -> Store:
     plain = np.flatnonzero(words >= 0)  # (P,) the text of all documents, one after the other
     document = np.cumsum(piece == 0)  # (W,)
     of_plain = document[window[plain]]
-    first, end = (
-        np.searchsorted(of_plain, document, side) for side in ("left", "right")
-    )  # (W,) of each one's document
+    first, end = (np.searchsorted(of_plain, document, side) for side in ("left", "right"))  # (W,) of its document
     begins = np.diff(words[plain], prepend=-1) != 0
     begins |= np.diff(window[plain], prepend=-1) != 0
     word_start = np.maximum.accumulate(np.where(begins, np.arange(len(plain)), 0))  # (P,)
@@ -202,7 +200,7 @@ class Module(MaskedModule):
             return loss, scores
         return loss, (asked, nll, pairs)
 
-    def decode(self, micro: MicroBatch, outputs: tuple[Tensor, Tensor, Tensor]) -> dict[int, dict[str, Any]]:
+    def decode(self, micro: MicroBatch, outputs: Any) -> dict[int, dict[str, Any]]:
         asked, nll, pairs = outputs
         found = super().decode(micro, (asked, nll))
         rows, owner = np.unique(micro.examples, return_inverse=True)

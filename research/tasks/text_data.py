@@ -29,6 +29,7 @@ from research.data.prompt import Template
 from research.data.shorten import shortened
 from research.data.source import Split
 from research.metrics.score import LOSS
+from research.models.bert_score import bert_score_of
 from research.models.generate import positions_of, start_token
 from research.models.load import DECODER, ENCODER_DECODER, family_of, load_config
 from research.tasks.text_tokens import end_token, joined, limited, one_stream, target_ids, two_streams
@@ -76,6 +77,7 @@ class TextData(TaskData):
         if self.template is not None and self.texts[0] not in self.template.names:
             self.optional = (*self.optional, *self.texts)  # type: ignore[misc]
         refuse_keys_without_effect(keys)
+        self.bert_score = bert_score_of(keys)
         self._refuse_too_long()
         self._refuse_other_scores()
 
@@ -256,7 +258,7 @@ class TextData(TaskData):
         }
         return {
             "metrics": list(keys.metrics), "references": self.most_references, **chosen,
-            "rouge_stemmer": keys.rouge_stemmer,
+            "rouge_stemmer": keys.rouge_stemmer, "bertscore": self.bert_score and self.bert_score.signature,
         }  # fmt: skip
 
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
@@ -265,12 +267,14 @@ class TextData(TaskData):
         counts = {len(texts) for texts in golds}
         self.most_references = counts.pop() if len(counts) == 1 else "var"  # of the table that is scored next
         single, several = self.most_references == 1, self.config.task.num_return_sequences > 1
+        compared = {"bertscore": self.bert_score([row["text"] for row in found], golds)} if self.bert_score else {}
         return {
             "gold": [(texts[0] if single else texts) if texts else None for texts in golds],
             "prediction": [row["text"] for row in found],
             "ended": [row["ended"] for row in found],
             "stopped_by": [row["stopped_by"] for row in found],
             **({"other_predictions": [row["others"] for row in found]} if several else {}),
+            **compared,
         }
 
 

@@ -6,6 +6,12 @@ from typing import Literal
 from research.config.key import Rule, at_least, key
 
 SOME = Rule(lambda v: bool(v) and len(set(v)) == len(v), "must name at least one metric, and none twice")
+NO_COMET = Rule(
+    lambda v: "comet" not in v,
+    "cannot have comet: its package unbabel-comet needs transformers below 5 and NumPy below 2; install it in an "
+    "environment of its own and give it source, prediction and gold of predictions/test.parquet",
+)
+METRICS = (SOME, NO_COMET)
 
 
 @dataclass
@@ -25,8 +31,12 @@ class TextKeys:
         None, "its code, which a multilingual model is made to write in; chooses the tokenisers of scores, as `zh`"
     )
     metrics: list[str] = key(
-        ["rouge"], "what scores the outputs: bleu, chrf, ter, rouge, answers; the first decides", SOME
+        ["rouge"], "what scores the outputs: bleu, chrf, ter, rouge, answers, bertscore; the first decides", *METRICS
     )
+    bertscore_model: str | None = key(
+        None, "the encoder whose vectors bertscore compares: a folder, or a name of the hub"
+    )
+    bertscore_layer: int | None = key(None, "the layer whose outputs they are; null: the last", at_least(1))
     bleu_tokenizer: Literal["auto", "13a", "zh", "intl", "char", "none"] = key(
         "auto", "of sacrebleu; auto: zh for Chinese targets, char for Japanese, Korean and Thai, 13a else"
     )

@@ -96,7 +96,7 @@ def test_pairs_and_masks_are_the_same_in_every_layout(tmp_path: Path) -> None:
     module.progress.step = step
     found = []
     for ranks, budget in ((1, 4096), (2, 40), (3, 1)):
-        seen = {}
+        seen: dict[int, Any] = {}
         for rank in range(ranks):
             planner = Planner(
                 module.data.stores["train"], module.data.plan, rank, ranks, budget, True, False,

@@ -29,7 +29,7 @@ from research.training import build
 from research.training import run as training
 from research.training.feature_files import cache_folder, remove_oldest
 from research.training.features import note, reason_against, reuse_features
-from tests.small_runs import SmallRuns, losses
+from tests.small_runs import SmallRuns, assert_same_up_to_rounding, losses
 
 pytestmark = pytest.mark.slow
 EPOCHS = "optim.max_steps=12"  # of 4 examples: 40 are an epoch
@@ -104,6 +104,16 @@ def test_damaged_features_are_computed_again_and_foreign_files_left(small_runs: 
             folder.rmdir()
             folder.write_text("a file where the folder was")
     assert train(QUIET)[0] == first
+
+
+@pytest.mark.process
+def test_two_ranks_read_what_the_first_of_them_computed(small_runs: SmallRuns, passes: list[int]) -> None:
+    """The first run computes them, the second finds them; `true` refuses to go on without."""
+    section: dict[str, Any] = {"adapter": {"name": "freeze", "layers": 1}}
+    without = small_runs.train("ner", EPOCHS, QUIET, "trainer.reuse_features=false", **section)
+    for _ in range(2):
+        run = small_runs.train_ranks("ner", 2, EPOCHS, QUIET, "trainer.reuse_features=true", **section)
+        assert_same_up_to_rounding(run, without)
 
 
 def module_of(small_runs: SmallRuns, model: Path, task: str, **sections: Any) -> Any:
