@@ -21,6 +21,7 @@ from research.training.build import build, open_data
 from research.training.datamodule import TaskData
 from research.training.module import TaskModule
 from research.training.start import started
+from research.training.unlabelled import extend_training
 
 MOST = 4  # kept of each kind, the newest
 
@@ -46,7 +47,8 @@ class TrialCache:
         if key not in self._data:
             _keep(self._data, key, open_data(config, group))
         own = copy.copy(self._data[key])
-        own.config = config
+        own.config, own.splits, own.stores = config, dict(own.splits), dict(own.stores)
+        extend_training(own)  # which depend on seed, batch size and methods too
         return own
 
     def load(self, config: Config, own: PretrainedConfig, auto_class: Any) -> PreTrainedModel:

@@ -34,9 +34,9 @@ from research.training.bases import LightningDataModule
 from research.training.class_weights import class_weights
 from research.training.declared import open_declared, refuse_keys_of_classes, refuse_way_with_long_texts
 from research.training.encoded_overview import encoded_overview
-from research.training.epochs import EpochStores, epochs_of
+from research.training.epochs import EpochStores
 from research.training.plain import padded_layout
-from research.training.unlabelled import Unlabelled, opened_unlabelled
+from research.training.unlabelled import Unlabelled, extend_training
 
 Columns = dict[str, list[Any]]
 NOT_ENCODED = (  # keys of `data` that say which rows there are, or act after encoding
@@ -163,8 +163,8 @@ class TaskData(LightningDataModule):
             self.class_weights = class_weights(self.config.optim, self.labels, self.stores["train"], self.class_column)
         if "train" in self.stores:
             self._weigh(self.stores["train"])
-            self.unlabelled = opened_unlabelled(self) if learned is None else None
-            self.epochs = epochs_of(self)
+            if learned is None:
+                extend_training(self)
 
     def _weigh(self, store: Store) -> Store:
         if self.class_weights is not None and self.class_column:

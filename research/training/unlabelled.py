@@ -16,12 +16,18 @@ from research.data.overview import overview_of, refuse_overlap
 from research.data.source import Split
 from research.methods.hooks import methods_of
 from research.training.declared import open_declared
-from research.training.epochs import EpochStores, operations_of
+from research.training.epochs import EpochStores, epochs_of, operations_of
 
 if TYPE_CHECKING:
     from research.training.datamodule import TaskData
 
 NAME = "unlabelled"
+
+
+def extend_training(data: TaskData) -> None:
+    """Take up the unlabelled texts and the augmentation that the config asks for beside the opened training data."""
+    data.unlabelled = opened_unlabelled(data)
+    data.epochs = epochs_of(data)
 
 
 class Unlabelled:

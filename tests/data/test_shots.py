@@ -88,4 +88,4 @@ def test_samples_by_seeds_and_their_report(small_runs: SmallRuns, tmp_path: Path
     assert again["scores"]["accuracy"] == run.result["metrics"]["validation"]["accuracy"]
     build_report([str(folder)], tmp_path / "report")
     page = (tmp_path / "report" / "index.html").read_text()
-    assert "few-shot sample" in page and "2 samples with 2 or more seeds each" in page
+    assert "few-shot sample" in page and "2 samples with 2 or more seeds each" in page and "both together" not in page

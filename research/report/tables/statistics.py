@@ -121,25 +121,26 @@ def _sides(c: Comparison) -> tuple[str, str, str]:
     return c.first.data_set, c.first.system, c.second.system
 
 
+SOURCES = ("few-shot sample", "seed", "initialisation", "data order", "both together, rest", "sample of examples")
+
+
 def variance_table(pooled: Mapping[str, Pool]) -> Table:
-    """Standard deviation of a single run's score by source, for groups of several runs."""
+    """Standard deviation of a single run's score by source, for groups of several runs; a source that none of them
+    tells apart has no column."""
     groups = [(group, runs) for runs in pooled.values() for group in runs.groups if len(group.runs) > 1]
     splits = [_variance(group, runs) for group, runs in groups]
-    few = any(len(group.samples) > 1 for group, _ in groups)
+    found = [(s.shots, s.seed, s.initialisation, s.order, s.both, s.sampling) for s in splits]
+    told = [i for i in range(len(SOURCES)) if any(parts[i] is not None for parts in found)]
     reasons = list(dict.fromkeys(split.why for split in splits))
     caption = "Standard deviation of a single run's score, in points, by where it comes from."
     if len(reasons) == 1:
         caption += f" All: {reasons[0]}."
     rows = []
-    for (group, _), split in zip(groups, splits, strict=True):
-        parts: tuple[float | None, ...] = (split.initialisation, split.order, split.both, split.sampling)
-        parts = (split.shots, split.seed, *parts) if few else parts
-        points = [_points(part, group.paths) for part in parts]
+    for (group, _), parts, split in zip(groups, found, splits, strict=True):
+        points = [_points(parts[i], group.paths) for i in told]
         why = [split.why] if len(reasons) > 1 else []
         rows.append([group.system, group.data_set, len(group.runs), *points, *why])
-    sources: tuple[str, ...] = ("initialisation", "data order", "both together, rest", "sample of examples")
-    sources = ("few-shot sample", "seed", *sources) if few else sources
-    columns = ["system", "data set", "runs", *sources]
+    columns = ["system", "data set", "runs", *(SOURCES[i] for i in told)]
     return make_table("Sources of variance", [*columns, *(["because"] if len(reasons) > 1 else [])], rows, caption)
 
 
