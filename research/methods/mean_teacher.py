@@ -43,6 +43,7 @@ class Method(MethodHooks):
     needs_dense_embedding = True
     needs_unsharded_weights = True
     reads_unlabelled = True
+    acts_by_length = True  # the factor rises over a share of it
     claims = ("chooses the weights that are scored", COMPARES)
 
     @property

@@ -52,6 +52,7 @@ class Method(MethodHooks):
     passes = 1.6  # with several micro-batches in a step, whose forward passes are made twice; else 1.3
     needs_dense_embedding = True  # a text has words that its changed copy has not
     reads_unlabelled = True
+    acts_by_length = True  # training signal annealing
     claims = ("compares the texts of a step", COMPARES)
 
     @property

@@ -9,9 +9,7 @@ Legend: N examples, C labels, D levels, K counts.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +18,7 @@ from research.data.hierarchy import path_to
 from research.metrics import classification
 from research.metrics.base import BaseMetric, Blocks, Formula, precision_recall_f1, ratio
 from research.metrics.examples import Floats
+from research.metrics.of_labels import OfLabels
 from research.metrics.score import Score
 from research.metrics.slicing import Cut, value_cuts
 
@@ -27,7 +26,7 @@ PARTS = ("hierarchical_precision", "hierarchical_recall", "hierarchical_f1")
 LEVEL = "level_accuracy"
 
 
-class Metric(BaseMetric):
+class Metric(OfLabels, BaseMetric):
     """Labels in a hierarchy; `settings`: "labels", and "parents", the label above each or null.
 
     `level_accuracy/2` is the share of the examples whose gold label lies at level 2 or below that are predicted under
@@ -48,11 +47,6 @@ class Metric(BaseMetric):
     texts = ("text", "text_pair")
     columns = ("label", "probabilities", "path")
     sentence = "hierarchical precision, recall and F1 of Kiritchenko et al. (2006), and the accuracy at each level"
-
-    @property
-    def labels(self) -> classification.Metric:
-        """The same table as one of labels without a hierarchy."""
-        return classification.Metric(self.settings)
 
     @property
     def paths(self) -> list[list[str]]:
@@ -91,9 +85,6 @@ class Metric(BaseMetric):
                for k in range(self.levels)},
         }  # fmt: skip
 
-    def table(self, predictions: Sequence[Any], golds: Sequence[Any], **columns: Any) -> pa.Table:
-        return self.labels.table(predictions, golds, **columns)
-
     def formula(self, name: str) -> Formula | None:
         if name in PARTS:
             return Formula(("sets",), lambda sums: precision_recall_f1(sums)[..., PARTS.index(name)])
@@ -115,12 +106,6 @@ class Metric(BaseMetric):
             return None
         chosen: Floats = self.labels.probabilities(table)[np.arange(table.num_rows), self.labels.indices(table)[1]]
         return chosen
-
-    def belief(self, table: pa.Table) -> Floats | None:
-        return self.labels.belief(table)
-
-    def confusion(self, table: pa.Table) -> Counter[tuple[str, str]]:
-        return self.labels.confusion(table)
 
     def own_cuts(self, table: pa.Table) -> Iterator[Cut]:
         tops = {path[-1]: path[0] for path in self.paths}
