@@ -43,6 +43,11 @@ OFF: dict[str, dict[str, Any]] = {
     "smart": {"strength": 0.0},
     "swa": {"start": 1.0},
 }
+UNLABELLED: dict[str, dict[str, Any]] = {  # those that read texts without labels: test_unlabelled.py
+    "uda": {"weight": 2.0, "confidence": 0.3, "tsa": "linear"},
+    "mean_teacher": {"weight": 20.0, "rampup": 0.5, "decay": 0.6},
+    "pseudo_labels": {"threshold": 0.5, "weight": 2.0},
+}
 # R-Drop whose second copy is another text, so that without dropout the two passes still differ, in any layout alike.
 SHIFTED = """
 from research.batching.repeat import twice

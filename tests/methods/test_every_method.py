@@ -19,7 +19,7 @@ from research.tracking.run import Run
 from research.training import backward
 from research.training.module import TaskModule
 from tests.methods.conftest import Build, Strong
-from tests.methods.strengths import OFF, ON
+from tests.methods.strengths import OFF, ON, UNLABELLED
 from tests.small_runs import TASKS, SmallRuns, assert_same_bits, assert_same_up_to_rounding, losses
 
 OF_CLASSES = {"mixup", "supcon"}
@@ -27,10 +27,10 @@ CHANGES_GRADIENTS = set(ON) - {"ema", "swa", "layer_decay"}
 
 
 def test_every_method_is_held_to_this() -> None:
-    assert sorted(ON) == sorted(OFF) == component.names("method")
+    assert sorted(ON) == sorted(OFF) and sorted([*ON, *UNLABELLED]) == component.names("method")
 
 
-@pytest.mark.parametrize("name", ON)
+@pytest.mark.parametrize("name", [*ON, *UNLABELLED])
 def test_a_method_file_cites_its_paper(name: str) -> None:
     said = ast.get_docstring(ast.parse(component.find("method", name).read_text(encoding="utf-8"))) or ""
     assert any(str(year) in said for year in range(1990, 2027))

@@ -23,20 +23,11 @@ from research.methods.uda import consistency, threshold
 from research.tracking.run import Run
 from tests.conftest import write_jsonl
 from tests.methods.conftest import Build
+from tests.methods.strengths import UNLABELLED
 from tests.methods.test_every_method import gradients
 from tests.small_runs import SmallRuns, assert_same_bits, assert_same_up_to_rounding
 
 CHANGES = {"swap": {"share": 1.0, "rate": 0.5}, "delete": {"share": 1.0, "rate": 0.3}}
-ON: dict[str, dict[str, Any]] = {
-    "uda": {"weight": 2.0, "confidence": 0.3, "tsa": "linear"},
-    "mean_teacher": {"weight": 20.0, "rampup": 0.5, "decay": 0.6},
-    "pseudo_labels": {"threshold": 0.5, "weight": 2.0},
-}
-OFF: dict[str, dict[str, Any]] = {
-    "uda": {"weight": 0.0},
-    "mean_teacher": {"weight": 0.0},
-    "pseudo_labels": {"weight": 0.0},
-}
 
 
 def unlabelled(small_runs: SmallRuns) -> Path:
@@ -58,7 +49,7 @@ def pseudo(folder: Path, count: int = 21) -> Path:
 
 
 def sections(small_runs: SmallRuns, name: str, folder: Path) -> dict[str, Any]:
-    own = {**ON[name], **({"file": str(pseudo(folder))} if name == "pseudo_labels" else {})}
+    own = {**UNLABELLED[name], **({"file": str(pseudo(folder))} if name == "pseudo_labels" else {})}
     data = {"max_length": 48, **small_runs.data["sentiment"], "unlabelled": str(unlabelled(small_runs))}
     return {"methods": {name: own}, "data": data, **({} if name == "pseudo_labels" else {"augment": CHANGES})}
 
@@ -100,7 +91,7 @@ def test_unlabelled_examples_go_through_their_own_epochs() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ON)
+@pytest.mark.parametrize("name", UNLABELLED)
 def test_layouts_kills_and_strength_zero(name: str, make: Build, small_runs: SmallRuns, tmp_path: Path) -> None:
     own = sections(small_runs, name, tmp_path)
     expected = gradients(make("sentiment", "optim.batch_size=6", **own))
@@ -164,7 +155,7 @@ def test_what_does_not_fit_is_refused(make: Build, small_runs: SmallRuns, tmp_pa
     refused("not predictions of .*unlabelled.jsonl", "pseudo_labels", methods={"pseudo_labels": {"file": str(file)}})
 
 
-ON_PAIR = {"mean_teacher": ON["mean_teacher"], "r_drop": {"alpha": 1.0}}
+ON_PAIR = {"mean_teacher": UNLABELLED["mean_teacher"], "r_drop": {"alpha": 1.0}}
 
 
 @pytest.mark.slow
