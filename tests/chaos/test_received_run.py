@@ -65,10 +65,12 @@ def test_from_python_code_in_a_run_folder_runs_only_when_load_is_told_to(
 ) -> None:
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     marker = tmp_path / "executed"
-    plant_code(finished, marker, "planted", "from_python")
+    plant_code(finished, marker, "planted", "first_from_python")
     for use in (lambda run: run.predict(["a good film"]), lambda run: run.evaluate("validation")):
         with pytest.raises(UserError, match=r"brings Python code of its own.*trust_remote_code=True"):
             use(research.load(finished))
+    plant_code(finished, marker, "bert", "second_from_python")
+    assert len(research.load(finished).predict(["a good film"])) == 1  # by the library's own BERT
     assert not marker.exists()
     assert len(research.load(finished, trust_remote_code=True).predict(["a good film"])) == 1
     assert marker.exists()
