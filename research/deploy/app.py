@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
-from starlette.requests import ClientDisconnect
 
-from research.deploy.engine import Busy, Late
-from research.deploy.guard import Guard, TooLarge
+from research.deploy.answering import answered, unknown_run
+from research.deploy.completions import add_completions, field_read
+from research.deploy.guard import Guard
 from research.deploy.inference_protocol import answer_tensors, rows_of_tensors
 from research.deploy.keys import Keys
 from research.deploy.service import Service
 from research.inference.predictor import BadInput
 
-log = logging.getLogger("research.serve")
 PAGE = Path(__file__).parent / "page.html"
-DEEPEST = 50  # levels of a request's JSON
 
 
 def make_app(service: Service, keys: Keys | None) -> Any:
@@ -38,6 +33,7 @@ def make_app(service: Service, keys: Keys | None) -> Any:
     app = FastAPI(title="research serve", docs_url=None, redoc_url=None, lifespan=lifespan)
     add_health(app, service)
     add_predictions(app, service)
+    add_completions(app, service)
     add_feedback(app, service)
     add_protocol(app, service)
     return Guard(app, keys, service.limits.body_bytes)
@@ -80,8 +76,10 @@ def about(service: Service, name: str) -> dict[str, Any]:
         "model": predictor.trained.base_model,
         "fields": predictor.fields,
         "required": predictor.required,
+        "lists": [field for field in predictor.data.text_lists if field in predictor.fields],
         "labels": predictor.data.labels,
         "max_length": predictor.config.data.max_length,
+        "reads": field_read(predictor),
     }
 
 
@@ -94,11 +92,10 @@ def add_predictions(app: FastAPI, service: Service) -> None:
         "example": example}}}  # fmt: skip
 
     @app.post("/v1/predict/{run}", openapi_extra={"requestBody": body})
-    async def predict(run: str, request: Request) -> JSONResponse:
+    async def predict(run: str, request: Request) -> Response:
         """Label rows; each holds the task's own fields."""
 
-        async def work(body: bytes) -> dict[str, Any]:
-            content = read_json(body)
+        async def work(content: Any) -> dict[str, Any]:
             rows = content.get("inputs") if isinstance(content, dict) else None
             if not isinstance(rows, list) or not rows:
                 raise BadInput('give {"inputs": [{"text": "..."}, ...]}, a list with one row at least')
@@ -118,11 +115,10 @@ def add_feedback(app: FastAPI, service: Service) -> None:
         "example": example}}}  # fmt: skip
 
     @app.post("/v1/feedback/{run}", openapi_extra={"requestBody": body})
-    async def feedback(run: str, request: Request) -> JSONResponse:
+    async def feedback(run: str, request: Request) -> Response:
         """Say what the right answers were; `id` is that of a prediction. No text is kept."""
 
-        async def work(body: bytes) -> dict[str, Any]:
-            content = read_json(body)
+        async def work(content: Any) -> dict[str, Any]:
             entries = content.get("feedback") if isinstance(content, dict) else None
             if not isinstance(entries, list) or not 0 < len(entries) <= service.limits.texts:
                 most = service.limits.texts
@@ -157,89 +153,11 @@ def add_protocol(app: FastAPI, service: Service) -> None:
         return JSONResponse({"ready": good}, 200 if good else 503)
 
     @app.post("/v2/models/{run}/infer")
-    async def infer(run: str, request: Request) -> JSONResponse:
-        async def work(body: bytes) -> dict[str, Any]:
-            content = read_json(body)
+    async def infer(run: str, request: Request) -> Response:
+        async def work(content: Any) -> dict[str, Any]:
             rows = rows_of_tensors(content, service.limits.texts)
             answers = await service.answer(run, rows)
             outputs = answer_tensors(answers)
             return {"model_name": run, "outputs": outputs, **({"id": content["id"]} if "id" in content else {})}
 
         return await answered(service, run, request, work)
-
-
-def read_json(body: bytes) -> Any:
-    """The body's JSON. Raises BadInput for what is none, and for deep nesting."""
-    try:
-        text = body.decode("utf-8")
-        if max_depth(text) > DEEPEST:
-            raise BadInput(f"the JSON is nested deeper than {DEEPEST} levels")
-        return json.loads(text)
-    except UnicodeDecodeError:
-        raise BadInput("the body is not UTF-8") from None
-    except ValueError as error:
-        raise BadInput(f"the body is not JSON: {error}") from None
-
-
-def max_depth(text: str) -> int:
-    """Levels of brackets, those in strings too: more than there are, never fewer."""
-    depth = deepest = 0
-    for character in text:
-        if character in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in "]}":
-            depth -= 1
-    return deepest
-
-
-async def answered(
-    service: Service, run: str, request: Request, work: Callable[[bytes], Awaitable[dict[str, Any]]]
-) -> JSONResponse:
-    """The answer of `work`, or its failure as a status with a reason; given up when the client is gone."""
-    began = time.perf_counter()
-    if run not in service.runs:
-        service.monitor.requests.labels("unknown", 404).inc()
-        return unknown_run(service, run)
-    try:
-        response = JSONResponse(await unless_gone(request, work(await request.body())))
-    except BadInput as error:
-        response = failure(422, str(error))
-    except TooLarge as error:
-        response = failure(413, str(error))
-    except Busy:
-        response = failure(503, "too many tokens wait; try again", {"retry-after": "1"})
-    except Late:
-        response = failure(504, f"no answer within {service.limits.timeout_seconds:g} s")
-    except FloatingPointError as error:
-        service.monitor.failures.labels(run, "not a number").inc()
-        response = failure(500, str(error))
-    except (asyncio.CancelledError, ClientDisconnect):
-        response = failure(499, "the client is gone")
-    except (MemoryError, RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
-        log.error("%s: %s", run, type(error).__name__)  # its message may hold the text
-        service.monitor.failures.labels(run, type(error).__name__).inc()
-        response = failure(500, f"the answer could not be computed ({type(error).__name__})")
-    service.monitor.requests.labels(run, response.status_code).inc()
-    service.monitor.seconds.labels(run).observe(time.perf_counter() - began)
-    return response
-
-
-async def unless_gone(request: Request, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
-    """The result of `work`, which is cancelled when the client goes; the request's body has been read."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-        return await task
-    finally:
-        gone.cancel()
-
-
-def failure(status: int, reason: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": reason}, status, headers=headers)
-
-
-def unknown_run(service: Service, run: str) -> JSONResponse:
-    return failure(404, f"no run '{run[:100]}' is served here; there is {', '.join(service.runs)}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -19,10 +20,12 @@ from research.deploy.drift import Drift, Reference, reference_of
 from research.deploy.engine import Busy, Engine, Late
 from research.deploy.exported import load_exported
 from research.deploy.feedback import Feedback
+from research.deploy.growing_text import GrowingText
 from research.deploy.manifest import MANIFEST, verify
 from research.deploy.monitoring import Monitor
 from research.deploy.served_runs import REFERENCE, SETTINGS
 from research.inference.predictor import BadInput, Predictor, Question, Row, trained_of
+from research.models.generate import Watcher
 from research.tracking.run import Run
 
 log = logging.getLogger("research.serve")
@@ -127,27 +130,47 @@ class Service:
 
         Raises KeyError for an unknown run, BadInput for a wrong row, Busy, Late, and what computing raises.
         """
-        served = self.runs[name]
-        try:
-            asked = self._submitted(served, rows)
-        except Busy:
-            if self.runs[name] is served:
-                raise
-            asked = self._submitted(self.runs[name], rows)  # it was loaded again in this moment
+        over = threading.Event()
+        asked = self._submitted(name, rows, lambda output: over.is_set())
         futures = [asyncio.wrap_future(each) for each in asked]
         try:
             answers = await asyncio.wait_for(asyncio.gather(*futures), self.limits.timeout_seconds)
         except TimeoutError:
             raise Late from None
         finally:
+            over.set()
             for future in futures:
                 future.cancel()  # one request's error, time or client ends all that it asked
-        for answer in answers:
-            self.monitor.answer(name, answer)
-            identity = secrets.token_hex(8)
-            served.feedback.remember(identity, answer)
-            answer["id"] = identity
-        return list(answers)
+        return [self._noted(name, answer) for answer in answers]
+
+    async def stream(self, name: str, row: Any, most_tokens: int | None = None) -> AsyncIterator[str | Row]:
+        """The text of an answer, part by part while it is generated, then the whole answer; raises as `answer` does.
+
+        `most_tokens` ends it earlier. Nothing more is generated once the iterator is closed.
+        """
+        growing = GrowingText(self.limits.timeout_seconds, most_tokens)
+        (asked,) = self._submitted(name, [row], growing.watch)
+        future = asyncio.wrap_future(asked)
+        future.add_done_callback(lambda done: growing.parts.put_nowait(None))
+        try:
+            while (part := await growing.next_part()) is not None:
+                yield part
+            answer = future.result()
+            if growing.is_late:
+                raise Late
+            if rest := growing.rest_of(answer["prediction"]):
+                yield rest
+            yield self._noted(name, answer)
+        finally:
+            growing.is_over = True
+            future.cancel()
+
+    def _noted(self, name: str, answer: Row) -> Row:
+        """The answer, counted and with an id that feedback may name."""
+        self.monitor.answer(name, answer)
+        answer["id"] = secrets.token_hex(8)
+        self.runs[name].feedback.remember(answer["id"], answer)
+        return answer
 
     def take_feedback(self, name: str, entries: Sequence[Any]) -> int:
         """Count gold answers to answers given before; returns how many. Raises BadInput at the first wrong one."""
@@ -161,9 +184,17 @@ class Service:
             self.monitor.feedback.labels(name).inc()
         return len(entries)
 
-    def _submitted(self, served: Served, rows: Sequence[Any]) -> list[Future[Row]]:
+    def _submitted(self, name: str, rows: Sequence[Any], watcher: Watcher) -> list[Future[Row]]:
+        served = self.runs[name]
         questions = [self._question(served.predictor, i, row) for i, row in enumerate(rows)]
-        return served.engine.submit(questions, self.limits.timeout_seconds)
+        for question in questions:
+            question.watcher = watcher
+        try:
+            return served.engine.submit(questions, self.limits.timeout_seconds)
+        except Busy:
+            if self.runs[name] is served:
+                raise
+            return self._submitted(name, rows, watcher)  # it was loaded again in this moment
 
     @staticmethod
     def _question(predictor: Predictor, index: int, row: Any) -> Question:

@@ -9,9 +9,9 @@ Shapes: N sequences, L longest prompt, G longest output, S outputs of a sequence
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from research.common.errors import UserError
 from research.models.architecture import padding_id
 from research.models.attention import PACKED
 from research.models.backbone import Backbone
-from research.models.generation_steps import KeyedSampling, StopStrings
+from research.models.generation_steps import KeyedSampling, StopStrings, Watched, settled
 from research.models.load import ENCODER_DECODER, without_advice
 from research.models.positions import set_plans
 from research.models.prompted import in_front
@@ -48,6 +48,9 @@ class Output:
         return self.stopped_by != "limit"
 
 
+Watcher = Callable[[Output], bool]  # is told what has been generated so far, and says whether that is enough
+
+
 class Generator:
     """Generates an output for each example of a micro-batch, by the task's keys (`research.config.generation`).
 
@@ -62,6 +65,8 @@ class Generator:
         if backbone.prompt_tokens and keys.repetition_penalty != 1:
             raise UserError("task.repetition_penalty does not go with an adapter's prompt, which has no words.")
         self.settings = generation_config(backbone.model.config, keys, ends, first)
+        self.watchers: Sequence[Watcher | None] = ()  # of the next micro-batch's examples, or none
+        self.alone = False  # sample each example as the first of its file, whatever it is computed with
 
     @property
     def signature(self) -> str:
@@ -77,6 +82,11 @@ class Generator:
             parts.append(f"repetition_penalty:{keys.repetition_penalty}")
         return "|".join([*parts, f"max_new_tokens:{keys.max_new_tokens}", *(f"stop:{text!r}" for text in keys.stop)])
 
+    @property
+    def copies(self) -> int:
+        """Sequences that are computed for an example."""
+        return self.keys.num_beams if self.keys.temperature is None else self.keys.num_return_sequences
+
     @torch.no_grad()
     def __call__(self, micro: MicroBatch) -> list[Output]:
         """An output for each sequence of the source, or for each prompt: the tokens before the first target."""
@@ -85,37 +95,49 @@ class Generator:
         if self.backbone.prompt_tokens:
             rows = list(map(in_front(self.backbone.prompt_tokens, self.backbone.words), rows))
         longest, count = max(map(len, rows)) + self.keys.max_new_tokens, len(rows)
-        copies = self.keys.num_beams if self.keys.temperature is None else self.keys.num_return_sequences
-        size = max(1, MOST_TOKENS // (longest * copies))
+        size = max(1, MOST_TOKENS // (longest * self.copies))
+        watchers = self.watchers or [None] * count
         outputs = []
         with own_settings(self.backbone.model, self.settings), native_attention(self.backbone), without_advice():
             for i in range(0, count, size):
-                outputs += self._batch(rows[i : i + size], micro.examples[i : i + size].tolist(), is_pair)
+                part = slice(i, i + size)
+                outputs += self._batch(rows[part], micro.examples[part].tolist(), watchers[part])
         return outputs
 
-    def _batch(self, rows: list[Tensor], examples: list[int], is_pair: bool) -> list[Output]:
-        keys = self.keys
+    def _batch(self, rows: list[Tensor], examples: list[int], watchers: Sequence[Watcher | None]) -> list[Output]:
+        keys, is_pair = self.keys, self.backbone.family == ENCODER_DECODER
         model: Any = self.backbone.model
         ids, mask = padded(rows, padding_id(model.config), left=not is_pair)  # (N, L)
         steps: dict[str, Any] = {}
         if keys.temperature is not None:
             ids, mask = (x.repeat_interleave(keys.num_return_sequences, dim=0) for x in (ids, mask))  # (N * S, L)
-            streams = [(self.seed, i, copy) for i in examples for copy in range(keys.num_return_sequences)]
+            places = [0] * len(examples) if self.alone else examples
+            streams = [(self.seed, i, copy) for i in places for copy in range(keys.num_return_sequences)]
             steps["logits_processor"] = LogitsProcessorList(
                 [KeyedSampling(streams, keys.temperature, keys.top_k, keys.top_p)]
             )
         skipped = 1 if is_pair else ids.shape[1]  # the start token, or the prompt
-        if keys.stop:
-            steps["stopping_criteria"] = StoppingCriteriaList([StopStrings(self.tokenizer, keys.stop, skipped)])
+        watched = Watched(watchers, self._so_far, skipped, self.copies) if any(watchers) else None
+        criteria = [StopStrings(self.tokenizer, keys.stop, skipped)] if keys.stop else []
+        steps["stopping_criteria"] = StoppingCriteriaList([*criteria, *([watched] if watched else [])])
         out = model.generate(
             input_ids=ids, attention_mask=mask, generation_config=self.settings, **steps
         )  # (N * S, -1)
         found = [self._output(tokens) for tokens in out[:, skipped:].tolist()]
+        if watched is not None and keys.num_beams == 1:
+            found = [watched.ended.get(i, output) for i, output in enumerate(found)]
         several = [found[i : i + keys.num_return_sequences] for i in range(0, len(found), keys.num_return_sequences)]
         return [
             Output(first.text, first.tokens, first.stopped_by, tuple(other.text for other in others))
             for first, *others in several
         ]
+
+    def _so_far(self, tokens: list[int]) -> Output:
+        """What generated ids say for certain; of beams, which change until the end, nothing."""
+        if self.keys.num_beams > 1:
+            return Output("", tokens, "limit")
+        output = self._output(tokens)
+        return output if output.ended else replace(output, text=settled(output.text, self.keys.stop))
 
     def _output(self, tokens: list[int]) -> Output:
         """What generated ids say; what follows the first end token is padding."""

@@ -1,11 +1,11 @@
-"""What acts on each token that is generated: sampling that belongs to an example, and texts that stop an output.
+"""What acts on each token that is generated: sampling that belongs to an example, and what stops an output.
 
 Shapes: N sequences, V vocabulary, L tokens so far.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,3 +61,38 @@ class StopStrings(StoppingCriteria):
         tails = input_ids[:, max(self.skipped, input_ids.shape[1] - self.reach) :]
         found = self.tokenizer.batch_decode(tails, skip_special_tokens=True)
         return torch.tensor([any(stop in text for stop in self.texts) for text in found], device=input_ids.device)
+
+
+class Watched(StoppingCriteria):
+    """Shows each example's output so far to its watcher, and ends the output where the watcher says so."""
+
+    def __init__(
+        self,
+        watchers: Sequence[Callable[[Any], bool] | None],
+        output_of: Callable[[list[int]], Any],
+        skipped: int,
+        copies: int,
+    ) -> None:
+        """`output_of` generated tokens: an `Output`. An example is the first of `copies` sequences."""
+        self.watchers, self.output_of, self.skipped, self.copies = watchers, output_of, skipped, copies
+        self.ended: dict[int, Any] = {}  # the output of each sequence that has ended
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        """input_ids: (N, L), prompts first. Returns (N,) bool."""
+        firsts = input_ids[:: self.copies, self.skipped :].tolist()
+        places = range(0, len(input_ids), self.copies)
+        for place, watcher, tokens in zip(places, self.watchers, firsts, strict=True):
+            if watcher is not None and place not in self.ended:
+                output = self.output_of(tokens)
+                if watcher(output) or output.ended:
+                    self.ended[place] = output
+        stops = torch.tensor([place in self.ended for place in places], device=input_ids.device)
+        return stops.repeat_interleave(self.copies)
+
+
+def settled(text: str, stops: Sequence[str]) -> str:
+    """The beginning of an unfinished text that no further token changes: without half a letter or half a stop text."""
+    text = text.rstrip("\ufffd")
+    halves = [stop[:n] for stop in stops for n in range(1, len(stop))]
+    reach = max((len(half) for half in halves if text.endswith(half)), default=0)
+    return text[: len(text) - reach].rstrip()

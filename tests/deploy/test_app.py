@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,22 @@ def test_refusals(service: Service) -> None:
 
     (chunked,) = ask(app, ("POST", "/v1/predict/sentiment", {"content": parts()}))
     assert chunked.status_code == 413 and chunked.json()["error"] == "the body may have 100000 bytes"
+
+
+def test_a_body_that_comes_drop_by_drop_is_given_up_while_others_are_answered(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def drops() -> Any:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.1)
+
+    monkeypatch.setattr(service, "limits", replace(LIMITS, timeout_seconds=5))
+    slow = ("POST", "/v1/predict/sentiment", {"content": drops()})
+    good = ("POST", "/v1/predict/sentiment", {"json": {"inputs": [{"text": "good film"}]}})
+    dropped, *others = ask(make_app(service, None), slow, *[good] * 3)
+    assert dropped.status_code == 408 and dropped.json()["error"] == "the body did not come within 5 s"
+    assert [answer.status_code for answer in others] == [200] * 3
 
 
 def test_one_bad_request_fails_alone(service: Service) -> None:
