@@ -71,6 +71,7 @@ class Served:
         """Load the model and compute a long and a short row, so that the first request does not wait for that."""
         self.name, self.path = name, path
         self.predictor = predictor_at(path, precision)
+        self.warm()
         self.engine = Engine(
             self.predictor.answer, self.predictor.budget_tokens, limits.waiting_tokens, partial(monitor.row, name)
         )
@@ -80,10 +81,9 @@ class Served:
         monitor.add_run(name, task, sha256, labels, lambda: self.engine.waiting_tokens, drift)
         kept = None if limits.feedback is None else limits.feedback / f"{name}.jsonl"
         self.feedback = Feedback(self.predictor.data.scorer, sha256, kept)
-        self.warm()
 
     def warm(self) -> None:
-        """Compute rows of both extremes of length."""
+        """Compute rows of both extremes of length. Raises UserError for a model that gives no numbers."""
         data = self.predictor.data
         for words in (self.predictor.config.data.max_length, 1):
             text = "a " * words
@@ -93,7 +93,10 @@ class Served:
             except Exception as error:  # a task whose rows need more than text
                 log.info("%s is not warmed: %s", self.name, error)
                 return
-            self.predictor.answer(questions)
+            try:
+                self.predictor.answer(questions)
+            except FloatingPointError as error:
+                raise UserError(f"{self.path}: {error}; its weights are damaged or do not fit the precision.") from None
 
 
 class Service:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 import torch
 
+from research.common.errors import UserError
 from research.deploy.app import make_app
 from research.deploy.keys import Keys, add_key, read_keys
 from research.deploy.service import Limits, Service
@@ -162,6 +163,8 @@ def test_weights_that_give_no_numbers(service: Service, served_runs: dict[str, R
     assert answer.status_code == 500 and "NaN" in answer.json()["error"]
     text = broken.monitor.text().decode()
     assert 'research_failures_total{reason="not a number",run="broken"} 1.0' in text
+    with pytest.raises(UserError, match=r"a number that is none .*; its weights are damaged"):
+        broken.runs["broken"].warm()  # as at the start, so that it never becomes ready
 
 
 def test_time_is_over(served_runs: dict[str, Run]) -> None:
