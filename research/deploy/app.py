@@ -16,6 +16,7 @@ from research.deploy.completions import add_completions, field_read
 from research.deploy.guard import Guard
 from research.deploy.inference_protocol import answer_tensors, rows_of_tensors
 from research.deploy.keys import Keys
+from research.deploy.openapi import ANSWER, describe, described
 from research.deploy.service import Service
 from research.inference.predictor import BadInput
 
@@ -36,6 +37,7 @@ def make_app(service: Service, keys: Keys | None) -> Any:
     add_completions(app, service)
     add_feedback(app, service)
     add_protocol(app, service)
+    describe(app)
     return Guard(app, keys, service.limits.body_bytes)
 
 
@@ -64,10 +66,10 @@ def add_health(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/runs")
     async def runs() -> dict[str, Any]:
-        return {"runs": [about(service, name) for name in service.runs]}
+        return {"runs": [description_of(service, name) for name in service.runs]}
 
 
-def about(service: Service, name: str) -> dict[str, Any]:
+def description_of(service: Service, name: str) -> dict[str, Any]:
     """What a client needs to know of a run."""
     predictor = service.runs[name].predictor
     return {
@@ -85,13 +87,10 @@ def about(service: Service, name: str) -> dict[str, Any]:
 
 def add_predictions(app: FastAPI, service: Service) -> None:
     """POST /v1/predict/{run}."""
-    example = {"inputs": [{"text": "A film to remember."}]}
-    body = {"required": True, "content": {"application/json": {
-        "schema": {"type": "object", "required": ["inputs"], "properties": {"inputs": {
-            "type": "array", "items": {"type": "object"}, "maxItems": service.limits.texts}}},
-        "example": example}}}  # fmt: skip
+    inputs = {"type": "array", "items": {"type": "object"}, "maxItems": service.limits.texts}
+    about = described({"inputs": inputs}, {"inputs": [{"text": "A film to remember."}]}, {"predictions": [ANSWER]})
 
-    @app.post("/v1/predict/{run}", openapi_extra={"requestBody": body})
+    @app.post("/v1/predict/{run}", **about)
     async def predict(run: str, request: Request) -> Response:
         """Label rows; each holds the task's own fields."""
 
@@ -108,13 +107,11 @@ def add_predictions(app: FastAPI, service: Service) -> None:
 
 def add_feedback(app: FastAPI, service: Service) -> None:
     """POST and GET /v1/feedback/{run}."""
-    example = {"feedback": [{"id": "5f0c0a62d0c1b7aa", "gold": "positive"}]}
-    body = {"required": True, "content": {"application/json": {
-        "schema": {"type": "object", "required": ["feedback"], "properties": {"feedback": {
-            "type": "array", "items": {"type": "object", "required": ["id", "gold"]}}}},
-        "example": example}}}  # fmt: skip
+    entry = {"type": "object", "required": ["id", "gold"]}
+    example = {"feedback": [{"id": ANSWER["id"], "gold": "positive"}]}
+    about = described({"feedback": {"type": "array", "items": entry}}, example, {"counted": 1})
 
-    @app.post("/v1/feedback/{run}", openapi_extra={"requestBody": body})
+    @app.post("/v1/feedback/{run}", **about)
     async def feedback(run: str, request: Request) -> Response:
         """Say what the right answers were; `id` is that of a prediction. No text is kept."""
 
@@ -152,7 +149,12 @@ def add_protocol(app: FastAPI, service: Service) -> None:
         good = run in service.runs and service.is_ready
         return JSONResponse({"ready": good}, 200 if good else 503)
 
-    @app.post("/v2/models/{run}/infer")
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["A film to remember."]}
+    output = {"name": "prediction", "shape": [1], "datatype": "BYTES", "data": ["positive"]}
+    example = {"model_name": "sst2", "outputs": [output]}
+    about = described({"inputs": {"type": "array", "items": {"type": "object"}}}, {"inputs": [tensor]}, example)
+
+    @app.post("/v2/models/{run}/infer", **about)
     async def infer(run: str, request: Request) -> Response:
         async def work(content: Any) -> dict[str, Any]:
             rows = rows_of_tensors(content, service.limits.texts)

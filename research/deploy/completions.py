@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
 from research.deploy.answering import UnknownRun, answered, failed
+from research.deploy.openapi import ANSWER, described
 from research.deploy.service import Service
 from research.inference.predictor import BadInput, Predictor, Row
 
@@ -37,12 +38,12 @@ class Asked:
 def add_completions(app: FastAPI, service: Service) -> None:
     """POST /v1/chat/completions and /v1/completions, GET /v1/models."""
 
-    @app.post(PATHS[CHAT], openapi_extra=body_of(CHAT, "array", [{"role": "user", "content": "Where is my parcel?"}]))
+    @app.post(PATHS[CHAT], **described_path(CHAT, "array", [{"role": "user", "content": "Where is my parcel?"}]))
     async def chat(request: Request) -> Response:
         """Go on with a chat; `stream`: as server-sent events."""
         return await answered(service, None, request, lambda content: completion(service, content, CHAT))
 
-    @app.post(PATHS[TEXT], openapi_extra=body_of(TEXT, "string", "Where is my parcel?"))
+    @app.post(PATHS[TEXT], **described_path(TEXT, "string", "Where is my parcel?"))
     async def complete(request: Request) -> Response:
         """Go on from a text; `stream`: as server-sent events."""
         return await answered(service, None, request, lambda content: completion(service, content, TEXT))
@@ -54,13 +55,13 @@ def add_completions(app: FastAPI, service: Service) -> None:
         return {"object": "list", "data": [{"id": name, "object": "model", "owned_by": "research"} for name in names]}
 
 
-def body_of(name: str, kind: str, example: Any) -> dict[str, Any]:
-    """What OpenAPI says of a request."""
-    properties = {"model": {"type": "string"}, name: {"type": kind}, "stream": {"type": "boolean"},
-                  "max_tokens": {"type": "integer", "minimum": 1}}  # fmt: skip
-    return {"requestBody": {"required": True, "content": {"application/json": {
-        "schema": {"type": "object", "required": ["model", name], "properties": properties},
-        "example": {"model": "assistant", name: example, "stream": True}}}}}  # fmt: skip
+def described_path(name: str, kind: str, example: Any) -> dict[str, Any]:
+    """What OpenAPI says of a path."""
+    optional = {"stream": {"type": "boolean", "optional": True}, "max_tokens": {"type": "integer", "minimum": 1}}
+    asked = Asked("assistant", {}, name, stream=False, most_tokens=None)
+    answer = chunk(asked, "It is on its way.", {"id": ANSWER["id"], "ended": True}, "message")
+    properties = {"model": {"type": "string"}, name: {"type": kind}, **optional}
+    return described(properties, {"model": "assistant", name: example, "stream": True}, answer)
 
 
 def field_read(predictor: Predictor) -> str | None:

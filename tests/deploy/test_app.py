@@ -67,7 +67,22 @@ def test_predictions_and_descriptions_of_the_runs(service: Service) -> None:
     ]  # fmt: skip
     assert live.json() == {"live": True} and ready.json() == {"ready": True}
     assert "<title>research serve</title>" in page.text
-    assert "A film to remember." in json.dumps(schema.json()["paths"]["/v1/predict/{run}"])
+    assert_described(schema.json())
+
+
+def assert_described(schema: dict[str, Any]) -> None:
+    """Each POST has an example of its body with all required fields, one of its answer, and what is refused."""
+    assert schema["security"] == [{"key": []}] and schema["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    posts = {path: about["post"] for path, about in schema["paths"].items() if "post" in about}
+    assert {"/v1/predict/{run}", "/v1/chat/completions", "/v2/models/{run}/infer"} <= posts.keys() and len(posts) == 5
+    for path, post in posts.items():
+        body = post["requestBody"]["content"]["application/json"]
+        assert {*body["schema"]["required"]} <= body["example"].keys() <= body["schema"]["properties"].keys(), path
+        assert post["responses"]["200"]["content"]["application/json"]["example"], path
+        assert {"401", "422", "429", "503", "504"} <= post["responses"].keys(), path
+    assert posts["/v1/chat/completions"]["requestBody"]["content"]["application/json"]["schema"]["required"] == [
+        "model", "messages",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

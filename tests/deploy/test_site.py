@@ -47,6 +47,8 @@ def test_alerts_and_their_series(tmp_path: Path) -> None:
     tested = {rule["alertname"] for test in yaml.safe_load((SITE / "alerts_test.yaml").read_text())["tests"]
               for rule in test["alert_rule_test"]}  # fmt: skip
     assert tested == {rule["alert"] for rule in alerts}
+    done = subprocess.run([promtool, "check", "config", SITE / "prometheus.yml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     panels = json.loads((SITE / "grafana.json").read_text())["panels"]
     shown = [target["expr"] for panel in panels for target in panel["targets"]]
     rules = [{"record": f"panel:{i}", "expr": expression} for i, expression in enumerate(shown)]
