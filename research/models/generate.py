@@ -28,6 +28,7 @@ from research.models.backbone import Backbone
 from research.models.generation_steps import KeyedSampling, StopStrings, Watched, settled
 from research.models.load import ENCODER_DECODER, without_advice
 from research.models.positions import set_plans
+from research.models.prompt_phase import packed_cache
 from research.models.prompted import in_front
 
 MOST_TOKENS = 32768  # of a batch with its outputs, each of which has a place in the cache
@@ -66,7 +67,7 @@ class Generator:
             raise UserError("task.repetition_penalty does not go with an adapter's prompt, which has no words.")
         self.settings = generation_config(backbone.model.config, keys, ends, first)
         self.watchers: Sequence[Watcher | None] = ()  # of the next micro-batch's examples, or none
-        self.alone = False  # sample each example as the first of its file, whatever it is computed with
+        self.alone = False  # served: each example is sampled as the first of its file, and prompts are packed
 
     @property
     def signature(self) -> str:
@@ -98,7 +99,7 @@ class Generator:
         size = max(1, MOST_TOKENS // (longest * self.copies))
         watchers = self.watchers or [None] * count
         outputs = []
-        with own_settings(self.backbone.model, self.settings), native_attention(self.backbone), without_advice():
+        with own_settings(self.backbone.model, self.settings), without_advice():
             for i in range(0, count, size):
                 part = slice(i, i + size)
                 outputs += self._batch(rows[part], micro.examples[part].tolist(), watchers[part])
@@ -109,6 +110,10 @@ class Generator:
         model: Any = self.backbone.model
         ids, mask = padded(rows, padding_id(model.config), left=not is_pair)  # (N, L)
         steps: dict[str, Any] = {}
+        cache = packed_cache(self.backbone, rows) if self.alone and not self.backbone.prompt_tokens else None
+        if cache is not None:
+            cache.batch_repeat_interleave(self.copies)
+            steps["past_key_values"] = cache
         if keys.temperature is not None:
             ids, mask = (x.repeat_interleave(keys.num_return_sequences, dim=0) for x in (ids, mask))  # (N * S, L)
             places = [0] * len(examples) if self.alone else examples
@@ -120,9 +125,10 @@ class Generator:
         watched = Watched(watchers, self._so_far, skipped, self.copies) if any(watchers) else None
         criteria = [StopStrings(self.tokenizer, keys.stop, skipped)] if keys.stop else []
         steps["stopping_criteria"] = StoppingCriteriaList([*criteria, *([watched] if watched else [])])
-        out = model.generate(
-            input_ids=ids, attention_mask=mask, generation_config=self.settings, **steps
-        )  # (N * S, -1)
+        with native_attention(self.backbone):
+            out = model.generate(
+                input_ids=ids, attention_mask=mask, generation_config=self.settings, **steps
+            )  # (N * S, -1)
         found = [self._output(tokens) for tokens in out[:, skipped:].tolist()]
         if watched is not None and keys.num_beams == 1:
             found = [watched.ended.get(i, output) for i, output in enumerate(found)]

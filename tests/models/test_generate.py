@@ -77,6 +77,29 @@ def test_texts_are_the_same_on_any_number_of_ranks(kind: str, modules: Any) -> N
     assert found[0] == found[1] == found[2] and found[0].keys() == set(range(14))
 
 
+@pytest.mark.in_check(1)
+@pytest.mark.parametrize(
+    ("kind", "key"), [("llama", "num_beams=1"), ("gpt2", "num_beams=3"), ("gpt2", "temperature=1.0")]
+)
+def test_packed_prompts_cost_their_own_tokens_and_change_no_text(kind: str, key: str, modules: Any) -> None:
+    module = modules(kind, f"task.{key}")
+    generate, counted = module.generate, list[int]()
+    embedding = module.backbone.model.get_input_embeddings()
+    handle = embedding.register_forward_hook(lambda layer, inputs, output: counted.append(inputs[0].numel()))
+    lengths = [len(row) for row in prompts(batch(module))]
+    expected = [generate(pack(module.data.stores["validation"], np.array([i]))) for i in range(14)]
+    assert len(set(lengths)) > 2
+    counted.clear()
+    generate.alone = True
+    outputs = generate(batch(module))
+    generate.alone = False
+    handle.remove()
+    assert counted[0] - sum(length - 1 for length in lengths) in range(16)  # the filler of the row
+    assert counted[1] == 14 * generate.copies  # the last token of each prompt, then one at a time
+    if "temperature" not in key:  # a sample belongs to its number
+        assert [output.tokens for output in outputs] == [each.tokens for (each,) in expected]
+
+
 @pytest.mark.slow
 def test_a_sample_belongs_to_seed_and_example(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     module = modules("gpt2", "task.temperature=0.8", "task.num_return_sequences=3")
