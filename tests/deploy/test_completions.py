@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from research.cli import main
 from research.deploy.app import make_app
@@ -21,11 +23,11 @@ from research.inference.predict import predict
 from research.models.generate import Output
 from research.models.generation_steps import settled
 from research.tracking.run import Run
-from tests.conftest import write_jsonl
+from tests.conftest import write_experiment, write_jsonl
 from tests.deploy.conftest import listening
 from tests.deploy.test_app import ask
-from tests.tasks.test_text_tasks import CHAT
 from tests.tasks.test_translation import make_model
+from tests.tasks.text_experiments import CHAT
 
 TURNS = [{"role": "user", "content": "good film"}]
 WORDS = ["good", "bad", "film", "book", "city", "river"]
@@ -34,16 +36,15 @@ WORDS = ["good", "bad", "film", "book", "city", "river"]
 def trained(folder: Path, task: dict[str, Any], rows: list[dict[str, Any]]) -> Run:
     """A small decoder trained for a few steps in bf16."""
     file = write_jsonl(folder / "rows.jsonl", rows)
-    content = {
-        "task": {"max_new_tokens": 24, **task},
-        "model": {"name": str(make_model(folder / "model", "llama"))},
-        "data": {"train": str(file), "validation": str(file), "max_length": 40, "max_overlap": 1.0},
-        "optim": {"max_steps": 2, "batch_size": 4},
-        "trainer": {"precision": "bf16", "devices": 1},
-        "wandb": {"mode": "disabled"},
-        "run_dir": str(folder / "run"),
-    }
-    (folder / "e.yaml").write_text(json.dumps(content))
+    model, keys = make_model(folder / "model", "llama"), {"max_new_tokens": 24, **task}
+    talkative = AutoModelForCausalLM.from_pretrained(model)
+    torch.manual_seed(1)
+    for p in talkative.parameters():  # so that its weights say something
+        p.data += 0.2 * torch.randn_like(p)
+    talkative.save_pretrained(model)
+    data = {"train": str(file), "validation": str(file), "max_length": 40, "max_overlap": 1.0}
+    steps = {"max_steps": 2, "batch_size": 4}
+    write_experiment(folder / "e.yaml", keys, model, data, optim=steps, trainer={"precision": "bf16"})
     assert main(["train", str(folder / "e.yaml")]) == 0
     return Run.read(folder / "run")
 
@@ -58,7 +59,7 @@ def text_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     other = tmp_path_factory.mktemp("story")
     return {
         "chat": trained(folder, chat, [{"messages": answers}] * 6),
-        "story": trained(other, {"name": "generation", "temperature": 1.0, "stop": ["river"]}, stories),
+        "story": trained(other, {"name": "generation", "stop": ["river"]}, stories),
     }
 
 
