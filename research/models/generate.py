@@ -86,7 +86,8 @@ class Generator:
     @property
     def copies(self) -> int:
         """Sequences that are computed for an example."""
-        return self.keys.num_beams if self.keys.temperature is None else self.keys.num_return_sequences
+        found: int = self.keys.num_beams if self.keys.temperature is None else self.keys.num_return_sequences
+        return found
 
     @torch.no_grad()
     def __call__(self, micro: MicroBatch) -> list[Output]:

@@ -41,10 +41,11 @@ def packed_cache(backbone: Backbone, prompts: Sequence[Tensor]) -> DynamicCache 
     inputs: dict[str, Any] = backbone.inputs(MicroBatch({INPUT: stream}))
     backbone.model.base_model(**{**inputs, "use_cache": True, "past_key_values": cache})
     T = inputs["input_ids"].shape[1]
-    if not all(type(layer) is DynamicLayer and layer.get_seq_length() == T for layer in cache.layers):
+    layers = [layer for layer in cache.layers if isinstance(layer, DynamicLayer) and not layer.is_sliding]
+    if len(layers) < len(cache.layers) or any(layer.get_seq_length() != T for layer in layers):
         return None
     index = places(lengths).to(ids.device)  # (N, L - 1)
-    for layer in cache.layers:
+    for layer in layers:
         assert layer.keys is not None and layer.values is not None
         layer.keys, layer.values = (x[0][:, index].transpose(0, 1).contiguous() for x in (layer.keys, layer.values))
     return cache

@@ -20,6 +20,7 @@ from tests.deploy.conftest import listening
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "examples"))
 import intent_bot
 import market_mood
+from client import Client
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -47,7 +48,7 @@ def test_the_bot_hands_over_what_it_is_not_sure_of(
 ) -> None:
     run, port = shop
     messages = [json.loads(line) for line in (EXAMPLES / "messages.jsonl").read_text().splitlines()]
-    client = intent_bot.Client(f"http://127.0.0.1:{port}")
+    client = Client(f"http://127.0.0.1:{port}")
     answers = client.predict("intents", [message["text"] for message in messages])
     sure = sorted(max(answer["probabilities"].values()) for answer in answers)
     monkeypatch.setattr(intent_bot, "threshold_of", lambda run, wanted: sure[3])  # three messages are below it

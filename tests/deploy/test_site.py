@@ -135,7 +135,8 @@ def test_load_with_kills_reloads_and_bad_requests_is_answered_right(served_runs:
     program("haproxy")
     run = served_runs["sentiment"]
     options = ["--minutes", "0.25", "--clients", "4", "--disturb-every", "3", "--drops", "8", "--growth", "9"]
-    command = [sys.executable, ROOT / "benchmarks" / "load.py", run.path, "--texts", run.config.data.test, *options]
+    script, texts = str(ROOT / "benchmarks" / "load.py"), str(run.config.data.test)
+    command = [sys.executable, script, str(run.path), "--texts", texts, *options]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert re.search(r"[1-9]\d* workers killed", done.stdout) and "0 answers wrong or lost" in done.stdout
