@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
 
 from research.metrics import score_labels
 from research.report.grouping import group_runs
@@ -24,23 +25,25 @@ def model_card(run: Run, base_model: str, format: str, precision: str, licence: 
     result, config = run.result or {}, run.config
     recorded = result.get("metric")
     metric = (recorded or {}).get("name")
-    metadata = {
-        **({"license": licence} if licence else {}),
-        "base_model": base_model if not Path(base_model).exists() else Path(base_model).name,
-        "library_name": "transformers",
-        **({"pipeline_tag": PIPELINES[metric]} if metric in PIPELINES else {}),
-        "metrics": sorted(score_labels(recorded))[:5],
-    }
-    head = "".join(f"{key}: {json.dumps(value)}\n" for key, value in metadata.items())
+    metadata = ModelCardData(
+        license=licence,
+        base_model=base_model if not Path(base_model).exists() else Path(base_model).name,
+        library_name="transformers",
+        pipeline_tag=PIPELINES.get(str(metric)),
+        metrics=sorted(score_labels(recorded))[:5],
+        model_name=run.path.parent.name,
+        eval_results=results_of(run, str(metric)),
+    )
     data = run.provenance.get("data") or {}
     files = "\n".join(f"| {split} | {about.get('examples', '')} | `{about.get('sha256', '')}` |"
                       for split, about in data.items() if isinstance(about, dict))  # fmt: skip
     return f"""---
-{head}---
+{metadata.to_yaml()}
+---
 
 # {run.path.parent.name}
 
-{metadata["base_model"]} fine-tuned for the task `{config.task.name}` (seed {config.seed}, {result.get("steps")} steps),
+{metadata.base_model} fine-tuned for the task `{config.task.name}` (seed {config.seed}, {result.get("steps")} steps),
 exported as {format} in {precision}.
 
 ## Scores
@@ -65,6 +68,24 @@ exported as {format} in {precision}.
 
 {licence or UNKNOWN.capitalize()}.
 """
+
+
+def results_of(run: Run, metric: str) -> list[EvalResult]:
+    """The monitored score of each split, as the hub lists results."""
+    result, data = run.result or {}, run.config.data
+    name = str(result.get("monitor"))
+    return [
+        EvalResult(
+            task_type=PIPELINES.get(metric, run.config.task.name),
+            dataset_type=data.name or data.title or Path(str(data.train)).stem,
+            dataset_name=data.title or data.name or Path(str(data.train)).stem,
+            dataset_split=split,
+            metric_type=name,
+            metric_value=scores[name],
+        )
+        for split, scores in (result.get("metrics") or {}).items()
+        if name in (scores or {})
+    ]
 
 
 def scores_table(result: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -48,6 +49,12 @@ def test_an_engine_answers_as_the_run(task: str, format: str, served_runs: dict[
     rows = inputs[task]
     answers = [[row["prediction"] for row in each.answer([each.question(row) for row in rows])] for each in both]
     assert answers[0] == answers[1]
+    questions = [both[1].question(row) for row in rows]
+    for question, together in zip(questions, both[1].answer(questions), strict=True):  # alone as among others
+        (alone,) = both[1].answer([question])
+        assert alone["prediction"] == together["prediction"]
+        for name in {"probabilities", "confidence", "no_answer_score"} & alone.keys():
+            assert alone[name] == pytest.approx(together[name], abs=1e-5)
     labels = json.loads((tmp_path / "out" / "reference.json").read_text())["labels"]
     assert bool(labels) is (task != "qa")  # answers are free text, which is not kept
 
@@ -64,7 +71,11 @@ def test_transformers_opens_the_folder(folder: Path, served_runs: dict[str, Run]
     expected = torch.tensor([list(answer["probabilities"].values()) for answer in answers])
     torch.testing.assert_close(probabilities, expected, atol=1e-5, rtol=0)
     card = (folder / "README.md").read_text()
-    assert card.startswith('---\nlicense: "cc0-1.0"\nbase_model: ') and 'pipeline_tag: "text-classification"' in card
+    data: Any = ModelCard(card).data  # as the hub reads it
+    assert (data.license, data.pipeline_tag, data.library_name) == ("cc0-1.0", "text-classification", "transformers")
+    scores = (served_runs["sentiment"].result or {})["metrics"]
+    found = {each.dataset_split: each.metric_value for each in data.eval_results if each.metric_type == "accuracy"}
+    assert found == {split: scores[split]["accuracy"] for split in ("validation", "test")}
     assert "95 % interval [" in card and "| test | 13 |" in card
 
 
