@@ -105,8 +105,9 @@ class Record:
     @cached_property
     def sweep(self) -> Path | None:
         """The folder of the sweep this run is a trial of (`<sweep>/trials/<number>/seed<seed>`)."""
-        folders = [*self.path.absolute().parents][2:3]
-        return next((folder for folder in folders if (folder / "sweep.yaml").is_file()), None)
+        trial = self.path.absolute().parent
+        is_trial = trial.name.isdecimal() and trial.parent.name == "trials"
+        return trial.parent.parent if is_trial and (trial.parent.parent / "sweep.yaml").is_file() else None
 
     @property
     def chosen_by(self) -> str:

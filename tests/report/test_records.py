@@ -149,6 +149,8 @@ def test_a_trial_knows_its_sweep(make_run: MakeRun, tmp_path: Path) -> None:
     (tmp_path / "runs" / "sweeps" / "lr" / "sweep.yaml").write_text("sampler: random\n")
     assert read_records([path])[0].sweep == (tmp_path / "runs" / "sweeps" / "lr").absolute()
     assert read_records([make_run("alone")])[0].sweep is None
+    beside = make_run("sweeps/lr/runs/grid/seed1", seed=1)  # of a folder that has a search in it, too
+    assert read_records([beside])[0].sweep is None
 
 
 def test_links_that_lead_back_are_followed_once(make_run: MakeRun, tmp_path: Path) -> None:

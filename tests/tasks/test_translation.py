@@ -182,6 +182,28 @@ def test_an_encoder_is_refused(tmp_path: Path, tiny_model: Path) -> None:
         build(tmp_path, "bart", f"model.name={tiny_model}")
 
 
+def test_a_model_without_a_token_that_begins_an_output_is_refused(tmp_path: Path) -> None:
+    path = experiment(tmp_path, "t5", rows(4))
+    file = tmp_path / "t5" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "decoder_start_token_id": None}))
+    with pytest.raises(
+        UserError, match=r"The 't5' model has no decoder_start_token_id in its config.json; add it there"
+    ):
+        build_module(load_config(path))
+
+
+def test_a_model_without_padding_token_writes_the_same(tmp_path: Path) -> None:
+    found = []
+    for name, pad in (("with", 0), ("without", None)):
+        (tmp_path / name).mkdir()
+        path = experiment(tmp_path / name, "gpt2", rows(6), pad_token_id=pad)
+        module: Any = build_module(load_config(path)).eval()
+        micro = pack(module.data.stores["validation"], np.arange(6), module.backbone.packed)
+        with torch.no_grad():
+            found.append((float(module.loss(micro)[0]), [each.text for each in module.generate(micro)]))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("field", ["source", "target"])
 def test_an_empty_text_is_refused(field: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"line 3: the {field} is empty"):
