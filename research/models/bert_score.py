@@ -1,7 +1,8 @@
 """BERTScore (Zhang et al. 2020): how well the tokens of a text match those of its reference in an encoder's vectors.
 
-F1 of each token's largest cosine to a token of the other text, as the package `bert-score` computes it without idf weights
-and rescaling. Tokens that open and close a text are matched and do not count; of several references the best does.
+F1 of each token's largest cosine to a token of the other text, as the package `bert-score` computes it without idf
+weights and rescaling. Tokens that open and close a text are matched and do not count; of several references the best
+does.
 
 Shapes: L tokens of a text, W width.
 """
@@ -28,7 +29,7 @@ Vectors = tuple[Tensor, Tensor]  # (L, W) of length 1; (L,) whether a token coun
 
 
 def bert_score_of(keys: Any) -> BertScore | None:
-    """What scores the outputs of a task with these keys, if that is asked for. Raises UserError for keys without effect."""
+    """What scores the outputs of a task with these keys, if asked for. Raises UserError for keys without effect."""
     asked = "bertscore" in keys.metrics
     if asked and keys.bertscore_model is None:
         raise UserError("task.metrics has bertscore, which needs task.bertscore_model: the folder of an encoder.")

@@ -32,7 +32,7 @@ def test_a_task_keeps_the_values_with_its_predictions(tmp_path: Path, tiny_model
     module = build(tmp_path, "bart", "task.metrics=[bertscore]", f"task.bertscore_model={tiny_model}", data=rows(4))
     data, split = module.data, module.data.splits["validation"]
     targets = split.rows["target"][:]
-    found = {i: {"text": text, "ended": True, "stopped_by": "end"} for i, text in enumerate(targets[:3] + ["Oslo"])}
+    found = {i: {"text": text, "ended": True, "stopped_by": "end"} for i, text in enumerate([*targets[:3], "Oslo"])}
     columns = data.table(split, found)
     assert columns["bertscore"][:3] == pytest.approx([1.0] * 3) and columns["bertscore"][3] < 0.999
     metric = metric_of({"scorer": "text", **data.score_settings()})
