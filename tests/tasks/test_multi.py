@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 import research
 from research.batching.pack import pack
@@ -124,6 +125,8 @@ def test_bad_input_is_one_line(files: Files, tmp_path: Path) -> None:
     Path(a).write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"but sentiment has train and validation, ner has train and validation and"):
         load_config(joint(tmp_path, [a, *files("ner")]))
+    with pytest.raises(UserError, match=r"model\.head=linear: task 'matching' has no head of scores; leave it at own"):
+        build(load_config(a, ["task=matching", "model.head=linear"]))
     with pytest.raises(UserError, match="task 'multi' has no tasks"):
         build(load_config(a, ["task=multi"]))
 
@@ -188,6 +191,18 @@ def assert_each_task_has_a_run_of_its_own(run: Run, folder: Path) -> None:
         ["export", str(run.path), "--output", str(folder / "x")],
     ):
         assert main(command) == 2
+
+
+@pytest.mark.slow
+def test_a_task_alone_may_have_the_linear_head(small_runs: SmallRuns) -> None:
+    """It is that of token classification, read at the first token."""
+    run = small_runs.train("sentiment", "model.head=linear")
+    loaded = AutoModelForTokenClassification.from_pretrained(run.model).eval()
+    tokens = AutoTokenizer.from_pretrained(run.model)
+    [row] = pq.read_table(run.predictions / "test.parquet").slice(0, 1).to_pylist()
+    with torch.no_grad():
+        logits = loaded(**tokens(row["text"], return_tensors="pt", truncation=True, max_length=48)).logits[0, 0]
+    assert row["probabilities"] == pytest.approx(torch.softmax(logits, -1).tolist(), abs=1e-5)
 
 
 @pytest.mark.slow
