@@ -47,14 +47,14 @@ def _missing_folds(group: RunGroup) -> Iterator[str]:
 
 
 def _constant_answers(group: RunGroup, split: str, predicted: Mapping[int, pa.ChunkedArray]) -> Iterator[str]:
-    seeds = {}
+    seeds: dict[str, list[int]] = {}
     for seed, column in predicted.items():
         if (answer := constant_answer(column)) is not None:
-            seeds[seed] = answer
-    if seeds:
+            seeds.setdefault(answer, []).append(seed)
+    for answer, own in seeds.items():
         yield (
-            f"{group.system} on {group.data_set} answers '{next(iter(seeds.values()))}' to every {split} example "
-            f"({_named_seeds(list(seeds))}): its score says nothing of what it has learned."
+            f"{group.system} on {group.data_set} answers '{answer}' to every {split} example ({_named_seeds(own)}): "
+            "its score says nothing of what it has learned."
         )
 
 

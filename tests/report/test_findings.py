@@ -60,11 +60,17 @@ def test_macro_f1_of_the_baselines() -> None:
 
 
 def test_a_model_that_gives_one_answer_is_named(make_run: MakeRun, tmp_path: Path) -> None:
-    for seed in range(2):
-        answering(make_run(str(seed), seed=seed, hashed=False), "positive")
+    runs = [make_run(str(seed), seed=seed, hashed=False) for seed in range(2)]
+    for run in runs:
+        answering(run, "positive")
     notes, _ = said(tmp_path)
     assert any("answers 'positive' to every test example (seeds 0, 1)" in note for note in notes)
     assert any("seeds 0 and 1 give the same test predictions" in note for note in notes)
+    answering(runs[1], "negative")
+    own, _ = said(tmp_path)
+    assert any("answers 'positive' to every test example (seed 0)" in note for note in own)
+    assert any("answers 'negative' to every test example (seed 1)" in note for note in own)
+    answering(runs[1], "positive")
     other = make_run("other", config={"optim.lr": 1e-3}, hashed=False)
     compared = compare_runs(read_records([other.parent / "0", other.parent / "1"]), read_records([other])).notes
     assert any("answers 'positive' to every test example (seeds 0, 1)" in note for note in compared)
