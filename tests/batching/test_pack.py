@@ -94,6 +94,7 @@ def rows_of(micro: list[MicroBatch]) -> list[int]:
     return [int(row) for part in micro if not part.idle for row in dict.fromkeys(part.examples.tolist())]
 
 
+@pytest.mark.in_check(2)
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("sharded", [True, False])

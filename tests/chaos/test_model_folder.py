@@ -37,7 +37,7 @@ class Planted:
         return (open, (str(self.marker), "w"))
 
 
-@pytest.mark.in_check(6)
+@pytest.mark.in_check(2)
 @pytest.mark.parametrize(
     ("config", "said"),
     [
@@ -62,7 +62,7 @@ def test_impossible_configs(config: dict[str, Any], said: str, model: Path, expe
     assert code == 2 and said in shown, shown
 
 
-@pytest.mark.in_check(6)
+@pytest.mark.in_check(2)
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 100_000])
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_damaged_files(name: str, content: bytes, model: Path, experiment: Path, command: Command) -> None:
@@ -71,6 +71,7 @@ def test_damaged_files(name: str, content: bytes, model: Path, experiment: Path,
     assert code == 2 and str(model) in shown and len(shown) < 1000, shown
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize(
     ("weight_map", "said"),
     [

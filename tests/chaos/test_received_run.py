@@ -76,7 +76,7 @@ def test_from_python_code_in_a_run_folder_runs_only_when_load_is_told_to(
     assert marker.exists()
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("section", ["task", "adapter", "methods", "callbacks"])
 def test_components_that_a_stored_config_names_are_code_too(
     section: str, finished: Path, experiment: Path, tmp_path: Path, command: Command
@@ -152,6 +152,7 @@ DAMAGE = {
 }  # fmt: skip
 
 
+@pytest.mark.in_check(4)
 @pytest.mark.parametrize("kind", DAMAGE)
 @pytest.mark.parametrize("name", ["config.yaml", "result.json", "provenance.json"])
 def test_damaged_records_are_one_sentence_with_the_file(name: str, kind: str, finished: Path, command: Command) -> None:
@@ -225,6 +226,7 @@ def test_exported_tokenizer_is_the_loaded_one(finished: Path, tiny_model: Path) 
     assert exported == loaded and exported["truncation"] is None
 
 
+@pytest.mark.slow
 def test_modes_follow_the_umask(finished: Path, experiment: Path, tmp_path: Path, command: Command) -> None:
     before = os.umask(0o002)
     try:

@@ -43,6 +43,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.in_check(2)
 @pytest.mark.parametrize("name", [name for name in FOREIGN if name != ".lock"])
 def test_folder_with_other_files_is_refused_untouched(name: str, tmp_path: Path, experiment: Path) -> None:
     before = plant(tmp_path / "proj", name)

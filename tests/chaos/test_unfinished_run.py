@@ -42,7 +42,7 @@ def swapped(experiment: Path, tmp_path: Path, tiny_model: Path) -> Path:
     return path
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["tokenizer", "pretrained"])
 def test_swapped_model_or_tokenizer_is_refused(what: str, swapped: Path, tmp_path: Path, command: Command) -> None:
     run, model = tmp_path / "run", swapped.parent / "model"

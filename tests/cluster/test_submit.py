@@ -38,6 +38,7 @@ def test_command(repository: Path, arguments: list[str], command: list[str]) -> 
     assert parse(arguments).command == command
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize(
     ("arguments", "tasks", "command"),
     [

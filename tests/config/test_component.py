@@ -93,6 +93,7 @@ def test_other_names_have_the_same_keys(tmp_path: Path) -> None:
         assert (task.name, task.rules, task.max_answer_tokens) == (name, "cmrc", 30)
 
 
+@pytest.mark.in_check(4)
 @pytest.mark.parametrize(
     ("override", "fragments"),
     [

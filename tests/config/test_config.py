@@ -144,6 +144,7 @@ def test_an_unknown_key_of_the_parent_names_the_parent(write: Write) -> None:
 # --- types and values
 
 
+@pytest.mark.in_check(3)
 @pytest.mark.parametrize(
     ("override", "fragments"),
     [
@@ -175,6 +176,7 @@ def test_a_wrong_type_in_the_yaml_names_the_file(write: Write) -> None:
     assert "'optim' holds keys" in refused(write(LEAST + "optim:\n"))
 
 
+@pytest.mark.in_check(6)
 @pytest.mark.parametrize(
     ("override", "rule"),
     [
@@ -334,6 +336,7 @@ def test_differences_name_each_key(write: Write) -> None:
     ]
 
 
+@pytest.mark.in_check(3)
 @pytest.mark.parametrize(
     ("override", "decides"),
     [

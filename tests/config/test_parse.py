@@ -20,6 +20,7 @@ def experiment(tmp_path: Path) -> Path:
     return tmp_path / "mine.yaml"
 
 
+@pytest.mark.in_check(2)
 @pytest.mark.parametrize("text", ["runs/x #1", "007", "yes", "1e5", "a: b", "{x}", "[1, 2]", "~", "'q'", "a=b", "x: #"])
 def test_text_keys_take_arguments_literally(experiment: Path, text: str) -> None:
     assert load_config(experiment, [f"wandb.name={text}"]).wandb.name == text
@@ -80,6 +81,7 @@ def test_a_stored_config_with_an_interpolation_is_refused(experiment: Path, monk
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("name", ["my study: lr/α #1", "a, b", "{x}", "007", "yes", "'q'"])
 def test_any_folder_name_works_for_a_sweep(experiment: Path, name: str) -> None:
     sweep = experiment.with_name("sweep.yaml")

@@ -69,6 +69,7 @@ def test_cells_say_what_each_strategy_does(tmp_path: Path) -> None:
     assert cells[5]["task"]["temperature"] == 2.0
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize(
     ("content", "said"),
     [

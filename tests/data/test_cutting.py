@@ -18,6 +18,7 @@ def ids(tokenizer: Any, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
+@pytest.mark.in_check(2)
 @pytest.mark.parametrize("tokens", [1, 8, 30])
 @pytest.mark.parametrize("kind", ["words", "one word", "blanks first", "short"])
 def test_the_tokens_kept_are_those_of_the_whole_text(tokenizer: Any, kind: str, tokens: Any) -> None:

@@ -36,6 +36,7 @@ def test_samples_are_nested_and_depend_on_the_seed() -> None:
     assert set(last) < set(more) and not set(more) & set(eight)
 
 
+@pytest.mark.slow
 def test_train_and_validation_are_drawn_alike(build: Build, tmp_path: Path) -> None:
     drawn = ["data.validation=null", "data.shots=3", "data.shots_seed=5"]
     splits = build(ROWS, *drawn).data.splits

@@ -126,6 +126,7 @@ def test_slices_of_files(build: Build, tmp_path: Path) -> None:
         build(ROWS, f"data.train={path}[70:]")
 
 
+@pytest.mark.slow
 def test_the_first_rows_only_where_asked(build: Build) -> None:
     first = (
         build(ROWS, "data.max_train_examples=6", "data.sample=first", "data.max_overlap=1").data.splits["train"].rows

@@ -46,6 +46,7 @@ def test_what_only_looks_like_some_stays() -> None:
     assert [text for text in OTHERS if by_patterns(f"It is {text} here")] == []
 
 
+@pytest.mark.slow
 def test_hostile_lines_take_no_time_that_grows_with_their_square() -> None:
     """By processor time: eight times the text takes eight times as long, and would take 64 times."""
 

@@ -55,6 +55,7 @@ def test_texts_of_the_command_line(run: Path, capsys: pytest.CaptureFixture[str]
     assert all(row["prediction"] in ("pos", "neg") and "gold" not in row for row in rows)
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize(
     "given",
     [

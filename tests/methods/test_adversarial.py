@@ -74,6 +74,7 @@ def direct(name: str, keys: dict[str, Any], f: Callable[[Tensor], Tensor], label
     return loss(still) + keys["strength"] * divergence(f(still), f(move))
 
 
+@pytest.mark.in_check(2)
 @pytest.mark.parametrize("packing", ["auto", "false"])
 @pytest.mark.parametrize("name", KEYS)
 def test_the_loss_is_that_of_each_example_alone(name: str, packing: str, make: Build) -> None:

@@ -80,6 +80,7 @@ def test_other_teachers_are_refused_in_a_sentence(make: Build, tmp_path: Path) -
     refused(r"is of an earlier training of .*; remove it and record the logits again")
 
 
+@pytest.mark.slow
 def test_teachers_of_other_labels_or_data_are_refused(make: Build, tmp_path: Path) -> None:
     module = make("sentiment")
     random_teacher(module, tmp_path / "teacher")

@@ -120,6 +120,7 @@ def test_killed_and_resumed_is_bit_equal(name: str, small_runs: SmallRuns, stron
     assert_same_bits(Run(folder), reference)
 
 
+@pytest.mark.slow
 def test_methods_that_do_not_go_together_are_refused(make: Build) -> None:
     refused = {
         ("fgm", "pgd"): "methods.pgd does not go with methods.fgm: each moves the embedded tokens; choose one",
@@ -134,6 +135,7 @@ def test_methods_that_do_not_go_together_are_refused(make: Build) -> None:
             make("sentiment", methods={name: ON[name] for name in names})
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("name", ["ema", "swa", "l1", "l2_sp", "mixout"])
 def test_methods_of_whole_weights_are_refused_where_a_model_is_shared_out(name: str, make: Build) -> None:
     with pytest.raises(UserError, match=f"methods.{name} does not go with trainer.strategy=fsdp; use ddp"):
@@ -146,6 +148,7 @@ def test_pulls_to_pretrained_weights_are_refused_where_none_is_trained(name: str
         make("ner", adapter={"name": "lora"}, methods={name: ON[name]})
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("task", ["ner", "qa", "choice"])
 def test_methods_of_classes_are_refused_for_other_tasks(task: str, make: Build) -> None:
     for name in OF_CLASSES:

@@ -127,6 +127,7 @@ def test_two_ranks(small_runs: SmallRuns, tmp_path: Path) -> None:
         assert_same_up_to_rounding(small_runs.train_ranks("sentiment", 2, **own), reference)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused(make: Build, small_runs: SmallRuns, tmp_path: Path) -> None:
     def refused(said: str, name: str, **changed: Any) -> None:
         with pytest.raises(UserError, match=said):

@@ -19,6 +19,7 @@ def table(outputs: list[str], golds: list[str]) -> pa.Table:
     return Metric({}).table(outputs, golds)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8))
 @settings(max_examples=80, deadline=None)
 def test_equals_sacrebleu(pairs: list[tuple[str, str]]) -> None:

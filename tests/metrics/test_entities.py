@@ -109,6 +109,7 @@ def test_agrees_with_seqeval_default_mode(corpus: tuple[Corpus, Corpus]) -> None
         assert scores["accuracy"] == accuracy_score(gold, prediction)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(corpora("BI"))
 def test_agrees_with_seqeval_strict_mode(corpus: tuple[Corpus, Corpus]) -> None:

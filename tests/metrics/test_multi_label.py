@@ -33,7 +33,7 @@ def test_scores_are_those_of_scikit_learn(seed: int) -> None:
     assert scores["support/a"] == gold[:, 0].sum() and "threshold" not in scores
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_the_best_threshold_is_that_of_a_search(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -200,6 +200,7 @@ def test_agrees_with_squad_v1(drawn: tuple[Any, ...], leave_one_out: bool) -> No
     assert squad_scores(predictions, answers) == reference_v1(predictions, answers)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(tasks(ENGLISH, least_answers=0), st.sampled_from([-1.0, 0.0, 0.25, 0.5, 1.0]), st.booleans())
 def test_agrees_with_squad_v2(drawn: tuple[Any, ...], threshold: float, known: bool) -> None:

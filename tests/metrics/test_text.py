@@ -31,6 +31,7 @@ def metric(*names: str, **own: object) -> BaseMetric:
     return metric_of({"scorer": "text", "metrics": list(names), **own})
 
 
+@pytest.mark.slow
 @given(st.lists(EXAMPLE, min_size=1, max_size=6))
 @settings(max_examples=40, deadline=None)
 def test_equals_sacrebleu_with_any_number_of_references(rows: list[tuple[str, list[str]]]) -> None:

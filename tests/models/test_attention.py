@@ -95,6 +95,7 @@ def assert_equal_to_rounding(got: list[Tensor], expected: list[Tensor], names: s
             assert not a[len(b) :].any(), f"{name}: the filler has a gradient"
 
 
+@pytest.mark.in_check(8)
 @pytest.mark.parametrize("causal", [False, True], ids=["both ways", "causal"])
 @pytest.mark.parametrize("window", [None, 1, 5, 16])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=lambda x: "-".join(map(str, x)))
@@ -158,7 +159,7 @@ def test_equals_attention_of_each_sequence_for_any_lengths(
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [None, 3])
 def test_gradcheck(window: int | None) -> None:
     """The hand-written backward pass against finite differences, in float64."""

@@ -132,7 +132,7 @@ def assert_gradients_close(got: dict[str, Tensor], expected: dict[str, Tensor]) 
         assert difference <= allowed, f"{name}: {difference:.1e} of {float(grad.abs().max()):.1e}"
 
 
-@pytest.mark.in_check(12)
+@pytest.mark.in_check(4)
 @pytest.mark.parametrize(
     ("kind", "head"), [(kind, head) for head in HEADS for kind in PACKED if head != "qa" or kind not in NO_QA_HEAD]
 )
@@ -164,7 +164,7 @@ def test_a_sequence_does_not_feel_its_neighbours(kind: str) -> None:
             torch.testing.assert_close(backbone.sequence_logits(alone)[0], together[i], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.in_check(3)
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("kind", PADDED)
 def test_others_are_refused_by_the_probe_and_train_padded(kind: str) -> None:
     model = build(kind, "sequence", PADDED[kind])
@@ -253,6 +253,7 @@ def load(folder: Path, head: str = "sequence", **settings: Any) -> Any:
     return load_model(config, load_config(config, labels), HEADS[head])
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("kind", ["bert", "albert", "modernbert mean", "deberta-v2"])
 def test_saved_weights_are_the_loaded_ones(kind: str, tmp_path: Path) -> None:
     """After packing, dropout and embedding were swapped in: the same keys and tensors come back out."""
@@ -287,7 +288,7 @@ def dropouts(model: nn.Module) -> dict[str, float]:
 ALL = {**PACKED, **PADDED}
 
 
-@pytest.mark.in_check(6)
+@pytest.mark.in_check(2)
 @pytest.mark.parametrize("kind", ALL)
 def test_one_number_sets_every_dropout(kind: str, tmp_path: Path) -> None:
     for head in HEADS:
@@ -323,6 +324,7 @@ def test_null_keeps_the_models_own_dropout(tmp_path: Path) -> None:
     assert set(dropouts(load(tmp_path)).values()) == {0.15, 0.25}
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("packing", ["auto", False])
 @pytest.mark.parametrize("kind", ["bert", "modernbert", "deberta-v2"])
 def test_gradient_checkpointing_changes_nothing(kind: str, packing: bool | str, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_gradients_as_small_as_eps() -> None:
     assert float((finished(rows) - reference).norm() / (reference - start).norm()) < 1e-3
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("beta1", [0.0, 0.5, 0.95, 0.99])
 def test_any_beta1(beta1: float) -> None:
     """How long momentum is remembered follows beta1. The rows wait 1,000 steps while one other row moves."""

@@ -121,7 +121,7 @@ def logits_and_gradients(backbone: Backbone, seed: int = 1) -> tuple[Tensor, dic
     return logits.detach(), {n: p.grad.clone() for n, p in backbone.model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.in_check(8)
+@pytest.mark.in_check(3)
 @pytest.mark.parametrize("kind", [*DECODERS, *ENCODER_DECODERS])
 def test_packed_equals_padded(kind: str) -> None:
     model = build(kind, {**DECODERS, **ENCODER_DECODERS}[kind])
@@ -135,6 +135,7 @@ def test_packed_equals_padded(kind: str) -> None:
     assert_gradients_close(grads, expected_grads)
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("kind", PADDED)
 def test_others_are_padded_and_say_why(kind: str) -> None:
     settings, reason = PADDED[kind]
@@ -153,6 +154,7 @@ def test_a_model_that_scores_several_next_tokens_is_refused() -> None:
         logits_and_gradients(backbone)
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("kind", ["llama", "t5", "bart", "opt"])
 def test_a_sequence_does_not_feel_its_neighbours(kind: str) -> None:
     """Another first sequence, and another first source: what the others get stays as it was, to the bit."""
@@ -190,6 +192,7 @@ def test_gradient_checkpointing_changes_nothing(kind: str) -> None:
     assert_gradients_close(grads, expected_grads)
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "t5", "bart", "m2m_100"])
 def test_loaded_from_a_folder_with_one_dropout(kind: str, tmp_path: Path) -> None:
     """Every weight comes back, and `model.dropout` sets every rate; an encoder's task refuses the model."""

@@ -60,7 +60,7 @@ def test_tokens_are_those_of_transformers(kind: str, beams: int, modules: Any) -
     assert len({o.text for o in outputs}) > 2
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bart", "llama"])
 def test_texts_are_the_same_on_any_number_of_ranks(kind: str, modules: Any) -> None:
     """To the bit in bf16: ranks take whole batches, which are cut from the data alone."""
@@ -179,6 +179,7 @@ def test_the_signature_names_what_decides(modules: Any) -> None:
     assert sampled == "sampled:1.0|top_p:1.0|top_k:None|seed:0|max_new_tokens:12"
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [

@@ -46,12 +46,14 @@ def as_saved(folder: Path) -> torch.Tensor:
     return torch.cat([head.weight, head.bias[:, None]], 1).detach()
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
 def test_rows_follow_their_labels(trained: Path, caplog: pytest.LogCaptureFixture, order: list[int]) -> None:
     assert torch.equal(head(trained, [TRAINED[i] for i in order]), as_saved(trained)[order])
     assert ("taken by their names" in caplog.text) is (order != [0, 1, 2])
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("labels", [["a", "b", "c"], ["negative", "neutral", "Positive"], ["negative", "positive"]])
 def test_other_names_get_a_new_head_and_a_word(
     trained: Path, caplog: pytest.LogCaptureFixture, labels: list[str]

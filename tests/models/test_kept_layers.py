@@ -13,6 +13,7 @@ from research.models.kept_layers import keep_layers
 from tests.conftest import make_tiny_model
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "modernbert", "gpt2"])
 def test_what_is_kept_computes_as_before(kind: str, tmp_path: Path) -> None:
     own = {"bert": {"num_hidden_layers": 4}, "distilbert": {"n_layers": 4}, "gpt2": {"n_layer": 4}}

@@ -36,6 +36,7 @@ def outputs_and_gradients(backbone: Backbone, head: str) -> tuple[Tensor, dict[s
     return out.detach(), {n: p.grad for n, p in backbone.model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("head", ["sequence", "token"])
 @pytest.mark.parametrize("kind", ["bert", "roberta", "electra"])
 def test_tokens_that_are_read_have_the_outputs_and_gradients_of_a_whole_layer(kind: str, head: str) -> None:

@@ -85,6 +85,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_model_has_the_same_loss_and_gradients(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tied tables, Marian's bias beside the layer and BERT's own included."""

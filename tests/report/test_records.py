@@ -88,6 +88,7 @@ def test_a_torn_parquet_file_is_reported(make_run: MakeRun) -> None:
         read_records([path])[0].predictions("test")
 
 
+@pytest.mark.in_check(2)
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -72,6 +72,7 @@ def test_rounds_chain_and_are_not_made_again(
     assert "label 44 examples; the training data have 30." in capsys.readouterr().err
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -120,6 +120,7 @@ def checked(base: Config, space: dict[str, Parameter], **keys: Any) -> None:
     s.check_space(SweepConfig(experiment="mine.yaml", space=space, **keys), base)
 
 
+@pytest.mark.in_check(4)
 @pytest.mark.parametrize(
     ("key", "parameter", "said"),
     [

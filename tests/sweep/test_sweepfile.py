@@ -61,6 +61,7 @@ def test_their_number() -> None:
     assert sorted(SWEEPS) == sorted(["methods.yaml", "quickstart.yaml", "sst2_lora.yaml", *searches_of_lr])
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("name", SWEEPS)
 def test_shipped_sweeps_are_sound(name: str) -> None:
     sweep = load_sweep(FOLDER / name)
@@ -141,6 +142,7 @@ def test_a_trial_is_the_experiment_with_its_values(write: Write, tmp_path: Path)
         with_values(base, {"optim.lr": -1.0}, "trial 3")
 
 
+@pytest.mark.in_check(4)
 @pytest.mark.parametrize(
     ("keys", "overrides", "fragments"),
     [

@@ -39,6 +39,7 @@ def chat(folder: Path, row: dict[str, Any], *keys: str) -> Any:
     return opened(folder, task, [row], "data.max_length=64", *keys)
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("row", [MESSAGES, SHAREGPT, ALPACA], ids=["messages", "sharegpt", "alpaca"])
 def test_every_turn_of_the_assistant_is_learned_and_the_last_is_generated(row: dict[str, Any], tmp_path: Path) -> None:
     """The template has no `{% generation %}` marks (fault 4); each answer's end token is a target; one start token
@@ -77,6 +78,7 @@ def test_source_and_target_as_turns(tmp_path: Path) -> None:
     assert data.tokenizer.chat_template == CHAT  # and is in the exported model
 
 
+@pytest.mark.in_check(2)
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [

@@ -145,6 +145,7 @@ def test_a_text_of_several_windows_has_the_mean_of_their_logits(build: Build) ->
     assert module.data.overview["train"].windowed == 6 and module.data.overview["train"].cut == 0
 
 
+@pytest.mark.slow
 def test_long_texts_are_reported_and_truncated_by_default(build: Build, tmp_path: Path) -> None:
     default, named = (encoded(build(LONG, *how))[0] for how in ((), ("data.long=truncate",)))
     ends = build(LONG, "data.long=head_tail", "data.max_overlap=1")

@@ -96,6 +96,7 @@ def test_the_answer_is_the_best_span_over_all_windows(build: Build) -> None:
 # --- targets and windows
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize(("max_length", "stride"), [(24, 4), (32, 128), (64, 16), (128, 0)])
 def test_every_window_with_the_complete_answer_is_trained_on_it(build: Build, max_length: int, stride: int) -> None:
     place = CONTEXT.index("Oslo", 400)

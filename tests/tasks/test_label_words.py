@@ -85,6 +85,7 @@ def test_a_long_text_keeps_the_mask_and_its_own_masks_are_none(tmp_path: Path, m
               "data.max_length=8")  # fmt: skip
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize(
     ("override", "said"),
     [

@@ -140,6 +140,7 @@ def test_an_adapter_that_trains_nothing_that_is_read_is_refused(
     assert "adapter=head trains no weight that the loss of task 'matching' depends on" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_bad_input(tmp_path: Path, tiny_model: Path, data: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     experiment = tmp_path / "e.yaml"
     experiment.write_text(json.dumps({"task": "matching", "model": {"name": str(tiny_model)}, "data": data}))

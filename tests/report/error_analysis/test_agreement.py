@@ -48,6 +48,7 @@ def test_tasks_without_labels_have_no_kappa() -> None:
 labels = st.lists(st.sampled_from("abc"), min_size=2, max_size=30)
 
 
+@pytest.mark.slow
 @given(labels, labels)
 def test_kappa_is_that_of_scikit_learn(first: str, second: str) -> None:
     size = min(len(first), len(second))

@@ -33,6 +33,7 @@ def analysed(grid: Path, tmp_path: Path) -> dict[str, Table]:
     return tables_of(errors.analyse_errors(group_runs(read_records([grid])), tmp_path / "errors"))
 
 
+@pytest.mark.slow
 def test_every_section_has_its_tables(analysed: dict[str, Table], tmp_path: Path) -> None:
     assert set(analysed) == {
         *(f"{kind} {name}" for name in ("reviews", "news", "wiki")

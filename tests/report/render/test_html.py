@@ -88,6 +88,7 @@ def test_texts_and_names_are_escaped(make_run: MakeRun, tmp_path: Path) -> None:
     assert evil in shown and "好 & <b>" in shown and "<img src=x onerror=alert(1)>" in shown
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_from_elsewhere(grid: Path, tmp_path: Path) -> None:
     text = whole_page(read_records([grid]), tmp_path)
     parsed = Parsed(text)

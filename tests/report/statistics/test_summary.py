@@ -32,6 +32,7 @@ def test_means_and_deviations_are_those_of_the_results(grid: Path) -> None:
         assert summary.deviation == pytest.approx(np.std(scores, ddof=1), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_the_best_and_those_that_tie_with_it_are_marked(make_run: MakeRun, tmp_path: Path) -> None:
     for rate, quality in ((1e-5, 0.9), (2e-5, 0.9), (3e-5, 0.6)):
         for seed in range(4):
