@@ -144,7 +144,7 @@ def test_an_empty_split(command: Command) -> None:
         ("ner", [tagged("O"), tagged("PER")], "line 2", "'PER' is not a"),
         ("ner", [tagged("S-X"), tagged("U-X")], "", "and ['U'] (BILOU)"),
         ("ner", [{"tokens": [], "tags": []}], "", "no split has a value in 'tags'"),
-        ("qa", question() + question(answers={"text": ["Bergen"], "answer_start": [8]}), "line 2", "'Bergen' does not"),
+        ("qa", question() + question(answers={"text": ["Bergen"], "answer_start": [8]}), "line 2", "'Bergen' is not"),
         ("qa", question(answers={"text": ["Oslo"], "answer_start": []}), "line 1", "1 answers but 0 answer_start"),
         ("qa", question(answers=[{"text": "Oslo", "answer_start": 8}]), "", '{"text": ["Oslo"], "answer_start": [17]}'),
         ("qa", question(answers="Oslo"), "", "'answers' holds string"),
