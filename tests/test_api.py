@@ -124,6 +124,7 @@ def test_several_seeds_in_one_command(experiment: Path, capfd: pytest.CaptureFix
     )
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize(("text", "seeds"), [("0,1,2", [0, 1, 2]), ("0..4", [0, 1, 2, 3, 4]), ("7, 1..2", [7, 1, 2])])
 def test_seeds_as_a_list_or_a_range(experiment: Path, text: str, seeds: list[int]) -> None:
     assert numbers_of(text) == seeds

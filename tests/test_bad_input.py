@@ -125,6 +125,7 @@ def test_an_empty_split(command: Command) -> None:
     assert str(folder) in sentence and "dev" in sentence
 
 
+@pytest.mark.in_check(4)
 @pytest.mark.parametrize(
     ("task", "content", "place", "fragment"),
     [
@@ -256,6 +257,7 @@ def wider(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 64}))
 
 
+@pytest.mark.in_check(2)
 @pytest.mark.parametrize(
     ("change", "fragment"),
     [
@@ -319,6 +321,7 @@ def test_max_length_above_the_positions(command: Command) -> None:
 # --- settings
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize(
     ("override", "fragment"),
     [

@@ -132,6 +132,7 @@ def test_each_file_of_the_commands_is_one_or_holds_none() -> None:
     assert with_run == set(arguments.COMMANDS)
 
 
+@pytest.mark.slow
 def test_help_imports_next_to_nothing(answers: list[tuple[int, str, bool, bool]]) -> None:
     code, said, *imported = answers[0]
     assert (code, said, imported) == (0, "", [False, False])
@@ -190,6 +191,7 @@ def runs(experiment: Any) -> dict[str, Run]:
     return done
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("task", TASKS)
 def test_train_leaves_a_complete_run_folder(runs: dict[str, Run], task: str) -> None:
     run = runs[task]
@@ -289,6 +291,7 @@ def test_predict_takes_conll_without_tags(runs: dict[str, Run], tmp_path: Path) 
     ]
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("task", TASKS)
 def test_predict_on_the_test_file_gives_the_tests_predictions(
     runs: dict[str, Run], task: str, task_data: dict[str, dict[str, str]], tmp_path: Path

@@ -257,6 +257,7 @@ def test_header_states_command_score_and_time(experiment: str) -> None:
     assert "extends: ../base.yaml" in text
 
 
+@pytest.mark.in_check(3)
 @pytest.mark.parametrize("experiment", sorted(HUB))
 def test_hub_names(experiment: str) -> None:
     config = load_config(FOLDER / experiment)

@@ -129,6 +129,7 @@ def test_masks_are_the_same_in_every_layout_and_new_in_every_epoch(tmp_path: Pat
     assert sum(epochs[0][key] != epochs[1][key] for key in epochs[0]) > len(masks)
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("unit", ["token", "word", "span"])
 def test_loss_is_that_of_the_model_and_evaluation_repeats(unit: str, tmp_path: Path) -> None:
     module = build(tmp_path, mask_unit=unit).eval()
@@ -163,6 +164,7 @@ def test_r_drop_compares_the_same_masks(tmp_path: Path) -> None:
     assert (labels[: len(labels) // 2] == labels[len(labels) // 2 :]).all()
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("kind", ["roberta", "distilbert", "deberta-v2"])
 def test_other_encoders(kind: str, tmp_path: Path) -> None:
     """Packed or padded, the loss of all documents is the sum of their own."""

@@ -104,6 +104,7 @@ def test_the_mean_is_of_scores_from_zero_to_one() -> None:
     assert normalised(replace(MEAN, smaller_is_better=True), np.array(0.2)) == pytest.approx(0.8)
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line(files: Files, tmp_path: Path) -> None:
     a, b = files("sentiment", "ner")
     wrong: list[tuple[list[str], dict[str, Any], str]] = [

@@ -217,6 +217,7 @@ MARKED = {
 }
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize("shape", MARKED)
 def test_entities_in_the_shapes_annotation_tools_write(build: Build, tmp_path: Path, shape: str) -> None:
     rows = [{"text": "周荫如在北京", "label": MARKED[shape]}, {"text": "无", "label": type(MARKED[shape])()}]

@@ -61,6 +61,7 @@ def test_pairs_and_negatives_are_lists(build: Build) -> None:
     assert split.rows["documents"][:] == [["a", "b", "c"], ["d"]] and split.rows["relevant"][:] == [[1, 0, 0], [1]]
 
 
+@pytest.mark.in_check(1)
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [

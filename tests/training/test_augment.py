@@ -71,6 +71,7 @@ def test_switched_off_it_is_not_there(small_runs: SmallRuns) -> None:
     assert {name: keys.rate for name, keys in written.augment.items()} == {"swap": 0.1, "delete": 0.2}
 
 
+@pytest.mark.slow
 def test_what_is_not_augmented_is_refused(small_runs: SmallRuns, tmp_path: Path) -> None:
     for task in ("qa", "choice"):
         with pytest.raises(UserError, match=f"augment: task '{task}' is not augmented, for its answers are places"):

@@ -132,6 +132,7 @@ def test_bert2bert_takes_both_halves_from_an_encoder(tmp_path: Path) -> None:
     assert labels[-1] == token.sep_token_id  # once each: neither start nor end is doubled
 
 
+@pytest.mark.in_check(2)
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
