@@ -97,7 +97,7 @@ def cases() -> Iterator[Case]:
     for seed in SEEDS:
         yield from _adapters("sst2", seed, list(ADAPTERS))
     for seed in SEEDS:
-        yield from _adapters("wnut17", seed, ["full", "lora", "head"])
+        yield from _adapters("wnut17", seed, AT_PEER)
     for seed in SEEDS:
         for size in SIZES:
             for name, lr in CURVE.items():
