@@ -18,7 +18,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import research
 from research.cli import main
 from research.common.errors import UserError
-from research.config.several import load_several, numbers_of
+from research.config.several_runs import load_several, numbers_of
 from research.report.several_runs import summary_of
 from research.report.statistics.folds import over_folds
 from research.tracking.predictions import read, write

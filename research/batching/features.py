@@ -26,7 +26,7 @@ STORED = {torch.float32: np.float32, torch.bfloat16: np.int16, torch.float16: np
 class Features:
     """The outputs of one stream of a split, memory-mapped."""
 
-    which: str  # tokens of a sequence are kept: a name of `research.batching.reading`
+    which: str  # tokens of a sequence are kept: a name of `research.batching.read_tokens`
     dtype: torch.dtype
     values: NDArray[Any]  # (tokens, W)
     offsets: Indices  # (examples + 1,) where each example's begin

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from research.batching.pack import MicroBatch, Stream
-from research.batching.reading import Mask
+from research.batching.read_tokens import Mask
 from research.batching.store import INPUT, Store, StreamColumns, constant, end_to_end
 
 READ_BY_MODELS = ("input_ids", "token_type_ids")

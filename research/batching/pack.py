@@ -16,7 +16,7 @@ from torch import Tensor
 from research.batching.layout import AttentionPlan, RowLayout, make_layout, plan_attention
 from research.batching.mixture import MixedPlan
 from research.batching.plan import Indices, StepPlan, assign_to_ranks, micro_batches
-from research.batching.reading import Mask, Reading, make_reading, mask_of
+from research.batching.read_tokens import Mask, Reading, make_reading, mask_of
 from research.batching.store import SOURCE, TARGET, Store, StreamColumns
 from research.batching.unlabelled import PlanWithUnlabelled
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from research.batching.features import Features
-    from research.batching.reading import Mask
+    from research.batching.read_tokens import Mask
 
 
 class Ragged:

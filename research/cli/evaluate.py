@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Score a finished run again, and print its scores."""
-    from research.inference.finished import refuse_evaluation
+    from research.inference.finished_run import refuse_evaluation
     from research.tracking.run import Run
 
     run = Run.read(options.run_dir)

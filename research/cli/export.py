@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Export a finished run, and print how far the export differs from it."""
-    from research.inference.finished import refuse_several
+    from research.inference.finished_run import refuse_several
     from research.tracking.run import Run
 
     run = Run.read(options.run_dir)

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write hard negatives, or lists of candidates."""
-    from research.inference.finished import refuse_prediction
+    from research.inference.finished_run import refuse_prediction
     from research.tracking.run import Run
 
     for name, least in (("negatives", 1), ("skip", 0), ("lists", 1)):

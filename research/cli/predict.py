@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Label new text with a finished run."""
-    from research.inference.finished import refuse_prediction
+    from research.inference.finished_run import refuse_prediction
     from research.inference.inputs import refuse_two_sources
     from research.tracking.run import Run
 

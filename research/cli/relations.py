@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     """Write what the runs find; print the scores where the documents have gold relations."""
     from research.common.files import write_atomically
     from research.common.process import prepare_process
-    from research.inference.finished import refuse_prediction
+    from research.inference.finished_run import refuse_prediction
     from research.tracking.run import Run
 
     ner, relation = Run.read(options.ner), Run.read(options.relation)

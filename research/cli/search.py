@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Search an index, and print a row for each query."""
-    from research.inference.finished import refuse_prediction
+    from research.inference.finished_run import refuse_prediction
     from research.tracking.run import Run
 
     if options.top < 1:

@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the rows to label next."""
     from research.common.errors import UserError
     from research.common.process import prepare_process
-    from research.inference.finished import refuse_prediction
+    from research.inference.finished_run import refuse_prediction
     from research.tracking.run import Run
 
     if options.budget < 1:

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Draw the curves; print the table."""
-    from research.config.several import SEVERAL, numbers_of
+    from research.config.several_runs import SEVERAL, numbers_of
 
     for name in ("start", "budget", "rounds"):
         if getattr(options, name) < 1:

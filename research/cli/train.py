@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train as one of the ranks there are, or start as many as the experiment asks for."""
-    from research.config.several import load_all
+    from research.config.several_runs import load_all
     from research.training.preflight import refuse_wrong_arguments
 
     experiments = load_all([options.experiment, *options.overrides])

@@ -155,7 +155,7 @@ def scripts_folder() -> Path:
 
 def check(submission: Submission) -> list[Config]:
     """The experiments, each for every fold and seed; none of a sweep. Raises UserError for mistakes in them."""
-    from research.config.several import load_all
+    from research.config.several_runs import load_all
 
     if submission.script.name == "sweep.sbatch":
         return []

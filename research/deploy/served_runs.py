@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from research.common.errors import UserError
-from research.inference.finished import finished_result
+from research.inference.finished_run import finished_result
 from research.tracking.run import Run
 
 SETTINGS, REFERENCE = "research.json", "reference.json"  # of an exported folder

@@ -23,8 +23,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from research.common.errors import UserError
 from research.data.source import missing_file
-from research.inference.finished import finished_result
 from research.inference.finished_config import finished_config, task_data
+from research.inference.finished_run import finished_result
 from research.inference.inputs import as_file, read_as_asked
 from research.tracking.run import Run
 

@@ -13,8 +13,8 @@ import lightning as L
 import pyarrow as pa
 
 from research.common.errors import UserError
-from research.inference.finished import finished_result, is_intact, refuse_unknown_split
 from research.inference.finished_config import finished_config, task_data
+from research.inference.finished_run import finished_result, is_intact, refuse_unknown_split
 from research.inference.logits import KeptLogits, refuse_logits
 from research.tracking import predictions
 from research.tracking.run import Run

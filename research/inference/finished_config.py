@@ -9,7 +9,7 @@ from research.config import component
 from research.config.load import in_long_form
 from research.config.schema import Config
 from research.config.tree import component_names
-from research.inference.finished import finished_result, refuse_changed_model
+from research.inference.finished_run import finished_result, refuse_changed_model
 from research.models.load import load_tokenizer
 from research.tracking.run import Run
 from research.training.datamodule import TaskData

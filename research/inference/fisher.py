@@ -21,8 +21,8 @@ from research.batching.mixture import MixedPlan
 from research.batching.pack import MicroBatch, pack
 from research.batching.plan import Indices, random_bits
 from research.common.files import write_atomically
-from research.inference.finished import finished_result
 from research.inference.finished_config import finished_config, task_data
+from research.inference.finished_run import finished_result
 from research.methods.ewc import FILE
 from research.models.parameters import trained_parameters
 from research.tracking.run import Run

@@ -19,7 +19,7 @@ from research.common.errors import UserError
 from research.common.files import write_atomically, write_json
 from research.data.opening import open_split
 from research.data.source import file_sha256
-from research.inference.finished import finished_result, refuse_changed_model
+from research.inference.finished_run import finished_result, refuse_changed_model
 from research.inference.predict import predict
 from research.tracking.run import Run
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from research.common.errors import UserError
-from research.inference.finished import finished_result
 from research.inference.finished_config import finished_config, task_data
+from research.inference.finished_run import finished_result
 from research.inference.inputs import as_file, read_as_asked
 from research.inference.outputs import writer_of
 from research.tracking import predictions

@@ -25,8 +25,8 @@ from research.config import component
 from research.config.schema import Config
 from research.data.source import Split
 from research.data.words import word_places
-from research.inference.finished import finished_result
 from research.inference.finished_config import finished_config
+from research.inference.finished_run import finished_result
 from research.models.generate import Generator, Watcher
 from research.models.load import load_model, load_tokenizer
 from research.tracking.run import Run

@@ -17,8 +17,8 @@ from research.common.files import write_atomically
 from research.data.overview import normal
 from research.data.source import Split
 from research.inference.acquisition import NEED_VECTORS, Floats, chosen
-from research.inference.finished import finished_result
 from research.inference.finished_config import finished_config, task_data
+from research.inference.finished_run import finished_result
 from research.models.pooling import pooled
 from research.models.windows import mean_over_windows
 from research.tracking.run import Run

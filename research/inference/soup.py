@@ -23,8 +23,8 @@ from research.common.errors import UserError
 from research.common.files import replace_folder, write_json
 from research.config import component
 from research.inference.evaluate import scored
-from research.inference.finished import finished_result
 from research.inference.finished_config import finished_config, task_data
+from research.inference.finished_run import finished_result
 from research.metrics.score import from_record, score_named
 from research.tracking import predictions
 from research.tracking.run import Run

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from research.config.key import at_least, key
-from research.methods.embedded import MOVES, EmbeddedTokens, gradient, unit
+from research.methods.embedded_tokens import MOVES, EmbeddedTokens, gradient, unit
 from research.methods.hooks import Loss, MethodHooks, Trained
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from research.config.key import at_least, key
-from research.methods.embedded import MOVES, EmbeddedTokens, SameDropout, gradient, noise, sizes, unit, within
+from research.methods.embedded_tokens import MOVES, EmbeddedTokens, SameDropout, gradient, noise, sizes, unit, within
 from research.methods.hooks import Loss, MethodHooks, Trained
 
 if TYPE_CHECKING:

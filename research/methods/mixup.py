@@ -21,9 +21,9 @@ from torch import Tensor
 
 from research.config.key import at_least, key
 from research.methods.divergence import COMPARES
-from research.methods.embedded import MOVES, EmbeddedTokens
+from research.methods.embedded_tokens import MOVES, EmbeddedTokens
+from research.methods.example_classes import class_of, refuse_other_than_one_class
 from research.methods.hooks import Loss, MethodHooks, Trained
-from research.methods.labelled import class_of, refuse_other_than_one_class
 
 if TYPE_CHECKING:
     from research.batching.pack import MicroBatch

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from research.config.key import above, at_least, key
-from research.methods.embedded import MOVES, EmbeddedTokens, gradient, unit, within
+from research.methods.embedded_tokens import MOVES, EmbeddedTokens, gradient, unit, within
 from research.methods.hooks import Loss, MethodHooks, Trained
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from research.config.key import above, at_least, key
 from research.methods.divergence import COMPARES, both_ways
-from research.methods.embedded import MOVES, EmbeddedTokens, noise
+from research.methods.embedded_tokens import MOVES, EmbeddedTokens, noise
 from research.methods.hooks import Loss, MethodHooks, Trained
 
 if TYPE_CHECKING:

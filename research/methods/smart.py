@@ -26,7 +26,7 @@ from torch import Tensor
 
 from research.config.key import above, at_least, inside, key
 from research.methods.divergence import COMPARES, both_ways
-from research.methods.embedded import MOVES, EmbeddedTokens, SameDropout, gradient, noise, unit
+from research.methods.embedded_tokens import MOVES, EmbeddedTokens, SameDropout, gradient, noise, unit
 from research.methods.hooks import Loss, MethodHooks, Trained, with_weights
 from research.models.parameters import trained_parameters
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from research.config.key import above, inside, key
+from research.methods.example_classes import class_of, refuse_other_than_one_class
 from research.methods.hooks import Loss, MethodHooks, Trained, Vectors
-from research.methods.labelled import class_of, refuse_other_than_one_class
 from research.methods.texts import TextVectors
 
 if TYPE_CHECKING:

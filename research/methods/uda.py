@@ -29,8 +29,8 @@ from research.batching.unlabelled import NO_TARGET
 from research.common.errors import UserError
 from research.config.key import above, at_least, inside, key
 from research.methods.divergence import COMPARES
+from research.methods.example_classes import class_of
 from research.methods.hooks import Loss, MethodHooks, Trained, Vectors
-from research.methods.labelled import class_of
 from research.methods.unlabelled import logits_of, packed, refuse_other_tasks, refuse_without_unlabelled
 
 if TYPE_CHECKING:

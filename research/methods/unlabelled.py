@@ -10,8 +10,8 @@ from torch import Tensor
 
 from research.batching.pack import pack
 from research.common.errors import UserError
+from research.methods.example_classes import refuse_other_than_one_class
 from research.methods.hooks import Trained
-from research.methods.labelled import refuse_other_than_one_class
 
 if TYPE_CHECKING:
     from research.batching.pack import MicroBatch

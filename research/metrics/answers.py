@@ -9,7 +9,7 @@ from research.metrics.base import BaseMetric, Blocks, Formula, ratio
 from research.metrics.examples import Floats
 from research.metrics.references import outputs, references
 from research.metrics.score import Score
-from research.metrics.squad_rules import Rules, question_scores
+from research.metrics.squad_question import Rules, question_scores
 from research.metrics.text_baselines import Answers, most_frequent_answer
 
 

@@ -1,7 +1,7 @@
 """Scores of extractive question answering over data sets: SQuAD v1.1, SQuAD v2.0, CMRC 2018.
 
-See research.metrics.squad_rules for the rules of one question. `predictions` maps the id of a question to its predicted
-answer, `answers` to the texts of its gold answers (none if it has no answer). All scores are fractions.
+See research.metrics.squad_question for the rules of one question. `predictions` maps the id of a question to its
+predicted answer, `answers` to the texts of its gold answers (none if it has no answer). All scores are fractions.
 
 Legend: N questions, K counts.
 """
@@ -20,7 +20,7 @@ from research.metrics.examples import NOTHING, Floats, words
 from research.metrics.score import Score
 from research.metrics.slicing import Cut, quarters, value_cuts
 from research.metrics.squad_baselines import likest_sentence
-from research.metrics.squad_rules import Rules, question_scores
+from research.metrics.squad_question import Rules, question_scores
 from research.metrics.text_baselines import most_frequent_answer
 
 GROUPS = ("has_answer_", "no_answer_")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from research.batching.layout import AttentionPlan
-from research.batching.reading import Reading
+from research.batching.read_tokens import Reading
 from research.models.dropout import keep_mask, zero_dropped
 from research.models.load import DECODER, ENCODER
 from research.models.prefixed import prefixed

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from transformers import EncoderDecoderModel, PreTrainedModel
 
 from research.batching.pack import MicroBatch, Stream
-from research.batching.reading import ALL, FIRST, Reading
+from research.batching.read_tokens import ALL, FIRST, Reading
 from research.batching.store import INPUT, SOURCE, TARGET
 from research.common import compat
 from research.common.errors import UserError

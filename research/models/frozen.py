@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from research.batching.pack import MicroBatch, Stream
-from research.batching.reading import ALL, Reading, mask_of
+from research.batching.read_tokens import ALL, Reading, mask_of
 from research.batching.store import INPUT
 
 

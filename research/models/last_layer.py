@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from research.batching.pack import MicroBatch
-from research.batching.reading import ALL, FIRST
+from research.batching.read_tokens import ALL, FIRST
 from research.models.attention import Plans, packed_attention
 from research.models.load import ENCODER
 from research.models.probe import in_evaluation

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from research.batching.pack import MicroBatch
-from research.batching.reading import ALL, FIRST
+from research.batching.read_tokens import ALL, FIRST
 from research.models.backbone import Backbone
 
 HEADS = (AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoModelForQuestionAnswering)

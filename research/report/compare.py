@@ -25,7 +25,7 @@ from research.report.statistics.pool import pool_runs, refuse_changed_scores
 from research.report.statistics.power import ALPHA, POWER
 from research.report.statistics.resampling import RESAMPLES
 from research.report.tables.scores import score_text
-from research.tracking import components
+from research.tracking import own_code
 
 
 @dataclass(frozen=True, repr=False)
@@ -131,11 +131,11 @@ def left_out(own: Sequence[RunGroup], other: Sequence[RunGroup]) -> list[str]:
 
 def other_files(a: RunGroup, b: RunGroup) -> list[str]:
     """A sentence for each of the user's own component files of which the two systems used different versions."""
-    first, second = (components.versions(side.runs[0].provenance) for side in (a, b))
+    first, second = (own_code.versions(side.runs[0].provenance) for side in (a, b))
     return [
         f"{a.system} and {b.system} were trained with different files of {name} (sha256 "
         f"{', '.join(each[:12] for each in first[name])} and {', '.join(each[:12] for each in second[name])}); each "
-        f"run keeps its own in {components.FOLDER}/."
+        f"run keeps its own in {own_code.FOLDER}/."
         for name in first.keys() & second.keys()
         if first[name] != second[name]
     ]

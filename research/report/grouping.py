@@ -29,7 +29,7 @@ from research.report.settings import (
     system_name,
     value_text,
 )
-from research.tracking import components
+from research.tracking import own_code
 
 
 def group_runs(
@@ -149,7 +149,7 @@ def _foundations(run: Record) -> dict[str, Any]:
             encoded = run.provenance["data"][split].get("encoded_xxh3")
             if encoded is not None and not run.provenance["data"][split].get("drawn"):
                 found[f"the {split} examples as they were encoded{of_fold}"] = f"{encoded[:12]}…"
-    for name, hashes in components.versions(run.provenance).items():
+    for name, hashes in own_code.versions(run.provenance).items():
         found[f"the file of {name}"] = ", then ".join(f"{sha256[:12]}…" for sha256 in hashes)
     if run.provenance.get("weights") and run.parents is None:
         found["the pretrained weights"] = {name: sha[:12] for name, sha in run.provenance["weights"].items()}

@@ -23,8 +23,8 @@ from research.batching.plan import evaluation_share
 from research.batching.store import Store
 from research.common.errors import UserError
 from research.config import component
-from research.inference.finished import finished_result
 from research.inference.finished_config import finished_config, task_data
+from research.inference.finished_run import finished_result
 from research.tracking.run import Run
 from research.training.build import build
 

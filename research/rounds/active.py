@@ -17,8 +17,8 @@ from research.config.load import load_config
 from research.config.schema import Config
 from research.data.chosen_ids import read_ids, write_ids
 from research.inference.acquisition import NEED_VECTORS, Indices, chosen
-from research.inference.finished import finished_result
 from research.inference.finished_config import finished_config, task_data
+from research.inference.finished_run import finished_result
 from research.inference.select import answers
 from research.tracking.run import Run
 from research.training.build import build, open_data

@@ -16,7 +16,7 @@ from research.common.errors import UserError
 from research.common.files import write_json
 from research.config.load import load_config
 from research.config.schema import Config
-from research.inference.finished import finished_result
+from research.inference.finished_run import finished_result
 from research.inference.predict import predict
 from research.tracking.run import Run
 from research.training.chain import finished

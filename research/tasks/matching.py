@@ -28,7 +28,7 @@ from transformers import AutoModel
 
 from research.batching.pack import MicroBatch, Stream
 from research.batching.plan import Indices
-from research.batching.reading import ALL, FIRST
+from research.batching.read_tokens import ALL, FIRST
 from research.common.errors import UserError
 from research.config.component import above, key
 from research.config.key import Rule

@@ -25,7 +25,7 @@ from transformers import AutoModelForTokenClassification
 
 from research.batching.joint_store import Part, parts_of
 from research.batching.pack import MicroBatch, StepItem
-from research.batching.reading import ALL
+from research.batching.read_tokens import ALL
 from research.config import component
 from research.config.key import Rule, above, at_least, key
 from research.config.schema import Config

@@ -25,7 +25,7 @@ from transformers import AutoModelForTokenClassification
 
 from research.batching.pack import MicroBatch
 from research.batching.plan import Indices
-from research.batching.reading import MARKED
+from research.batching.read_tokens import MARKED
 from research.batching.store import INPUT, Store
 from research.common.errors import UserError
 from research.config.component import at_least, key

@@ -35,7 +35,7 @@ from research.tasks.masked_text import EVALUATION, MaskedData, MaskedKeys, Maske
 from research.tasks.plain_text import affixes, flat
 from research.training.datamodule import Columns
 from research.training.module import NO_TARGET
-from research.training.unsmoothed import note_unsmoothed
+from research.training.unsmoothed_loss import note_unsmoothed
 
 Numbers = NDArray[np.int64]
 IS_NEXT, IS_OTHER = 0, 1  # as in BERT's head

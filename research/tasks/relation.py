@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import AutoModelForTokenClassification
 
 from research.batching.pack import MicroBatch
-from research.batching.reading import MARKED
+from research.batching.read_tokens import MARKED
 from research.batching.store import INPUT, Store
 from research.common.errors import UserError
 from research.config.component import key

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from research.batching.pack import MicroBatch
 from research.training.module import TaskModule
-from research.training.unsmoothed import note_unsmoothed
+from research.training.unsmoothed_loss import note_unsmoothed
 
 
 def vocabulary_loss(module: TaskModule, micro: MicroBatch, labels: Tensor) -> tuple[Tensor, Any]:

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BufferedReader
@@ -142,25 +142,6 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-def rotate(folder: Path, latest: Path, keep: int, needed: Collection[int]) -> None:
-    """Remove all but the newest `keep` checkpoints and those of the steps `needed`; `latest` has just been written.
-
-    What is at its step or later was damaged, and training has gone back before it.
-    """
-    others = [path for path in files(folder) if path != latest]
-    damaged = [path for path in others if step_of(path) >= step_of(latest)]
-    for path in [*damaged, *others[len(damaged) + keep - 1 :]]:
-        if path in damaged or step_of(path) not in needed:
-            path.unlink(missing_ok=True)
-
-
-def remove(folder: Path, keep: str, needed: Collection[int]) -> None:
-    """Remove the checkpoints that a finished run does not keep: `keep` is none, best or all."""
-    for path in files(folder):
-        if keep == "none" or (keep == "best" and step_of(path) not in needed):
-            path.unlink(missing_ok=True)
 
 
 class Writer:

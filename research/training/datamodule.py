@@ -32,10 +32,10 @@ from research.metrics import metric_of, resolved
 from research.metrics.base import BaseMetric
 from research.training.bases import LightningDataModule
 from research.training.class_weights import class_weights
-from research.training.declared import open_declared, refuse_keys_of_classes, refuse_way_with_long_texts
+from research.training.declared_columns import open_declared, refuse_keys_of_classes, refuse_way_with_long_texts
 from research.training.encoded_overview import encoded_overview
 from research.training.epochs import EpochStores
-from research.training.plain import padded_layout
+from research.training.plain_trainer import padded_layout
 from research.training.unlabelled import Unlabelled, extend_training
 
 Columns = dict[str, list[Any]]

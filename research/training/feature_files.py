@@ -25,7 +25,7 @@ from research.batching.features import OFFSETS, ROWS, STORED, Features, checksum
 from research.batching.loaders import EvaluationBatches
 from research.batching.pack import pack
 from research.batching.plan import Indices, evaluation_share
-from research.batching.reading import ALL, FIRST, mask_of
+from research.batching.read_tokens import ALL, FIRST, mask_of
 from research.batching.store import Store
 from research.common.files import umask
 from research.models.frozen import frozen_outputs

@@ -18,7 +18,7 @@ from torch import nn
 from research.adapters.hooks import layer_stacks
 from research.batching.pack import pack
 from research.batching.plan import StepPlan
-from research.batching.reading import ALL, FIRST, MARKED
+from research.batching.read_tokens import ALL, FIRST, MARKED
 from research.batching.store import Store
 from research.cluster.group import RankGroup
 from research.common.console import console

@@ -32,6 +32,7 @@ from research.tracking.run import Run
 from research.training import checkpoint
 from research.training.attempt import Attempt
 from research.training.datamodule import TaskData
+from research.training.kept_checkpoints import remove
 from research.training.state import load_weights
 
 
@@ -62,7 +63,7 @@ def finish(trainer: L.Trainer, attempt: Attempt, group: RankGroup) -> None:
         run.write_config(module.config)  # after the result: where a kill comes between, the same command ends once more
     p = module.progress
     needed = {result["best_step"], *p.best_steps.values(), *p.continue_steps.values()}
-    checkpoint.remove(run.checkpoints, module.config.trainer.keep_checkpoints, needed)
+    remove(run.checkpoints, module.config.trainer.keep_checkpoints, needed)
     report(result, run)
 
 

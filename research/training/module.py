@@ -33,7 +33,7 @@ from research.training.bases import Callback, LightningModule
 from research.training.datamodule import TaskData
 from research.training.evaluated import Evaluated
 from research.training.optimizer import make_optimizer, use_row_embedding
-from research.training.plain import PlainTraining
+from research.training.plain_trainer import PlainTraining
 from research.training.progress import Progress
 from research.training.schedule import evaluation_steps
 from research.training.step import take_step

@@ -25,7 +25,7 @@ from research.config.schema import Config
 from research.config.tree import to_dict
 from research.data.overview import sentences
 from research.models.parameters import counts
-from research.tracking import components, provenance
+from research.tracking import own_code, provenance
 from research.tracking.run import Run
 from research.tracking.wandb import Tracker
 from research.training import checkpoint
@@ -119,8 +119,8 @@ def _train(
         facts = {**counts(module.backbone.model), "batching": module.backbone.packing_note}
         if data.epochs is not None:
             facts["augment_files"] = data.epochs.files()
-        kept = components.keep(run.path, components.users_files(config, data.metric_name))
-        for sentence in components.changes(run.provenance, kept) if newest else ():
+        kept = own_code.keep(run.path, own_code.users_files(config, data.metric_name))
+        for sentence in own_code.changes(run.provenance, kept) if newest else ():
             console.print(sentence)
         resumed_from, model_name = newest.step if newest else None, pretrained_name(config)
         record = provenance.recorded(run, data_facts(data), model_name, facts, resumed_from, world.size, kept)

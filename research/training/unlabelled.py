@@ -15,7 +15,7 @@ from research.config import component
 from research.data.overview import overview_of, refuse_overlap
 from research.data.source import Split
 from research.methods.hooks import methods_of
-from research.training.declared import open_declared
+from research.training.declared_columns import open_declared
 from research.training.epochs import EpochStores, epochs_of, operations_of
 
 if TYPE_CHECKING:

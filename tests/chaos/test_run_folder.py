@@ -15,6 +15,7 @@ from research.config.load import load_config
 from research.config.schema import Config
 from research.tracking.run import Run
 from research.training import checkpoint
+from research.training.kept_checkpoints import rotate
 
 Command = Callable[..., tuple[int, str]]
 FOREIGN = {
@@ -105,7 +106,7 @@ def test_rotation_removes_checkpoints_alone(tmp_path: Path) -> None:
         (tmp_path / name).write_text("mine")
     for step in (1, 2, 3):
         path = checkpoint.save(tmp_path, step, {}, {})
-        checkpoint.rotate(tmp_path, path, keep=1, needed=())
+        rotate(tmp_path, path, keep=1, needed=())
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*foreign, path.name])
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from research.cli import main
 from research.common.errors import UserError
-from research.config.several import load_all
+from research.config.several_runs import load_all
 from research.data.shots import shots_of
 from research.report.build import build as build_report
 from research.tracking.run import Run

@@ -11,6 +11,7 @@ import pytest
 from research.common.errors import UserError
 from research.inference.prune import prune
 from research.training import checkpoint
+from research.training.kept_checkpoints import remove
 
 
 def make_run(folder: Path, finished: bool = True, steps: tuple[int, ...] = (2, 4, 6)) -> Path:
@@ -60,5 +61,5 @@ def test_folder_without_runs_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("keep", "left"), [("none", []), ("best", [4]), ("all", [6, 4, 2])])
 def test_what_a_finished_run_keeps(keep: str, left: list[int], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    checkpoint.remove(run / "checkpoints", keep, needed=[4])
+    remove(run / "checkpoints", keep, needed=[4])
     assert steps_in(run) == left and len(os.listdir(run / "checkpoints")) == len(left) + 1

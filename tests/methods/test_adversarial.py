@@ -13,7 +13,7 @@ from torch import Tensor
 
 from research.batching.pack import MicroBatch, pack
 from research.methods import freelb, r3f, smart
-from research.methods.embedded import noise, norms, unit
+from research.methods.embedded_tokens import noise, norms, unit
 from research.training.module import TaskModule
 from tests.methods.conftest import Build
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from research.metrics.squad import Metric, question_values
-from research.metrics.squad_rules import (
+from research.metrics.squad_question import (
     Rules,
     cmrc_exact_match,
     cmrc_f1,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from research.batching.pack import MicroBatch
-from research.batching.reading import FIRST, MARKED
+from research.batching.read_tokens import FIRST, MARKED
 from research.models.backbone import Backbone
 from tests.models.test_backbone import PACKED, build, make_micro, without_dropout
 

@@ -23,7 +23,7 @@ from research.deploy.exported import load_exported
 from research.deploy.served_runs import names_of
 from research.metrics.multi import MEAN, normalised
 from research.tasks.multi_data import remembered
-from research.tracking.components import users_files
+from research.tracking.own_code import users_files
 from research.tracking.predictions import metric, settings
 from research.tracking.run import Run
 from research.training.build import build

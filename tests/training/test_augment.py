@@ -14,7 +14,7 @@ from research.cli import main
 from research.common.errors import UserError
 from research.config.load import load_config
 from research.methods.recorded_logits import FILE
-from research.tracking.components import users_files
+from research.tracking.own_code import users_files
 from research.tracking.run import Run
 from research.training.build import build, open_data
 from research.training.checkpoint import Checkpoint

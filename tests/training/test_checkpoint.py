@@ -15,7 +15,8 @@ from torch import Tensor
 
 from research.common.errors import UserError
 from research.training import checkpoint
-from research.training.checkpoint import Writer, at_step, files, newest, resumable, rotate, save, step_of
+from research.training.checkpoint import Writer, at_step, files, newest, resumable, save, step_of
+from research.training.kept_checkpoints import rotate
 from research.training.state import present_names
 
 

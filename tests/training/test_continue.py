@@ -11,7 +11,7 @@ from research.cli import main
 from research.cluster.signals import STOPPED
 from research.common.errors import UserError
 from research.config.length import why_not_longer
-from research.inference.finished import is_intact
+from research.inference.finished_run import is_intact
 from research.inference.prune import removable
 from research.tracking.run import Run
 from research.training import checkpoint

@@ -14,7 +14,7 @@ from typing import Any
 
 from research.common.files import write_atomically
 from research.common.text import counted
-from research.report.checklist import sentences
+from research.report.checklist import paper_sentences
 from research.report.groups import Grid
 from research.report.records import Record
 from research.report.searches import Search, bounds, find_searches
@@ -61,19 +61,19 @@ def write_checklist(records: Sequence[Record], grid: Grid, folder: Path) -> Chec
 
 def arr(records: Sequence[Record], grid: Grid, found: Sequence[Search]) -> list[Item]:
     """B6 and C1 to C4."""
-    cost = f"{sentences.parameters(records)} {sentences.cost(records)}".strip()
-    setup = " ".join([sentences.setup(records), *map(sentences.search, found)])
-    tools = f"{sentences.packages(records)} {sentences.scorers(records)}".strip()
+    cost = f"{paper_sentences.parameters(records)} {paper_sentences.cost(records)}".strip()
+    setup = " ".join([paper_sentences.setup(records), *map(paper_sentences.search, found)])
+    tools = f"{paper_sentences.packages(records)} {paper_sentences.scorers(records)}".strip()
     spaces = [each for one in found for each in (space_table(one), trials_table(one))]
     return [
         Item("B6", "Statistics of the data: number of examples, train / validation / test splits.",
-             sentences.data(records), [provenance.splits(records)], about_data(records)),
+             paper_sentences.data(records), [provenance.splits(records)], about_data(records)),
         Item("C1", "Number of parameters, total computational budget, computing infrastructure.",
              cost, [provenance.costs(records), provenance.models(records)], about_cost(records)),
         Item("C2", "Experimental setup, hyperparameter search and best-found values.",
              setup, [provenance.hyperparameters(records), *spaces], about_search(found)),
         Item("C3", "Descriptive statistics of the results: mean, maximum or a single run?",
-             sentences.spread(grid), [spread_table(grid)]),
+             paper_sentences.spread(grid), [spread_table(grid)]),
         Item("C4", "Packages for preprocessing and evaluation, with versions and settings.",
              tools, [package_table(records)], about_packages(records)),
     ]  # fmt: skip
@@ -81,36 +81,36 @@ def arr(records: Sequence[Record], grid: Grid, found: Sequence[Search]) -> list[
 
 def older(records: Sequence[Record], grid: Grid, found: Sequence[Search]) -> list[Item]:
     """The list by Dodge et al. (2019): results (R), experiments with many runs (H), data (D)."""
-    search = " ".join(map(sentences.search, found))
+    search = " ".join(map(paper_sentences.search, found))
     spaces = [space_table(one) for one in found]
     cost, models = provenance.costs(records), provenance.models(records)
-    code = f"{sentences.code(records)} {sentences.packages(records)}".strip()
+    code = f"{paper_sentences.code(records)} {paper_sentences.packages(records)}".strip()
     unasked = about_search(found)
     return [
-        Item("R1", "Description of the setting, the algorithm and the model.", sentences.setup(records),
+        Item("R1", "Description of the setting, the algorithm and the model.", paper_sentences.setup(records),
              questions=["What is the task, and what is new about the method? Records know only how it was run."]),
         Item("R2", "Source code and its dependencies.", code, [package_table(records)], about_code(records)),
-        Item("R3", "Computing infrastructure.", sentences.cost(records), [cost]),
-        Item("R4", "Average runtime of each model, or energy.", sentences.runtime(records), [models]),
-        Item("R5", "Number of parameters of each model.", sentences.parameters(records), [models]),
+        Item("R3", "Computing infrastructure.", paper_sentences.cost(records), [cost]),
+        Item("R4", "Average runtime of each model, or energy.", paper_sentences.runtime(records), [models]),
+        Item("R5", "Number of parameters of each model.", paper_sentences.parameters(records), [models]),
         Item("R6", "Validation performance for each test result.",
              "Validation scores stand beside the test scores.", [spread_table(grid)]),
-        Item("R7", "Definition of the evaluation measures.", sentences.scorers(records)),
-        Item("H1", "Exact number of training and evaluation runs.", sentences.runs(records), [cost]),
+        Item("R7", "Definition of the evaluation measures.", paper_sentences.scorers(records)),
+        Item("H1", "Exact number of training and evaluation runs.", paper_sentences.runs(records), [cost]),
         Item("H2", "Bounds of each hyperparameter.", search, spaces, unasked),
-        Item("H3", "Configurations of the best models.", search or sentences.setup(records),
+        Item("H3", "Configurations of the best models.", search or paper_sentences.setup(records),
              [provenance.hyperparameters(records), *spaces]),
         Item("H4", "How values were chosen, and by which criterion.", search, questions=unasked),
-        Item("H5", "Summary statistics of the results.", sentences.spread(grid), [spread_table(grid)]),
-        Item("D1", "Number of examples and label distribution.", sentences.data(records),
+        Item("H5", "Summary statistics of the results.", paper_sentences.spread(grid), [spread_table(grid)]),
+        Item("D1", "Number of examples and label distribution.", paper_sentences.data(records),
              [provenance.splits(records)], about_data(records)),
-        Item("D2", "Details of the splits.", sentences.data(records), [provenance.splits(records)],
+        Item("D2", "Details of the splits.", paper_sentences.data(records), [provenance.splits(records)],
              ["Who made the splits, and how?"]),
-        Item("D3", "Excluded data and preprocessing.", sentences.preprocessing(records),
+        Item("D3", "Excluded data and preprocessing.", paper_sentences.preprocessing(records),
              questions=["What was done with longer inputs: were they cut, or read in windows?",
                         "Was any data left out, and what was done to it before it was given to training?"]),
         Item("D4", "Languages of the data.", "", questions=["Which languages, and which varieties of them?"]),
-        Item("D5", "Link to the data.", sentences.origins(records),
+        Item("D5", "Link to the data.", paper_sentences.origins(records),
              questions=["Where can readers get the data, and under which licence?"]),
         Item("D6", "Collection of new data.", "",
              questions=["If any of the data is new: who collected and labelled it, how, and how was it checked?"]),
@@ -148,7 +148,7 @@ def about_packages(records: Sequence[Record]) -> list[str]:
     questions = ["What was used to prepare the data before it was given to training, with which settings?"]
     mixed = [name for name, counts in provenance.versions(records).items() if len(counts) > 1]
     if mixed:
-        questions.append(f"Runs differ in the version of {sentences.listed(mixed)}: can the comparison bear it?")
+        questions.append(f"Runs differ in the version of {paper_sentences.listed(mixed)}: can the comparison bear it?")
     return questions
 
 

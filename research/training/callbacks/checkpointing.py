@@ -12,6 +12,7 @@ from torch import Tensor
 from research.models.sharding import copied, is_sharded
 from research.training import checkpoint
 from research.training.attempt import Attempt
+from research.training.kept_checkpoints import rotate
 from research.training.module import TaskModule
 from research.training.resume import identity_of
 from research.training.state import is_finite, load_optimizer, training_tensors
@@ -71,7 +72,7 @@ class Checkpointing(L.Callback):
 
         def write(tensors: dict[str, Tensor]) -> None:
             attempt.run.lock.refuse_if_taken_over()
-            checkpoint.rotate(folder, checkpoint.save(folder, step, tensors, state), keep, needed)
+            rotate(folder, checkpoint.save(folder, step, tensors, state), keep, needed)
 
         attempt.writer.submit(write, training_tensors(module))
         if attempt.meter is not None:

@@ -10,7 +10,7 @@ import lightning as L
 from research.training.attempt import Attempt
 from research.training.module import TaskModule
 from research.training.schedule import learning_rate
-from research.training.unsmoothed import unsmoothed_loss
+from research.training.unsmoothed_loss import unsmoothed_loss
 
 
 class MetricsLog(L.Callback):

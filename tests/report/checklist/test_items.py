@@ -7,7 +7,7 @@ import pytest
 
 from research.common.errors import UserError
 from research.report.checklist import items as checklist
-from research.report.checklist import sentences
+from research.report.checklist import paper_sentences
 from research.report.checklist.items import ARR, OLDER, Item
 from research.report.grouping import group_runs
 from research.report.records import read_records
@@ -178,21 +178,21 @@ def test_runs_that_recorded_nothing_leave_questions_not_errors(make_run: MakeRun
 def test_each_evaluation_of_test_data_is_counted(make_run: MakeRun, tmp_path: Path) -> None:
     paths = [make_run(str(seed), seed=seed) for seed in range(2)]
     records = read_records(paths)
-    assert sentences.runs(records).endswith("Test data was evaluated 2 times, once a run.")
+    assert paper_sentences.runs(records).endswith("Test data was evaluated 2 times, once a run.")
     rows = [{"split": "test"}, {"split": "validation"}, {"split": "test"}, {"split": "test"}]
     (paths[1] / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    said = sentences.runs(read_records(paths))
+    said = paper_sentences.runs(read_records(paths))
     assert said.endswith(
         "Test data was evaluated 5 times: at the end of 2 runs, and 3 times more by `research evaluate`."
     )
     (paths[1] / "evaluations.jsonl").write_text('{"split": "te')
     with pytest.raises(UserError, match=r"evaluations.jsonl is damaged"):
-        sentences.runs(read_records(paths))
+        paper_sentences.runs(read_records(paths))
 
 
 def test_a_capped_test_set_is_called_what_it_is(make_run: MakeRun) -> None:
     record = read_records([make_run(config={"data.max_eval_examples": 60})])
-    assert sentences.data(record) == (
+    assert paper_sentences.data(record) == (
         "Of reviews we use 600 train, 60 (as many as data.max_eval_examples admits) validation and "
         "60 (as many as data.max_eval_examples admits) test examples."
     )
