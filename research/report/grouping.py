@@ -107,7 +107,7 @@ def refuse_unknown(keys: Iterable[str], settings: Iterable[Mapping[str, Any]]) -
 def _make(settings: dict[str, Any], members: list[Record], metric: str | None) -> RunGroup:
     """One group. Raises UserError where its runs differ in anything but the seeds, or are two of one seed."""
     runs = sorted((run for run in members if run.status == "finished"), key=place_of)
-    name = system_name({key: value_text(value) for key, value in settings.items()})
+    name = system_name({key: value_text(value) for key, value in settings.items() if key in members[0].settings})
     place = f"{name or 'the one system'} on {members[0].data_set}"
     refuse_differences(members, place)
     for run, next_run in pairwise(runs):

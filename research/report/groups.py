@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from research.common.errors import UserError
+from research.config.tree import SOME_OF
 from research.metrics.score import Score
 from research.report.records import Record, score_of
 from research.report.settings import canonical, distinct_texts, system_name
@@ -35,6 +36,10 @@ class RunGroup:
     def system(self) -> str:
         """What figures and sentences call it: `lr 3e-5, dropout 0.1`."""
         return system_name(self.texts)
+
+    def has(self, key: str) -> bool:
+        """Whether a key concerns it: an adapter has no keys of another. Of a method, to be without it is said."""
+        return key in (self.runs or self.others)[0].settings or key.partition(".")[0] in SOME_OF
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -127,7 +132,10 @@ def with_distinct_texts(groups: Sequence[RunGroup]) -> list[RunGroup]:
     """The groups, their settings written so that systems that differ have different names."""
     keys = dict.fromkeys(key for group in groups for key in group.settings)
     texts = {key: distinct_texts(g.settings[key] for g in groups if key in g.settings) for key in keys}
-    return [replace(g, texts={key: texts[key][canonical(value)] for key, value in g.settings.items()}) for g in groups]
+    return [
+        replace(g, texts={key: texts[key][canonical(value)] if g.has(key) else "" for key, value in g.settings.items()})
+        for g in groups
+    ]
 
 
 def leading_groups(grid: Grid, data_set: str, most: int) -> list[RunGroup]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.config.tree import SOME_OF
+from research.config.tree import ONE_OF, SOME_OF
 from research.report.deciding_settings import SEEDS
 from research.report.records import Record
 
@@ -31,12 +31,31 @@ def differing_keys(records: Sequence[Record]) -> list[str]:
         order |= dict.fromkeys(settings)
         other = first.setdefault(record.data_set, settings)
         found |= {key for key in {*settings, *other} if settings.get(key) != other.get(key)}
-    return [key for key in order if key in found]
+    return _without_determined([key for key in order if key in found], records)
+
+
+def _without_determined(keys: Sequence[str], records: Sequence[Record]) -> list[str]:
+    """The keys without those that say no more than which component a run has: a component's own keys, where not all
+    runs have it and those that do agree in them. Of a method, whose presence no other key tells, the first stays."""
+    kept: list[str] = []
+    told: set[str] = set()
+    for key in keys:
+        section, _, own = key.partition(".")
+        component = ".".join(key.split(".")[:2]) if section in SOME_OF else section
+        having = {canonical(record.settings[key]) for record in records if key in record.settings}
+        absent = any(key not in record.settings for record in records)
+        if component in (*ONE_OF, *told) and own != "name" and absent and len(having) == 1:
+            continue
+        kept.append(key)
+        if section in SOME_OF:
+            told.add(component)
+    return kept
 
 
 def system_name(texts: Mapping[str, str]) -> str:
-    """Short name of a system from its settings as text: `lr 3e-5, dropout 0.1`; a model goes by its name alone."""
-    return ", ".join(text if key == "model.name" else f"{key_text(key)} {text}" for key, text in texts.items())
+    """Short name of a system from its settings as text: `lr 3e-5, dropout 0.1`; a model goes by its name alone, and a
+    key that the system has not by nothing."""
+    return ", ".join(text if key == "model.name" else f"{key_text(key)} {text}" for key, text in texts.items() if text)
 
 
 def distinct_texts(values: Iterable[Any]) -> dict[str, str]:

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from research.common.errors import UserError
+from research.config.component import choose
 from research.report.grouping import group_runs
 from research.report.records import read_records
 from research.report.settings import distinct_texts, key_text, system_name, value_text
@@ -30,6 +32,20 @@ def test_what_differs_names_the_systems_and_what_does_not_is_constant(grid: Path
 def test_a_methods_own_key_goes_by_the_methods_name_too() -> None:
     keys = ("optim.weight_decay", "adapter.name", "adapter.rank", "methods.r_drop.alpha", "methods.mixup.alpha")
     assert [key_text(key) for key in keys] == ["weight decay", "adapter", "rank", "r drop alpha", "mixup alpha"]
+
+
+def test_keys_that_only_one_adapter_or_method_has_do_not_name_the_others(make_run: MakeRun, tmp_path: Path) -> None:
+    fgm: dict[str, Any] = {"fgm": asdict(choose("method", "fgm"))}
+    for adapter, methods in (("full", {}), ("lora", {}), ("full", fgm)):
+        make_run(None, config={"adapter": asdict(choose("adapter", adapter)), "methods": methods})
+    table = group_runs(read_records([tmp_path]))
+    assert table.by == ["adapter.name", "methods.fgm.epsilon"]
+    names = ["adapter full, fgm epsilon none", "adapter full, fgm epsilon 1", "adapter lora, fgm epsilon none"]
+    assert [group.system for group in table.groups] == names
+    make_run(None, config={"adapter": {**asdict(choose("adapter", "lora")), "rank": 4}})
+    table = group_runs(read_records([tmp_path]))
+    names = ["adapter lora, rank 4, fgm epsilon none", "adapter lora, rank 8, fgm epsilon none"]
+    assert table.by[:2] == ["adapter.name", "adapter.rank"] and [g.system for g in table.groups][2:] == names
 
 
 def test_runs_that_begin_with_those_of_their_own_seeds_are_one_system(make_run: MakeRun, tmp_path: Path) -> None:
