@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent.parent
-DATA = HERE / "research" / "quickstart"
+from page import PRECISION
+from page import ROOT as HERE
+
 MODEL = HERE / "models" / "all-MiniLM-L6-v2"
 SHORT = ["optim.max_steps=12", "trainer.evaluate_every_steps=5", "trainer.log_every_steps=1", "optim.batch_size=8",
-         "data.max_train_examples=120", "data.max_eval_examples=40"]  # fmt: skip
+         "data.max_train_examples=120", "data.max_eval_examples=40", f"trainer.precision={PRECISION}"]  # fmt: skip
 EXPERIMENTS = {
     "sentiment": [],
     "ner": ["trainer.precision=fp32"],
