@@ -4,12 +4,13 @@ import ctypes
 import os
 import sys
 
-trains = True  # False in a process that answers alone, where tasks are made without Lightning
+trains_here = True  # False in a process that answers alone, where tasks are made without Lightning
 
 
 def prepare_process(trains: bool = True) -> None:
     """Set them; to be called before those libraries are imported."""
-    globals()["trains"] = trains
+    global trains_here
+    trains_here = trains
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if not sys.stderr.isatty():  # a log file

@@ -13,7 +13,7 @@ from torch import nn
 
 from research.common import process
 
-if TYPE_CHECKING or process.trains:
+if TYPE_CHECKING or process.trains_here:
     from lightning import Callback, LightningDataModule, LightningModule, seed_everything
 else:
 
