@@ -30,7 +30,8 @@ def test_a_run_keeps_the_precision_it_began_with(precision: str, tmp_path: Path)
 
 def test_a_run_that_began_with_auto_is_no_other_experiment(tmp_path: Path) -> None:
     """Also where torch is not imported yet, and auto is not settled."""
-    (tmp_path / "config.yaml").write_text("task: sentiment\ntrainer: {precision: fp32}\n", encoding="utf-8")
+    whole = "task: sentiment\nmodel: {name: m}\ndata: {train: a.csv}\nrun_dir: runs/a\ntrainer: {precision: fp32}\n"
+    (tmp_path / "config.yaml").write_text(whole, encoding="utf-8")
     (tmp_path / "provenance.json").write_text("{}", encoding="utf-8")
     run, given = Run(tmp_path), to_dict(Run(tmp_path).config)
     run.refuse_another_experiment({**given, "trainer": {**given["trainer"], "precision": "auto"}})
