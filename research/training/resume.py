@@ -33,13 +33,18 @@ def identity_of(module: TaskModule) -> dict[str, Any]:
         "task": component.canonical("task", module.config.task.name),
         "model": type(module.backbone.model).__name__,
         "data": {name: split.fingerprint for name, split in module.data.splits.items()},
-        "encoded examples": {name: store.digest for name, store in module.data.stores.items()},
+        "encoded examples": encoded_examples(module),
         "files of augment": module.data.epochs.files() if module.data.epochs else {},
         "labels": module.data.labels,
         "tokenizer": hashlib.sha256(module.data.tokenizer_as_loaded.encode()).hexdigest(),
         "pretrained": pretrained_fingerprint(module),
         "frozen": frozen_fingerprint(module),
     }
+
+
+def encoded_examples(module: TaskModule) -> dict[str, str]:
+    """The digest of each split as it was encoded."""
+    return {name: store.digest for name, store in module.data.stores.items()}
 
 
 def pretrained_fingerprint(module: TaskModule) -> str | None:

@@ -43,7 +43,7 @@ from research.training.features import reason_against, reuse_features
 from research.training.finish import finish, record_outcome, report
 from research.training.module import TaskModule
 from research.training.precision import with_precision
-from research.training.resume import announce_resume, resume
+from research.training.resume import announce_resume, encoded_examples, resume
 from research.training.schedule import steady_steps
 from research.training.start import pretrained_name
 from research.training.trainer import make_trainer
@@ -157,8 +157,11 @@ def continue_steps(run: Run) -> dict[str, int]:
 
 
 def is_of_run(module: TaskModule, saved: checkpoint.Checkpoint) -> bool:
-    """Is this a checkpoint that the module's run would have, also where it was written by a shorter one?"""
+    """Is this a checkpoint that the module's run would have, also where it was written by a shorter one? One of other
+    data is, too: `resume` refuses it, where passing it over would start the run anew."""
     total = saved.state.get("total_steps", module.total_steps)
+    if saved.state["identity"].get("encoded examples") != encoded_examples(module):
+        return True
     return total == module.total_steps or saved.step <= steady_steps(module.config.optim, total)
 
 

@@ -347,7 +347,7 @@ def test_other_data_or_weights_are_refused(stopped: Path, experiments: dict[str,
         code, output = attempt(command(experiments["sentiment"], run.path), tmp_path / "log")
     finally:
         train.write_text(kept)
-    assert code == 2 and "Traceback" not in output
+    assert code == 2 and "Traceback" not in output, output
     reported = re.search(r"data: .*?'train': '(\w+)'.*? -> .*?'train': '(\w+)'", output)
     assert reported and reported[1] == old and reported[2] != old, output
     try:
