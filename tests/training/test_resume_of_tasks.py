@@ -35,7 +35,7 @@ def test_stopped_and_resumed_is_bit_equal(task: str, small_runs: SmallRuns, tmp_
 
 @pytest.mark.slow
 @pytest.mark.process
-@pytest.mark.parametrize("task", ["ordinal", "intent_slots", "nsp"])  # the others: with their own scores, in tests/tasks
+@pytest.mark.parametrize("task", ["ordinal", "intent_slots", "nsp"])  # others: with their own scores, in tests/tasks
 def test_two_ranks_give_what_one_gives(task: str, small_runs: SmallRuns, tmp_path: Path) -> None:
     data = data_of(task, tmp_path)
     assert_same_up_to_rounding(small_runs.train_ranks(task, 2, data=data), small_runs.train(task, data=data))
