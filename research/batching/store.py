@@ -102,6 +102,7 @@ def constant(windows: Ragged, value: int) -> Ragged:
 
 
 INPUT, SOURCE, TARGET = "input", "source", "target"  # streams: the only one; what a decoder's target attends to
+NO_TARGET = -100  # in the place of a class, where there is nothing to learn
 
 
 @dataclass

@@ -1,15 +1,13 @@
 """Export a finished run as a folder to deploy, and refuse one that does not give the run's answers.
 
 The folder holds the model in one format, tokenizer, labels and settings (`research.json`), the labels and
-confidences it predicted (`reference.json`, for drift), a model card, how far it
-differs from the run (`comparison.json`), and the sha256 of every file (`manifest.json`). `research serve` takes it as
-it takes a run.
+confidences it predicted (`reference.json`, for drift), a model card, how far it differs from the run
+(`comparison.json`), and the sha256 of every file (`manifest.json`). `research serve` takes it as it takes a run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from research.deploy.exported import load_exported
 from research.deploy.formats import FORMATS, write_model
 from research.deploy.manifest import sign, write_manifest
 from research.deploy.served_runs import REFERENCE, SETTINGS
-from research.deploy.vocabulary import keep_rows, smaller_vocabulary, used_tokens
+from research.deploy.vocabulary import Vocabulary, keep_rows, smaller_vocabulary, used_tokens
 from research.inference.predictor import Predictor, Trained, trained_of
 from research.models.load import ENCODER
 from research.tracking.run import Run
@@ -63,12 +61,16 @@ def export(
         predictor = Predictor(trained, "fp32")
         refuse_task(predictor, format)
         model, tokenizer = plain_model(predictor), predictor.data.tokenizer
-        calibration: Callable[[], list[dict[str, Tensor]]] = partial(calibration_inputs, trained, run.config.data)
+        smaller: Vocabulary | None = None
         if vocabulary:
             smaller = smaller_vocabulary(tokenizer, used_tokens(run, vocabulary), model.config.pad_token_id)
             keep_rows(model, smaller)
-            tokenizer, whole = smaller.tokenizer, calibration
-            calibration = lambda: [smaller.renumbered(inputs) for inputs in whole()]  # noqa: E731
+            tokenizer = smaller.tokenizer
+
+        def calibration() -> list[dict[str, Tensor]]:
+            inputs = calibration_inputs(trained, run.config.data)
+            return [smaller.renumbered(each) for each in inputs] if smaller else inputs
+
         write_model(model, tokenizer, folder, format, precision, calibration)
         write_json(folder / SETTINGS, settings_of(trained, format, precision))
         if reference := reference_of(run, bool(predictor.data.labels)):

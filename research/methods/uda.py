@@ -85,7 +85,7 @@ class Method(MethodHooks):
         labels, weight = class_of(module, own).to(logits.device), targets[torch.from_numpy(own)].to(logits.device)
         keep = self.kept(logits[:labelled], labels, module.step / module.total_steps)
         loss: Tensor = module.cross_entropy(logits[:labelled], labels.where(keep, NO_TARGET))
-        loss = loss / weight[keep].sum().clamp(min=1e-12)
+        loss = loss / (weight * keep).sum().clamp(min=1e-12)
         loss = loss + self.keys.weight * consistency(
             vectors["written"], logits[labelled:], self.keys.temperature, self.keys.confidence
         )

@@ -25,7 +25,7 @@ from research.common.errors import UserError
 from research.models.architecture import padding_id
 from research.models.attention import PACKED
 from research.models.backbone import Backbone
-from research.models.generation_steps import KeyedSampling, StopStrings, Watched, settled
+from research.models.generation_steps import KeyedSampling, StopStrings, Watched, stable_beginning
 from research.models.load import ENCODER_DECODER, without_advice
 from research.models.positions import set_plans
 from research.models.prompt_phase import packed_cache
@@ -144,7 +144,7 @@ class Generator:
         if self.keys.num_beams > 1:
             return Output("", tokens, "limit")
         output = self._output(tokens)
-        return output if output.ended else replace(output, text=settled(output.text, self.keys.stop))
+        return output if output.ended else replace(output, text=stable_beginning(output.text, self.keys.stop))
 
     def _output(self, tokens: list[int]) -> Output:
         """What generated ids say; what follows the first end token is padding."""

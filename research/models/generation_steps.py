@@ -90,7 +90,7 @@ class Watched(StoppingCriteria):
         return stops.repeat_interleave(self.copies)
 
 
-def settled(text: str, stops: Sequence[str]) -> str:
+def stable_beginning(text: str, stops: Sequence[str]) -> str:
     """The beginning of an unfinished text that no further token changes: without half a letter or half a stop text."""
     text = text.rstrip("\ufffd")
     halves = [stop[:n] for stop in stops for n in range(1, len(stop))]

@@ -18,12 +18,13 @@ from transformers import AutoModelForSequenceClassification
 
 from research.batching.pack import MicroBatch
 from research.batching.plan import Indices
+from research.batching.store import NO_TARGET
 from research.data.labels import collect_labels, gold_labels, label_text
 from research.data.long_texts import HEAD_TAIL, TRUNCATE, WINDOW, encoded_texts
 from research.data.source import Split
 from research.models.windows import mean_over_windows
 from research.training.datamodule import Columns, TaskData
-from research.training.module import NO_TARGET, TaskModule
+from research.training.module import TaskModule
 
 
 class Data(TaskData):

@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from research.batching.pack import MicroBatch
+from research.batching.store import NO_TARGET
 from research.common.errors import UserError
 from research.config.key import at_least, key
 from research.config.schema import Config
@@ -34,7 +35,6 @@ from research.models.load import DECODER
 from research.tasks.calibrated import CalibratedModule
 from research.tasks.classification import Data as Classification
 from research.training.datamodule import Columns
-from research.training.module import NO_TARGET
 
 
 @dataclass

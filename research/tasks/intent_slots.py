@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import AutoModelForTokenClassification
 
 from research.batching.pack import MicroBatch
+from research.batching.store import NO_TARGET
 from research.config.component import above, at_least, key
 from research.data.entity_spans import completed
 from research.data.labels import collect_labels, gold_labels, label_text
@@ -30,7 +31,7 @@ from research.metrics.tags import convert
 from research.models.windows import firsts, mean_over_windows
 from research.tasks.ner import decoded_words, encoded_sentences, placed_entities, scheme_of
 from research.training.datamodule import Columns, TaskData
-from research.training.module import NO_TARGET, TaskModule
+from research.training.module import TaskModule
 
 
 @dataclass

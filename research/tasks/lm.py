@@ -16,13 +16,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from research.batching.pack import MicroBatch
+from research.batching.store import NO_TARGET
 from research.common.errors import UserError
 from research.config.key import at_least, key
 from research.config.schema import Config
 from research.models.load import DECODER
 from research.tasks.plain_text import PlainTextData, PlainTextModule, affixes, flat
 from research.training.datamodule import Columns
-from research.training.module import NO_TARGET
 
 HEADS = {DECODER: AutoModelForCausalLM}
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from research.batching.masking import Masking
 from research.batching.pack import MicroBatch
+from research.batching.store import NO_TARGET
 from research.common.errors import UserError
 from research.config.key import inside, key
 from research.config.schema import Config
 from research.tasks.plain_text import PlainTextData, PlainTextModule
-from research.training.module import NO_TARGET
 
 EVALUATION = 1 << 40  # the epoch of masks in evaluation, always the same
 

@@ -26,7 +26,7 @@ from transformers import AutoModelForTokenClassification
 from research.batching.pack import MicroBatch
 from research.batching.plan import Indices
 from research.batching.read_tokens import MARKED
-from research.batching.store import INPUT, Store
+from research.batching.store import INPUT, NO_TARGET, Store
 from research.common.errors import UserError
 from research.config.component import at_least, key
 from research.config.schema import Config, DataConfig
@@ -38,7 +38,7 @@ from research.data.long_texts import WINDOW
 from research.data.source import Split
 from research.metrics.tags import Scheme, convert, detect_scheme, lenient_entities
 from research.training.datamodule import Columns, TaskData
-from research.training.module import NO_TARGET, TaskModule
+from research.training.module import TaskModule
 
 
 @dataclass

@@ -23,7 +23,7 @@ from transformers import AutoModelForPreTraining
 from transformers.models.auto.modeling_auto import MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES as ARCHITECTURES
 
 from research.batching.pack import MicroBatch
-from research.batching.store import INPUT, Store
+from research.batching.store import INPUT, NO_TARGET, Store
 from research.common.errors import UserError
 from research.common.keyed_random import uniform
 from research.config.key import above, key
@@ -34,7 +34,6 @@ from research.models.load import ENCODER
 from research.tasks.masked_text import EVALUATION, MaskedData, MaskedKeys, MaskedModule
 from research.tasks.plain_text import affixes, flat
 from research.training.datamodule import Columns
-from research.training.module import NO_TARGET
 from research.training.unsmoothed_loss import note_unsmoothed
 
 Numbers = NDArray[np.int64]

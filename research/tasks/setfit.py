@@ -25,7 +25,7 @@ from torch import Tensor
 
 from research.batching.pack import MicroBatch, pack
 from research.batching.plan import micro_batches
-from research.batching.store import Store
+from research.batching.store import NO_TARGET, Store
 from research.common.errors import UserError
 from research.config.key import at_least, key
 from research.config.schema import Config
@@ -35,7 +35,6 @@ from research.models.pooling import pooled
 from research.models.sentence_head import HEAD, SentenceEncoder, give_head, logistic_regression
 from research.tasks.classification import Data as Classification
 from research.tasks.classification import Module as ClassificationModule
-from research.training.module import NO_TARGET
 
 MOST_PAIRS = 2_000_000
 

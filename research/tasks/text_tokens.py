@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from research.batching.store import NO_TARGET
 from research.common.errors import UserError
 from research.data.chat_template import Segments
 from research.training.datamodule import Columns
-from research.training.module import NO_TARGET
 
 
 def target_ids(

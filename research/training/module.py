@@ -21,6 +21,7 @@ from torch import Tensor
 from research.adapters.hooks import AdapterHooks
 from research.batching.pack import MicroBatch, StepItem, default_budget_tokens
 from research.batching.plan import Indices, Layout
+from research.batching.store import NO_TARGET
 from research.common.errors import UserError
 from research.config.schema import Config
 from research.methods.hooks import Loss, MethodHooks, chained, entered, methods_of
@@ -38,8 +39,6 @@ from research.training.progress import Progress
 from research.training.schedule import evaluation_steps
 from research.training.step import take_step
 from research.training.suitability import refuse_unsuitable
-
-NO_TARGET = -100  # in the place of a class, where there is nothing to learn
 
 
 class TaskModule(LightningModule):

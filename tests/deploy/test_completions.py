@@ -21,7 +21,7 @@ from research.deploy.growing_text import GrowingText
 from research.deploy.service import Limits, Service
 from research.inference.predict import predict
 from research.models.generate import Output
-from research.models.generation_steps import settled
+from research.models.generation_steps import stable_beginning
 from research.tracking.run import Run
 from tests.conftest import write_experiment, write_jsonl
 from tests.deploy.conftest import listening
@@ -184,9 +184,9 @@ def test_nothing_more_is_generated_once_the_client_is_gone_or_the_time_is_over(
 
 
 def test_parts_join_to_the_text_and_hold_back_what_may_change() -> None:
-    assert settled("a caf\ufffd", []) == "a caf"
-    assert settled("one\nUs", ["\nUser:"]) == "one"
-    assert settled("one two ", ["three"]) == "one two"
+    assert stable_beginning("a caf\ufffd", []) == "a caf"
+    assert stable_beginning("one\nUs", ["\nUser:"]) == "one"
+    assert stable_beginning("one two ", ["three"]) == "one two"
 
     async def parts() -> list[str]:
         growing = GrowingText(100, most_tokens=3)

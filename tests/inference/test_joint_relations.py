@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from research.cli import main
+from research.common.errors import UserError
 from research.inference.joint_relations import Document, as_lines, read_documents, triple_scores
 from tests.conftest import write_jsonl
 from tests.small_runs import SmallRuns
@@ -37,7 +38,7 @@ def test_scores_by_hand() -> None:
     ],
 )
 def test_documents_that_are_none(row: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(Exception, match=said):
+    with pytest.raises(UserError, match=said):
         read_documents(write_jsonl(tmp_path / "bad.jsonl", [row]))
 
 

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 
 from research.batching.pack import Planner, pack
+from research.batching.store import NO_TARGET
 from research.common.errors import UserError
 from research.config.load import load_config
 from research.models.attention import PACKED
 from research.tasks.masked_text import EVALUATION
 from research.tasks.nsp import IS_NEXT, IS_OTHER, bounds
 from research.training import build as building
-from research.training.module import NO_TARGET
 from tests.conftest import make_tiny_model
 
 DOCUMENTS = [  # each of words of its own

@@ -33,9 +33,7 @@ class Comparison:
     tests: list[Test]
     corrected: list[float | None]  # p-values of the tests, corrected over all comparisons made together
     repeats: str  # what the scores vary over: seeds, folds or few-shot samples
-    seeds_needed: (
-        int | None
-    )  # of what the scores vary over, runs of each system that would find a difference of this size
+    seeds_needed: int | None  # runs of each system (seeds, folds, samples) that would find a difference of this size
     examples_needed: int | None
 
     @property
