@@ -19,7 +19,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -93,23 +95,18 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """The most wanted first."""
+    """All of the first seed before the next."""
     for seed in SEEDS:
         yield from _adapters("sst2", seed, list(ADAPTERS))
-    for seed in SEEDS:
         yield from _adapters("wnut17", seed, AT_PEER)
-    for seed in SEEDS:
-        for size in SIZES:
-            for name, lr in CURVE.items():
-                keys = {"adapter": {"name": name}, "optim.lr": lr, "optim.max_steps": CURVE_STEPS,
-                        "optim.batch_size": min(BATCH, size), "data.max_train_examples": size,
-                        "data.sample": "stratified", "data.split_seed": seed}  # fmt: skip
-                yield Case("curve", f"{name}-{size}", seed, keys=keys)
-    for seed in SEEDS:
+        yield from _adapters("squad", seed, ["full", "lora", "head"])
         for name, own in METHODS.items():
             yield Case("sst2", name, seed, keys={"optim.lr": FULL_LR, "methods": {name: own}})
-    for seed in SEEDS:
-        yield from _adapters("squad", seed, ["full", "lora", "head"])
+        for size, (name, lr) in product(SIZES, CURVE.items()):
+            keys = {"adapter": {"name": name}, "optim.lr": lr, "optim.max_steps": CURVE_STEPS,
+                    "optim.batch_size": min(BATCH, size), "data.max_train_examples": size,
+                    "data.sample": "stratified", "data.split_seed": seed}  # fmt: skip
+            yield Case("curve", f"{name}-{size}", seed, keys=keys)
 
 
 def _adapters(table: str, seed: int, names: list[str]) -> Iterator[Case]:
@@ -217,6 +214,8 @@ def measure(options: argparse.Namespace) -> None:
 
     options.output.mkdir(parents=True, exist_ok=True)
     for case in cases():
+        if options.only and not any(fnmatch(f"{case.table}/{case.name}", pattern) for pattern in options.only):
+            continue
         rows = read_rows(options.output)
         done = {(r["table"], r["name"], r["seed"], r["system"]) for r in rows}
         if sum(r["processor_seconds"] for r in rows) > 60 * options.minutes:
@@ -237,6 +236,7 @@ def parse() -> argparse.Namespace:
         "--peer", type=Path, help="a script of the Trainer with peft: TASK --method=NAME --data=DIR ..."
     )
     parser.add_argument("--minutes", type=float, default=60, help="of processor time in all, over all calls")
+    parser.add_argument("--only", nargs="+", metavar="PATTERN", help="cases as TABLE/NAME: curve/*, sst2/lora")
     parser.add_argument("--table", action="store_true", help="print the tables of OUTPUT")
     return parser.parse_args()
 
