@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 MODEL := models/all-MiniLM-L6-v2
 DECODER := models/SmolLM2-135M-Instruct
 DATA ?= research/quickstart
-PYTEST := $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder
+# a crashed worker ends the run, which then names the test: pytest-xdist fails on a worker in its place
+PYTEST := $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
 WORKERS ?= 3# processes of make test, of which one waits for SLURM most of the time
 .DEFAULT_GOAL := help
 

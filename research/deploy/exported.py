@@ -28,7 +28,7 @@ def load_exported(folder: Path, precision: str | None = None) -> Predictor:
         return Predictor(trained, precision or settings["precision"])
     config.trainer.packing = False
     predictor = Predictor(trained, "fp32", load=unloaded)
-    engine = load_engine(folder, settings["format"], predictor.module.backbone.model.config)
+    engine = load_engine(folder, settings["format"], settings["precision"], predictor.module.backbone.model.config)
     assert engine is not None
     predictor.use_engine(engine)
     return predictor

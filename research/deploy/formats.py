@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from research.cluster.devices import fast_precision
 from research.common.errors import UserError
 from research.models.load import without_advice
 
@@ -105,14 +106,14 @@ def sample_inputs(tokenizer: Any) -> dict[str, Tensor]:
     return {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in inputs}
 
 
-def load_engine(folder: Path, format: str, config: Any) -> ExportedEngine | None:
+def load_engine(folder: Path, format: str, precision: str, config: Any) -> ExportedEngine | None:
     """The engine of an exported folder; None where `from_pretrained` reads it. UserError for a damaged one."""
     if format == "safetensors":
         return None
     try:
         with quiet():
             exported = import_module("transformers.exporters").ExportedModel.from_pretrained(folder)
-            exported.to("cpu", **options_of(format))
+            exported.to("cpu", **options_of(format, precision))
     except ModuleNotFoundError:
         raise
     except Exception as error:  # each runtime fails in a way of its own
@@ -120,8 +121,8 @@ def load_engine(folder: Path, format: str, config: Any) -> ExportedEngine | None
     return ExportedEngine(exported, config)
 
 
-def options_of(format: str) -> dict[str, Any]:
-    """As many threads as torch has: each runtime would take every core."""
+def options_of(format: str, precision: str) -> dict[str, Any]:
+    """As many threads as torch has, and the exported precision: runtimes take every core, and OpenVINO bf16 for fp32."""
     threads = torch.get_num_threads()
     if format == "onnx":
         import onnxruntime
@@ -129,4 +130,7 @@ def options_of(format: str) -> dict[str, Any]:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         return {"session_options": options}
-    return {"config": {"INFERENCE_NUM_THREADS": threads}} if format == "openvino" else {}
+    if format == "openvino":
+        computed = "bf16" if precision == fast_precision("cpu") == "bf16" else "f32"
+        return {"config": {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": computed}}
+    return {}

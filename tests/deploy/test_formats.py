@@ -49,7 +49,7 @@ def test_a_format_computes_as_the_model(kind: str, head: str, format: str, tmp_p
     tokenizer = make_tokenizer()
     model = tiny(kind, HEADS[head], tokenizer)
     write_model(model, tokenizer, tmp_path, format, "fp32")
-    engine = load_engine(tmp_path, format, model.config)
+    engine = load_engine(tmp_path, format, "fp32", model.config)
     for rows, length in SHAPES:
         inputs = {"input_ids": torch.randint(5, len(tokenizer), (rows, length))}
         mask = torch.ones(rows, length, dtype=torch.long)
