@@ -122,7 +122,7 @@ def load_engine(folder: Path, format: str, precision: str, config: Any) -> Expor
 
 
 def options_of(format: str, precision: str) -> dict[str, Any]:
-    """As many threads as torch has, and the exported precision: runtimes take every core, and OpenVINO bf16 for fp32."""
+    """As many threads as torch has, and the exported precision: runtimes take all cores, and OpenVINO bf16 for fp32."""
     threads = torch.get_num_threads()
     if format == "onnx":
         import onnxruntime
