@@ -107,6 +107,7 @@ def cases() -> Iterator[Case]:
                     "optim.batch_size": min(BATCH, size), "data.max_train_examples": size,
                     "data.sample": "stratified", "data.split_seed": seed}  # fmt: skip
             yield Case("curve", f"{name}-{size}", seed, keys=keys)
+        yield from _head_alone(seed)
 
 
 def _adapters(table: str, seed: int, names: list[str]) -> Iterator[Case]:
@@ -117,8 +118,16 @@ def _adapters(table: str, seed: int, names: list[str]) -> Iterator[Case]:
             yield Case(table, name, seed, PEER, {"lr": lr})
 
 
+def _head_alone(seed: int) -> Iterator[Case]:
+    """Ten epochs of the head, whose layers below are computed once, and a second trial, which finds them computed."""
+    keys = {"adapter": {"name": "head"}, "model.frozen_dropout": False, "optim.epochs": 10, "optim.lr": SMALL_LR}
+    yield Case("ten epochs", "head", seed, keys=keys)
+    yield Case("ten epochs", "head, again", seed, keys={**keys, "optim.lr": 2 * SMALL_LR})
+    yield Case("ten epochs", "head", seed, PEER, {"lr": SMALL_LR, "optim.epochs": 10})
+
+
 def data_set(case: Case) -> tuple[str, DataSet]:
-    name = "sst2" if case.table == "curve" else case.table
+    name = case.table if case.table in DATA_SETS else "sst2"
     return name, DATA_SETS[name]
 
 
@@ -169,7 +178,8 @@ def peer(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     sys.argv = [
         str(options.peer), kind.task, f"--method={case.name}", f"--data={options.data / name}", *AS_PRECISION,
         f"--model={options.model}", f"--max-length={kind.max_length}", f"--train-examples={kind.examples}",
-        f"--seed={case.seed}", f"--epochs={kind.epochs}", f"--lr={case.keys['lr']}", "--no-reload",
+        f"--seed={case.seed}", f"--epochs={case.keys.get('optim.epochs', kind.epochs)}", f"--lr={case.keys['lr']}",
+        "--no-reload",
     ]  # fmt: skip
     sys.stdout.flush()
     with log.open("w", encoding="utf-8") as file:

@@ -24,7 +24,8 @@ def tables(rows: Sequence[Row], output: Path) -> str:
         if "failed" not in row:
             found[row["table"]][row["name"]][row["system"]].append(row)
     parts = [
-        "\n".join(_curve(names) if table == "curve" else _table(table, names, output)) for table, names in found.items()
+        "\n".join(FORMS[table](names) if table in FORMS else _table(table, names, output))
+        for table, names in found.items()
     ]
     failed = [f"{row['table']} {row['name']} seed {row['seed']}: {row['failed']}" for row in rows if "failed" in row]
     return "\n\n".join([*parts, *failed]) + "\n"
@@ -95,3 +96,17 @@ def _curve(names: dict[str, dict[str, list[Row]]]) -> Iterator[str]:
     yield f"|---|{'---|' * len(sizes)}"
     for adapter, each in by_name.items():
         yield f"| {adapter} | {' | '.join(_score(each[size]) if size in each else '' for size in sizes)} |"
+
+
+def _whole_runs(names: dict[str, dict[str, list[Row]]]) -> Iterator[str]:
+    """Processor time of whole runs, from data to scores."""
+    yield "### The head alone, ten epochs, sst2\n"
+    yield "| run | seeds | score | processor seconds |"
+    yield "|---|---|---|---|"
+    for name, systems in names.items():
+        for system, rows in systems.items():
+            seconds = statistics.median(row["processor_seconds"] for row in rows)
+            yield f"| {name}, {system} | {len(rows)} | {_score(rows)} | {seconds:.1f} |"
+
+
+FORMS = {"curve": _curve, "ten epochs": _whole_runs}
