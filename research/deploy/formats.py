@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from research.cluster.devices import fast_precision
 from research.common.errors import UserError
+from research.deploy.signal_stack import kept_signal_stack
 from research.models.load import without_advice
 
 FORMATS = {
@@ -111,7 +112,7 @@ def load_engine(folder: Path, format: str, precision: str, config: Any) -> Expor
     if format == "safetensors":
         return None
     try:
-        with quiet():
+        with quiet(), kept_signal_stack():
             exported = import_module("transformers.exporters").ExportedModel.from_pretrained(folder)
             exported.to("cpu", **options_of(format, precision))
     except ModuleNotFoundError:
