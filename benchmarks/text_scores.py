@@ -177,7 +177,7 @@ def peer(case: Case, files: Files) -> dict[str, Any]:
 def scored(outputs: Sequence[str], pairs: Path) -> dict[str, float]:
     """ROUGE-L (best reference of each, mean) and BLEU, in per cent."""
     from rouge_score.rouge_scorer import RougeScorer
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     golds = [json.loads(line)["target"] for line in pairs.read_text("utf-8").splitlines()]
     several = [gold if isinstance(gold, list) else [gold] for gold in golds]
