@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -145,16 +146,23 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def copied(file: str | Path, split: str = "validation") -> str:
+    """A copy of a data file beside it, for another split: one file cannot serve two."""
+    copy = Path(file).with_name(f"{split}-{Path(file).name}")
+    shutil.copyfile(file, copy)
+    return str(copy)
+
+
 def write_experiment(path: Path, task: Any, model: Any, data: Any, **sections: Any) -> Path:
     """An experiment in fp32 on one device, without W&B, whose run folder is `run` beside it.
 
-    `model` is a folder or a section; `data` a file for training and validation, or a section. Keys of a section
-    `trainer` are added to those of here.
+    `model` is a folder or a section; `data` a file to train on, and a copy of it to validate on, or a section.
+    Keys of a section `trainer` are added to those of here.
     """
     content = {
         "task": task,
         "model": model if isinstance(model, dict) else {"name": str(model)},
-        "data": data if isinstance(data, dict) else {"train": str(data), "validation": str(data)},
+        "data": data if isinstance(data, dict) else {"train": str(data), "validation": copied(data)},
         "wandb": {"mode": "disabled"},
         "run_dir": str(path.parent / "run"),
         **sections,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -30,11 +31,12 @@ from tests.conftest import write_jsonl
 def experiment(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     folder = tmp_path_factory.mktemp("api")
     rows = [{"text": f"{word} film", "label": word} for word in ("good", "bad") * 12]
-    write_jsonl(folder / "rows.jsonl", rows)
+    for split in ("train", "validation", "test"):
+        write_jsonl(folder / f"{split}.jsonl", rows)
     content = {
         "task": "classification",
         "model": {"name": str(tiny_model)},
-        "data": {"train": "rows.jsonl", "validation": "rows.jsonl", "test": "rows.jsonl", "max_length": 16},
+        "data": {"train": "train.jsonl", "validation": "validation.jsonl", "test": "test.jsonl", "max_length": 16},
         "optim": {"epochs": 8, "batch_size": 8, "lr": 5e-3},
         "trainer": {"devices": 1, "precision": "fp32", "log_every_steps": 1},
         "wandb": {"mode": "disabled"},
@@ -174,7 +176,7 @@ def test_seeds_that_make_no_list_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"data.train": "row.jsonl"}, "did you mean rows.jsonl?"),
+        ({"data.train": "trains.jsonl"}, "did you mean train.jsonl or"),
         ({"data.test": "absent/rows.jsonl"}, "no folder"),
         ({"trainer.monitor": "f2"}, "trainer.monitor=f2 is not a score of task classification; it reports accuracy"),
         ({"run_dir": "begun"}, "holds another experiment; it differs in optim.lr"),
@@ -184,7 +186,8 @@ def test_seeds_that_make_no_list_are_refused(text: str) -> None:
 def test_mistakes_are_reported_before_torch_is_imported(experiment: Path, values: dict[str, str], said: str) -> None:
     folder = experiment.parent
     (folder / "begun").mkdir(exist_ok=True)
-    text = experiment.read_text().replace("0.005", "0.7").replace('"rows', f'"{folder}/rows')
+    text = experiment.read_text().replace("0.005", "0.7")
+    text = re.sub(r'"(\w+\.jsonl)"', rf'"{folder}/\1"', text)
     (folder / "begun" / "config.yaml").write_text(text)
     (folder / "begun" / "provenance.json").write_text("{}")
     code = (

@@ -14,7 +14,7 @@ import pytest
 from research.cli import main
 from research.tracking.run import Run
 from tests.attempts import Attempt
-from tests.conftest import make_tiny_model, write_jsonl
+from tests.conftest import copied, make_tiny_model, write_jsonl
 
 GOOD = "".join(json.dumps({"text": f"good film {i}", "label": "ab"[i % 2]}) + "\n" for i in range(8))
 SENTENCES = '{"tokens": ["Anna", "in"], "tags": ["B-PER", "O"]}\n' * 8
@@ -190,8 +190,9 @@ def test_columns_and_class_weights_that_name_nothing(command: Command) -> None:
         "sentiment", path, "data.columns={txt: text}"
     )
     assert "no column 'body' for the field 'text'" in command.refused("sentiment", path, "data.columns={text: body}")
-    reported = command.refused("sentiment", path, f"data.validation={path}", "data.cluster=page")
-    assert reported == f"data.cluster=page: {path} has no such column; its columns are id, text, label."
+    validation = copied(path)
+    reported = command.refused("sentiment", path, f"data.validation={validation}", "data.cluster=page")
+    assert reported == f"data.cluster=page: {validation} has no such column; its columns are id, text, label."
     assert "names c, but the labels are a, b" in command.refused("sentiment", path, "optim.class_weights={c: 2}")
 
 
@@ -219,7 +220,7 @@ def test_what_is_no_data_file(command: Command) -> None:
 )  # fmt: skip
 def test_what_looks_odd_and_trains(command: Command, task: str, content: str) -> None:
     path = command.file("train.jsonl", content)
-    command.trains(task, path, f"data.validation={path}")
+    command.trains(task, path, f"data.validation={copied(path)}")
     table = Run.read(command.run).predictions / "validation.parquet"
     assert datasets.Dataset.from_parquet(str(table), cache_dir=command.folder).num_rows == content.count("\n")
 
@@ -343,7 +344,7 @@ def test_a_setting_that_cannot_be(command: Command, override: str, fragment: str
 
 def test_a_monitor_that_is_no_score_names_the_scores(command: Command) -> None:
     path = command.file("train.jsonl", GOOD)
-    code, said = command("sentiment", path, f"data.validation={path}", "trainer.monitor=f2")
+    code, said = command("sentiment", path, f"data.validation={copied(path)}", "trainer.monitor=f2")
     assert code == 2 and "trainer.monitor=f2 is not a score of task sentiment; it reports accuracy, f1" in said
     assert not command.run.exists()  # nothing was begun
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -10,7 +12,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from research.common.errors import UserError
+from research.config.schema import DataConfig
 from research.data.source import Split
+from research.data.split import share_of
 
 FEW_EXAMPLES = 50  # of a split below this many, an overlap is reported and not refused
 _MOST_LABELS = 20  # that are shown and recorded
@@ -82,8 +86,26 @@ def normal(text: str) -> str:
     return _NO_LETTER.sub(" ", composed.casefold()).strip()
 
 
+def refuse_same_file(splits: Mapping[str, Split], data: DataConfig) -> None:
+    """Raise UserError where the experiment names the same rows of one file, or of the hub, for two splits."""
+    values = {name: getattr(data, name) for name in splits}
+    named = [splits[name] for name, value in values.items() if value and share_of(value) is None]
+    for one, other in itertools.combinations(named, 2):
+        if one.taken is None or other.taken is None:
+            same = one.fingerprint == other.fingerprint
+        else:
+            common = range(max(one.taken.start, other.taken.start), min(one.taken.stop, other.taken.stop))
+            same = len(common) > 0 and os.path.realpath(one.origin) == os.path.realpath(other.origin)
+        if same:
+            raise UserError(
+                f"{other.origin}: {other.name} is the same file as {one.name}, so that its score says nothing of new "
+                f"texts; give other data, a share of train (`data.{other.name}: 0.1`), or slices without a common row "
+                "(`[:80%]` and `[80%:]` behind the name)"
+            )
+
+
 def refuse_overlap(splits: Mapping[str, Split], found: Mapping[str, SplitOverview], most: float) -> None:
-    """Raise UserError where a split holds more than the share `most` of an earlier one's texts, or is the same file."""
+    """Raise UserError where a split holds more than the share `most` of an earlier one's texts."""
     for name, about in found.items():
         for other, overlap in about.overlap.items():
             share = overlap.normalised / max(about.examples, 1)

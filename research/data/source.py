@@ -32,6 +32,7 @@ class Split:
     place: str = "row"  # what a place counts: "line", "item", "question" or (from 0) "row"
     format: str = "hub"  # or the name of a local file's format
     drawn: str = ""  # how these rows were chosen among those of the origin
+    taken: range | None = None  # the rows of a local file that were asked for; None: the hub's
 
     def where(self, index: int) -> str:
         """The place of a row: 'data/train.jsonl, line 17' or 'stanfordnlp/sst2 (train), row 16'."""
@@ -78,7 +79,7 @@ def slice_rows(split: Split, asked: str) -> Split:
     if not chosen:
         raise UserError(f"{split.origin}[{asked}]: holds no {split.place}s of the {count} there are")
     fingerprint = hashlib.sha256(f"{split.fingerprint}[{asked}]".encode()).hexdigest()
-    return dataclasses.replace(split, rows=split.rows.select(chosen), fingerprint=fingerprint)
+    return dataclasses.replace(split, rows=split.rows.select(chosen), fingerprint=fingerprint, taken=chosen)
 
 
 def open_file(name: str, path: str, reading: Reading) -> Split:
@@ -94,8 +95,9 @@ def open_file(name: str, path: str, reading: Reading) -> Split:
     rows = load_file(path, sha256, format, reading)
     lines = format.read is not None
     return Split(
-        name=name, rows=rows, origin=path, lines=lines, fingerprint=sha256, place=format.place, format=format.name
-    )
+        name=name, rows=rows, origin=path, lines=lines, fingerprint=sha256, place=format.place, format=format.name,
+        taken=range(len(rows)),
+    )  # fmt: skip
 
 
 def missing_file(path: Path) -> str:

@@ -25,7 +25,7 @@ from research.config.schema import Config, DataConfig
 from research.data.augment.words import Words, text_of, words_of
 from research.data.encoded import encoded, source_digest
 from research.data.formats import Reading
-from research.data.overview import SplitOverview, refuse_overlap
+from research.data.overview import SplitOverview, refuse_overlap, refuse_same_file
 from research.data.source import Split
 from research.data.splits import splits_asked
 from research.metrics import metric_of, resolved
@@ -151,6 +151,7 @@ class TaskData(LightningDataModule):
         refuse_way_with_long_texts(self)
         self.splits = self.opened_splits(only)
         if learned is None:
+            refuse_same_file(self.splits, self.config.data)
             self.labels = self.collect(list(self.splits.values()))
         else:
             self.recall(learned)

@@ -65,7 +65,26 @@ def test_normal_texts() -> None:
 MANY = rows(*((f"film {i}", "pn"[i % 2]) for i in range(60)))
 
 
-def test_the_same_data_in_two_splits_is_refused_unless_allowed(build: Build, tmp_path: Path) -> None:
+def test_the_same_rows_of_a_file_in_two_splits_are_refused_always(build: Build, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "few.jsonl", MANY[:10])
+    (tmp_path / "link.jsonl").symlink_to(file)
+    keys = [f"data.train={file}[:60%]", "data.validation=null", "data.max_overlap=1"]
+    for other in (file, tmp_path / "link.jsonl", f"{tmp_path}/./few.jsonl[5:]"):
+        with pytest.raises(UserError, match=r"l: test is the same file as train, .*`data.test: 0.1`"):
+            build(MANY, *keys, f"data.test={other}")
+    assert len(build(MANY, *keys, f"data.test={file}[60%:]").data.splits["test"].rows) == 4
+    assert len(build(MANY, *keys, "data.test=0.5").data.splits["test"].rows) == 3
+
+
+def test_the_same_split_of_the_hub_is_refused_too(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "hub").mkdir()
+    write_jsonl(tmp_path / "hub" / "train.jsonl", MANY[:10])
+    keys = [f"data.name={tmp_path / 'hub'}", "data.train=train", "data.max_overlap=1"]
+    with pytest.raises(UserError, match=r"hub \(train\): validation is the same file as train"):
+        build(MANY, *keys, "data.validation=train")
+
+
+def test_equal_data_in_two_splits_are_refused_unless_allowed(build: Build, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"validation is the same data as train.*`data.max_overlap: 1.00`"):
         build(MANY)
     assert build(MANY, "data.max_overlap=1").data.overview["validation"].overlap["train"].exact == 60

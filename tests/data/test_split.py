@@ -118,9 +118,9 @@ def test_a_run_on_one_file(build: Build, tmp_path: Path) -> None:
 
 def test_slices_of_files(build: Build, tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "all.jsonl", ROWS)
-    module = build(ROWS, f"data.train={path}[:80%]", f"data.validation={path}[80%:]", f"data.test={path}[-3:]")
+    module = build(ROWS, f"data.train={path}[:80%]", f"data.validation={path}[80%:-3]", f"data.test={path}[-3:]")
     sizes = {name: len(split.rows) for name, split in module.data.splits.items()}
-    assert sizes == {"train": 48, "validation": 12, "test": 3}
+    assert sizes == {"train": 48, "validation": 9, "test": 3}
     assert module.data.splits["validation"].rows["text"][0] == "film 48"
     with pytest.raises(UserError, match="holds no lines of the 60 there are"):
         build(ROWS, f"data.train={path}[70:]")

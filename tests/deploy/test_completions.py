@@ -23,7 +23,7 @@ from research.inference.predict import predict
 from research.models.generate import Output
 from research.models.generation_steps import stable_beginning
 from research.tracking.run import Run
-from tests.conftest import write_experiment, write_jsonl
+from tests.conftest import copied, write_experiment, write_jsonl
 from tests.deploy.conftest import listening
 from tests.deploy.test_app import ask
 from tests.tasks.test_translation import make_model
@@ -42,7 +42,7 @@ def trained(folder: Path, task: dict[str, Any], rows: list[dict[str, Any]]) -> R
     for p in talkative.parameters():  # so that its weights say something
         p.data += 0.2 * torch.randn_like(p)
     talkative.save_pretrained(model)
-    data = {"train": str(file), "validation": str(file), "max_length": 40, "max_overlap": 1.0}
+    data = {"train": str(file), "validation": copied(file), "max_length": 40, "max_overlap": 1.0}
     steps = {"max_steps": 2, "batch_size": 4}
     write_experiment(folder / "e.yaml", keys, model, data, optim=steps, trainer={"precision": "bf16"})
     assert main(["train", str(folder / "e.yaml")]) == 0

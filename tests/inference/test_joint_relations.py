@@ -11,7 +11,7 @@ import pytest
 from research.cli import main
 from research.common.errors import UserError
 from research.inference.joint_relations import Document, as_lines, read_documents, triple_scores
-from tests.conftest import write_jsonl
+from tests.conftest import copied, write_jsonl
 from tests.small_runs import SmallRuns
 
 ANNA, OSLO, ACME = (0, 4, "PER"), (14, 18, "LOC"), (22, 26, "ORG")
@@ -58,7 +58,7 @@ def test_the_chain_is_its_two_halves(small_runs: SmallRuns, tmp_path: Path, caps
     runs = []
     for task, rows, keys in (("ner", sentences, ()), ("relation", pairs, ("task.typed=true", "task.other=none"))):
         file = str(write_jsonl(tmp_path / f"{task}.jsonl", rows))
-        data = {"train": file, "validation": file, "max_length": 32, "max_overlap": 1.0}
+        data = {"train": file, "validation": copied(file), "max_length": 32, "max_overlap": 1.0}
         runs.append(small_runs.train(task, *keys, data=data))
     gold = {"text": "Anna Oslo", "entities": [[0, 4, "PER"], [5, 9, "LOC"]], "relations": [[0, 1, "in"], [1, 0, "of"]]}
     source = write_jsonl(tmp_path / "documents.jsonl", [{**gold, "id": "x"}, {**gold, "text": "film, Oslo"}])

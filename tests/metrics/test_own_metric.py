@@ -21,7 +21,7 @@ from research.report.records import read_records
 from research.report.searches import find_searches
 from research.tracking.run import Run
 from research.training.preflight import refuse_wrong_experiment
-from tests.conftest import write_jsonl
+from tests.conftest import copied, write_jsonl
 
 METRIC = """
 import numpy as np
@@ -63,7 +63,7 @@ def write_experiment(folder: Path, tiny_model: Path, metric: str) -> Path:
     content = {
         "task": "./my_task.py",
         "model": {"name": str(tiny_model)},
-        "data": {"train": data, "validation": data, "test": data},
+        "data": {"train": data, "validation": copied(data), "test": copied(data, "test")},
         "optim": {"epochs": 8, "batch_size": 4},
         "trainer": {"precision": "fp32", "devices": 1, "monitor": "error_rate"},
         "wandb": {"mode": "disabled"},

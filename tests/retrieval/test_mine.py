@@ -10,7 +10,7 @@ import pytest
 
 from research.cli import main
 from research.tracking.run import Run
-from tests.conftest import write_jsonl
+from tests.conftest import copied, write_jsonl
 from tests.retrieval.test_index import refused, trained
 from tests.small_runs import SmallRuns
 from tests.tasks.test_matching import embedded, rows
@@ -63,7 +63,7 @@ def reranked(small_runs: SmallRuns, run: Run, mined: Path, source: Path, tmp_pat
     assert len(candidates) == 11 and all(len(row["documents"]) == 3 for row in candidates)  # two rows share a query
     missed = sum(row["missed"] for row in candidates)
     assert missed == 12 - sum(sum(row["relevant"]) for row in candidates) > 0
-    data = {"train": str(mined), "validation": str(lists), "test": str(lists), "max_length": 32}
+    data = {"train": str(mined), "validation": str(lists), "test": copied(lists, "test"), "max_length": 32}
     chained = small_runs.train("rerank", data=data)
     scores = chained.result["metrics"]["test"]
     at_best = sum(sum(row["relevant"]) / (sum(row["relevant"]) + row["missed"]) for row in candidates) / 11

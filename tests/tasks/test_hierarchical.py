@@ -14,7 +14,7 @@ from research.data.hierarchy import path_to, read_hierarchy
 from research.metrics.hierarchical import Metric
 from research.tasks.hierarchical import answer
 from research.tracking.run import Run
-from tests.conftest import write_jsonl
+from tests.conftest import copied, write_jsonl
 
 PARENTS = {"science": None, "physics": "science", "optics": "physics", "biology": "science", "sport": None}
 LABELS = ["biology", "optics", "physics", "science", "sport"]
@@ -74,7 +74,8 @@ def test_a_run(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[s
     file = str(write_jsonl(tmp_path / "rows.jsonl", rows))
     content = {
         "task": {"name": "hierarchical", "hierarchy": "tree.tsv"}, "model": {"name": str(tiny_model)},
-        "data": {"train": file, "validation": file, "max_length": 16}, "optim": {"max_steps": 2, "batch_size": 4},
+        "data": {"train": file, "validation": copied(file), "max_length": 16},
+        "optim": {"max_steps": 2, "batch_size": 4},
         "trainer": {"precision": "fp32", "devices": 1}, "wandb": {"mode": "disabled"}, "run_dir": str(tmp_path / "run"),
     }  # fmt: skip
     (tmp_path / "e.yaml").write_text(json.dumps(content))

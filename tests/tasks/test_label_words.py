@@ -15,7 +15,7 @@ from research.cli import main
 from research.common.errors import UserError
 from research.config.load import load_config
 from research.training.build import build as build_module
-from tests.conftest import make_tiny_model, write_experiment, write_jsonl
+from tests.conftest import copied, make_tiny_model, write_experiment, write_jsonl
 from tests.small_runs import SmallRuns, weights
 from tests.tasks.test_conformance import INFERENCE
 from tests.tasks.test_translation import make_model
@@ -35,7 +35,7 @@ def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build(folder: Path, task: str, model: Path, *overrides: str, rows: Any = ROWS) -> Any:
     file = str(write_jsonl(folder / "rows.jsonl", rows))
-    data = {"train": file, "validation": file, "max_length": 48, "max_overlap": 1.0}
+    data = {"train": file, "validation": copied(file), "max_length": 48, "max_overlap": 1.0}
     write_experiment(folder / "e.yaml", task, model, data, optim={"max_steps": 0})
     return build_module(load_config(folder / "e.yaml", overrides)).eval()
 

@@ -15,7 +15,7 @@ from research.common.errors import UserError
 from research.config.load import load_config
 from research.tasks.lm import pieces, strided
 from research.training import build as building
-from tests.conftest import WORDS, write_experiment
+from tests.conftest import WORDS, copied, write_experiment
 from tests.tasks.test_translation import make_model
 
 TEXT = (
@@ -29,7 +29,7 @@ def build(folder: Path, *overrides: str, text: str = TEXT, **more: Any) -> Any:
     if not model.exists():
         make_model(model, "gpt2")
     corpus = str(folder / "corpus.txt")
-    data = {"train": corpus, "validation": corpus, "max_length": 16, "max_overlap": 1.0}
+    data = {"train": corpus, "validation": copied(corpus), "max_length": 16, "max_overlap": 1.0}
     path = write_experiment(
         folder / "lm.yaml",
         {"name": "lm", **more},
@@ -108,7 +108,7 @@ def test_the_signature_says_what_decides(tmp_path: Path) -> None:
     [
         (["task.stride=17"], TEXT, "task.stride=17 is more than data.max_length=16"),
         (["data.max_length=200"], TEXT, "more than the 128 positions"),
-        (["data.train={jsonl}", "data.validation={jsonl}"], TEXT, "line 2: the text is empty"),
+        (["data.train={jsonl}", "data.validation=null"], TEXT, "line 2: the text is empty"),
         (["data.columns={text: body}"], TEXT, "no column 'body' for the field 'text'"),
         ([], " \n\n \n", "holds no lines"),
     ],

@@ -18,7 +18,7 @@ from research.common.errors import UserError
 from research.config.load import load_config
 from research.models.attention import PACKED
 from research.training import build as building
-from tests.conftest import make_tiny_model, write_experiment
+from tests.conftest import copied, make_tiny_model, write_experiment
 from tests.tasks.r_drop import assert_r_drop
 from tests.tasks.test_lm import TEXT
 
@@ -81,7 +81,7 @@ def build(folder: Path, *overrides: str, kind: str = "bert", **more: Any) -> Any
     if not (folder / kind).exists():
         make_tiny_model(folder / kind, kind)
     corpus = str(folder / "corpus.txt")
-    data = {"train": corpus, "validation": corpus, "max_length": 16, "max_overlap": 1.0}
+    data = {"train": corpus, "validation": copied(corpus), "max_length": 16, "max_overlap": 1.0}
     path = write_experiment(
         folder / "mlm.yaml",
         {"name": "mlm", **more},

@@ -19,7 +19,7 @@ from research.models.attention import PACKED
 from research.tasks.masked_text import EVALUATION
 from research.tasks.nsp import IS_NEXT, IS_OTHER, bounds
 from research.training import build as building
-from tests.conftest import make_tiny_model
+from tests.conftest import copied, make_tiny_model
 
 DOCUMENTS = [  # each of words of its own
     " ".join(f"{letter}{i % 7}" for i in range(4 + 9 * number)) for number, letter in enumerate("abcdefgh")
@@ -33,7 +33,7 @@ def build(folder: Path, *overrides: str, text: str = "\n\n".join(DOCUMENTS), kin
     content = {
         "task": {"name": "nsp", "next_weight": 3.0},
         "model": {"name": str(folder / kind), "dropout": 0.0},
-        "data": {"train": str(folder / "corpus.txt"), "validation": str(folder / "corpus.txt"), "max_length": 24,
+        "data": {"train": str(folder / "corpus.txt"), "validation": copied(folder / "corpus.txt"), "max_length": 24,
                  "max_overlap": 1.0},
         "optim": {"batch_size": 4, "epochs": 2},
         "trainer": {"precision": "fp32", "devices": 1},

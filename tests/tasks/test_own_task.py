@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from research.cli import main
 from research.config.load import load_config
 from research.tracking.run import Run
-from tests.conftest import write_experiment, write_jsonl
+from tests.conftest import copied, write_experiment, write_jsonl
 
 TASK = '''"""Sentiment with a prefix and labels that a helper may turn round."""
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ def experiment(tmp_path: Path, tiny_model: Path) -> Path:
     write_jsonl(tmp_path / "rows.jsonl", rows)
     (tmp_path / "my_task.py").write_text(TASK)
     (tmp_path / "turning.py").write_text("TURNED = False\n")
-    data = {"train": "rows.jsonl", "validation": "rows.jsonl", "test": "rows.jsonl", "max_length": 16}
+    data: dict[str, Any] = {"train": "rows.jsonl", "max_length": 16}
+    data |= {split: Path(copied(tmp_path / "rows.jsonl", split)).name for split in ("validation", "test")}
     task, optim = {"name": "./my_task.py", "prefix": "the "}, {"epochs": 8, "batch_size": 8, "lr": 5e-3}
     return write_experiment(tmp_path / "mine.yaml", task, tiny_model, data, optim=optim)
 

@@ -19,7 +19,7 @@ from research.data.semeval_files import read_semeval
 from research.tasks.relation import entities_of, with_marks
 from research.tracking import predictions
 from research.tracking.run import Run
-from tests.conftest import write_jsonl
+from tests.conftest import copied, write_jsonl
 from tests.small_runs import SmallRuns, assert_same_up_to_rounding
 from tests.tasks.conftest import Build
 from tests.tasks.r_drop import assert_r_drop
@@ -210,7 +210,8 @@ def test_r_drop_compares_two_passes_of_the_same_text(build: Build, packing: str)
 def train(tmp_path: Path, build: Build, *overrides: str) -> Path:
     data = published(tmp_path / "TRAIN_FILE.TXT", rows(24))
     build(rows(8))
-    keys = [f"data.train={data}", f"data.validation={data}", f"data.test={data}", "data.format=semeval", *overrides]
+    others = [f"data.{split}={copied(data, split)}" for split in ("validation", "test")]
+    keys = [f"data.train={data}", *others, "data.format=semeval", *overrides]
     assert main(["train", str(tmp_path / "relation.yaml"), "optim.epochs=8", "optim.lr=3e-3", *keys]) == 0
     return tmp_path / "run"
 
@@ -263,7 +264,7 @@ def test_the_label_of_no_relation_is_a_key(build: Build) -> None:
 @pytest.mark.process
 def test_micro_batches_and_ranks_change_nothing(small_runs: SmallRuns, tmp_path: Path) -> None:
     data = str(write_jsonl(tmp_path / "rows.jsonl", rows(21)))  # an odd number: of two ranks one has more
-    sections = {"data": {"train": data, "validation": data, "test": data, "max_length": 48}}
+    sections = {"data": {"train": data, "validation": copied(data), "test": copied(data, "test"), "max_length": 48}}
     reference = small_runs.train("relation", **sections)
     for layout in ("trainer.tokens_per_microbatch=30", "trainer.packing=false"):
         assert_same_up_to_rounding(small_runs.train("relation", layout, **sections), reference)

@@ -14,7 +14,7 @@ from pytrec_eval import RelevanceEvaluator
 
 from research.batching.plan import Layout
 from research.cli import main
-from tests.conftest import write_jsonl
+from tests.conftest import copied, write_jsonl
 from tests.small_runs import SmallRuns, assert_same_up_to_rounding
 from tests.tasks.conftest import Build
 
@@ -90,7 +90,7 @@ def test_bad_rows_are_refused(
 @pytest.mark.process
 def test_any_layout_gives_the_same_and_scores_are_official(small_runs: SmallRuns, tmp_path: Path) -> None:
     data = str(write_jsonl(tmp_path / "rows.jsonl", lists()))
-    sections = {"data": {"train": data, "validation": data, "test": data, "max_length": 32}}
+    sections = {"data": {"train": data, "validation": copied(data), "test": copied(data, "test"), "max_length": 32}}
     run = small_runs.train("rerank", **sections)
     for other in (
         small_runs.train("rerank", "trainer.tokens_per_microbatch=40", **sections),

@@ -17,6 +17,7 @@ from research.common.errors import UserError
 from research.config.load import load_config
 from research.models.positions import set_plans
 from research.training.build import build
+from tests.conftest import copied
 from tests.tasks.test_translation import make_model
 from tests.training.test_scratch import experiment
 
@@ -63,7 +64,9 @@ def test_the_loss_is_that_of_the_model_for_any_packing(tmp_path: Path, monkeypat
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     path = experiment(tmp_path, "span_corruption", "t5")
     module: Any = build(
-        load_config(path, [f"data.train={tmp_path / 'corpus.txt'}", f"data.validation={tmp_path / 'corpus.txt'}"])
+        load_config(
+            path, [f"data.train={tmp_path / 'corpus.txt'}", f"data.validation={copied(tmp_path / 'corpus.txt')}"]
+        )
     )
     module.eval()
     store = module.data.stores["validation"]

@@ -149,11 +149,11 @@ def parallel(folder: Path, english: str, german: str) -> str:
 
 def test_two_parallel_files_are_pairs_of_lines(tmp_path: Path) -> None:
     name = parallel(tmp_path, "a film\ngood\nthe city\n", "ein\ngut\ndie\n")
-    keys = (f"data.train={name}", f"data.validation={name}[:2]", "task.template={source} :")
+    keys = (f"data.train={name}[1:]", f"data.validation={name}[:1]", "task.template={source} :")
     data = opened(tmp_path, {"name": "translation"}, [{"source": "a", "target": "b"}], *keys)
-    assert data.splits["train"].rows["target"][:] == ["ein", "gut", "die"] and len(data.stores["validation"]) == 2
-    assert data.splits["train"].where(1) == f"{name}, line 2" and data.splits["train"].fingerprint
-    assert first_row(data, 2)[2] == ["[CLS]", "the", "city", ":"]
+    assert data.splits["train"].rows["target"][:] == ["gut", "die"] and len(data.stores["validation"]) == 1
+    assert data.splits["train"].where(0) == f"{name}, line 2" and data.splits["train"].fingerprint
+    assert first_row(data, 1)[2] == ["[CLS]", "the", "city", ":"]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from research.config.load import load_config
 from research.models.generate import cut, prompts
 from research.training.build import build as build_module
 from tests.attempts import attempt_ranks
-from tests.conftest import make_tokenizer, write_experiment, write_jsonl
+from tests.conftest import copied, make_tokenizer, write_experiment, write_jsonl
 from tests.models.test_families import BART, DECODERS, T5
 from tests.tasks.r_drop import assert_r_drop
 
@@ -58,7 +58,7 @@ def experiment(folder: Path, kind: str, data: list[dict[str, Any]], **model: Any
         folder / "translation.yaml",
         {"name": "translation", "max_new_tokens": 12, "max_target_tokens": 12},
         make_model(folder / kind, kind, **model),
-        {"train": str(file), "validation": str(file), "max_length": 16, "max_overlap": 1.0},
+        {"train": str(file), "validation": copied(file), "max_length": 16, "max_overlap": 1.0},
         optim={"epochs": 1, "batch_size": 8, "lr": 3e-3},
     )
 

@@ -16,7 +16,7 @@ from research.config.load import load_config
 from research.config.schema import Config
 from research.models.generate import prompts
 from research.training.build import build, open_data
-from tests.conftest import write_experiment, write_jsonl
+from tests.conftest import copied, write_experiment, write_jsonl
 from tests.tasks.test_translation import make_model, text
 
 CHAT = (
@@ -35,10 +35,10 @@ def gpt2() -> Path:
 
 
 def configured(folder: Path, task: dict[str, Any], rows: Rows, *keys: str, model: Path | None) -> Config:
-    """A task on rows that serve as training and validation data."""
+    """A task on rows that serve as training data and, in a copy, as validation data."""
     file = write_jsonl(folder / "rows.jsonl", rows)
     (folder / "chat.jinja").write_text(CHAT)
-    data = {"train": str(file), "validation": str(file), "max_length": 32, "max_overlap": 1.0}
+    data = {"train": str(file), "validation": copied(file), "max_length": 32, "max_overlap": 1.0}
     keys_of_task = {"max_new_tokens": 8, "max_target_tokens": 8, **task}
     return load_config(write_experiment(folder / "e.yaml", keys_of_task, model or gpt2(), data), keys)
 

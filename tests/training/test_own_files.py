@@ -14,7 +14,7 @@ from research.report.grouping import group_runs
 from research.report.records import read_records
 from research.tracking.run import Run
 from tests.attempts import attempt
-from tests.conftest import write_experiment, write_jsonl
+from tests.conftest import copied, write_experiment, write_jsonl
 
 pytestmark = pytest.mark.slow
 TASK = """
@@ -59,7 +59,7 @@ def experiment(tmp_path: Path, tiny_model: Path, forkserver: None) -> Path:
         tmp_path / "mine.yaml",
         "./my_task.py",
         tiny_model,
-        {"train": data, "validation": data, "test": data, "max_overlap": 1.0},
+        {"train": data, "validation": copied(data), "test": copied(data, "test"), "max_overlap": 1.0},
         callbacks={"./count_steps.py": {"file": str(tmp_path / "steps.txt")}},
         optim={"max_steps": 8, "batch_size": 4, "lr": 1e-3},
         trainer={"checkpoint_every_steps": 1, "log_every_steps": 1},

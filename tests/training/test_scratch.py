@@ -23,7 +23,7 @@ from research.tracking.run import Run
 from research.training.build import build
 from research.training.start import pretrained_name, started
 from tests.attempts import Attempt, attempt, attempt_ranks
-from tests.conftest import make_tiny_model, write_jsonl
+from tests.conftest import copied, make_tiny_model, write_jsonl
 from tests.tasks.test_lm import TEXT
 from tests.tasks.test_translation import rows
 from tests.training.test_resume import command, content, last_step
@@ -48,7 +48,7 @@ def experiment(folder: Path, task: str, family: str, **sections: Any) -> Path:
     content = {
         "task": {"name": task, **({} if task in PLAIN else of_text)},
         "model": {"name": "scratch", "scratch": {"family": family, **SIZE}},
-        "data": {"train": file, "validation": file, "max_length": 24, "max_overlap": 1.0},
+        "data": {"train": file, "validation": copied(file), "max_length": 24, "max_overlap": 1.0},
         "optim": {"batch_size": 4, "max_steps": 10, "lr": 3e-3},
         "trainer": {"devices": 1, "log_every_steps": 1, "checkpoint_every_steps": 2, "tokens_per_microbatch": 128},
         "wandb": {"mode": "disabled"},

@@ -11,7 +11,7 @@ import pytest
 
 from research.tracking.run import Run
 from tests.attempts import Attempt, attempt
-from tests.conftest import write_jsonl
+from tests.conftest import copied, write_jsonl
 from tests.tasks.test_translation import make_model, rows
 from tests.tasks.text_experiments import CHAT
 from tests.training.test_resume import command, content, last_step, steps_saved
@@ -43,7 +43,7 @@ def experiment(folder: Path, kind: str) -> Path:
         "wandb": {"mode": "disabled"},
     }
     file = str(write_jsonl(folder / "rows.jsonl", chats(24) if of_decoder else rows(24)))
-    content["data"] |= {"train": file, "validation": file, "test": file}
+    content["data"] |= {"train": file, "validation": copied(file), "test": copied(file, "test")}
     path = folder / "e.yaml"
     path.write_text(json.dumps(content))
     return path
