@@ -16,6 +16,7 @@ from research.common.errors import UserError
 from research.common.files import write_atomically
 
 SPLITS = ("train", "validation", "test")
+CACHE_FOLDER = "research_in_memory"
 
 
 def with_stored_rows(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def _plain(value: Any) -> Any:
 def _stored(split: str, content: bytes, digest: str) -> str:
     from datasets import config
 
-    path = Path(config.HF_DATASETS_CACHE) / "research_in_memory" / digest[:16] / f"{split}.jsonl"
+    path = Path(config.HF_DATASETS_CACHE) / CACHE_FOLDER / digest[:16] / f"{split}.jsonl"
     if not path.is_file() or path.read_bytes() != content:
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(path) as temporary:

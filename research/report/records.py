@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 
 from research.common.errors import UserError
 from research.config import component
-from research.data.split import share_of
 from research.metrics import metric_of, smaller_is_better
 from research.metrics.base import BaseMetric
 from research.metrics.score import Score, from_record, score_named
+from research.report.data_set_names import data_set_name
 from research.report.deciding_settings import deciding_settings
 from research.report.recorded_files import read_config, read_json
 from research.tracking.predictions import KEY
@@ -88,19 +88,8 @@ class Record:
 
     @cached_property
     def data_set(self) -> str:
-        """What tables call the data: `data.title`, the hub's name, or the folder of the evaluated file."""
-        data = self.config["data"]
-        if data["title"]:
-            return str(data["title"])
-        files = [data[split] for split in ("test", "validation", "train") if data[split]]
-        file = str(next((name for name in files if share_of(str(name)) is None), ""))
-        if data["name"]:
-            name = str(data["name"]) if self.name_parts > 1 else str(data["name"]).rsplit("/")[-1]
-            return "/".join(filter(None, (name, data["config"], file if self.name_parts > 2 else "")))
-        path = Path(file).absolute()
-        if self.name_parts == 1:
-            return path.parent.name
-        return "/".join((*path.parts[-self.name_parts : -1], path.stem))
+        """What tables call the data (`data_set_name`)."""
+        return data_set_name(self.config["data"], self.name_parts)
 
     @cached_property
     def sweep(self) -> Path | None:

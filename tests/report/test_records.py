@@ -137,12 +137,19 @@ def test_no_runs_is_reported(tmp_path: Path) -> None:
     [
         ({"data.test": "/x/wnut17/test.conll"}, "wnut17"),
         ({"data.test": None, "data.validation": "/x/squad/dev.json"}, "squad"),
+        ({"data.test": "/x/research_in_memory/0123456789abcdef/test.jsonl"}, "rows in memory"),
         ({"data.name": "nyu-mll/glue", "data.config": "sst2"}, "glue/sst2"),
     ],
 )
 def test_data_sets_go_by_their_hub_name_or_folder(make_run: MakeRun, keys: dict[str, str], name: str) -> None:
     (record,) = read_records([make_run("a", config=keys)])
     assert record.data_set == name
+
+
+def test_rows_in_memory_are_told_apart_where_they_differ(make_run: MakeRun, tmp_path: Path) -> None:
+    for digest, examples in (("0123456789abcdef", 100), ("0199999999abcdef", 120)):
+        make_run(digest, examples=examples, config={"data.test": f"/x/research_in_memory/{digest}/test.jsonl"})
+    assert [record.data_set for record in read_records([tmp_path])] == ["rows in memory 0123", "rows in memory 0199"]
 
 
 def test_a_trial_knows_its_sweep(make_run: MakeRun, tmp_path: Path) -> None:
