@@ -20,6 +20,7 @@ from research.common.errors import UserError
 from research.report.groups import Grid, RunGroup, with_distinct_texts
 from research.report.parents import with_common_parents
 from research.report.records import Record, status_counts
+from research.report.searches import has_choices_alone
 from research.report.settings import (
     DATA_KEYS,
     canonical,
@@ -40,13 +41,13 @@ def group_runs(
 ) -> Grid:
     """Group runs by the config keys `by`: by default, all keys that differ between runs on one data set.
 
-    Trials of a sweep stand beside the table, not in it; where there is nothing else, the best trial of each sweep
-    does. `metric` is the score of the table: by default the one that chose each run's checkpoint. `by` may name keys
-    that only the runs `beside` have, as of another adapter.
+    Trials of a sweep stand beside the table, not in it; where there is nothing else, each setting of a sweep over lists
+    of values does, and of other sweeps the best trial. `metric` is the score of the table: by default the one that
+    chose each run's checkpoint. `by` may name keys that only the runs `beside` have, as of another adapter.
 
     Raises UserError for unknown keys, for no finished run, and for groups whose runs differ in more than the seed.
     """
-    records = with_common_parents(table_records(records))
+    records = with_common_parents(table_records(records, each_choice=True))
     finished = [record for record in records if record.status == "finished"]
     if not finished:
         counts = ", ".join(f"{count} {state}" for state, count in status_counts(records).items())
@@ -69,14 +70,29 @@ def group_runs(
     return Grid(_with_missing(groups), keys, constant, by_data_set)
 
 
-def table_records(records: Sequence[Record]) -> list[Record]:
-    """The records without the trials of sweeps; where there are only trials, those of the best of each sweep."""
+def table_records(records: Sequence[Record], each_choice: bool = False) -> list[Record]:
+    """The records without the trials of sweeps; where there are only trials, those of the best of each sweep.
+
+    `each_choice`: of a sweep over lists of values alone, one trial of each setting.
+    """
     sweeps: dict[Path, list[Record]] = {}
     for record in records:
         if record.sweep is not None:
             sweeps.setdefault(record.sweep, []).append(record)
     alone = [record for record in records if record.sweep is None]
-    return alone or [record for trials in sweeps.values() for record in best_trial(trials)]
+    chosen = [
+        _trial_of_each_setting(trials) if each_choice and has_choices_alone(sweep) else best_trial(trials)
+        for sweep, trials in sweeps.items()
+    ]
+    return alone or [record for trials in chosen for record in trials]
+
+
+def _trial_of_each_setting(trials: Sequence[Record]) -> list[Record]:
+    """A sampler may draw a setting twice: of its trials the first that has a finished run."""
+    folder_of: dict[str, Path] = {}
+    for record in sorted(trials, key=lambda record: (record.status != "finished", str(record.path))):
+        folder_of.setdefault(canonical(record.settings), record.path.parent)
+    return [record for record in trials if folder_of[canonical(record.settings)] == record.path.parent]
 
 
 def best_trial(trials: Sequence[Record]) -> list[Record]:

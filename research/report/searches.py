@@ -90,11 +90,7 @@ def find_searches(records: Sequence[Record]) -> list[Search]:
 
 def read_search(folder: Path, runs: Sequence[Record]) -> Search:
     """One search with the trials of these runs. Raises UserError for a sweep file that is no YAML."""
-    path = folder / "sweep.yaml"
-    try:
-        asked = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    asked = read_sweep_file(folder)
     metric = str(asked.get("metric") or runs[0].chosen_by).removeprefix("validation/")
     table = folder / "trials.parquet"
     recorded = {row["number"]: row for row in pq.read_table(table).to_pylist()} if table.is_file() else {}
@@ -105,6 +101,20 @@ def read_search(folder: Path, runs: Sequence[Record]) -> Search:
     for number, trial_runs in sorted(members.items()):
         search.trials.append(_trial(search, number, trial_runs, recorded.get(number, {})))
     return search
+
+
+def read_sweep_file(folder: Path) -> dict[str, Any]:
+    path = folder / "sweep.yaml"
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def has_choices_alone(folder: Path) -> bool:
+    """Does a sweep search nothing but lists of values, so that its trials are the rows of an ablation?"""
+    space = (read_sweep_file(folder).get("space") or {}).values()
+    return bool(space) and all(asked.get("choices") is not None for asked in space)
 
 
 def _trial(search: Search, number: int, runs: list[Record], recorded: Mapping[str, Any]) -> Trial:

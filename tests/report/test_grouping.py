@@ -176,6 +176,20 @@ def test_trials_stand_beside_the_table_unless_alone(make_run: MakeRun, tmp_path:
     assert [run.path.name for g in group_runs(read_records([tmp_path])).groups for run in g.runs] == ["final"]
 
 
+def test_each_setting_of_a_sweep_over_lists_of_values_is_a_row(make_run: MakeRun, tmp_path: Path) -> None:
+    for number, (schedule, quality) in enumerate(
+        (("linear", 0.6), ("cosine", 0.9), ("linear", 0.8))
+    ):  # one drawn twice
+        make_run(f"sweeps/s/trials/{number:04d}/seed0", quality=quality, config={"optim.schedule": schedule})
+    sweep = tmp_path / "runs" / "sweeps" / "s" / "sweep.yaml"
+    sweep.write_text("space: {optim.schedule: {choices: [linear, cosine]}}\n")
+    table = group_runs(read_records([tmp_path]))
+    assert table.by == ["optim.schedule"]
+    assert [[run.path.parent.name for run in g.runs] for g in table.groups] == [["0001"], ["0000"]]
+    sweep.write_text("space: {optim.schedule: {choices: [linear, cosine]}, optim.lr: {low: 0.1, high: 0.2}}\n")
+    assert [run.path.parent.name for g in group_runs(read_records([tmp_path])).groups for run in g.runs] == ["0001"]
+
+
 def test_the_best_trial_of_a_minimised_score_has_the_smallest(make_run: MakeRun, tmp_path: Path) -> None:
     for number, error in enumerate((0.3, 0.1, 0.2)):
         path = make_run(f"sweeps/lr/trials/{number:04d}/seed0", quality=0.6 + error, config={"optim.lr": 1e-5 * number})
