@@ -137,4 +137,4 @@ def class_table(scores: Mapping[str, float]) -> Table | None:
 
 
 def _number(value: Any, digits: int = 4) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+    return "" if value is None else f"{value:z.{digits}f}"

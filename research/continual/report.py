@@ -70,9 +70,9 @@ def with_interval(values: Floats) -> str:
     """`81.2 (79.0 to 83.4)`, in per cent; one value has no interval."""
     mean = 100 * values.mean()
     if len(values) < 2:
-        return f"{mean:.1f}"
+        return f"{mean:z.1f}"
     half = 100 * float(stats.t.ppf(0.975, len(values) - 1)) * values.std(ddof=1) / np.sqrt(len(values))
-    return f"{mean:.1f} ({mean - half:.1f} to {mean + half:.1f})"
+    return f"{mean:z.1f} ({mean - half:z.1f} to {mean + half:z.1f})"
 
 
 def matrix_table(name: str, runs: Sequence[Learned]) -> str:
@@ -84,7 +84,7 @@ def matrix_table(name: str, runs: Sequence[Learned]) -> str:
         after = [[f"after {task}", *row] for task, row in zip(order, R, strict=True)]
         rows = [["untrained", *b], *(after if name != "joint" else [["together", *R[-1]]])]
         lines = [f"| mean of {counted(len(own), 'seed')} | {' | '.join(order)} |", "|---" * (len(order) + 1) + "|"]
-        lines += [f"| {row[0]} | {' | '.join(f'{100 * float(x):.1f}' for x in row[1:])} |" for row in rows]
+        lines += [f"| {row[0]} | {' | '.join(f'{100 * float(x):z.1f}' for x in row[1:])} |" for row in rows]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from research.common.errors import UserError
-from research.common.text import counted
+from research.common.text import counted, signed
 from research.report.findings import empty_scores
 from research.report.grouping import group_runs, refuse_mixed, refuse_other_tasks, table_records
 from research.report.groups import RunGroup, with_distinct_texts
@@ -204,7 +204,7 @@ def _others(side: RunGroup) -> str:
 
 
 def _points(difference: float) -> str:
-    return f"{100 * difference:+.2f}"
+    return signed(100 * difference, 2)
 
 
 def _range(interval: Interval) -> str:

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from research.common.errors import UserError
 from research.common.files import write_json
+from research.common.text import signed
 from research.report.grouping import refuse_other_tasks
 from research.report.records import Record
 from research.report.statistics.intervals import Interval, contrast, over_examples
@@ -178,11 +179,11 @@ def ensemble_text(found: Ensemble) -> str:
     lines = [f"{found.metric} of {len(found.members)} runs; weights chosen on validation"]
     for name in (*found.members, "uniform", "ensemble"):
         weight = f"  weight {found.members[name]:.2f}" if name in found.members else ""
-        scores = ", ".join(f"{split} {of[name]:.4f}" for split, of in found.scores.items())
+        scores = ", ".join(f"{split} {of[name]:z.4f}" for split, of in found.scores.items())
         lines.append(f"  {name}: {scores}{weight}")
     for gain in found.gains:
-        limits = f"[{gain.interval.low:+.4f}, {gain.interval.high:+.4f}]"
-        lines.append(f"{found.split}: {gain.difference:+.4f} {limits} over {gain.over}")
+        limits = f"[{signed(gain.interval.low, 4)}, {signed(gain.interval.high, 4)}]"
+        lines.append(f"{found.split}: {signed(gain.difference, 4)} {limits} over {gain.over}")
     if found.split == "validation":
         lines.append("There is no test data: weights and gains are of the same examples, so the gains are optimistic.")
     return "\n".join(lines)

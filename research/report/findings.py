@@ -76,8 +76,8 @@ def _below_baselines(summaries: Sequence[Summary], lowest: Sequence[Baseline]) -
         if reached:
             best = max(reached, key=lambda b: sign * b.value)
             yield (
-                f"{s.group.system} on {s.group.data_set} is no better than the {best.name}: {100 * (s.mean or 0):.1f} "
-                f"against {100 * best.value:.1f} ({s.split} {s.group.score.label})."
+                f"{s.group.system} on {s.group.data_set} is no better than the {best.name}: {100 * (s.mean or 0):z.1f} "
+                f"against {100 * best.value:z.1f} ({s.split} {s.group.score.label})."
             )
 
 

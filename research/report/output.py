@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from research.common.errors import UserError, as_os_error
@@ -19,9 +19,11 @@ def written_report(folder: Path, earlier: Mapping[str, str]) -> Iterator[Path]:
     """A scratch folder inside `folder` whose files take their places when the block ends without an error.
 
     `earlier`: file -> sha256 of the report that stood there; its files that the new one lacks are removed unless they
-    were edited. Raises UserError for a folder or disk that cannot be written; `folder` then is as it was.
+    were edited. Raises UserError for a folder or disk that cannot be written; `folder` then is as it was, absent
+    where it was not there.
     """
     scratch = folder / SCRATCH
+    absent = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         shutil.rmtree(scratch, ignore_errors=True)  # of a report that was killed
         scratch.mkdir(parents=True)
@@ -35,6 +37,9 @@ def written_report(folder: Path, earlier: Mapping[str, str]) -> Iterator[Path]:
         raise UserError(f"--output {folder} cannot be written: {reason}. Nothing in it was changed.") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(OSError):  # they hold the report, or another's file
+            for made in absent:
+                made.rmdir()
 
 
 def _take_places(scratch: Path, folder: Path, earlier: Mapping[str, str]) -> None:

@@ -58,11 +58,11 @@ def _said(runs: Sequence[Run], split: str, name: str, values: np.ndarray) -> str
         return text
     low, high = _range((runs[0].result or {}).get("metric") or {}, name)
     interval = over_folds(of_folds, _examples(runs, "train"), _examples(runs, "test"), low=low, high=high)
-    return f"{text}, 95 % interval {interval.low:.4f} to {interval.high:.4f} (corrected resampled t)"
+    return f"{text}, 95 % interval {interval.low:z.4f} to {interval.high:z.4f} (corrected resampled t)"
 
 
 def _mean(values: np.ndarray) -> str:
-    return f"{values.mean():.4f} ± {values.std(ddof=1):.4f}"
+    return f"{values.mean():z.4f} ± {values.std(ddof=1):.4f}"
 
 
 def _examples(runs: Sequence[Run], split: str) -> float:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from research.common.files import write_atomically
+from research.common.text import signed
 from research.report.figures import style
 from research.rounds.active import RANDOM, Curve, Simulation
 
@@ -83,7 +84,7 @@ def areas_of(sizes: Sequence[int], curves: Sequence[Curve]) -> Floats:
 
 def spread(values: Floats) -> str:
     """`81.2 ± 1.3`, in points; one value has no deviation."""
-    mean = f"{100 * values.mean():.1f}"
+    mean = f"{100 * values.mean():z.1f}"
     return mean if len(values) < 2 else f"{mean} ± {100 * values.std(ddof=1):.1f}"
 
 
@@ -91,9 +92,9 @@ def with_interval(differences: Floats) -> str:
     """`+1.2 (-0.3 to 2.7)`, in points; one value has no interval."""
     mean = 100 * differences.mean()
     if len(differences) < 2:
-        return f"{mean:+.1f}"
+        return signed(mean, 1)
     half = 100 * float(stats.t.ppf(0.975, len(differences) - 1)) * differences.std(ddof=1) / len(differences) ** 0.5
-    return f"{mean:+.1f} ({mean - half:.1f} to {mean + half:.1f})"
+    return f"{signed(mean, 1)} ({mean - half:z.1f} to {mean + half:z.1f})"
 
 
 def drawn(sizes: Sequence[int], score: str, by_strategy: Mapping[str, Sequence[Curve]]) -> Figure:

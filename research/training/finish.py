@@ -228,6 +228,8 @@ def report(result: dict[str, Any], run: Run) -> None:
     metrics = {split: scores for split, scores in result["metrics"].items() if scores}
     lowest, warning = worth(run, [*metrics][-1]) if metrics else ({}, None)
     if metrics:
+        if len(metrics) > 1:
+            lowest = {f"{name}, {[*metrics][-1]}": scores for name, scores in lowest.items()}
         print_scores(result["metrics"], score_labels(result["metric"]), lowest)
     else:
         console.print(

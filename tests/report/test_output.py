@@ -30,6 +30,13 @@ def test_a_full_disk_leaves_the_earlier_report(tmp_path: Path) -> None:
     assert (tmp_path / "scores.md").read_text() == "old"
 
 
+def test_a_report_that_fails_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "papers").mkdir()
+    with pytest.raises(UserError, match="of two tasks"), written_report(tmp_path / "papers" / "a" / "b", {}):
+        raise UserError("of two tasks")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "papers"]
+
+
 def test_files_of_the_earlier_report_go_unless_they_were_edited(tmp_path: Path) -> None:
     for name in ("gone.pdf", "edited.pdf"):
         (tmp_path / name).write_text(name)

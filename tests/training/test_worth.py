@@ -8,7 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from research.common.console import print_scores
+from research.common.console import console, print_scores
+from research.common.text import signed
+from research.report.tables.cells import cell, per_cent
+from research.report.tables.scores import score_text
 from research.tracking import predictions
 from research.tracking.run import Run
 from research.training.finish import report, worth
@@ -28,6 +31,28 @@ def test_baselines_stand_in_the_table_of_scores(tmp_path: Path, capsys: pytest.C
     print_scores({"test": {"accuracy": 0.9}}, beside=lowest)
     said = " ".join(capsys.readouterr().err.split())
     assert "most frequent label" in said and "random by class prior" in said and "0.9000" in said
+
+
+@pytest.mark.parametrize("splits", [("test",), ("validation", "test")])
+def test_baselines_beside_two_splits_say_of_which_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], splits: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "width", 200)
+    run = Run(write_run(tmp_path / "run"))
+    assert run.result is not None
+    speed = {"examples": 8, "train_seconds": 2.0, "examples_per_second": 4.0, "tokens_per_second": 64.0}
+    scores = {split: run.result["metrics"][split] for split in splits}
+    report({**run.result, **speed, "metrics": scores, "metric": None}, run)
+    head = next(line for line in capsys.readouterr().err.splitlines() if "most frequent label" in line)
+    assert ("most frequent label, test" in head) == (len(splits) == 2)
+
+
+def test_what_rounds_to_zero_has_no_sign(capsys: pytest.CaptureFixture[str]) -> None:
+    print_scores({"test": {"mcc": -1e-17}}, beside={"random": {"mcc": -0.00004}})
+    said = capsys.readouterr().err
+    assert said.count("0.0000") == 2 and "-0" not in said
+    assert [signed(x, 2) for x in (-0.004, 0.004, 0.005001, -1.0)] == ["0.00", "0.00", "+0.01", "-1.00"]
+    assert per_cent(-1e-9).text == score_text(-1e-9, None) == "0.0" and cell(-1e-9).text == "0.0000"
 
 
 def test_one_answer_to_everything_is_a_warning(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def per_cent(*axes: Any) -> None:
     from matplotlib.ticker import FuncFormatter
 
     for axis in axes:
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.6g}"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:z.6g}"))
 
 
 def score_axis(axis: Any, text: str, score: Score) -> None:

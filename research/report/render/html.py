@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from research.common.files import write_atomically
+from research.common.text import unbroken
 from research.report.checklist.items import Checklist
 from research.report.error_analysis.tables import ErrorAnalysis
 from research.report.records import Record, status_counts
@@ -54,7 +55,7 @@ def write_page(folder: Path, page: Page, place: Path | None = None) -> Path:
     places = {record.path: number for number, record in enumerate(page.records)}
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=lambda value: unbroken(value) if type(value) is str else value,
     )  # fmt: skip
     environment.filters["runs"] = lambda each: [places[path] for path in each.runs if path in places]
     environment.filters["folder"] = lambda each: link(each.runs[0], place or folder)

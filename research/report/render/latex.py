@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
+from research.common.text import unbroken
 from research.report.tables.cells import Cell, Table
 
 _SPECIAL = {
@@ -30,6 +31,7 @@ _SPECIAL = {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
     "`": r"\textasciigrave{}",
+    "\u00a0": "~",
     "±": r"$\pm$",
     "†": r"$^\dagger$",
     "×": r"$\times$",
@@ -65,7 +67,7 @@ _GREEK = re.compile("GREEK SMALL LETTER (ALPHA|BETA|GAMMA|DELTA|EPSILON|LAMDA|MU
 
 def escape(text: str) -> str:
     """Plain text that LaTeX sets as it reads; control characters and line breaks become blanks."""
-    parts, start = [], 0
+    parts, start, text = [], 0, unbroken(text)
     for found in _CJK.finditer(text):
         parts += [_plain(text[start : found.start()]), rf"\begin{{CJK}}{{UTF8}}{{gbsn}}{found[0]}\end{{CJK}}"]
         start = found.end()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from research.common.files import write_atomically
+from research.common.text import unbroken
 from research.report.groups import Grid
 from research.report.render import latex
 from research.report.statistics.baselines import Baseline
@@ -56,7 +57,7 @@ def html_table(table: Table) -> str:
         "<tr>" + "".join(f"<td>{marks[cell.mark].format(html.escape(cell.text))}</td>" for cell in row) + "</tr>\n"
         for row in table.rows
     )
-    caption = html.escape(table.caption)
+    caption = html.escape(unbroken(table.caption))
     return f"<table>\n<caption>{caption}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n"
 
 

@@ -62,7 +62,7 @@ def cell(value: Any, runs: Iterable[Path] = (), decimals: int = 4) -> Cell:
         return Cell("")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Cell(str(value), None, tuple(runs))
-    text = f"{value:,}" if isinstance(value, int) else f"{value:.{decimals}f}"
+    text = f"{value:,}" if isinstance(value, int) else f"{value:z.{decimals}f}"
     return Cell(text, float(value), tuple(runs))
 
 
@@ -70,7 +70,7 @@ def per_cent(value: float | None, runs: Iterable[Path] = (), decimals: int = 1) 
     """A fraction as it is shown everywhere: in per cent; its value, and CSV, stay the fraction."""
     if value is None or value != value:
         return Cell("")
-    return Cell(f"{100 * value:.{decimals}f}", float(value), tuple(runs))
+    return Cell(f"{100 * value:z.{decimals}f}", float(value), tuple(runs))
 
 
 def table_markdown(shown: Table) -> str:

@@ -76,7 +76,7 @@ def _score_cell(summary: Summary) -> Cell:
 
 def score_text(mean: float, deviation: float | None) -> str:
     """A fraction in per cent, `84.3 ± 0.4`; without a deviation for a single run."""
-    return f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+    return f"{100 * mean:z.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
 
 
 # --- the caption --------------------------------------------------------------------------------------
@@ -143,11 +143,12 @@ def _fact(key: str, value: Any) -> str:
 
 
 def _away_from_default(grid: Grid, settings: Mapping[str, Any], task: str) -> list[tuple[str, Any]]:
-    """Those of the settings that are not the default, and those everybody asks for."""
+    """Those of the settings that are not the default, and those everybody asks for; no epochs where steps are given."""
     adapter = grid.constant.get("adapter.name", "full")
     defaults = deciding_settings(completed({"task": task, "adapter": adapter}, "the report"))
     defaults["adapter.name"] = "full"
-    return [(key, v) for key, v in settings.items() if key in ALWAYS_TOLD or v != defaults.get(key)]
+    idle = {"optim.epochs"} if {**grid.constant, **settings}.get("optim.max_steps") is not None else set()
+    return [(k, v) for k, v in settings.items() if k not in idle and (k in ALWAYS_TOLD or v != defaults.get(k))]
 
 
 def absent(grid: Grid) -> str:

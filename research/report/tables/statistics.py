@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from research.common.text import signed
 from research.report.groups import Grid, RunGroup, leading_groups
 from research.report.statistics.comparison import (
     Comparison,
@@ -82,7 +83,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     rows = []
     for c in comparisons:
         paths = (*c.first.paths, *c.second.paths)
-        limits = [_points(value, paths, signed=True) for value in (c.difference, c.interval.low, c.interval.high)]
+        limits = [_points(value, paths, has_sign=True) for value in (c.difference, c.interval.low, c.interval.high)]
         sizes = [cell(size, paths) for size in (c.seeds_needed, c.examples_needed)]
         rows.append([*_sides(c), c.examples, *limits, c.interval.over, *sizes])
     columns = ["data set", "A", "B", "examples", "A - B", "low", "high", "interval over"]
@@ -164,11 +165,11 @@ def _what(group: RunGroup, split: str) -> tuple[str, str]:
     return group.score.label, split
 
 
-def _points(value: float | None, runs: Sequence[Path], signed: bool = False) -> Cell:
+def _points(value: float | None, runs: Sequence[Path], has_sign: bool = False) -> Cell:
     """A fraction in per cent with two decimals; its value stays the fraction."""
     if value is None:
         return Cell("")
-    return Cell(f"{100 * value:+.2f}" if signed else f"{100 * value:.2f}", value, tuple(runs))
+    return Cell(signed(100 * value, 2) if has_sign else f"{100 * value:z.2f}", value, tuple(runs))
 
 
 def _p(value: float | None, runs: Sequence[Path]) -> Cell:

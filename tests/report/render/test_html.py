@@ -58,7 +58,8 @@ def whole_page(records: list[Record], folder: Path, **others: Any) -> str:
 def test_a_number_leads_to_its_runs_and_a_run_to_its_folder(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run(seed=seed) for seed in range(3)]
     records = read_records(runs)
-    scores = Table("Scores", ("system", "F1"), [[Cell("x"), Cell("90.1", 0.901, (runs[0], runs[2]), "best")]])
+    cells = [Cell("x"), Cell("90.1", 0.901, (runs[0], runs[2]), "best")]
+    scores = Table("Scores", ("system", "F1"), [cells], "Found with probability 80 %.")
     (tmp_path / "paper").mkdir()
     parsed = Parsed(whole_page(records, tmp_path / "paper", scores=[scores]))
     number = next(a for a in parsed.all("a") if a.get("data-runs") == "0 2")
@@ -67,6 +68,7 @@ def test_a_number_leads_to_its_runs_and_a_run_to_its_folder(make_run: MakeRun, t
     links = [a["href"] for a in parsed.all("a") if a["href"].startswith("../runs/")]
     assert links == ["../runs/0000", "../runs/0001", "../runs/0002"]
     assert all((tmp_path / "paper" / link / "config.yaml").is_file() for link in links)
+    assert "Found with probability 80\u00a0%." in parsed.text  # where no line ends
 
 
 def test_every_link_inside_the_page_has_its_target(grid: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from research.report.tables.cells import Cell, Table
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("50 % of R&D_x #1 $5 {a}", r"50 \% of R\&D\_x \#1 \$5 \{a\}"),
+        ("50 % of R&D_x #1 $5 {a}", r"50~\% of R\&D\_x \#1 \$5 \{a\}"),
         (r"C:\x ~ ^", r"C:\textbackslash{}x \textasciitilde{} \textasciicircum{}"),
         ("<b>|</b>", r"\textless{}b\textgreater{}\textbar{}\textless{}/b\textgreater{}"),
         ("--by", "-{}-by"),
@@ -47,7 +47,7 @@ def test_a_table_has_rules_spans_and_marks() -> None:
     assert r"system & runs & validation & test \\" in lines
     assert r"lr 3e-5 & 5 & \textbf{84.3 $\pm$ 0.4} & \textendash{} \\" in lines
     assert r"lr 1e-4 & 5 & 84.1 $\pm$ 0.5$^\dagger$ & \textendash{} \\" in lines
-    assert r"\caption{Scores in per cent, 5 \% more.}" in lines
+    assert r"\caption{Scores in per cent, 5~\% more.}" in lines
 
 
 def wide_table(data_sets: int, system: str = "all-MiniLM-L6-v2") -> tuple[Table, list[tuple[str, int]]]:

@@ -55,6 +55,12 @@ def test_the_caption_says_what_is_constant_and_how_marks_were_made(grid: Path) -
     assert "By data set" not in caption  # which differ in keys of their tasks alone, all at their defaults
 
 
+def test_the_caption_has_no_epochs_where_steps_are_given(make_run: MakeRun) -> None:
+    steps = {"optim.epochs": 5.0, "optim.max_steps": 60}
+    caption = tables.main_table(*made(make_run(None, config=steps))).caption
+    assert "max steps 60" in caption and "epochs" not in caption
+
+
 def test_the_caption_counts_what_is_not_in_the_means(make_run: MakeRun, tmp_path: Path) -> None:
     for rate in (1e-5, 2e-5):
         for seed in range(4):
