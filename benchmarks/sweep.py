@@ -47,13 +47,19 @@ def sweep_file(options: argparse.Namespace, folder: Path, steps: int, seed: int)
             "sample": "first",
         },
         "optim": {"batch_size": CASE.batch_size, "epochs": 1},
-        "trainer": {"precision": PRECISION, "devices": 1, "checkpoint_every_minutes": None, "progress": False},
+        "trainer": {
+            "precision": PRECISION,
+            "devices": 1,
+            "checkpoint_every_minutes": None,
+            "progress": False,
+            "last_layer": "read",
+        },
         "wandb": {"mode": "disabled"},
     }
     sweep: dict[str, Any] = {
         "experiment": str(folder / "experiment.yaml"),
         "folder": str(folder / "sweep"),
-        "settings": {"trainer.evaluate_every_steps": every(steps)},
+        "settings": {"trainer.evaluate_every_steps": every(steps), "trainer.evaluation_growth": 3},
         "space": {
             "optim.lr": {"low": LR[0], "high": LR[1], "log": True},
             "optim.warmup_ratio": {"low": WARMUP[0], "high": WARMUP[1]},
@@ -69,7 +75,7 @@ def sweep_file(options: argparse.Namespace, folder: Path, steps: int, seed: int)
 
 
 def every(steps: int) -> int:
-    """Nine evaluations a run, the first after the largest warmup: rungs at a ninth and a third of it."""
+    """A ninth of a run, after the largest warmup: the rungs are at a ninth and a third, where ours evaluates."""
     return max(2, steps // 9, int(WARMUP[1] * steps))
 
 

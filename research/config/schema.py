@@ -205,6 +205,7 @@ class TrainerConfig:
     tokens_per_microbatch: int | None = key(None, "null: by device", POSITIVE, decides=False)
     sparse_embedding: bool | Literal["auto"] = key("auto", "update only the rows of the embedding that a step uses")
     evaluate_every_steps: int | None = key(None, "null: after each epoch", POSITIVE)
+    evaluation_growth: int = key(1, "3: after 1, 3, 9, ... times as many, as asha compares trials", at_least(1))
     monitor: str | None = key(None, "score that chooses the best checkpoint; null: the task's own")
     log_every_steps: int = key(25, "steps between two rows of training metrics", at_least(1), decides=False)
     checkpoint_every_steps: int | None = key(None, "null: by time alone", POSITIVE, decides=False)

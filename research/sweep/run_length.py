@@ -42,4 +42,4 @@ def run_length(space: Space, base: Config, examples: int) -> RunLength:
 def evaluations(base: Config, examples: int) -> list[int]:
     """The steps after which a run of the experiment itself is evaluated."""
     per_epoch = -(-examples // base.optim.batch_size)
-    return evaluation_steps(base.trainer.evaluate_every_steps, per_epoch, total_steps(base.optim, per_epoch))
+    return evaluation_steps(base.trainer, per_epoch, total_steps(base.optim, per_epoch))

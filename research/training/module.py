@@ -204,8 +204,7 @@ class TaskModule(LightningModule):
         """The steps after which the module is evaluated; training runs from each to the next."""
         if "validation" not in self.data.stores:
             return [self.total_steps]
-        every, per_epoch = self.config.trainer.evaluate_every_steps, self.data.plan.steps_per_epoch
-        return evaluation_steps(every, per_epoch, self.total_steps)
+        return evaluation_steps(self.config.trainer, self.data.plan.steps_per_epoch, self.total_steps)
 
     @property
     def ends_segment(self) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from itertools import count, takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from research.config.schema import OptimConfig
+    from research.config.schema import OptimConfig, TrainerConfig
 
 DECAY_RATIO = 0.1  # of schedule wsd, where optim.decay_ratio does not say another
 
@@ -38,10 +39,12 @@ def steady_steps(optim: OptimConfig, total: int) -> int:
     return max(total - decay_steps(optim, total), min(warmup_steps(optim, total), total))
 
 
-def evaluation_steps(every: int | None, steps_per_epoch: int, total: int) -> list[int]:
-    """The steps after which a run is evaluated: `every` so many, or after each epoch, and at its end."""
-    every = every or steps_per_epoch
-    return [*range(every, total, every), total]
+def evaluation_steps(trainer: TrainerConfig, steps_per_epoch: int, total: int) -> list[int]:
+    """The steps after which a run is evaluated: every so many or each epoch, perhaps ever fewer, and its end."""
+    every, growth = trainer.evaluate_every_steps or steps_per_epoch, trainer.evaluation_growth
+    if growth == 1:
+        return [*range(every, total, every), total]
+    return [*takewhile(lambda step: step < total, (every * growth**k for k in count())), total]
 
 
 def learning_rate(optim: OptimConfig, step: int, total: int) -> float:

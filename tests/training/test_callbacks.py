@@ -208,6 +208,8 @@ def test_exported_reader_gives_the_scores_of_its_answers(train: Train) -> None:
         (["trainer.evaluate_every_steps=4", "optim.max_steps=10"], 10, [4, 8, 10]),
         (["trainer.evaluate_every_steps=100", "optim.epochs=0.5"], 5, [5]),
         (["trainer.evaluate_every_steps=15"], 30, [15, 30]),
+        (["trainer.evaluate_every_steps=3", "trainer.evaluation_growth=3"], 30, [3, 9, 27, 30]),
+        (["trainer.evaluate_every_steps=3", "trainer.evaluation_growth=3", "optim.max_steps=9"], 9, [3, 9]),
     ],
 )
 def test_when_it_evaluates(train: Train, overrides: list[str], steps: int, evaluations: list[int]) -> None:

@@ -14,7 +14,7 @@ from research.data.source import file_sha256
 from research.tracking import predictions
 from research.training.attempt import Attempt
 from research.training.module import TaskModule
-from research.training.schedule import steady_steps
+from research.training.schedule import evaluation_steps, steady_steps
 
 
 class Evaluation(L.Callback):
@@ -97,8 +97,8 @@ def note_best_of_parts(module: TaskModule, scores: Mapping[str, float]) -> None:
 
 def longer_run_has(module: TaskModule) -> bool:
     """Would a longer run have done the same steps so far, and evaluated after them?"""
-    every = module.config.trainer.evaluate_every_steps or module.data.plan.steps_per_epoch
-    return module.step % every == 0 and module.step <= steady_steps(module.config.optim, module.total_steps)
+    longer = evaluation_steps(module.config.trainer, module.data.plan.steps_per_epoch, module.step + 1)
+    return module.step in longer and module.step <= steady_steps(module.config.optim, module.total_steps)
 
 
 def more_is_better(module: TaskModule, name: str, scores: Mapping[str, float]) -> float:
