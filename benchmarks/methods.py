@@ -3,7 +3,7 @@
     python benchmarks/methods.py --data DIR --output DIR --peer SCRIPT     measure: DIR/{sst2,wnut17,squad}/*.jsonl
     python benchmarks/methods.py --output DIR --table                      the tables of what is measured so far
 
-Rows are written to OUTPUT/rows.jsonl as they come, and a later call goes on after the last. Each run is a process of
+Rows are written to OUTPUT/rows.jsonl as they come, and a later call continues after the last. Each run is a process of
 one thread, forked with the libraries imported. Rates are examples per second of processor time over the training steps,
 which other jobs on the machine hardly move. Peak memory is that of the process.
 """
@@ -201,7 +201,7 @@ def forked(
     row: dict[str, Any] = {"table": case.table, "name": case.name, "seed": case.seed, "system": case.system}
     try:
         row |= measure(case, options)
-    except BaseException as error:  # the table goes on
+    except BaseException as error:  # the table continues
         traceback.print_exc()
         row["failed"] = f"{type(error).__name__}: {error}".splitlines()[0]
     row["processor_seconds"] = time.process_time()

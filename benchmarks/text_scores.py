@@ -6,7 +6,7 @@
 DIR holds dialogsum/ and multi30k/ as published. SmolLM2-135M-Instruct summarises dialogues, as it is, by all weights
 and by LoRA; a BART of random weights and a bert2bert of MiniLM translate. Both systems begin with the same weights and
 tokenizer and read the same examples; the outputs of both are scored by rouge-score and sacrebleu. Rows are written to
-OUTPUT/rows.jsonl as they come, and a later call goes on after the last. Each run is a process of one thread.
+OUTPUT/rows.jsonl as they come, and a later call continues after the last. Each run is a process of one thread.
 """
 
 from __future__ import annotations

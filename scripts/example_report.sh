@@ -1,6 +1,6 @@
 #!/bin/sh
 # The example report of the documentation, from training to the page: two learning rates and three seeds on SST-2. DATA is
-# a folder with sst2/ (docs/example-report/README.md says what it holds). Started again it goes on.
+# a folder with sst2/ (docs/example-report/README.md says what it holds). Started again it continues.
 # Usage: example_report.sh PATH-TO-RESEARCH DATA OUTPUT, in the repository's root
 set -eu
 export research="$1" data="$2" OMP_NUM_THREADS=1

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Two learning rates, five seeds, three tasks on the shipped data, as many runs at a time as there are cores; then the
-# report over all of them. Started again it goes on. Usage: report.sh PATH-TO-RESEARCH OUTPUT-FOLDER
+# report over all of them. Started again it continues. Usage: report.sh PATH-TO-RESEARCH OUTPUT-FOLDER
 set -eu
 export research=$1 OMP_NUM_THREADS=1
 for seed in 0 1 2 3 4; do

@@ -76,7 +76,7 @@ class Method(MethodHooks):
         return loss + each * own, outputs
 
     def state(self) -> dict[str, Tensor]:
-        """The digest of the file: a resumed run goes on with the same labels."""
+        """The digest of the file: a resumed run continues with the same labels."""
         return {"file": torch.tensor(list(bytes.fromhex(self.digest)), dtype=torch.uint8)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:

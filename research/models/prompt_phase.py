@@ -1,7 +1,7 @@
 """Keys and values of prompts that are computed together, as one packed row: the first phase of generating.
 
-A decoder goes on from a cache whose prompts end together, padded in front. Made by a padded batch, the cache costs the
-longest prompt for each; made here, it costs the prompts' own tokens.
+A decoder continues from a cache whose prompts end together, padded in front. Made by a padded batch, the cache costs
+the longest prompt for each; made here, it costs the prompts' own tokens.
 
 Shapes: N prompts, L longest, T tokens of the row with its filler, H heads of keys, D width of a head.
 """

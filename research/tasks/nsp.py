@@ -1,7 +1,7 @@
 """Next-sentence prediction beside masked language modelling, BERT's pretraining (Devlin et al. 2019).
 
 Documents are cut into pieces of `data.max_length` at words, and each piece into two segments. In half of the pairs the
-second is replaced by as many tokens of other documents, from a word on. Which pairs, and by what, is drawn anew in each
+second is replaced by as many tokens of other documents, from a word on. Which pairs, and by what, is drawn in each
 epoch, a function of (seed, epoch, place in the split) alone; in evaluation it is always the same.
 
 Legend: P plain tokens of a split, W windows, K masked tokens, N pairs, V vocabulary.

@@ -1,4 +1,4 @@
-"""Which checkpoints stay: the newest and the needed ones while training goes on, and what a finished run keeps."""
+"""Which checkpoints stay: the newest and the needed ones while training continues, and what a finished run keeps."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ AUTO = "auto"
 
 def with_precision(config: Config, group: RankGroup | None = None) -> Config:
     """The config with a precision for `trainer.precision: auto`: the one its run folder began with, else what the
-    device of rank 0 is fast in. A run that goes on on another machine keeps its precision."""
+    device of rank 0 is fast in. A run that continues on another machine keeps its precision."""
     if config.trainer.precision != AUTO:
         return config
     chosen: Any = (group or RankGroup()).agree(lambda: begun_with(config) or fast_precision(config.trainer.accelerator))

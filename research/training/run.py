@@ -147,7 +147,7 @@ def _train(
 
 
 def continue_steps(run: Run) -> dict[str, int]:
-    """Where a finished run that is made longer goes on, as `Progress.continue_steps`: of its checkpoints those alone
+    """Where a finished run that is made longer continues, as `Progress.continue_steps`: of its checkpoints those alone
     may be left."""
     if not run.is_continued or run.result is None:
         return {}
@@ -158,7 +158,7 @@ def continue_steps(run: Run) -> dict[str, int]:
 
 def is_of_run(module: TaskModule, saved: checkpoint.Checkpoint) -> bool:
     """Is this a checkpoint that the module's run would have, also where it was written by a shorter one? One of other
-    data is, too: `resume` refuses it, where passing it over would start the run anew."""
+    data is, too: `resume` refuses it, where passing it over would start the run over."""
     total = saved.state.get("total_steps", module.total_steps)
     if saved.state["identity"].get("encoded examples") != encoded_examples(module):
         return True
