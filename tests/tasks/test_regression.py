@@ -12,8 +12,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from research.cli import main
+from research.config.load import load_config
 from research.tasks.regression import number
-from tests.conftest import write_jsonl
+from research.training.build import open_data
+from tests.conftest import write_experiment, write_jsonl
 from tests.small_runs import SmallRuns, losses
 
 STARS = ["bad", "film", "river", "good"]
@@ -53,6 +55,14 @@ def test_a_number_is_learned_and_exported(small_runs: SmallRuns, tmp_path: Path)
 def test_numbers() -> None:
     assert [number(value) for value in (3, "3.5", "2,5", " 1e2 ")] == [3.0, 3.5, 2.5, 100.0]
     assert [number(value) for value in ("", "good", None, [1], float("nan"), "inf")] == [None] * 6
+
+
+@pytest.mark.parametrize("lines", ["text;score\ngood;3,5\nbad;-0,25\n", 'text,score\ngood,"3,5"\nbad,"-0,25"\n'])
+def test_decimal_commas_of_a_csv_file(tmp_path: Path, tiny_model: Path, lines: str) -> None:
+    (tmp_path / "train.csv").write_text(lines)
+    data = {"train": str(tmp_path / "train.csv"), "max_length": 16}
+    opened = open_data(load_config(write_experiment(tmp_path / "e.yaml", "regression", tiny_model, data)))
+    assert opened.table(opened.splits["train"], {row: {"score": 0} for row in range(2)})["gold"] == [3.5, -0.25]
 
 
 def test_what_is_no_number(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,3 +94,15 @@ def test_a_group_without_a_finished_run_has_no_number(make_run: MakeRun, tmp_pat
     make_run("b", status="failed", config={"optim.lr": 2e-5})
     means = {s.group.settings["optim.lr"]: s.mean for s in summaries_of(tmp_path)[0] if s.split == "test"}
     assert means[2e-5] is None and means[1e-5] is not None
+
+
+def test_intervals_are_over_the_documents_that_the_data_name(make_run: MakeRun) -> None:
+    run = make_run("a", examples=60, hashed=False, config={"data.cluster": "page"})
+    for split in ("validation", "test"):
+        path = run / "predictions" / f"{split}.parquet"
+        table = predictions.read(path)
+        predictions.write(table.append_column("page", [[f"page {i // 10}" for i in range(60)]]), path)
+    grid = group_runs(read_records([run]))
+    pool = next(iter(pools(grid)[0].values()))
+    assert pool.counts.unit == "clusters" and pool.counts.ids == [f"page {i}" for i in range(6)]
+    assert pool.counts.values[0, :, 1].tolist() == [10.0] * 6  # questions of each
