@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 
 from research.common.errors import UserError
@@ -13,6 +15,9 @@ from research.tracking import predictions
 from research.tracking.run import Run
 from research.training.build import build
 from research.training.trainer import make_trainer
+
+log = logging.getLogger("research")
+_MOST_NAMED = 10  # labels
 
 
 def predict(
@@ -45,6 +50,19 @@ def predict(
         columns = data.table(split, module.gathered_predictions()[0])
         if not set(data.gold) & set(split.rows.column_names):
             del columns["gold"]
+        elif data.scorer.has_labels:
+            warn_of_unknown_labels(split.origin.replace(path, source or "--text"), columns["gold"], data.labels)
         table = predictions.make_table(split, columns, data.metric_name, data.score_settings())
     writer_of(target, data.labels, escape_formulas)(table)
     return int(table.num_rows)
+
+
+def warn_of_unknown_labels(origin: str, golds: Sequence[str | None], known: Sequence[str]) -> None:
+    """Say which gold labels the run has not, for its predictions cannot be right there."""
+    counts = Counter(gold for gold in golds if gold is not None and gold not in known)
+    if counts:
+        named = ", ".join(f"'{label}' ({count:,})" for label, count in counts.most_common(_MOST_NAMED))
+        log.warning(
+            "%s: %s of %s gold labels are none of the run's (%s): %s; no prediction can be right there.",
+            origin, f"{counts.total():,}", f"{len(golds):,}", ", ".join(known[:_MOST_NAMED]), named,
+        )  # fmt: skip

@@ -93,6 +93,20 @@ def test_rows_may_share_an_id_and_hold_any_gold(run: Path, capsys: pytest.Captur
     assert ["gold" in row or row["data_label"] for row in found] == ["5", '"?"']  # as JSON
 
 
+def test_gold_labels_that_the_run_has_not_are_named(
+    run: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = [{"review": "good", "stars": label} for label in ("pos", "mixed", "mixed", None, "neutral")]
+    path = write_jsonl(tmp_path / "in.jsonl", rows)
+    found = labelled(capsys, run, "--input", path)
+    assert [row["gold"] for row in found] == ["pos", "mixed", "mixed", None, "neutral"]
+    [said] = [record.message for record in caplog.records if "gold labels" in record.message]
+    assert said == (
+        f"{path}: 3 of 5 gold labels are none of the run's (neg, pos): 'mixed' (2), 'neutral' (1); no prediction can "
+        "be right there."
+    )
+
+
 def test_what_cannot_be_labelled(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "one of them" in refused(capsys, run)
     assert "one of them" in refused(capsys, run, "--text", "a", "--input", "-")
