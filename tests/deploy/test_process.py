@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 
 import research
 from research.cli import main
+from research.deploy.export import export
 from research.tracking.run import Run
 from tests.browser import open_browser
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
+EXPORTED = (("sentiment", "onnx"), ("ner", "openvino"))
 
 
 class Server:
@@ -62,19 +65,27 @@ class Server:
     def get(self, path: str) -> httpx.Response:
         return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=60)
 
-    def predict(self, texts: list[str], run: str = "good-run") -> int:
+    def post(self, run: str, inputs: list[dict[str, Any]]) -> httpx.Response:
         return httpx.post(
             f"http://127.0.0.1:{self.port}/v1/predict/{run}",
-            json={"inputs": [{"text": text} for text in texts]},
+            json={"inputs": inputs},
             headers={"Authorization": f"Bearer {self.token}"},
             timeout=200,
-        ).status_code
+        )
+
+    def predict(self, texts: list[str], run: str = "good-run") -> int:
+        return self.post(run, [{"text": text} for text in texts]).status_code
 
 
 @pytest.fixture(scope="module")
 def server(served_runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Two runs, and exported folders of them."""
     folder = tmp_path_factory.mktemp("server")
-    server = Server(folder, f"good-run={served_runs['sentiment'].path}", f"ner={served_runs['ner'].path}")
+    named = [f"good-run={served_runs['sentiment'].path}", f"ner={served_runs['ner'].path}"]
+    for task, format in EXPORTED:
+        export(served_runs[task], folder / format, format)
+        named.append(str(folder / format))
+    server = Server(folder, *named)
     yield server
     server.process.kill()
     server.process.wait()
@@ -113,7 +124,22 @@ def test_floods_of_headers_are_refused_and_threads_are_few(server: Server) -> No
     assert server.predict(["good film"]) == 200 and "Traceback" not in server.said
     tasks = Path(f"/proc/{server.process.pid}/task")
     if tasks.is_dir():  # on Linux
-        assert len(list(tasks.iterdir())) <= 1 + 8 + (os.cpu_count() or 1)
+        of_exports = 3 * len(EXPORTED)  # the thread that computes each, and those of its runtime
+        assert len(list(tasks.iterdir())) <= 1 + 8 + (os.cpu_count() or 1) + of_exports
+
+
+@pytest.mark.parametrize(("task", "format", "field"), [(*EXPORTED[0], "text"), (*EXPORTED[1], "tokens")])
+def test_an_exported_folder_answers_with_the_predictions_that_were_scored(
+    task: str, format: str, field: str, server: Server, served_runs: dict[str, Run]
+) -> None:
+    rows = pq.read_table(served_runs[task].predictions / "test.parquet").to_pylist()
+    answers = server.post(format, [{field: row[field]} for row in rows]).json()["predictions"]
+    assert [answer["prediction"] for answer in answers] == [row["prediction"] for row in rows] and len(rows) == 13
+    for answer, row in zip(answers, rows, strict=True):
+        if task == "ner":
+            assert answer["confidence"] == pytest.approx(row["confidence"], abs=1e-5)
+        else:
+            assert [*answer["probabilities"].values()] == pytest.approx(row["probabilities"], abs=1e-5)
 
 
 def test_signals_lose_no_request(server: Server) -> None:
@@ -122,7 +148,7 @@ def test_signals_lose_no_request(server: Server) -> None:
     with ThreadPoolExecutor(24) as clients:
         asked = [clients.submit(server.predict, ["good film " * 20] * 8) for _ in range(24)]
         server.process.send_signal(signal.SIGHUP)
-        server.until(lambda: server.said.count("was loaded again") == 2)
+        server.until(lambda: server.said.count("was loaded again") == 4)
         asked += [clients.submit(server.predict, ["good film " * 20] * 8) for _ in range(24)]
         assert [each.result() for each in asked] == [200] * 48
         asked = [clients.submit(server.predict, ["good film " * 20] * 64) for _ in range(24)]
