@@ -112,6 +112,7 @@ def test_an_empty_file(command: Command, content: str, fragment: str) -> None:
     assert command.refused("sentiment", path).startswith(f"{path}: {fragment}")
 
 
+@pytest.mark.slow
 def test_an_empty_split(command: Command) -> None:
     folder = command.folder / "hub"
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.Value("string")})

@@ -333,6 +333,7 @@ def test_an_unfinished_run_or_none(
     assert "is not a run folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_evaluate_refuses_a_split_it_has_not_and_data_that_changed(
     folder: Path,
     experiment: Any,

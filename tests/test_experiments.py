@@ -282,11 +282,13 @@ def test_is_built(experiment: str, model: Path, writers: dict[str, Path], tmp_pa
         assert not set(data.splits["train"].rows["text"]) & set(data.splits["validation"].rows["text"])
 
 
+@pytest.mark.slow
 def test_ids_of_the_data_are_kept(model: Path, tmp_path: Path) -> None:
     data = build_module(built("sentiment/sst2.yaml", model, tmp_path)).data
     assert data.splits["validation"].rows["id"] == [str(i) for i in range(6)]
 
 
+@pytest.mark.slow
 def test_questions_without_answer_are_scored_by_squad_v2(model: Path, tmp_path: Path) -> None:
     module = build_module(built("qa/squad_v2.yaml", model, tmp_path))
     assert module.data.score_settings() == {"rules": "squad_v2", "threshold": 0.0}

@@ -52,7 +52,7 @@ def text_model(kind: str) -> Any:
     return T5ForConditionalGeneration(own).eval()
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt2", "t5"])
 def test_each_adapter_serves_models_that_write_packed_as_padded(kind: str) -> None:
     for name in component.names("adapter"):
@@ -88,6 +88,7 @@ BACKWARD: list[tuple[str, dict[str, Any], int]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_there_is_no_backward_pass_and_no_moment_below_the_lowest_trained_weight(tiny_model: Path) -> None:
     for name, keys, expected in BACKWARD:
         model = AutoModelForSequenceClassification.from_pretrained(tiny_model)

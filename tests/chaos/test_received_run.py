@@ -39,7 +39,7 @@ def plant_code(run: Path, marker: Path, model_type: str, name: str) -> None:
     (run / "result.json").write_text(json.dumps(result))
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["evaluate", "predict"])
 def test_code_in_a_run_folder_runs_only_when_the_command_asks(
     verb: str, finished: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
@@ -60,6 +60,7 @@ def test_code_in_a_run_folder_runs_only_when_the_command_asks(
     assert marker.exists()
 
 
+@pytest.mark.slow
 def test_from_python_code_in_a_run_folder_runs_only_when_load_is_told_to(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +139,7 @@ def test_evaluation_with_other_scores_leaves_the_recorded_predictions(
     assert rows.read_bytes() == before, "missing predictions come back as they were"
 
 
+@pytest.mark.slow
 def test_each_evaluation_is_noted(finished: Path) -> None:
     scores = [evaluate(Run.read(finished), split) for split in ("test", "validation", "train")]
     noted = [json.loads(line) for line in (finished / "evaluations.jsonl").read_text().splitlines()]
@@ -162,6 +164,7 @@ def test_damaged_records_are_one_sentence_with_the_file(name: str, kind: str, fi
     assert len(shown) < 600
 
 
+@pytest.mark.slow
 def test_damage_to_what_is_not_needed_is_set_aside(
     finished: Path, experiment: Path, command: Command, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -71,7 +71,7 @@ def test_hub_model_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.Mo
     assert hub_commit("some/bert", "f" * 40) is hub_commit("other/bert", None) is None
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["removed", "cut short", "another file"])
 def test_damaged_best_predictions_are_made_again(
     kind: str, finished: Path, trained: Path, experiment: Path, command: Command
@@ -92,7 +92,7 @@ def test_damaged_best_predictions_are_made_again(
     assert again["files"] == untouched["files"] and again["metrics"] == untouched["metrics"]
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["damaged", "removed"])
 def test_training_goes_back_before_a_damaged_best_checkpoint(
     kind: str, finished: Path, trained: Path, experiment: Path, command: Command, caplog: pytest.LogCaptureFixture

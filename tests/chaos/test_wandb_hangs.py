@@ -79,6 +79,7 @@ def test_process_ends_and_leaves_no_service(mode: str, hangs_on: str, seconds: f
     assert services_below(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_deadline_passes_on_what_was_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         within(60.0, lambda: 1 / 0)

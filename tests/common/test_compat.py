@@ -58,6 +58,7 @@ def test_optuna_storage_ids_and_distributions() -> None:
         compat.distribution_contains(optuna.distributions.CategoricalDistribution(["a"]), "b")
 
 
+@pytest.mark.slow
 def test_wandb_core_reads_logs() -> None:
     done = subprocess.run([compat.wandb_core(), "leet", "inspect", "--help"], capture_output=True, text=True)
     assert "--run-file" in done.stdout + done.stderr or "-run-file" in done.stdout + done.stderr

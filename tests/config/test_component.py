@@ -189,6 +189,7 @@ def test_old_names_still_work(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert from_dict(stored).task == component.choose("task", "sentiment")
 
 
+@pytest.mark.slow
 def test_differences_and_sweeps_see_own_keys(method: Path) -> None:
     path = experiment(method.parent, more="methods: {./divergence.py: {}}\n")
     old, new = (to_dict(load_config(path, given)) for given in ([], ["task.stride=1", "methods.divergence.alpha=3"]))

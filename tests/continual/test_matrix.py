@@ -30,6 +30,7 @@ def test_interval_is_students() -> None:
     assert with_interval(np.array([0.80, 0.82, 0.84])) == "82.0 (77.0 to 87.0)" and with_interval(np.ones(1)) == "100.0"
 
 
+@pytest.mark.slow
 def test_the_report_says_what_it_shows(tmp_path: Path) -> None:
     R, b = np.array([[0.9, 0.2], [0.6, 0.8]]), np.array([0.5, 0.1])
     orders = (("a", "b"), ("b", "a"))

@@ -26,6 +26,7 @@ def test_conll_tokens_that_python_takes_for_blanks(file: WriteFile) -> None:
     assert next(read_conll(file("b.conll", "a \xa0 O\n\xa0 X O\n")))[1]["tokens"] == ["a", "\xa0"]
 
 
+@pytest.mark.slow
 def test_conll_without_tags(file: WriteFile) -> None:
     assert list(read_conll(file("a.txt", "New\nYork\n\nis\n"))) == [
         (1, {"tokens": ["New", "York"]}),

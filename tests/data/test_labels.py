@@ -56,6 +56,7 @@ def test_an_empty_label(file: WriteFile) -> None:
         collect_labels([split], "label", None)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)  # well under a second on a quiet machine
 def test_labels_of_a_million_rows() -> None:
     rows = datasets.Dataset(pa.table({"label": pa.array([f"class {i % 7}" for i in range(1_000_000)])}))

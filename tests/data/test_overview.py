@@ -65,6 +65,7 @@ def test_normal_texts() -> None:
 MANY = rows(*((f"film {i}", "pn"[i % 2]) for i in range(60)))
 
 
+@pytest.mark.slow
 def test_the_same_rows_of_a_file_in_two_splits_are_refused_always(build: Build, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "few.jsonl", MANY[:10])
     (tmp_path / "link.jsonl").symlink_to(file)
@@ -84,6 +85,7 @@ def test_the_same_split_of_the_hub_is_refused_too(build: Build, tmp_path: Path) 
         build(MANY, *keys, "data.validation=train")
 
 
+@pytest.mark.slow
 def test_equal_data_in_two_splits_are_refused_unless_allowed(build: Build, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"validation is the same data as train.*`data.max_overlap: 1.00`"):
         build(MANY)
@@ -91,6 +93,7 @@ def test_equal_data_in_two_splits_are_refused_unless_allowed(build: Build, tmp_p
     assert build(MANY[:49]).data.overview["validation"].overlap["train"].exact == 49  # a trial: reported alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("common", "is_refused"), [(5, False), (7, True)])
 def test_a_share_of_common_texts_is_refused(build: Build, tmp_path: Path, common: int, is_refused: bool) -> None:
     others = rows(*((f"Film, {i}!" if i < common else f"book {i}", "p") for i in range(60)))

@@ -71,6 +71,7 @@ def test_standard_input(
     assert [row["text"] for row in labelled(capsys, run, "--input", "-")] == ["good film", "bad film"]
 
 
+@pytest.mark.slow
 def test_a_file_of_other_columns_and_format(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "in.jsonl", [{"body": "good é"}, {"body": "bad"}])  # UTF-8, unlike the training data
     assert "data.columns.text" in refused(capsys, run, "--input", path)
@@ -84,6 +85,7 @@ def test_a_file_of_other_columns_and_format(run: Path, capsys: pytest.CaptureFix
     assert "set `data.encoding: cp1252`" in refused(capsys, run, *how[:2], "--input", odd)
 
 
+@pytest.mark.slow
 def test_rows_may_share_an_id_and_hold_any_gold(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     rows = [{"id": 7, "review": "good", "stars": 5}, {"id": 7, "review": "bad", "stars": None}]
     found = labelled(capsys, run, "--input", write_jsonl(tmp_path / "in.jsonl", rows))

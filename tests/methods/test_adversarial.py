@@ -74,7 +74,7 @@ def direct(name: str, keys: dict[str, Any], f: Callable[[Tensor], Tensor], label
     return loss(still) + keys["strength"] * divergence(f(still), f(move))
 
 
-@pytest.mark.in_check(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", ["auto", "false"])
 @pytest.mark.parametrize("name", KEYS)
 def test_the_loss_is_that_of_each_example_alone(name: str, packing: str, make: Build) -> None:
@@ -108,6 +108,7 @@ def test_the_loss_is_that_of_each_example_alone(name: str, packing: str, make: B
     assert abs(got / float(module.loss(micro)[0].detach()) - 1) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_bregman_term_is_the_divergence_from_averaged_weights(make: Build) -> None:
     """SMART's second part, by hand: f from the trained weights, g from the averages; both as they were afterwards."""
     own = {"smart": {"strength": 0.0, "bregman": 0.7, "momentum": 0.75}}
@@ -205,6 +206,7 @@ def mixed_by_hand(module: TaskModule, share: float, pairs: list[tuple[int, int]]
     return total
 
 
+@pytest.mark.slow
 def test_mixup_mixes_each_text_with_one_of_its_step(make: Build) -> None:
     module, padded = (
         make("sentiment", f"trainer.packing={p}", methods={"mixup": {"alpha": 1.0}}) for p in ("auto", "false")

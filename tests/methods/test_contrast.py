@@ -43,6 +43,7 @@ def test_contrast_is_the_papers_sum() -> None:
     assert float(contrast(h, other, t)) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", ["auto", "false"])
 def test_the_vector_of_a_text_is_its_first_token(packing: str, make: Build) -> None:
     module = make("sentiment", f"trainer.packing={packing}", methods={"simcse": {"weight": 1.0}})

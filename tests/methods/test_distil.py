@@ -35,7 +35,7 @@ def test_divergence_is_that_of_torch_and_leaves_missing_classes_out() -> None:
     torch.testing.assert_close(z.grad, F.softmax(z, 1).detach() - F.softmax(v, 1))  # Hinton's gradient, at T = 1
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_the_loss_is_the_papers(task: str, make: Build, tmp_path: Path) -> None:
     """(1 - alpha) CE + alpha T^2 KL, of examples in any order."""

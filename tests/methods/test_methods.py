@@ -43,7 +43,7 @@ def test_symmetric_divergence_is_torchs() -> None:
     assert float(symmetric_divergence(torch.cat([logits[:5], logits[:5]])).detach()) == 0.0
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("packing", ["auto", "false"])
 def test_r_drop_is_the_papers_loss(task: str, packing: str, make: Build, tmp_path: Path) -> None:

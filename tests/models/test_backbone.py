@@ -164,7 +164,7 @@ def test_a_sequence_does_not_feel_its_neighbours(kind: str) -> None:
             torch.testing.assert_close(backbone.sequence_logits(alone)[0], together[i], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PADDED)
 def test_others_are_refused_by_the_probe_and_train_padded(kind: str) -> None:
     model = build(kind, "sequence", PADDED[kind])

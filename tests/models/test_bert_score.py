@@ -18,6 +18,7 @@ OUTPUTS = ["the film was good", "a book of Oslo", "Anna", "a good good film in t
 REFERENCES = [["the film is very good", "a good film"], ["the book of the city"], ["Anna is in Oslo"], ["the river"]]
 
 
+@pytest.mark.slow
 def test_equals_the_package(tmp_path: Path) -> None:
     for kind, layer in (("bert", 1), ("bert", 2), ("roberta", 2)):
         folder = str(make_tiny_model(tmp_path / kind, kind))
@@ -28,6 +29,7 @@ def test_equals_the_package(tmp_path: Path) -> None:
     assert BertScore(folder, 1)(["", "good"], [["bad"], ["good"]]) == [0.0, pytest.approx(1.0)]  # no tokens; the same
 
 
+@pytest.mark.slow
 def test_a_task_keeps_the_values_with_its_predictions(tmp_path: Path, tiny_model: Path) -> None:
     module = build(tmp_path, "bart", "task.metrics=[bertscore]", f"task.bertscore_model={tiny_model}", data=rows(4))
     data, split = module.data, module.data.splits["validation"]

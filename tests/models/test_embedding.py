@@ -119,6 +119,7 @@ def test_rows_never_used_only_decay() -> None:
     torch.testing.assert_close(finished(rows)[4:].double(), expected[4:], rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_state_goes_on_bit_equal() -> None:
     todo = list(steps(300, 1e-3))
     rows = make_rows(table(), 0.01)

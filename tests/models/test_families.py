@@ -181,6 +181,7 @@ def test_nothing_asked_is_a_loss_of_zero(kind: str) -> None:
     assert all(p.grad is not None and not p.grad.any() for p in backbone.model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["t5", "bart"])
 def test_gradient_checkpointing_changes_nothing(kind: str) -> None:
     """The backward pass computes the layers again, position bias included, as they were packed."""

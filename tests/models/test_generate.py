@@ -77,7 +77,7 @@ def test_texts_are_the_same_on_any_number_of_ranks(kind: str, modules: Any) -> N
     assert found[0] == found[1] == found[2] and found[0].keys() == set(range(14))
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "key"), [("llama", "num_beams=1"), ("gpt2", "num_beams=3"), ("gpt2", "temperature=1.0")]
 )
@@ -144,6 +144,7 @@ def test_beams_return_several(modules: Any) -> None:
     assert all(len(o.others) == 1 and o.others[0] != o.text for o in outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 2])
 def test_a_text_stops_before_a_stop_string(beams: int, modules: Any) -> None:
     """As if it were cut there by hand; and it is not computed to the limit."""
@@ -160,6 +161,7 @@ def test_a_text_stops_before_a_stop_string(beams: int, modules: Any) -> None:
         assert len(module.generate(one)[0].tokens) < len(plain[0].tokens)
 
 
+@pytest.mark.slow
 def test_an_output_begins_with_the_forced_token(modules: Any) -> None:
     """As the language of mBART and NLLB."""
     module = modules("bart")

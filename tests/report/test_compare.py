@@ -56,6 +56,7 @@ def test_each_data_set_is_a_comparison_of_equal_seeds(grid: Path) -> None:
     assert found[0].tests[0].p_value < 0.05
 
 
+@pytest.mark.slow
 def test_a_few_shot_sample_counts_once(make_run: MakeRun) -> None:
     """By the mean of its seeds, wherever the spread over runs is judged."""
     sides = [

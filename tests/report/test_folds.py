@@ -36,6 +36,7 @@ def accuracies(paths: list[Path]) -> np.ndarray:
     return np.array([r.scores("test")["accuracy"] for r in read_records(paths)]).reshape(3, 2).mean(1)
 
 
+@pytest.mark.slow
 def test_a_fold_counts_once_and_the_interval_is_corrected(make_run: Make, tmp_path: Path) -> None:
     good, bad = write_folds(make_run, 3e-5, 0.9), write_folds(make_run, 1e-4, 0.6)
     grid = group_runs(read_records([*good, *bad]))
@@ -50,6 +51,7 @@ def test_a_fold_counts_once_and_the_interval_is_corrected(make_run: Make, tmp_pa
     assert pooled == {} and notes == ["reviews: figures and error analysis of examples are of fold 0 alone."]
 
 
+@pytest.mark.slow
 def test_compare_pairs_the_folds(make_run: Make) -> None:
     good, bad = write_folds(make_run, 3e-5, 0.9), write_folds(make_run, 1e-4, 0.6)
     found = compare_runs(read_records(good), read_records(bad))

@@ -157,6 +157,7 @@ def test_an_unknown_key_names_the_nearest(grid: Path) -> None:
         group_runs(read_records([grid]), by=["optim.rl"])
 
 
+@pytest.mark.slow
 def test_a_metric_that_a_run_lacks_is_reported_with_those_it_has(grid: Path) -> None:
     table = group_runs(read_records([grid]), metric="exact_match")
     reviews = next(g for g in table.groups if g.data_set == "reviews")

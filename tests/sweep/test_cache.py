@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from research.config.load import load_config
 from research.sweep.cache import TrialCache
@@ -13,6 +14,7 @@ from tests.conftest import write_jsonl
 from tests.small_runs import SmallRuns
 
 
+@pytest.mark.slow
 def test_a_trial_has_its_own_augmentation_and_unlabelled_texts(small_runs: SmallRuns) -> None:
     file = write_jsonl(
         small_runs.folder / "unlabelled.jsonl", [{"text": f"the good film {i} in Oslo"} for i in range(9)]

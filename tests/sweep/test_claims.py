@@ -45,6 +45,7 @@ def holder(folder: Path, number: int) -> multiprocessing.Process:
     return process
 
 
+@pytest.mark.slow
 def test_one_wins(tmp_path: Path) -> None:
     many = [claims_in(tmp_path) for _ in range(8)]
     for number in range(20):
@@ -86,6 +87,7 @@ def test_a_killed_process_is_known_to_be_dead_at_once(tmp_path: Path) -> None:
     claim.end()
 
 
+@pytest.mark.slow
 def test_a_stopped_process_of_this_machine_is_not_dead(tmp_path: Path) -> None:
     process = holder(tmp_path, 0)
     os.kill(process.pid or 0, signal.SIGSTOP)
@@ -107,6 +109,7 @@ def test_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     second.end()
 
 
+@pytest.mark.slow
 def test_on_another_machine_silence_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     claim = claims_in(tmp_path).take(0)
     assert claim is not None
@@ -126,6 +129,7 @@ def test_on_another_machine_silence_decides(tmp_path: Path, monkeypatch: pytest.
     taken.end()
 
 
+@pytest.mark.slow
 def test_a_worker_taken_for_dead_learns_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lost: list[Claim] = []
     slow = claims_in(tmp_path, heartbeat_seconds=0.5, lost=lost.append).take(0)
@@ -143,6 +147,7 @@ def test_a_worker_taken_for_dead_learns_of_it(tmp_path: Path, monkeypatch: pytes
     slow.end()
 
 
+@pytest.mark.slow
 def test_a_process_that_was_taken_for_dead_ends_before_it_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +162,7 @@ def test_a_process_that_was_taken_for_dead_ends_before_it_writes(
     taken.end()
 
 
+@pytest.mark.slow
 def test_without_locks_heartbeats_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(module, "_lock", lambda descriptor: False)

@@ -59,6 +59,7 @@ def test_a_fixed_order_does_not_depend_on_who_draws_and_when(sampler: str) -> No
     assert [drawn(queue(12), sweep_of(sampler, seed=2), n) for n in range(12)] != expected
 
 
+@pytest.mark.slow
 def test_random_values_are_uniform_and_independent() -> None:
     sweep, study = sweep_of("random"), queue(400)
     points = [drawn(study, sweep, n) for n in range(400)]

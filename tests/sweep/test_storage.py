@@ -43,6 +43,7 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (folder / "journal.log").read_bytes()
 
 
+@pytest.mark.slow
 def test_cut_at_any_byte_of_its_last_records(journal: bytes, tmp_path: Path) -> None:
     """Opening and writing again lose the torn record and no other."""
     begin = journal.rstrip(b"\n").rfind(b"\n", 0, -120)
@@ -95,6 +96,7 @@ def test_an_intact_journal_is_not_changed(journal: bytes, tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["journal.log"]
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_dead_worker_is_taken_after_a_while(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     (tmp_path / "journal.log.lock").touch()
@@ -160,6 +162,7 @@ def test_sqlite_is_for_one_worker(tmp_path: Path) -> None:
     assert "another worker is using it" in said and "journal" in said and "postgresql://" in said
 
 
+@pytest.mark.slow
 def test_patience_waits_says_so_and_returns_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
     calls: list[float] = []
 
@@ -178,6 +181,7 @@ def test_patience_waits_says_so_and_returns_the_answer(capsys: pytest.CaptureFix
     assert said.count("does not answer") == 1 and "Input/output error" in said and "answers again" in said
 
 
+@pytest.mark.slow
 def test_patience_ends() -> None:
     def call() -> None:
         raise optuna.exceptions.StorageInternalError("gone")

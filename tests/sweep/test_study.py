@@ -84,6 +84,7 @@ def test_enqueued_trials_come_first(tmp_path: Path) -> None:
     assert drawn[2]["optim.lr"] not in (2e-5, 3e-5)
 
 
+@pytest.mark.slow
 def test_budgets_of_time(tmp_path: Path) -> None:
     search = opened(dummy.sweep_in(tmp_path, None, budget=BudgetConfig(hours=1.5 / 3600)))
     finished = 0

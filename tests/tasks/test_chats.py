@@ -128,6 +128,7 @@ def test_an_encoder_decoder_reads_a_chat_as_lines(tmp_path: Path) -> None:
     assert text(data.tokenizer, label) == ["anna", "[SEP]"]
 
 
+@pytest.mark.slow
 def test_many_targets_of_a_row_weigh_and_score_as_padded_ones(tmp_path: Path) -> None:
     task = {"name": "dialogue", "chat_template": str(tmp_path / "chat.jinja")}
     keys = ("auto", "false")

@@ -183,6 +183,7 @@ def test_window_loss_is_cross_entropy_over_the_tokens_of_a_window() -> None:
     assert padded.grad is not None and torch.isfinite(padded.grad).all()
 
 
+@pytest.mark.slow
 def test_label_smoothing_trains_on_windows_of_unequal_length(build: Build, tmp_path: Path) -> None:
     build([row("Oslo"), row("Anna", context="Anna")])
     assert main(["train", str(tmp_path / "qa.yaml"), "optim.label_smoothing=0.1"]) == 0

@@ -47,7 +47,7 @@ def gradients(module: Any, parts: list[np.ndarray]) -> tuple[float, dict[str, to
     return total, {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["t5", "llama"])
 def test_micro_batches_do_not_change_the_gradient(kind: str, tmp_path: Path) -> None:  # faults 1, 2, 15 and 20
     """Targets of 1 to 10 words, label smoothing 0.1: one micro-batch, four, and padded ones."""

@@ -74,6 +74,7 @@ def test_folders_are_read_as_published(tmp_path: Path) -> None:
         list(read_slots(str(folder)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["intent_slots"])
 def test_the_loss_counts_an_intent_as_several_words(build: Build) -> None:
     """Against the two cross entropies written out, also for an utterance in several windows, packed and padded."""

@@ -156,6 +156,7 @@ def test_loss_is_that_of_the_model_and_evaluation_repeats(unit: str, tmp_path: P
     assert all(again[row]["nll"] == pytest.approx(found[row]["nll"], rel=1e-4) for row in found)
 
 
+@pytest.mark.slow
 def test_r_drop_compares_the_same_masks(tmp_path: Path) -> None:
     module = build(tmp_path)
     assert_r_drop(lambda *keys: build(tmp_path, *keys), labels=module.backbone.model.config.vocab_size)

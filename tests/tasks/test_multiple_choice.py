@@ -93,7 +93,7 @@ def test_label_smoothing_spreads_over_the_choices(build: Build) -> None:
     assert smooth.item() == pytest.approx(0.8 * plain.item() - 0.2 * sum(p.mean().item() for p in log_p), rel=1e-5)
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("label", [None, 7, "unknown"])
 def test_predict_needs_no_label(build: Build, tmp_path: Path, label: Any) -> None:
     build(ROWS)

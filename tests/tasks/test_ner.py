@@ -138,7 +138,7 @@ SCHEMES = {
 }
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_schemes_are_converted_from_end_to_end(build: Build, tmp_path: Path, scheme: str) -> None:
     tokens = ["Anna", "Oslo", "in", "Acme", "river", "city"]
@@ -234,7 +234,7 @@ def test_an_entity_of_another_shape_names_the_row(build: Build) -> None:
         build([{"text": "北京", "entities": []}, {"text": "北京", "entities": [[0, "name"]]}], COLUMNS)
 
 
-@pytest.mark.in_check(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("tags", ["_ _", "NNP VBD", None, [3, 4], ["B-PER"], "B-PER O"])
 def test_predict_needs_no_gold(build: Build, tmp_path: Path, tags: Any) -> None:
     build([{"tokens": ["Anna", "was"], "tags": ["B-PER", "O"]}] * 4)

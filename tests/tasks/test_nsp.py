@@ -120,6 +120,7 @@ def test_pairs_and_masks_are_the_same_in_every_layout(tmp_path: Path) -> None:
     assert {label for _, label in found[0].values()} <= {IS_NEXT, IS_OTHER}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", ["auto", "false"])
 def test_loss_is_that_of_the_librarys_head(packing: str, tmp_path: Path) -> None:
     """The sums of both losses by BertForPreTraining, a window at a time; targets are their number."""

@@ -60,6 +60,7 @@ def test_all_divisions_are_alike_likely() -> None:
     assert all(abs(found.count(each) / 3000 - 1 / 3) < 4 * np.sqrt(2 / 9 / 3000) for each in {*found})
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_the_model_for_any_packing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     path = experiment(tmp_path, "span_corruption", "t5")

@@ -95,7 +95,7 @@ def test_a_decoder_goes_on_from_the_source(tmp_path: Path) -> None:
     assert text(tokenizer, prompts(micro)[0]) == prompt
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bart", "gpt2"])
 @pytest.mark.parametrize("packing", ["auto", "false"])
 def test_r_drop_compares_two_passes_of_the_same_text(kind: str, packing: str, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_r_drop_compares_two_passes_of_the_same_text(kind: str, packing: str, tm
     assert_r_drop(built, labels=len(make_tokenizer()))
 
 
-@pytest.mark.in_check(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_and_texts_are_those_of_padded_batches_and_of_one_by_one(kind: str, tmp_path: Path) -> None:
     packed = build(tmp_path, kind).eval()
@@ -192,6 +192,7 @@ def test_a_model_without_a_token_that_begins_an_output_is_refused(tmp_path: Path
         build_module(load_config(path))
 
 
+@pytest.mark.slow
 def test_a_model_without_padding_token_writes_the_same(tmp_path: Path) -> None:
     found = []
     for name, pad in (("with", 0), ("without", None)):

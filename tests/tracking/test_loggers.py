@@ -70,6 +70,7 @@ def test_csv_holds_every_row_of_all_attempts(tmp_path: Path) -> None:
     assert "lr: 5.0e-05" in (run.path / "csv" / "hparams.yaml").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [{"loggers": {"tensorboard": {}}}, {"loggers": {}, "tensorboard": True}])
 def test_tensorboard_by_its_old_name_too(tmp_path: Path, given: dict[str, Any]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

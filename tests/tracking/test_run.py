@@ -149,6 +149,7 @@ def test_a_folder_that_was_removed_is_noticed(tmp_path: Path) -> None:
     run.close()
 
 
+@pytest.mark.slow
 def test_all_ranks_see_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that is local to each node would lose the checkpoints at the next requeue."""
     monkeypatch.setattr(lock, "LOOKS", 2)

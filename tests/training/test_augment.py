@@ -35,6 +35,7 @@ def ids(store: Any, rows: Indices) -> list[list[int]]:
     return [row.tolist() for row in store.columns["input_ids"].rows(rows)]
 
 
+@pytest.mark.slow
 def test_texts_belong_to_seed_epoch_and_id(small_runs: SmallRuns, tmp_path: Path) -> None:
     """Another order of the file's rows, or fewer of them, changes no example's texts."""
     data = open_data(config(small_runs, "ner", augment=OF_NAMES))
@@ -88,6 +89,7 @@ def test_what_is_not_augmented_is_refused(small_runs: SmallRuns, tmp_path: Path)
     assert not (tmp_path / FILE).exists()
 
 
+@pytest.mark.slow
 def test_a_run_with_an_edited_table_is_another_one(small_runs: SmallRuns, tmp_path: Path) -> None:
     table, own = tmp_path / "table.tsv", tmp_path / "reverse.py"
     own.write_text("from research.data.augment.swap import Augmentation, Keys\n")

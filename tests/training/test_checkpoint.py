@@ -48,6 +48,7 @@ def test_newest_is_by_step_not_by_time_or_name(tmp_path: Path) -> None:
     assert at_step(tmp_path, 31) is None
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
 def test_any_damage_is_recognised(place: float, bit: int, cut: bool, tmp_path_factory: pytest.TempPathFactory) -> None:

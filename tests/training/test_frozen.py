@@ -42,7 +42,7 @@ def freeze(*parts: str) -> Any:
     return loading
 
 
-@pytest.mark.in_check(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("sparse", ["auto", False])
 def test_frozen_weights_do_not_move_by_a_bit(sparse: Any, config: Config) -> None:
     config.trainer.sparse_embedding = sparse
@@ -95,6 +95,7 @@ def test_other_frozen_weights_are_not_resumed(config: Config, capsys: pytest.Cap
         train(config, make_module=make(1e-3))
 
 
+@pytest.mark.slow
 def test_operations_follow_the_lowest_trained_layer(config: Config) -> None:
     """Two per weight forward, two for its own gradient, two for its input's above the lowest trained weight."""
     model: Any = build(config).backbone.model

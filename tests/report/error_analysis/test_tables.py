@@ -136,6 +136,7 @@ def test_runs_without_predictions_are_reported(make_run: MakeRun, tmp_path: Path
     assert found == errors.ErrorAnalysis({}, ["reviews: the runs have no predictions to analyse."])
 
 
+@pytest.mark.slow
 def test_predictions_of_an_unknown_form_are_left_alone(make_run: MakeRun, tmp_path: Path) -> None:
     path = make_run(keep_predictions=True, hashed=False)
     for file in (path / "predictions").glob("*.parquet"):

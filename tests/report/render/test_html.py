@@ -71,6 +71,7 @@ def test_a_number_leads_to_its_runs_and_a_run_to_its_folder(make_run: MakeRun, t
     assert "Found with probability 80\u00a0%." in parsed.text  # where no line ends
 
 
+@pytest.mark.slow
 def test_every_link_inside_the_page_has_its_target(grid: Path, tmp_path: Path) -> None:
     parsed = Parsed(whole_page(read_records([grid]), tmp_path))
     ids = [a["id"] for _, a in parsed.elements if "id" in a]

@@ -103,6 +103,7 @@ def test_csv_has_full_numbers_and_counts(grid: Path, tmp_path: Path) -> None:
     assert (line["runs"], line["failed"], line["missing"], line["metric"]) == ("5", "0", "0", "f1")
 
 
+@pytest.mark.slow
 def test_markdown_marks_the_best(grid: Path) -> None:
     text = render.scores_markdown(tables.main_table(*made(grid)))
     rows = text.splitlines()
@@ -126,6 +127,7 @@ def test_hostile_names_are_escaped_everywhere(make_run: MakeRun, tmp_path: Path)
     assert r"\textless{}b\textgreater{}\_\begin{CJK}{UTF8}{gbsn}中文\end{CJK}\textbar{}\$\%\&" in tex
 
 
+@pytest.mark.slow
 def test_the_table_compiles(grid: Path, tmp_path: Path) -> None:
     needs_latex("booktabs.sty")
     render.write_scores(*made(grid), tmp_path / "out")
