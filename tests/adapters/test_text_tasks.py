@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from research.cli import main
 from research.tracking.run import Run
-from tests.conftest import write_jsonl
+from tests.conftest import copied, write_jsonl
 from tests.small_runs import SmallRuns, assert_same_bits
 from tests.tasks.test_translation import make_model, rows
 
@@ -42,8 +42,11 @@ def test_resumed_and_used_again(
     sections = {
         "model": {"name": str(model), "dropout": 0.1},
         "adapter": adapter,
-        "data": {**dict.fromkeys(("train", "validation", "test"), str(file)), "max_length": 16, "max_overlap": 1.0},
-    }
+        "data": {
+            "train": str(file), "validation": copied(file), "test": copied(file, "test"),
+            "max_length": 16, "max_overlap": 1.0,
+        },
+    }  # fmt: skip
     keys = ("task.max_new_tokens=6", "task.max_target_tokens=6")
     whole = small_runs.train(task, *keys, **sections)
     arguments, folder = small_runs.stopped(4, task, *keys, **sections)
