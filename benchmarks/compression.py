@@ -10,7 +10,6 @@ processor second of the predictor on one thread, 32 texts a call and one, in rou
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -28,6 +27,7 @@ from page import PRECISION, ROOT, machine, table
 
 import research
 from research.cli import main as command
+from research.deploy.comparison import relabelled
 from research.deploy.export import export
 from research.deploy.exported import load_exported
 from research.inference.predictor import Predictor
@@ -40,6 +40,7 @@ EXPORTS = [
     ("openvino", "fp32"), ("openvino", "bf16"),
 ]  # fmt: skip
 LAYERS = [1, 3, 5]
+MODEL_FILES = {".safetensors", ".onnx", ".data", ".bin", ".xml"}
 TIMED, TOGETHER, ROUNDS = 320, 32, 5
 
 
@@ -85,42 +86,34 @@ def train(data: str, options: argparse.Namespace) -> tuple[Run, Run]:
     return Run.read(runs[0]), Run.read(runs[1])
 
 
-def folders(data: str, whole: Run, fewer: Run, options: argparse.Namespace) -> Iterator[tuple[str, Path]]:
+def folders(data: str, full: Run, fewer: Run, options: argparse.Namespace) -> Iterator[tuple[str, Path]]:
     """The name of each export and its folder, which is written."""
-    for run, said in ((whole, ""), (fewer, f", {len(LAYERS)} of 6 layers")):
-        for format, precision in EXPORTS if run is whole else [("safetensors", "fp32"), ("onnx", "int8")]:
+    for run, said in ((full, ""), (fewer, f", {len(LAYERS)} of 6 layers")):
+        for format, precision in EXPORTS if run is full else [("safetensors", "fp32"), ("onnx", "int8")]:
             place = options.output / "exports" / run.path.name / f"{format}-{precision}"
             export(run, place, format, precision, tolerance=1.0)
             yield f"{format} {precision}{said}", place
-    place, texts = options.output / "exports" / whole.path.name / "vocabulary", vocabulary_file(data, options)
-    export(whole, place, tolerance=1.0, vocabulary=[texts])
+    place = options.output / "exports" / full.path.name / "vocabulary"
+    export(full, place, tolerance=1.0, vocabulary=[options.data / data / f"train.{TASKS[data][1]}"])
     yield "safetensors fp32, vocabulary of the data", place
-
-
-def vocabulary_file(data: str, options: argparse.Namespace) -> Path:
-    """The texts whose tokens a smaller vocabulary keeps."""
-    return Path(options.data / data / f"train.{TASKS[data][1]}")
 
 
 def measured(data: str, options: argparse.Namespace) -> list[Row]:
     """A row for each export of a data set."""
-    whole, fewer = train(data, options)
-    own = predictions.read(whole.predictions / "validation.parquet")
-    monitor = str((whole.result or {})["monitor"])
-    named = dict(folders(data, whole, fewer, options))
+    full, fewer = train(data, options)
+    own = predictions.read(full.predictions / "validation.parquet")
+    monitor = str((full.result or {})["monitor"])
+    named = dict(folders(data, full, fewer, options))
     served = {name: load_exported(folder) for name, folder in named.items()}
     fields = [name for name in next(iter(served.values())).fields if name in own.column_names]
     given = [{field: row[field] for field in fields if row[field] is not None} for row in own.to_pylist()]
     speeds = timed(served, given)
     rows = []
     for name, folder in named.items():
-        answers = [a for i in range(0, len(given), TOGETHER) for a in answered(served[name], given[i : i + TOGETHER])]
-        found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-        run = fewer if "layers" in name else whole
-        scores = found["scores"] or (run.result or {})["metrics"]["validation"]
-        expected = own["prediction"].to_pylist()
-        changed = sum(a["prediction"] != b for a, b in zip(answers, expected, strict=True))
-        rows.append(Row(data, name, size(folder), scores[monitor], changed, len(given), *speeds[name]))
+        again = relabelled(own, served[name], [served[name].question(row) for row in given])
+        answers = zip(again["prediction"].to_pylist(), own["prediction"].to_pylist(), strict=True)
+        changed, score = sum(a != b for a, b in answers), predictions.score(again)[monitor]
+        rows.append(Row(data, name, size(folder), score, changed, len(given), *speeds[name]))
         print(rows[-1], flush=True)
     return rows
 
@@ -133,7 +126,7 @@ def timed(served: dict[str, Predictor], given: list[dict[str, Any]]) -> dict[str
     """Texts per processor second of each: medians over rounds, so many together and alone."""
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in served}
     texts = given[:TIMED]
-    for round in range(ROUNDS + 1):
+    for number in range(ROUNDS + 1):
         for name, predictor in served.items():
             began = time.process_time()
             for start in range(0, len(texts), TOGETHER):
@@ -142,7 +135,7 @@ def timed(served: dict[str, Predictor], given: list[dict[str, Any]]) -> dict[str
             for row in texts[:TOGETHER]:
                 answered(predictor, [row])
             ended = time.process_time()
-            if round:  # the first one warms
+            if number:  # the first one warms
                 rates[name].append((len(texts) / (between - began), TOGETHER / (ended - between)))
     return {name: (statistics.median(a for a, _ in r), statistics.median(b for _, b in r)) for name, r in rates.items()}
 
@@ -150,9 +143,6 @@ def timed(served: dict[str, Predictor], given: list[dict[str, Any]]) -> dict[str
 def size(folder: Path) -> float:
     """MiB of the model's files, without tokenizer and records."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.suffix in MODEL_FILES) / 2**20
-
-
-MODEL_FILES = {".safetensors", ".onnx", ".data", ".bin", ".xml", ".pt2"}
 
 
 def main() -> None:

@@ -98,8 +98,8 @@ def _curve(names: dict[str, dict[str, list[Row]]]) -> Iterator[str]:
         yield f"| {adapter} | {' | '.join(_score(each[size]) if size in each else '' for size in sizes)} |"
 
 
-def _whole_runs(names: dict[str, dict[str, list[Row]]]) -> Iterator[str]:
-    """Processor time of whole runs, from data to scores."""
+def _complete_runs(names: dict[str, dict[str, list[Row]]]) -> Iterator[str]:
+    """Processor time of complete runs, from data to scores."""
     yield "### The head alone, ten epochs, sst2\n"
     yield "| run | seeds | score | processor seconds |"
     yield "|---|---|---|---|"
@@ -109,4 +109,4 @@ def _whole_runs(names: dict[str, dict[str, list[Row]]]) -> Iterator[str]:
             yield f"| {name}, {system} | {len(rows)} | {_score(rows)} | {seconds:.1f} |"
 
 
-FORMS = {"curve": _curve, "ten epochs": _whole_runs}
+FORMS = {"curve": _curve, "ten epochs": _complete_runs}

@@ -48,21 +48,21 @@ def test_resumed_and_used_again(
         },
     }  # fmt: skip
     keys = ("task.max_new_tokens=6", "task.max_target_tokens=6")
-    whole = small_runs.train(task, *keys, **sections)
+    straight = small_runs.train(task, *keys, **sections)
     arguments, folder = small_runs.stopped(4, task, *keys, **sections)
     assert main(arguments) == 0
-    assert_same_bits(Run(folder), whole)
-    written, resumed = (pq.read_table(run.predictions / "test.parquet").to_pylist() for run in (whole, Run(folder)))
+    assert_same_bits(Run(folder), straight)
+    written, resumed = (pq.read_table(run.predictions / "test.parquet").to_pylist() for run in (straight, Run(folder)))
     assert written == resumed
 
     texts = [row["prediction"] for row in written]
     asked = write_jsonl(tmp_path / "asked.jsonl", [{columns[0]: pair["source"]} for pair in rows(12)])
     output = tmp_path / "again.jsonl"
-    assert main(["predict", str(whole.path), "--input", str(asked), "--output", str(output)]) == 0
+    assert main(["predict", str(straight.path), "--input", str(asked), "--output", str(output)]) == 0
     assert [json.loads(line)["prediction"] for line in output.read_text().splitlines()] == texts
     assert len(set(texts)) > 2
     if adapter is LORA:
-        assert_peft_loads_what_was_merged(whole, model)
+        assert_peft_loads_what_was_merged(straight, model)
 
 
 def assert_peft_loads_what_was_merged(run: Run, pretrained: Path) -> None:

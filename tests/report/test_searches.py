@@ -56,7 +56,7 @@ def test_where_smaller_is_better_it_is_minimised(tmp_path: Path, metric: Any) ->
 
 
 def test_the_table_of_trials_knows_better_than_the_runs(tmp_path: Path) -> None:
-    """Pruned over seeds, a trial's runs are whole; a trial whose worker died continues later."""
+    """Pruned over seeds, a trial's runs are complete; a trial whose worker died continues later."""
     folder = write_sweep(tmp_path / "lr", TRIALS[:2])
     states, scores = ["pruned", "interrupted"], [0.25, None]
     pq.write_table(pa.table({"number": [0, 1], "state": states, "score": scores}), folder / "trials.parquet")
