@@ -104,6 +104,7 @@ def read_search(folder: Path, runs: Sequence[Record]) -> Search:
 
 
 def read_sweep_file(folder: Path) -> dict[str, Any]:
+    """The sweep file that a search's folder keeps. Raises UserError where it is no YAML."""
     path = folder / "sweep.yaml"
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
