@@ -83,6 +83,7 @@ class Tracker:
         self._wandb = None
 
     def _start(self, config: dict[str, Any]) -> Any:
+        end_session()  # one that other code of this process has begun may be offline
         if self.options.mode == "online":
             try:
                 with environment(self.run.path, offline=False):
@@ -98,7 +99,7 @@ class Tracker:
     def _init(self, config: dict[str, Any], mode: str) -> Any:
         import wandb
 
-        if mode == "online" and not wandb.login(prompt=False, verify=True):
+        if mode == "online" and wandb.run is None and not wandb.login(prompt=False, verify=True):
             raise RuntimeError("no API key: run `wandb login` once, or set WANDB_API_KEY")
         recorded = logs_of(self.run.path) if mode == "offline" else []
         wandb_run: Any = wandb.init(

@@ -23,10 +23,14 @@ OPEN: set[str] = set()  # ids of the W&B runs of this process
 
 
 def end_session() -> None:
-    """Stop wandb's service process, which keeps the ids, folders and address it started with, unless a run is open."""
-    if "wandb" in sys.modules and not OPEN:
+    """Stop wandb's service process, which keeps the ids, folders, address and mode it started with.
+
+    Not while a run is open, ours or one that the caller began with `wandb.init`.
+    """
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is None and not OPEN:
         with suppress(*FAILURES):
-            within(TEARDOWN_SECONDS, sys.modules["wandb"].teardown)
+            within(TEARDOWN_SECONDS, wandb.teardown)
 
 
 def within(seconds: float, act: Callable[[], object]) -> None:

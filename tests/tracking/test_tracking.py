@@ -126,6 +126,26 @@ def test_online_run_arrives_completely(server: WandbServer, tmp_path: Path) -> N
     assert len(server.runs) == 1 and len(served.artifacts) == 1
 
 
+@pytest.mark.parametrize("open_run_of_the_caller", [False, True])
+def test_an_offline_session_of_other_code_does_not_take_an_online_run_offline(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_run_of_the_caller: bool
+) -> None:
+    import wandb
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    theirs = wandb.init(dir=tmp_path, id="theirs") if open_run_of_the_caller else wandb.setup()
+    try:
+        run, config = open_run(tmp_path / "sst2" / "seed0", "online")
+        record(run, config, range(3))
+        assert [row["_step"] for row in server.run(run_id(run.path)).history] == [0, 1, 2]
+        if open_run_of_the_caller:
+            assert wandb.run is theirs
+            theirs.log({"x": 1.0})
+    finally:
+        wandb.finish()
+        wandb.teardown()
+
+
 def test_resumed_run_is_the_same_wandb_run(server: WandbServer, tmp_path: Path) -> None:
     run, config = open_run(tmp_path / "run", "online")
     record(run, config, range(6), exit_code=99)
