@@ -16,6 +16,7 @@ from hypothesis import settings
 from tests.clean_tree import untracked
 
 if TYPE_CHECKING:
+    from tests.commands import Command
     from tests.small_runs import SmallRuns
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -242,3 +243,16 @@ def small_runs(
 
     (tmp_path / "runs").mkdir()
     return SmallRuns(tmp_path / "runs", tiny_model, task_data, request)
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Command:
+    """Gives a file to the real command: `command.refused("ner", path)` is the one line of its refusal."""
+    import datasets
+
+    from tests.commands import Command
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return Command(tmp_path, tiny_model, capsys)

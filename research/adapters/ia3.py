@@ -37,7 +37,7 @@ class Adapter(AdapterHooks):
         peft = import_peft("ia3")
         peft_layers.refuse_two_adapters(model, "ia3")
         fed = targets(model, self.keys.inputs, self.keys.top_layers) if self.keys.inputs else []
-        hits = [*dict.fromkeys([*targets(model, self.keys.outputs, self.keys.top_layers), *fed])]
+        hits = targets(model, [*self.keys.outputs, *self.keys.inputs], self.keys.top_layers)
         peft_layers.inject(model, self._settings(peft, hits, fed))
         return f"ia3: {len(hits)} linear layers scaled ({ends_of(hits)})"
 

@@ -36,6 +36,8 @@ def targets(model: PreTrainedModel, wanted: list[str], top_layers: int | None) -
         low = tuple(f"{name}.{i}." for name, stack in layer_stacks(model) for i in range(len(stack) - top_layers))
         linear = {name: module for name, module in linear.items() if not name.startswith(low)}
     hits: dict[str, None] = {}
+    if not wanted:
+        raise UserError(f"the adapter changes no layer: name some by their role ({', '.join(ROLES)}) or their name.")
     for target in wanted:
         end = ROLES.get(target, re.escape(target))
         found = [name for name in linear if re.search(rf"(^|\.){end}$", name)]

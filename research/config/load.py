@@ -177,6 +177,8 @@ def refuse_unknown_keys(content: dict[str, Any], origin: str, schema: Any, prefi
             near = [full for full in all_keys(whole) if full.split(".")[-1] == str(key)]
             near += [prefix + name for name in difflib.get_close_matches(str(key), known, 1)]
             hint = f" Did you mean {near[0]}?" if near else ""
+            if (section := prefix.rstrip(".")) in ONE_OF and key in component.names(ONE_OF[section]):
+                hint = f" There is one {section}: write {section}: {{name: {key}}}."
             place = f"'{prefix.rstrip('.')}'" if prefix else "the top level"
             raise UserError(f"{origin}: unknown key '{prefix}{key}'.{hint} Keys at {place}: {', '.join(known)}.")
         if known[key] is not None:

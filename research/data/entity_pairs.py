@@ -42,7 +42,8 @@ def with_pairs(split: Split, other: str, all_pairs: bool) -> Split:
             if max(first[0], second[0]) < min(first[1], second[1]):
                 if (i, j) in named:
                     raise UserError(
-                        f"{where}: the entities {list(first[:2])} and {list(second[:2])} of a relation overlap."
+                        f"{where}: the entities {list(first[:2])} and {list(second[:2])} of a relation overlap; "
+                        "correct one of them, or take the relation out."
                     )
                 continue
             places.append(row)
@@ -83,7 +84,8 @@ def entities_of(document: Mapping[str, Any], where: str) -> list[Span]:
     for first, end, _ in found:
         if not 0 <= first < end <= len(document["text"]):
             raise UserError(
-                f"{where}: the entity {first} to {end} does not lie in its text of {len(document['text'])} characters."
+                f"{where}: the entity {first} to {end} does not lie in its text of {len(document['text'])} characters; "
+                "correct its [first character, end]."
             )
     return found
 

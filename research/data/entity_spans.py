@@ -31,7 +31,10 @@ def characters(row: Mapping[str, Any]) -> dict[str, Any]:
     tags = [OUTSIDE] * len(text)
     for first, end, label in sorted(spans(entities, text, row.get("id")), key=lambda span: (span[0], -span[1])):
         if not 0 <= first < end <= len(text):
-            raise UserError(f"{row['id']}: the entity {first} to {end} does not lie in its {len(text)} characters.")
+            raise UserError(
+                f"{row['id']}: the entity {first} to {end} does not lie in its {len(text)} characters; correct its "
+                "[first character, end]."
+            )
         if tags[first] == OUTSIDE:
             tags[first:end] = [f"B-{label}", *[f"I-{label}"] * (end - first - 1)]
     return {"tokens": list(text), "tags": tags}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
 import json
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -14,18 +16,20 @@ from research.common.errors import UserError
 from research.data.labels import label_text
 from research.data.source import Split
 
+OPENING = ("[", "('", '("', "{'", '{"')  # of a list in text: JSON's, Python's, or NumPy's, whose items have no comma
+_NO_COMMA = re.compile(r"""(?<=['"])\s+(?=['"])""")
 SEPARATORS = (";", "|", ",")  # the first that any label of the split holds
 
 
 def read_label_sets(split: Split) -> Split:
-    """The split with `label` as lists of text: from lists, JSON lists in text, or text with a separator.
+    """The split with `label` as lists of text: from lists, lists written as text, or text with a separator.
 
     An empty text is no label; null is unlabelled. Raises UserError for anything else.
     """
     if "label" not in split.rows.column_names:
         return split
     given = split.rows["label"][:]
-    texts = [value for value in given if isinstance(value, str) and not value.lstrip().startswith("[")]
+    texts = [value for value in given if isinstance(value, str) and not value.lstrip().startswith(OPENING)]
     separator = next((each for each in SEPARATORS if any(each in text for text in texts)), None)
     sets = [_label_set(split, row, value, separator) for row, value in enumerate(given)]
     step = json.dumps([compat.dataset_fingerprint(split.rows), "label sets", separator])
@@ -38,11 +42,8 @@ def read_label_sets(split: Split) -> Split:
 def _label_set(split: Split, row: int, value: Any, separator: str | None) -> list[str] | None:
     if value is None:
         return None
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value.replace("'", '"') if '"' not in value else value)
-        except ValueError:
-            raise UserError(f'{split.where(row)}: the label {value!r} is no list; write ["a", "b"] or a;b') from None
+    if isinstance(value, str) and value.lstrip().startswith(OPENING):
+        value = _written_list(value, f"{split.where(row)}: the label")
     elif isinstance(value, str):
         value = value.split(separator) if separator else [value]
     elif isinstance(value, int):
@@ -51,3 +52,17 @@ def _label_set(split: Split, row: int, value: Any, separator: str | None) -> lis
         raise UserError(f'{split.where(row)}: the label {value!r} is no list of labels; write ["a", "b"] or a;b')
     names = [label_text(label).strip() for label in value]
     return list(dict.fromkeys(name for name in names if name))
+
+
+def _written_list(text: str, what: str) -> list[Any]:
+    """A list, tuple or set of labels that is written as text. Raises UserError for another text."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        try:
+            found = ast.literal_eval(_NO_COMMA.sub(", ", text.strip()))
+        except (ValueError, SyntaxError, TypeError):
+            found = None
+    if not isinstance(found, list | tuple | set):
+        raise UserError(f'{what} {text!r} is no list; write ["a", "b"] or a;b')
+    return sorted(found, key=str) if isinstance(found, set) else list(found)

@@ -10,6 +10,7 @@ import re
 from itertools import zip_longest
 
 from research.common.errors import UserError
+from research.common.text import counted
 from research.data.json_files import Rows
 from research.data.lines import BY_NAME, Reading, read_lines
 
@@ -30,8 +31,10 @@ def read_parallel(path: str, reading: Reading = BY_NAME) -> Rows:
     for place, (first, second) in enumerate(lines, 1):
         if first is None or second is None:
             counts = [sum(1 for _ in read_lines(file, reading.encoding)) for file in files]
-            said = " and ".join(f"{file} has {count:,} lines" for file, count in zip(files, counts, strict=True))
-            raise UserError(f"{said}: line {place} has no partner; parallel files have as many lines each")
+            said = [f"{file} has {counted(count, 'line')}" for file, count in zip(files, counts, strict=True)]
+            raise UserError(
+                f"{' and '.join(said)}: line {place} has no partner; parallel files have as many lines each"
+            )
         yield place, {"source": first[1].rstrip("\r\n"), "target": second[1].rstrip("\r\n")}
 
 

@@ -31,7 +31,10 @@ def few_shot(
     for name, mine in labels.items():
         split = splits[name]
         if mine is None:
-            raise UserError(f"data.shots={shots}: task '{task}' has no class for each example to draw by.")
+            raise UserError(
+                f"data.shots={shots}: task '{task}' has no class for each example to draw by; set "
+                "data.max_train_examples instead."
+            )
         classes = data.labels or sorted(set(mine))
         both = name == "train" and data.validation is None
         draws = {name: False, "validation": True} if both else {name: False}

@@ -96,7 +96,9 @@ def refuse_other_origins(runs: Sequence[Run], results: Sequence[dict[str, Any]])
     for run, result in zip(runs, results, strict=True):
         adapter = run.config.adapter.name
         if not component.load("adapter", adapter).Adapter.merges:
-            raise UserError(f"The run {run.path} has the adapter {adapter}, whose weights are not in model/.")
+            raise UserError(
+                f"The run {run.path} has the adapter {adapter}, whose weights are not in model/; take runs without it."
+            )
         if not result["metrics"].get("validation"):
             raise UserError(f"The run {run.path} has no validation scores to choose by.")
         theirs = origin_of(runs[0], results[0])
@@ -104,8 +106,8 @@ def refuse_other_origins(runs: Sequence[Run], results: Sequence[dict[str, Any]])
             first = theirs[what]
             if first != own:
                 raise UserError(
-                    f"{runs[0].path} and {run.path} have another {what} ({first} and {own}); the mean of their "
-                    "weights would mean nothing."
+                    f"{runs[0].path} and {run.path} differ in their {what} ({first} and {own}), so that the mean of "
+                    "their weights would mean nothing; take runs of one experiment."
                 )
 
 
@@ -113,8 +115,9 @@ def origin_of(run: Run, result: dict[str, Any]) -> dict[str, Any]:
     """What the members of a soup must share."""
     return {
         "task": result["task"],
-        "labels": result["learned"],
-        "validation data": run.provenance["data"]["validation"]["sha256"],
+        "labels": ", ".join(result["learned"].get("labels", [])),
+        "learned values": result["learned"],
+        "validation data": run.provenance["data"]["validation"]["sha256"][:12],
         "pretrained model": run.stored_config["model"]["name"],
     }
 

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from research.adapters.hooks import embedding_parameters, layer_stacks
+from research.common.errors import UserError
 from research.config.key import inside, key
 from research.methods.hooks import MethodHooks, Trained
 
@@ -26,9 +27,14 @@ class Method(MethodHooks):
         return bool(self.keys.rate == 1)
 
     def on_model(self, module: Trained) -> None:
+        """Raises UserError where nothing is trained that it would slow down."""
         model = module.backbone.model
         self.embeddings = set(embedding_parameters(model))
         self.stacks = {name: len(stack) for name, stack in layer_stacks(model)}
+        trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        if all(self.learning_rate(module, name) == 1 for name in trained):
+            adapter = module.config.adapter.name
+            raise UserError(f"methods.layer_decay: adapter={adapter} trains no layer or embedding; remove the method.")
 
     def learning_rate(self, module: Trained, name: str) -> float:
         for stack, layers in self.stacks.items():

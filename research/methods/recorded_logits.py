@@ -79,7 +79,7 @@ class RecordedLogits:
         named = {
             "labels": ("labels", f"{', '.join(theirs['labels'])}; here they are {', '.join(mine['labels'])}"),
             "rows": ("training data", "of another file, or an edited one"),
-            "drawn": ("training data", f"{theirs['drawn'] or 'all rows'}; here {mine['drawn'] or 'all rows'}"),
+            "drawn": ("training data", "; here ".join(d["drawn"].strip("; ") or "all rows" for d in (theirs, mine))),
             "examples": ("training data", f"{theirs['examples']} examples; here {mine['examples']}"),
             "encoded_xxh3": ("windows", "cut otherwise; tokenizer and data.max_length must be the teacher's"),
         }

@@ -81,7 +81,7 @@ class Data(TaskData):
         """Raises UserError for an empty query, and for one without a document."""
         for row, (query, document) in enumerate(zip(split.rows["query"], split.rows["document"], strict=True)):
             if not query.strip():
-                raise UserError(f"{split.where(row)}: the query is empty.")
+                raise UserError(f"{split.where(row)}: the query is empty; fill it in or drop the row.")
             if not (document or "").strip():
                 raise UserError(
                     f"{split.where(row)}: the query has no relevant document; give it one in 'document', or take the "

@@ -137,6 +137,8 @@ def entities_of(text: str, given: dict[str, Any], where: str) -> tuple[str, Span
                 f"{where}: the text must hold one <e1>...</e1> and one <e2>...</e2>, or the columns e1 and e2 say "
                 'where they are, as in {"e1": [4, 9], "e2": [15, 20]}.'
             )
+        if any(f"<{name}>" in found[0] for found in tagged.values() for name in MARKS):
+            raise UserError(f"{where}: <e1>...</e1> and <e2>...</e2> overlap; mark two entities that are apart.")
         for name in sorted(MARKS, key=lambda name: text.index(f"<{name}>")):
             start = text.index(f"<{name}>")
             text = text.replace(f"<{name}>", "").replace(f"</{name}>", "")
@@ -144,10 +146,15 @@ def entities_of(text: str, given: dict[str, Any], where: str) -> tuple[str, Span
     for name in MARKS:
         span = spans.get(name)
         if not isinstance(span, list) or len(span) != 2 or not 0 <= span[0] < span[1] <= len(text):
-            raise UserError(f"{where}: '{name}' is {span}, not [first character, end] of a part of the text.")
+            raise UserError(
+                f"{where}: '{name}' is {span}, not [first character, end] of a part of the text, which has "
+                f"{len(text)} characters; correct it."
+            )
     first, second = (tuple(spans[name]) for name in MARKS)
     if max(first[0], second[0]) < min(first[1], second[1]):
-        raise UserError(f"{where}: the entities {list(first)} and {list(second)} share characters.")
+        raise UserError(
+            f"{where}: the entities {list(first)} and {list(second)} share characters; mark two that are apart."
+        )
     return text, first, second
 
 

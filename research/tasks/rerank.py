@@ -74,7 +74,7 @@ class Data(TaskData):
         missed = [int(count or 0) for count in rows["missed"]] if "missed" in rows.column_names else [0] * len(rows)
         for i, (row, texts, right, lost) in enumerate(zip(firsts, documents, relevant, missed, strict=True)):
             if not rows["query"][i].strip():
-                raise UserError(f"{split.where(row)}: the query is empty.")
+                raise UserError(f"{split.where(row)}: the query is empty; fill it in or drop the row.")
             if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
                 raise UserError(f"{split.where(row)}: a document is empty or no text, or there is none.")
             if right is not None and not any(right) and (split.name == "train" or not lost):

@@ -106,7 +106,7 @@ class TextData(TaskData):
             after = f" after data.max_length={before}" if before else ""
             raise UserError(
                 f"task.max_new_tokens={keys.max_new_tokens} and task.max_target_tokens={keys.max_target_tokens}{after} "
-                f"need {longest} positions; {self.config.model.name} has {positions}."
+                f"need {longest} positions; {self.config.model.name} has {positions}: lower them."
             )
 
     def _refuse_other_scores(self) -> None:
@@ -159,11 +159,11 @@ class TextData(TaskData):
                 if field in split.rows.column_names and field not in self.optional:
                     for row, text in enumerate(split.rows[field]):
                         if not text or not text.strip():
-                            raise UserError(f"{split.where(row)}: the {field} is empty.")
+                            raise UserError(f"{split.where(row)}: the {field} is empty; fill it in or drop the row.")
             rows = split.rows[:]
             for row, golds in enumerate(self.golds(rows, len(split.rows))):
                 if not golds or not all(isinstance(gold, str) and gold.strip() for gold in golds):
-                    raise UserError(f"{split.where(row)}: the {self.gold[0]} is empty.")
+                    raise UserError(f"{split.where(row)}: the {self.gold[0]} is empty; fill it in or drop the row.")
                 targets += golds[: 1 if len(targets) < SAMPLE else 0]
         keys = self.config.task
         chosen = (bleu_tokenizer, rouge_tokenizer)
@@ -184,8 +184,8 @@ class TextData(TaskData):
     # --- tokens ---------------------------------------------------------------------------------------
 
     def encode_reads(self) -> list[Any]:
-        chat = self.chat.text if self.chat else None
-        return [self.family, self.end, getattr(self.own, "decoder_start_token_id", None), self.first, chat]
+        start = start_token(self.own) if self.family == ENCODER_DECODER else None
+        return [self.family, self.end, start, self.first, self.chat.text if self.chat else None]
 
     def encode(self, rows: Columns) -> Columns:
         count = len(next(iter(rows.values())))

@@ -105,6 +105,7 @@ def test_other_names_have_the_same_keys(tmp_path: Path) -> None:
         ("task=3", ("task=3 must be one of",)),
         ("adapter=ful", ("adapter=ful must be one of", "Did you mean full?")),
         ("adapter.rank=8", ("unknown key 'adapter.rank'",)),
+        ("adapter={lora: {}, ia3: {}}", ("There is one adapter: write adapter: {name: lora}",)),
         ("adapter=lorra", ("adapter=lorra must be one of", "Did you mean lora?")),
         ("adapter=[lora, head]", ("adapter=[lora, head] must be one of",)),
         ("adapter={name: lora, rank: 0}", ("adapter.rank=0 must be at least 1",)),

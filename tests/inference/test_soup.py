@@ -91,9 +91,9 @@ def test_soups_of_other_models_data_or_too_few_runs_are_refused(
     tagged = small.train("ner")
     turned = small.train("sentiment", 'data.labels=["positive","negative"]', "optim.max_steps=1")
     for path, said in {
-        str(wide.path): "have another pretrained model",
-        str(tagged.path): "have another task",
-        str(turned.path): "have another labels",
+        str(wide.path): "differ in their pretrained model",
+        str(tagged.path): "differ in their task (classification and ner)",
+        str(turned.path): "differ in their labels (negative, positive and positive, negative)",
     }.items():
         assert main(["soup", str(members[0].path), path, "--output", str(tmp_path / "none")]) == 2
         assert said in " ".join(capsys.readouterr().err.split())

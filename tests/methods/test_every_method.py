@@ -148,6 +148,11 @@ def test_pulls_to_pretrained_weights_are_refused_where_none_is_trained(name: str
         make("ner", adapter={"name": "lora"}, methods={name: ON[name]})
 
 
+def test_layer_decay_is_refused_where_the_head_alone_is_trained(make: Build) -> None:
+    with pytest.raises(UserError, match=r"methods\.layer_decay: adapter=freeze trains no layer or embedding; remove"):
+        make("sentiment", adapter={"name": "freeze", "names": ["bert.*"]}, methods={"layer_decay": ON["layer_decay"]})
+
+
 @pytest.mark.in_check(1)
 @pytest.mark.parametrize("task", ["ner", "qa", "choice"])
 def test_methods_of_classes_are_refused_for_other_tasks(task: str, make: Build) -> None:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from research.cli import main
+from research.data.label_sets import read_label_sets
+from research.data.opening import open_split
 from research.tasks.multi_label import bits_of
 from research.tracking.run import Run
 from tests.conftest import write_jsonl
@@ -84,6 +86,24 @@ def test_labels_as_bits() -> None:
     assert words == [1 | 1 << 31, 1, 1 << 5]
     bits = (np.array(words)[:, None] >> np.arange(32)) & 1
     assert np.flatnonzero(bits.ravel()).tolist() == [0, 31, 32, 69]
+
+
+@pytest.mark.parametrize(
+    ("written", "labels"),
+    [
+        ('["b, c", "a"]', ["b, c", "a"]), ("['a', 'b']", ["a", "b"]), ("[\"it's\", 'b']", ["it's", "b"]),
+        ("('a', 'b')", ["a", "b"]), ("{'b', 'a'}", ["a", "b"]), ("['a' 'b c']", ["a", "b c"]),
+        ("['a'\n 'b']", ["a", "b"]), ("[1, 2]", ["1", "2"]), ("[]", []), ("", []), ("a; b;", ["a", "b"]),
+        ("(a)", ["(a)"]),
+    ],
+)  # fmt: skip
+def test_lists_written_as_text(written: str, labels: list[str], tmp_path: Path) -> None:
+    """JSON, Python's lists, tuples and sets, NumPy's arrays (as pandas writes them), and separated text."""
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"label": written}])
+    split = open_split(
+        name="train", value=str(path), hub_name=None, hub_config=None, hub_revision=None, fields={"label": "label"}
+    )
+    assert read_label_sets(split).rows["label"][:] == [labels]
 
 
 def test_labels_that_are_no_list(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

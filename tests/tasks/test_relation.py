@@ -136,6 +136,8 @@ def test_what_is_far_from_both_entities_is_left_out() -> None:
         ("a b", {"e1": [0, 1]}, r"line 3: 'e2' is None, not \[first character, end\]"),
         ("a b", {"e1": [0, 1], "e2": [2, 9]}, r"line 3: 'e2' is \[2, 9\]"),
         ("a b", {"e1": [0, 1], "e2": "b"}, "line 3: 'e2' is b"),
+        ("<e1>a <e2>b</e1> c</e2>", {}, "line 3: <e1>...</e1> and <e2>...</e2> overlap; mark two entities"),
+        ("<e1>a <e2>b</e2></e1>", {}, "line 3: <e1>...</e1> and <e2>...</e2> overlap"),
         ("a b c", {"e1": [0, 3], "e2": [2, 5]}, r"line 3: the entities \[0, 3\] and \[2, 5\] share characters"),
     ],
 )

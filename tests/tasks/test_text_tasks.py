@@ -159,7 +159,7 @@ def test_two_parallel_files_are_pairs_of_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("english", "german", "sentence"),
     [
-        ("a\nb\n", "a\n", r"train.en has 2 lines and .*train.de has 1 lines: line 2 has no partner"),
+        ("a\nb\n", "a\n", r"train.en has 2 lines and .*train.de has 1 line: line 2 has no partner"),
         ("a\n \n", "a\nb\n", r"train.\{en,de\}, line 2: the source is empty"),
         ("a\n", "", r"train.\{en,de\}: is empty"),
     ],
