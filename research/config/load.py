@@ -230,6 +230,8 @@ def absolute_paths(config: Config, experiment: Path) -> None:
         config.data.name = absolute(config.data.name)
     if config.data.ids:
         config.data.ids = absolute(config.data.ids)
+    if config.data.label_descriptions:
+        config.data.label_descriptions = absolute(config.data.label_descriptions)
     for own in (config.task, *config.augment.values(), *config.methods.values()):
         for f in fields(own):
             if f.metadata.get("path") and getattr(own, f.name):

@@ -122,6 +122,9 @@ class DataConfig:
         0.1, "largest share of validation or test whose texts may occur in train too", inside("[0, 1]"), decides=False
     )
     labels: list[str] | None = key(None, "null: collected over all splits and sorted", NO_LABEL_TWICE)
+    label_descriptions: str | None = key(
+        None, "file of what each label means: JSON or YAML of label: description, or lines of both (TSV, CSV)"
+    )
     cluster: str | None = key(
         None, "a column that says which examples belong together: intervals resample its values", decides=False
     )

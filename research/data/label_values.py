@@ -5,13 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
 from research.common.errors import UserError
+from research.data.entity_spans import OUTSIDE
 
+log = logging.getLogger("research")
+
+_MOST_NAMED = 10  # labels that a warning names
 SUFFIXES = (".json", ".yaml", ".yml", ".tsv", ".csv")
 
 
@@ -33,6 +38,17 @@ def read_values(file: str, key: str) -> dict[str, str | None]:
     if not isinstance(content, Mapping) or not content:
         raise UserError(f"{key}={file} must have a line for each label, as in `physics: science`.")
     return {str(label): None if value in (None, "") else str(value) for label, value in content.items()}
+
+
+def read_descriptions(file: str | None, labels: Sequence[str]) -> dict[str, str]:
+    """What each label means, from a file or none; a tag such as B-PER means what PER does. Logs labels without one."""
+    if file is None:
+        return {}
+    found = {label: text for label, text in read_values(file, "data.label_descriptions").items() if text}
+    missing = [label for label in labels if label != OUTSIDE and not {label, label[2:]} & found.keys()]
+    if missing:
+        log.warning("%s has no description of %d labels: %s.", file, len(missing), ", ".join(missing[:_MOST_NAMED]))
+    return found
 
 
 def _of_lines(text: str, separator: str, file: str) -> dict[str, str | None]:

@@ -80,6 +80,7 @@ def description_of(service: Service, name: str) -> dict[str, Any]:
         "required": predictor.required,
         "lists": [field for field in predictor.data.text_lists if field in predictor.fields],
         "labels": predictor.data.labels,
+        "descriptions": predictor.data.descriptions,
         "max_length": predictor.config.data.max_length,
         "reads": field_read(predictor),
     }

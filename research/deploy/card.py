@@ -62,7 +62,10 @@ exported as {format} in {precision}.
 
 - Inputs are read up to {config.data.max_length} tokens at a time.
 - The scores hold for text like the test data above; nothing else was measured.
-- Labels: {", ".join(map(str, (result.get("learned") or {}).get("labels") or [])) or "none"}.
+
+## Labels
+
+{labels_text(result.get("learned") or {})}
 
 ## Licence
 
@@ -86,6 +89,16 @@ def results_of(run: Run, metric: str) -> list[EvalResult]:
         for split, scores in (result.get("metrics") or {}).items()
         if name in (scores or {})
     ]
+
+
+def labels_text(learned: dict[str, Any]) -> str:
+    """The labels in a line, or those that are described with what they mean."""
+    labels, described = learned.get("labels") or [], learned.get("descriptions") or {}
+    if not described:
+        return (", ".join(map(str, labels)) or "None") + "."
+    return "\n".join(
+        f"- `{label}`: {described.get(label, '')}".rstrip(": ") for label in dict.fromkeys([*described, *labels])
+    )
 
 
 def scores_table(result: dict[str, Any]) -> str:

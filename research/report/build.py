@@ -29,6 +29,7 @@ from research.report.render import html, latex, scores, wandb
 from research.report.statistics.baselines import baselines
 from research.report.statistics.summary import pools, summarise
 from research.report.tables.cells import file_name, write_table_csv
+from research.report.tables.labels import label_tables
 from research.report.tables.scores import main_table
 from research.report.tables.statistics import statistics_tables
 from research.report.tables.transfer import transfer_tables
@@ -76,7 +77,7 @@ def analyse_runs(records: Sequence[Record], grid: Grid, folder: Path) -> tuple[l
     summaries, lowest = summarise(grid, pooled), baselines(grid)
     notes = [printable(note) for note in (*notes, *findings(grid, pooled, summaries, lowest))]
     scores.write_scores(grid, summaries, folder / "tables", lowest)
-    statistics = [*statistics_tables(grid, summaries, pooled), *transfer_tables(records)]
+    statistics = [*statistics_tables(grid, summaries, pooled), *transfer_tables(records), *label_tables(records)]
     for table in statistics:
         write_table_csv(table, folder / "tables" / f"{file_name(table.title)}.csv")
     (folder / "errors").mkdir(exist_ok=True)

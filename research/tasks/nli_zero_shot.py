@@ -20,7 +20,6 @@ from research.batching.pack import MicroBatch
 from research.common.errors import UserError
 from research.config.key import key
 from research.config.schema import Config
-from research.data.label_values import read_values
 from research.data.long_texts import TRUNCATE, encoded_texts
 from research.data.prompt import Template
 from research.data.source import Split
@@ -34,9 +33,8 @@ ENTAILMENT = "entailment"
 @dataclass
 class Keys:
     hypothesis: str = key("This example is {label}.", "what each label says of a text, with {label} in it")
-    descriptions: dict[str, str] = key({}, "label: what the hypothesis says for it; else its own name")
-    descriptions_file: str | None = key(
-        None, "the same as a file: JSON or YAML of label: description, or lines of both (TSV, CSV)", path=True
+    descriptions: dict[str, str] = key(
+        {}, "label: what the hypothesis says for it; else data.label_descriptions, or its own name"
     )
     calibrate: bool = key(False, "divide the probabilities in evaluation by those for texts without content")
 
@@ -46,7 +44,6 @@ class Data(Classification):
     optional = ()
     texts = ("text",)
     long = (TRUNCATE,)
-    learned_names = ("labels", "descriptions")
 
     def __init__(self, config: Config, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
@@ -63,14 +60,11 @@ class Data(Classification):
                 "natural language inference, such as a run of task 'classification' on pairs."
             )
         self.entailment = found[0]
-        self.descriptions: dict[str, str | None] = {}
 
     def collect(self, splits: Sequence[Split]) -> list[str]:
         """Raises UserError for a description of a label that there is not."""
-        labels, keys = super().collect(splits), self.config.task
-        of_file = read_values(keys.descriptions_file, "task.descriptions_file") if keys.descriptions_file else {}
-        self.descriptions = {**of_file, **keys.descriptions}
-        if unknown := [label for label in self.descriptions if label not in labels]:
+        labels = super().collect(splits)
+        if unknown := [label for label in self.config.task.descriptions if label not in labels]:
             raise UserError(f"'{unknown[0]}' has a description and is no label; the labels are {', '.join(labels)}.")
         return labels
 
@@ -80,7 +74,8 @@ class Data(Classification):
         return self.inference
 
     def encode(self, rows: Columns) -> Columns:
-        stated = [self.template.render({"label": self.descriptions.get(each) or each}) for each in self.labels]
+        said = {**self.descriptions, **self.config.task.descriptions}
+        stated = [self.template.render({"label": said.get(each, each)}) for each in self.labels]
         count = len(self.labels)
         texts = [text for text in rows["text"] for _ in stated]
         pairs: Columns = encoded_texts(

@@ -25,6 +25,7 @@ from research.config.schema import Config, DataConfig
 from research.data.augment.words import Words, text_of, words_of
 from research.data.encoded import encoded, source_digest
 from research.data.formats import Reading
+from research.data.label_values import read_descriptions
 from research.data.overview import SplitOverview, refuse_overlap, refuse_same_file
 from research.data.source import Split
 from research.data.splits import splits_asked
@@ -42,7 +43,7 @@ Columns = dict[str, list[Any]]
 NOT_ENCODED = (  # keys of `data` that say which rows there are, or act after encoding
     "train", "validation", "test", "max_train_examples", "max_eval_examples", "num_workers", "title", "cluster",
     "group", "split_seed", "folds", "fold", "sample", "max_overlap", "shots", "shots_seed", "ids", "unlabelled",
-    "unlabelled_ratio",
+    "unlabelled_ratio", "label_descriptions",
 )  # fmt: skip
 
 
@@ -78,6 +79,7 @@ class TaskData(LightningDataModule):
         self.several: dict[str, int] = {}  # and that are read in several windows
         self.stores: dict[str, Store] = {}
         self.labels: list[str] = []
+        self.descriptions: dict[str, str] = {}  # of labels
         self.tested = "test"  # the split that testing runs over
         self.class_weights: NDArray[np.float64] | None = None
         self.unlabelled: Unlabelled | None = None  # where a method reads unlabelled texts beside the training data
@@ -138,12 +140,14 @@ class TaskData(LightningDataModule):
 
     def learned(self) -> dict[str, Any]:
         """What all splits together showed. A finished run keeps it: one split alone may show less."""
-        return {name: getattr(self, name) for name in self.learned_names}
+        described = {"descriptions": self.descriptions} if self.descriptions else {}
+        return {**{name: getattr(self, name) for name in self.learned_names}, **described}
 
     def recall(self, learned: Mapping[str, Any]) -> None:
         """Take over what a finished run had `learned`."""
         for name in self.learned_names:
             setattr(self, name, learned[name])
+        self.descriptions = learned.get("descriptions", {})
 
     def open(self, learned: Mapping[str, Any] | None = None, only: str | None = None) -> None:
         """Open and encode every split the experiment names, or `only` one of them."""
@@ -153,6 +157,7 @@ class TaskData(LightningDataModule):
         if learned is None:
             refuse_same_file(self.splits, self.config.data)
             self.labels = self.collect(list(self.splits.values()))
+            self.descriptions = read_descriptions(self.config.data.label_descriptions, self.labels)
         else:
             self.recall(learned)
         for name, split in self.splits.items():
@@ -203,10 +208,6 @@ class TaskData(LightningDataModule):
     def opened_splits(self, only: str | None = None) -> dict[str, Split]:
         """The splits that the experiment names, or `only` one of them, opened and not encoded."""
         return splits_asked(self.config, self._open, self.class_column is not None, only)
-
-    def drawn_ids(self) -> dict[str, list[str]]:
-        """The ids of each split whose rows were chosen here."""
-        return {name: split.rows["id"][:] for name, split in self.splits.items() if split.drawn}
 
     @property
     def long_texts(self) -> str:

@@ -58,8 +58,8 @@ def open_declared(task: TaskData, data: DataConfig, name: str, value: str, limit
 def refuse_keys_of_classes(task: TaskData) -> None:
     """Raise UserError for keys on classes where the task has none."""
     config, optim = task.config, task.config.optim
-    keys = {"data.labels": config.data.labels, "optim.class_weights": optim.class_weights,
-            "optim.balance_classes": optim.balance_classes}  # fmt: skip
+    keys = {"data.labels": config.data.labels, "data.label_descriptions": config.data.label_descriptions,
+            "optim.class_weights": optim.class_weights, "optim.balance_classes": optim.balance_classes}  # fmt: skip
     named = [key for key, value in keys.items() if value]
     if named and task.class_column is None:
         raise UserError(f"task '{config.task.name}' has no classes for {' and '.join(named)}; remove the key.")

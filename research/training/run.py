@@ -114,7 +114,7 @@ def _train(
     if writes:
         announce_resume(attempt, world.size)
         announce(module, trainer.strategy.root_device, world)
-        if drawn := module.data.drawn_ids():
+        if drawn := {name: split.rows["id"][:] for name, split in module.data.splits.items() if split.drawn}:
             write_json(run.path / "splits.json", drawn)
         facts = {**counts(module.backbone.model), "batching": module.backbone.packing_note}
         if data.epochs is not None:

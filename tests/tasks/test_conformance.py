@@ -156,7 +156,6 @@ VALUES = {
     "stop": ['["#", ";", "?", a, e, i, o, n, t, r, s]'], "dimensions": ["[8]"], "other": ["In(e1,e2)"],
     "prompt.template": ["'{text} {mask}'"], "in_context.template": ["'{text} is'"], "verbalizer": ["{a: good}"],
     "hierarchy": [str(Path(__file__).parent / "hierarchy.yaml")],
-    "descriptions_file": [str(Path(__file__).parent / "descriptions.yaml")],
     "hypothesis": ["'a {label}'"], "descriptions": ["{a: good}"], "separator": ["' '"],
 }  # fmt: skip
 

@@ -113,7 +113,7 @@ def test_a_label_is_a_hypothesis(tmp_path: Path, tiny_model: Path) -> None:
     AutoModelForSequenceClassification.from_pretrained(model).save_pretrained(model)
     rows = [{**row, "label": ["film", "book", "city"][i % 3]} for i, row in enumerate(ROWS)]
     (tmp_path / "said.tsv").write_text("book\tbad book\nfilm\tlong film\ncity\t\n")
-    keys = ["task.hypothesis=a {label}", "task.descriptions={film: good film}", "task.descriptions_file=said.tsv"]
+    keys = ["task.hypothesis=a {label}", "task.descriptions={film: good film}", "data.label_descriptions=said.tsv"]
     module = build(tmp_path, "nli_zero_shot", model, *keys, rows=rows)
     tokenizer, plain = AutoTokenizer.from_pretrained(model), AutoModelForSequenceClassification.from_pretrained(model)
     stated = ["a bad book", "a city", "a good film"]  # of the labels in order
