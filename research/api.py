@@ -76,12 +76,16 @@ class FinishedRun:
 
         return pd.DataFrame(self._run.metrics())
 
-    def evaluate(self, split: str = "test") -> dict[str, float]:
-        """Score a split again with the saved model."""
+    def evaluate(self, split: str = "test", *, file: str | Path | None = None) -> dict[str, float]:
+        """Score a split again with the saved model, or the labelled rows of a file."""
         prepare_process()
-        from research.inference.evaluate import evaluate
+        from research.inference.evaluate import evaluate, evaluate_file
+        from research.inference.finished_run import refuse_prediction
 
-        return evaluate(self._run, split, self.trust_remote_code)
+        if file is None:
+            return evaluate(self._run, split, self.trust_remote_code)
+        refuse_prediction(self._run, str(file))
+        return evaluate_file(self._run, str(file), trust_remote_code=self.trust_remote_code)[1]
 
     def predict(self, inputs: Any) -> pd.DataFrame:
         """Label new text: a list of texts, rows with the task's columns as `train` takes them, or the path of a file.

@@ -6,23 +6,32 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
 import pyarrow as pa
 
 from research.common.errors import UserError
+from research.data.labels import label_text
 from research.inference.finished_config import finished_config, task_data
 from research.inference.finished_run import finished_result, is_intact, refuse_unknown_split
+from research.inference.inputs import read_as_asked
 from research.inference.logits import KeptLogits, refuse_logits
 from research.tracking import predictions
 from research.tracking.run import Run
 from research.training.build import build
+from research.training.datamodule import TaskData
 from research.training.module import TaskModule
 from research.training.trainer import make_trainer
 
 log = logging.getLogger("research")
+
+OF_OTHER_DATA: dict[str, Any] = {  # keys of `data` that choose rows, without a choice
+    "name": None, "train": None, "validation": None, "unlabelled": None, "folds": None, "fold": None, "shots": None,
+    "ids": None, "max_train_examples": None, "max_eval_examples": None,
+}  # fmt: skip
 
 
 class _Evaluation(L.Callback):
@@ -62,6 +71,48 @@ def evaluate(run: Run, split: str, trust_remote_code: bool = False, keeps_logits
     keep_predictions(run, split, table, scores)
     note_evaluation(run, split, scores)
     return scores
+
+
+def evaluate_file(
+    run: Run, source: str, overrides: Sequence[str] = (), trust_remote_code: bool = False
+) -> tuple[pa.Table, dict[str, float]]:
+    """Predictions and scores of a finished run on the labelled rows of a file, by its own metric; nothing is written.
+
+    `overrides` say how the file is read. Raises UserError for rows without gold answers, and for labels that the run
+    has not.
+    """
+    config, learned = finished_config(run, trust_remote_code), finished_result(run)["learned"]
+    read_as_asked(config, source, overrides)
+    config.data = replace(config.data, **OF_OTHER_DATA, test=source)
+    data = task_data(run, config)
+    data.open(learned, only="test")
+    refuse_other_labels(data)
+    return scored(build(config, data))
+
+
+def refuse_other_labels(data: TaskData) -> None:
+    """Raise UserError at the first row whose label, or type of an entity, the run has not."""
+    split, known = data.splits["test"], set(data.labels)
+    types = {type_of(tag) for tag in getattr(data, "tags", ()) or data.labels}
+    for field in ("label", "tags") if known else ():
+        values = split.rows[field] if field in split.rows.column_names else ()
+        for row, value in enumerate(values):
+            for each in value if isinstance(value, list) else [value]:
+                if field == "tags" and data.learned()["scheme"] == "IOB2" and each[:1] not in ("B", "I", "O"):
+                    raise UserError(
+                        f"{split.where(row)}: '{each}' is no tag of IOB2, as the run's are; convert the tags."
+                    )
+                name, those = (type_of(each), types) if field == "tags" else (label_text(each), known)
+                if name not in those:
+                    raise UserError(
+                        f"{split.where(row)}: '{name}' is none of the run's labels, {', '.join(sorted(those)[:20])}; "
+                        "correct it, or take the row out."
+                    )
+
+
+def type_of(tag: str) -> str:
+    """PER of B-PER; O is its own."""
+    return tag.partition("-")[2] or tag
 
 
 def scored(module: TaskModule) -> tuple[pa.Table, dict[str, float]]:
