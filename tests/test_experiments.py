@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ CONLL = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I
 WNUT = ["corporation", "creative-work", "group", "location", "person", "product"]
 RELATIONS = ["Cause-Effect(e1,e2)", "Cause-Effect(e2,e1)", "Other"]
 TOPICS = ["World", "Sports", "Business", "Sci/Tech"]
+INTENT_SLOTS = ("intent_slots/atis.yaml", "intent_slots/snips.yaml")
 STARS = ["1 star", "2 star", "3 stars", "4 stars", "5 stars"]
 ANSWERS = {"text": datasets.List(STRING), "answer_start": datasets.List(datasets.Value("int32"))}
 QUESTION = {"id": STRING, "title": STRING, "context": STRING, "question": STRING, "answers": ANSWERS}
@@ -58,6 +60,10 @@ def question(i: int, none: bool = False) -> dict[str, Any]:
     answers = {"text": [], "answer_start": []} if none and i % 3 else {"text": ["Oslo"], "answer_start": [8]}
     texts = {"title": "Anna", "context": "Anna in Oslo.", "question": "where is Anna?"}
     return {"id": f"q{i}", **texts, "answers": answers}
+
+
+def utterance(i: int) -> dict[str, Any]:
+    return {"text": ["to", "Oslo", str(i)], "slot": ["O", "B-city", "O"], "intent": ("flight", "fare")[i % 2]}
 
 
 # The features of each data set on the hub, a maker of its rows, the rows of each split.
@@ -139,6 +145,14 @@ HUB: dict[str, tuple[dict[str, Any], Callable[[int], dict[str, Any]], dict[str, 
         lambda i: {"label": i % 5, "text": f"a good film {i}"},
         {"train": 100, "test": 5},
     ),
+    **dict.fromkeys(
+        INTENT_SLOTS,
+        (
+            {"text": datasets.List(STRING), "slot": datasets.List(STRING), "intent": STRING},
+            utterance,
+            {"train": 12, "validation": 6, "test": 4},
+        ),
+    ),
     "summarization/dialogsum.yaml": (
         {"id": STRING, "dialogue": STRING, "summary": STRING, "topic": STRING},
         lambda i: {"id": f"d{i}", "dialogue": f"#Person1#: film {i}?", "summary": f"A film {i}.", "topic": "film"},
@@ -180,6 +194,7 @@ BUILT: dict[str, tuple[dict[str, int], list[str], int]] = {
     "classification/sms_spam.yaml": ({"train": 28, "validation": 4, "test": 8}, ["ham", "spam"], 3),
     "regression/stsb.yaml": ({"train": 12, "validation": 6}, [], 4),
     "ordinal/yelp_stars.yaml": ({"train": 98, "validation": 2, "test": 5}, STARS, 8),
+    **dict.fromkeys(INTENT_SLOTS, ({"train": 12, "validation": 6, "test": 4}, ["fare", "flight"], 10)),
     "summarization/dialogsum.yaml": ({"train": 12, "validation": 6, "test": 4}, [], 3),
     "translation/multi30k.yaml": ({"train": 12, "validation": 6, "test": 4}, [], 3),
     "qa/squad.yaml": ({"train": 12, "validation": 6}, [], 3),
@@ -242,7 +257,7 @@ def built(experiment: str, model: Path, folder: Path) -> Any:
 
 
 def test_their_number() -> None:
-    assert len(EXPERIMENTS) == 21
+    assert len(EXPERIMENTS) == 23
     assert set(EXPERIMENTS) == set(BUILT)
     assert set(HUB) == {name for name in EXPERIMENTS if not name.startswith("quickstart/")}
 
@@ -280,6 +295,24 @@ def test_is_built(experiment: str, model: Path, writers: dict[str, Path], tmp_pa
         assert data.stores["train"].count("label", 2).tolist() == [11250, 11250]
         assert data.stores["validation"].count("label", 2).tolist() == [1250, 1250]
         assert not set(data.splits["train"].rows["text"]) & set(data.splits["validation"].rows["text"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", INTENT_SLOTS)
+def test_intents_and_slots_as_published(experiment: str, model: Path, tmp_path: Path) -> None:
+    """A folder for each split, with the overrides that the header of the experiment names."""
+    for split, count in {"train": 12, "valid": 6, "test": 4}.items():
+        rows = [utterance(i + 100 * count) for i in range(count)]
+        (tmp_path / split).mkdir()
+        for file, field in (("seq.in", "text"), ("seq.out", "slot"), ("label", "intent")):
+            lines = [row[field] if field == "intent" else " ".join(row[field]) for row in rows]
+            (tmp_path / split / file).write_text("".join(f"{line}\n" for line in lines))
+    header = [line.lstrip("# ") for line in (FOLDER / experiment).read_text().splitlines() if line.startswith("#   ")]
+    written = shlex.split(" ".join(line.removesuffix("\\") for line in header[1:]).replace("FOLDER", str(tmp_path)))
+    overrides = [f"model.name={model}", f"run_dir={tmp_path / 'run'}", *written]
+    data: Any = build_module(load_config(FOLDER / experiment, overrides)).data
+    assert {name: len(store) for name, store in data.stores.items()} == {"train": 12, "validation": 6, "test": 4}
+    assert data.labels == ["fare", "flight"] and list(data.tags) == ["B-city", "O"]
 
 
 @pytest.mark.slow
