@@ -5,7 +5,6 @@ Torch and the other libraries are imported when they are needed.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -156,7 +155,10 @@ def train(experiment: str | Path, **values: Any) -> FinishedRun:
 
     config = _configured(experiment, values, "train()")
     refuse_wrong_arguments(config)
-    code = _trained(config)
+    prepare_process()
+    from research.training.chain import train_in_ranks
+
+    code = train_in_ranks(config)
     if code != 0:
         raise UserError(f"The run {config.run_dir} was stopped (exit code {code}); call train again to resume it.")
     return FinishedRun(str(config.run_dir), config.model.trust_remote_code)
@@ -168,25 +170,6 @@ def _configured(experiment: str | Path, values: Mapping[str, Any], given_by: str
 
     prepare_process()
     return load_config(experiment, values=with_stored_rows(values), given_by=given_by)
-
-
-def _trained(config: Config) -> int:
-    """Train in this process, or in as many as the experiment asks for. Returns the exit code."""
-    from omegaconf import OmegaConf
-
-    from research.cluster.launch import launch
-    from research.cluster.ranks import ranks_of
-    from research.config.tree import to_dict
-
-    prepare_process()
-    if (world := ranks_of(config.trainer)).size > 1:
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "experiment.yaml"
-            OmegaConf.save(OmegaConf.create(to_dict(config)), path)
-            return launch(world.size, [sys.executable, "-P", "-m", "research.cli", "train", str(path)])
-    from research.training.run import train as train_config
-
-    return train_config(config)
 
 
 def build(experiment: str | Path, **values: Any) -> TaskModule:

@@ -70,18 +70,23 @@ class SmallRuns:
     def stopped(self, step: int, task: str, *overrides: str, **sections: Any) -> tuple[list[str], Path]:
         """Training that a signal stopped after so many steps: the arguments that resume it, and the run folder."""
         arguments, folder = self.arguments(task, overrides, sections)
-        real, done = Checkpointing._agreed, []
-
-        def stopping(callback: Checkpointing, step_done: int) -> list[bool]:
-            done.append(step_done)
-            if step_done == step:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return real(callback, step_done)
-
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(Checkpointing, "_agreed", stopping)
-            assert main(arguments) == STOPPED and done == [*range(1, step + 1)]
+        stop_after(step, arguments)
         return arguments, folder
+
+
+def stop_after(steps: int, arguments: list[str]) -> None:
+    """The command, stopped by a signal after so many steps of all its runs."""
+    real, done = Checkpointing._agreed, []
+
+    def stopping(callback: Checkpointing, step_done: int) -> list[bool]:
+        done.append(step_done)
+        if len(done) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(callback, step_done)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Checkpointing, "_agreed", stopping)
+        assert main(arguments) == STOPPED and len(done) == steps
 
 
 def choices(folder: Path) -> dict[str, str]:

@@ -27,7 +27,8 @@ def refuse_wrong_experiment(config: Config) -> None:
     """Raise UserError for files that are missing, shares that cannot be, and an unknown monitor."""
     refuse_missing_files(config)
     metric = component.class_attribute("task", config.task.name, "Data", "metric")
-    if isinstance(metric, str) and not component.is_path(metric):
+    of_one = "." in (config.trainer.monitor or "")  # of several tasks, whose scores are known with their data
+    if isinstance(metric, str) and not component.is_path(metric) and not of_one:
         refuse_unknown_monitor(config, metric_class(metric).scores_with(config.task))
 
 

@@ -102,6 +102,7 @@ def test_micro_batches_and_padding_change_no_gradient(task: str, make: Build, st
         ("ner", ["smart"]),
         ("qa", ["r3f"]),
         ("sentiment", ["simcse"]),
+        ("sentiment", ["ewc"]),
     ],
 )
 def test_two_ranks(task: str, names: list[str], small_runs: SmallRuns, strong: Strong) -> None:

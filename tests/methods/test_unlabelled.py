@@ -121,7 +121,7 @@ def test_layouts_kills_and_strength_zero(name: str, make: Build, small_runs: Sma
 @pytest.mark.slow
 @pytest.mark.process
 def test_two_ranks(small_runs: SmallRuns, tmp_path: Path) -> None:
-    for name in ("uda", "mean_teacher"):
+    for name in UNLABELLED:
         own = sections(small_runs, name, tmp_path)
         reference = small_runs.train("sentiment", **own)
         assert_same_up_to_rounding(small_runs.train_ranks("sentiment", 2, **own), reference)

@@ -336,6 +336,20 @@ def test_the_export_gives_the_scored_predictions(task: str, folders: dict[str, P
     assert found["scores"] == pytest.approx(scores, abs=1e-6, nan_ok=True)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ONES)
+def test_its_run_is_reported(task: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """Tables, figures, error analysis, checklist and page of its run; the main score is that of the run."""
+    run, _ = run_of(task, folders[task])
+    assert run.result is not None
+    assert main(["report", str(run.path), "--output", str(tmp_path)]) == 0
+    assert main(["report", "--check", str(tmp_path)]) == 0
+    numbers = json.loads((tmp_path / "manifest.json").read_text())["numbers"]
+    score = run.result["metrics"]["test"][run.result["monitor"]]
+    assert any(each["value"] == pytest.approx(score, abs=1e-9) for each in numbers), numbers[:5]
+    assert task in (tmp_path / "index.html").read_text()
+
+
 @pytest.mark.parametrize("task", component.names("task"))
 def test_a_task_file_keeps_the_house_rules(task: str) -> None:
     """Own keys are documented, and neither metrics nor the report know the task."""

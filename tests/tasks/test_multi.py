@@ -232,11 +232,12 @@ def test_ranks_that_lack_a_task_change_nothing(small_runs: SmallRuns, files: Fil
 
 @pytest.mark.slow
 def test_killed_and_resumed_is_bit_equal(small_runs: SmallRuns, files: Files) -> None:
-    keys = ("task.alpha=0.3", "model.dropout=0.1", "trainer.evaluate_every_steps=2")
+    keys = ("task.alpha=0.3", "model.dropout=0.1", "trainer.evaluate_every_steps=2", "trainer.monitor=ner.f1")
     own = {"tasks": files("sentiment", "ner")}
     reference = small_runs.train("multi", *keys, **own)
     arguments, folder = small_runs.stopped(4, "multi", *keys, **own)
     assert main(arguments) == 0
     assert_same_bits(Run(folder), reference)
+    assert reference.result is not None and reference.result["monitor"] == "ner.f1"
     for name, part in Run(folder).parts.items():
         assert_same_bits(Run(part), Run(reference.parts[name]))
