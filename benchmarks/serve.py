@@ -1,8 +1,8 @@
-"""`research serve` beside FastAPI with a `transformers` pipeline: requests per processor second of the server.
+"""`research serve` beside FastAPI and LitServe with a `transformers` pipeline: requests per processor second of each.
 
-Both serve one finished run on one thread, in turn, under the same bounded load: clients that send one text a request
-and wait for its answer. A processor second of the server is what is compared, so that other jobs on the machine do not
-decide; the ratio of each round is shown with its spread.
+All serve one finished run (sentiment, NER or QA) on one thread, in turn, under the same bounded load: clients that send
+one row a request and wait for its answer. A processor second of the server is what is compared, so that other jobs on
+the machine do not decide; the ratio of each round is shown with its spread. LitServe takes part where it is installed.
 
     python benchmarks/serve.py runs/sst2/seed0 --texts data/sst2/test.jsonl --clients 1 8 64
 """
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import importlib.util
 import json
 import os
 import socket
@@ -18,111 +20,130 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import psutil
 
-PEER = """
-import sys, torch
-torch.set_num_threads(1)
-import uvicorn
-from fastapi import FastAPI, Request
-from transformers import pipeline
-from starlette.concurrency import run_in_threadpool
-ask = pipeline("text-classification", model=sys.argv[1], truncation=True, max_length=int(sys.argv[3]), top_k=None)
-app = FastAPI()
+from research.data.lines import BY_NAME
+from research.data.source import open_file
+from research.tracking.run import Run
 
-@app.get("/ready")
-async def ready():
-    return {}
+PEER = Path(__file__).parent / "serve_peer.py"
+FIELDS = {"sentiment": ["text"], "ner": ["tokens"], "qa": ["question", "context"]}
 
-@app.post("/v1/predict/run")
-async def predict(request: Request):
-    rows = (await request.json())["inputs"]
-    return {"predictions": await run_in_threadpool(ask, [row["text"] for row in rows])}
 
-uvicorn.run(app, port=int(sys.argv[2]), log_level="error")
-"""
+@dataclass
+class Server:
+    """A serving process, and of each round its requests per processor second and its 99th percentile."""
+
+    process: psutil.Popen
+    port: int
+    rates: list[float] = field(default_factory=list)
+    slowest: list[float] = field(default_factory=list)
+
+    def processor_seconds(self) -> float:
+        """Of the process and those it has started."""
+        return sum(sum(each.cpu_times()[:2]) for each in (self.process, *self.process.children(recursive=True)))
+
+    def end(self) -> None:
+        for each in (*self.process.children(recursive=True), self.process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--texts", type=Path, required=True, help="JSONL with a column text")
+    parser.add_argument("--texts", type=Path, required=True, help="rows of the task, in any format that training reads")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--requests", type=int, default=600, help="of a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
     options = parser.parse_args()
-    texts = [json.loads(line)["text"] for line in options.texts.read_text().splitlines()]
-    limit = json.loads((options.run / "model" / "tokenizer_config.json").read_text()).get("model_max_length", 128)
-    limit = min(int(limit), 128)
-    servers = {"pipeline": start(["-c", PEER, str(options.run / "model")], [str(limit)])}
-    for precision in options.precision:
-        command = ["-m", "research.cli", "serve", f"run={options.run}", "--no-keys", "--precision", precision, "--port"]
-        servers[precision] = start(command, [])
+    config = Run.read(options.run).config
+    rows = open_file("texts", str(options.texts), BY_NAME).rows.select_columns(FIELDS[config.task.name]).to_list()
+    bodies = [json.dumps({"inputs": [row]}).encode() for row in rows]
+    servers: dict[str, Server] = {}
     try:
+        for peer in ["fastapi", *(["litserve"] if importlib.util.find_spec("litserve") else [])]:
+            about = [config.task.name, str(config.data.max_length)]
+            servers[peer] = start([str(PEER), peer, str(options.run / "model")], about, "/health")
+        for precision in options.precision:
+            command = ["-m", "research.cli", "serve", f"run={options.run}", "--no-keys", "--timeout-seconds", "300"]
+            servers[precision] = start([*command, "--precision", precision, "--port"], [], "/ready")
         for clients in options.clients:
-            compare(servers, texts, clients, options.requests, options.rounds)
+            compare(servers, bodies, clients, options.requests, options.rounds)
     finally:
-        for process, _ in servers.values():
-            process.kill()
+        for server in servers.values():
+            server.end()
 
 
-def start(command: list[str], more: list[str]) -> tuple[psutil.Popen, int]:
-    """A server that has become ready, and its port."""
+def start(command: list[str], more: list[str], health: str) -> Server:
+    """A server that has become ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     process = psutil.Popen([sys.executable, *command, str(port), *more], env=environment, stderr=subprocess.DEVNULL)
-    while True:
+    while process.poll() is None:
         try:
-            if httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 200:
-                return process, port
+            if httpx.get(f"http://127.0.0.1:{port}{health}").status_code == 200:
+                return Server(process, port)
         except httpx.HTTPError:
             time.sleep(0.2)
+    raise SystemExit(f"{' '.join(command)} ended before it was ready")
 
 
-def compare(
-    servers: dict[str, tuple[psutil.Popen, int]], texts: list[str], clients: int, requests: int, rounds: int
-) -> None:
+def compare(servers: dict[str, Server], bodies: list[bytes], clients: int, requests: int, rounds: int) -> None:
     """Rounds of the same requests to each server in turn, after one that warms them."""
-    rates: dict[str, list[float]] = {name: [] for name in servers}
-    slowest: dict[str, list[float]] = {name: [] for name in servers}
+    for server in servers.values():
+        server.rates, server.slowest = [], []
     for number in range(rounds + 1):
-        for name, (process, port) in servers.items():
-            asked = [texts[(number * requests + i) % len(texts)] for i in range(requests)]
-            before = sum(process.cpu_times()[:2])
-            seconds = asyncio.run(load(port, asked, clients))
-            used = sum(process.cpu_times()[:2]) - before
+        asked = [bodies[(number * requests + i) % len(bodies)] for i in range(requests)]
+        for server in servers.values():
+            before = server.processor_seconds()
+            seconds = asyncio.run(load(server.port, asked, clients))
+            used = server.processor_seconds() - before
             if number:
-                rates[name].append(requests / used)
-                slowest[name].append(sorted(seconds)[int(0.99 * len(seconds))])
-    for name in servers:
-        ratios = [own / peer for own, peer in zip(rates[name], rates["pipeline"], strict=True)]
+                server.rates.append(requests / used)
+                server.slowest.append(sorted(seconds)[int(0.99 * len(seconds))])
+    for name, server in servers.items():
+        ratios = [
+            f"{statistics.median(each):5.2f} x {peer} ({min(each):.2f}-{max(each):.2f})"
+            for peer in ("fastapi", "litserve")
+            if peer in servers
+            for each in [[own / theirs for own, theirs in zip(server.rates, servers[peer].rates, strict=True)]]
+        ]
         print(
-            f"{clients:3} clients  {name:9} {statistics.median(rates[name]):7.1f} requests/CPU-s  "
-            f"{statistics.median(ratios):5.2f} x ({min(ratios):.2f}-{max(ratios):.2f})  "
-            f"p99 {statistics.median(slowest[name]):.3f} s wall",
+            f"{clients:3} clients  {name:9} {statistics.median(server.rates):7.1f} requests/CPU-s  "
+            f"{'  '.join(ratios)}  p99 {statistics.median(server.slowest):.3f} s wall",
             flush=True,
         )
 
 
-async def load(port: int, texts: list[str], clients: int) -> list[float]:
-    """Ask for each text, so many at a time; the seconds that each answer took. Raises for an answer that is none."""
-    queue, seconds = list(reversed(texts)), list[float]()
-    limits = httpx.Limits(max_connections=clients)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=300, limits=limits) as client:
+async def load(port: int, bodies: list[bytes], clients: int) -> list[float]:
+    """Ask for each body's answer, so many at a time; the seconds that each took. Raises for an answer that is none.
 
-        async def one() -> None:
-            while queue:
-                text, began = queue.pop(), time.perf_counter()
-                (await client.post("/v1/predict/run", json={"inputs": [{"text": text}]})).raise_for_status()
-                seconds.append(time.perf_counter() - began)
+    Plain HTTP over sockets: a client library's own processor time would decide how many requests wait.
+    """
+    queue, seconds = list(reversed(bodies)), list[float]()
 
-        await asyncio.gather(*[one() for _ in range(clients)])
+    async def one() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while queue:
+            body, began = queue.pop(), time.perf_counter()
+            head = f"POST /v1/predict/run HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+            writer.write(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
+            answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            if answer.split()[1] != "200":
+                raise SystemExit(f"port {port} answers {answer.splitlines()[0]}")
+            await reader.readexactly(int(answer.split("content-length: ")[1].split("\r\n")[0]))
+            seconds.append(time.perf_counter() - began)
+        writer.close()
+
+    await asyncio.gather(*[one() for _ in range(clients)])
     return seconds
 
 

@@ -46,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
         read_keys(keys)  # a damaged file is reported before the models are loaded
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # read when torch is imported
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")  # one for each new shape would stay
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # texts come one by one
     prepare_process(trains=False)
     from research.deploy.server import serve
     from research.deploy.service import Limits

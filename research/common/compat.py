@@ -49,6 +49,20 @@ def multiplies_bf16() -> bool:
     return any(has for name, has in capabilities().items() if name.endswith("bf16"))
 
 
+def blocked_weight(weight: Any) -> Any:
+    """torch: a copy of a linear layer's weight in the layout in which oneDNN reads it."""
+    import torch
+
+    return torch.ops.mkldnn._reorder_linear_weight(weight)
+
+
+def multiply_blocked(x: Any, weight: Any, bias: Any) -> Any:
+    """torch: the product of a linear layer with a weight in that layout; without gradients."""
+    import torch
+
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
 def study_storage(study: Any) -> Any:
     """Optuna: where a study is kept."""
     return study._storage

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
+from itertools import accumulate
 from typing import Any, TypeVar
 
-from fastapi import Request, Response
-from fastapi.responses import JSONResponse
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 
 from research.deploy.engine import Busy, Late
 from research.deploy.guard import TooLarge
@@ -25,19 +26,6 @@ Answer = TypeVar("Answer")
 
 class UnknownRun(Exception):
     """No run of this name is served."""
-
-
-class SlowBody(Exception):
-    """The body did not come in time."""
-
-
-async def body_in_time(request: Request, seconds: float) -> bytes:
-    """The body, all of it within this time: one that comes drop by drop would hold its place for ever."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await request.body()
-    except TimeoutError:
-        raise SlowBody from None
 
 
 def read_json(body: bytes) -> Any:
@@ -55,14 +43,7 @@ def read_json(body: bytes) -> Any:
 
 def max_depth(text: str) -> int:
     """Levels of brackets, those in strings too: more than there are, never fewer."""
-    depth = deepest = 0
-    for character in text:
-        if character in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in "]}":
-            depth -= 1
-    return deepest
+    return max(accumulate((1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text)), initial=0))
 
 
 async def answered(
@@ -72,21 +53,25 @@ async def answered(
 
     `run`: None where the body names it as its `model`.
     """
-    began = time.perf_counter()
+    began, seconds = time.perf_counter(), service.limits.timeout_seconds
+    body: bytes | None = None
     response: Response
     try:
-        content = read_json(await body_in_time(request, service.limits.timeout_seconds))
-        run = model_of(content) if run is None else run
-        if run not in service.runs:
-            raise UnknownRun
-        answer = await unless_gone(request, work(content))
+        async with asyncio.timeout(seconds):  # a body that comes drop by drop would hold its place for ever
+            body = await request.body()
+            content = read_json(body)
+            run = model_of(content) if run is None else run
+            if run not in service.runs:
+                raise UnknownRun
+            answer = await unless_gone(request, work(content))
         response = answer if isinstance(answer, Response) else JSONResponse(answer)
     except UnknownRun:
         response = unknown_run(service, str(run))
     except BadInput as error:
         response = failure(422, str(error))
-    except SlowBody:
-        response = failure(408, f"the body did not come within {service.limits.timeout_seconds:g} s")
+    except TimeoutError:
+        late = failed(service, str(run), Late())
+        response = failure(*late if body is not None else (408, f"the body did not come within {seconds:g} s"))
     except TooLarge as error:
         response = failure(413, str(error))
     except Busy:
@@ -124,12 +109,16 @@ def model_of(content: Any) -> str:
 
 async def unless_gone(request: Request, work: Awaitable[Answer]) -> Answer:
     """The result of `work`, which is cancelled when the client goes; the request's body has been read."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    this, gone = asyncio.current_task(), asyncio.ensure_future(request.receive())
+    assert this is not None
+
+    def give_up(gone: asyncio.Future[Any]) -> None:
+        if not gone.cancelled():
+            this.cancel()
+
+    gone.add_done_callback(give_up)
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-        return await task
+        return await work
     finally:
         gone.cancel()
 

@@ -65,8 +65,8 @@ def compared(run: Run, predictor: Predictor, exported: Predictor, all_labels: bo
 
 def pieces_of(predictor: Predictor, question: Question) -> list[str]:
     """The tokens of a question by name."""
-    columns = [name for name in question.encoded.column_names if name.split(".")[-1] == "input_ids"]
-    numbers = [number for name in columns for number in question.encoded[name][0].as_py()]
+    columns = [name for name in question.encoded if name.split(".")[-1] == "input_ids"]
+    numbers = [number for name in columns for number in question.encoded[name][0]]
     return list(predictor.data.tokenizer.convert_ids_to_tokens(numbers))
 
 

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import StreamingResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from research.deploy.answering import UnknownRun, answered, failed
-from research.deploy.openapi import ANSWER, described
+from research.deploy.openapi import ANSWER, Endpoint, described
 from research.deploy.service import Service
 from research.inference.predictor import BadInput, Predictor, Row
 
@@ -35,24 +35,29 @@ class Asked:
     most_tokens: int | None
 
 
-def add_completions(app: FastAPI, service: Service) -> None:
+def completion_endpoints(service: Service) -> list[Endpoint]:
     """POST /v1/chat/completions and /v1/completions, GET /v1/models."""
 
-    @app.post(PATHS[CHAT], **described_path(CHAT, "array", [{"role": "user", "content": "Where is my parcel?"}]))
     async def chat(request: Request) -> Response:
         """Go on with a chat; `stream`: as server-sent events."""
         return await answered(service, None, request, lambda content: completion(service, content, CHAT))
 
-    @app.post(PATHS[TEXT], **described_path(TEXT, "string", "Where is my parcel?"))
     async def complete(request: Request) -> Response:
         """Go on from a text; `stream`: as server-sent events."""
         return await answered(service, None, request, lambda content: completion(service, content, TEXT))
 
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
+    async def models(request: Request) -> Response:
         """The runs that generate text."""
         names = [name for name, served in service.runs.items() if field_read(served.predictor)]
-        return {"object": "list", "data": [{"id": name, "object": "model", "owned_by": "research"} for name in names]}
+        listed = [{"id": name, "object": "model", "owned_by": "research"} for name in names]
+        return JSONResponse({"object": "list", "data": listed})
+
+    turns = [{"role": "user", "content": "Where is my parcel?"}]
+    return [
+        Endpoint("POST", PATHS[CHAT], chat, described_path(CHAT, "array", turns)),
+        Endpoint("POST", PATHS[TEXT], complete, described_path(TEXT, "string", "Where is my parcel?")),
+        Endpoint("GET", "/v1/models", models),
+    ]
 
 
 def described_path(name: str, kind: str, example: Any) -> dict[str, Any]:

@@ -6,12 +6,14 @@ computed the next one gathers.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
 
 from research.inference.predictor import Question, Row
 
@@ -24,13 +26,13 @@ class Late(Exception):
     """The deadline passed before there was an answer."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Waiting:
-    """A question with its place to answer and its deadline by the monotonic clock."""
+    """A question with its deadline by the monotonic clock, and the future of its answer."""
 
     question: Question
     deadline: float
-    future: Future[Row] = field(default_factory=Future)
+    future: asyncio.Future[Row]
 
 
 class Engine:
@@ -51,14 +53,16 @@ class Engine:
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, questions: Sequence[Question], timeout_seconds: float) -> list[Future[Row]]:
-        """Let questions wait for their answers, all or none. Raises Busy.
+    def submit(self, questions: Sequence[Question], timeout_seconds: float) -> list[asyncio.Future[Row]]:
+        """Let questions wait for their answers, all or none: futures of the event loop that runs. Raises Busy.
 
         A future gets Late where the time is over, and the error of computing where its own question has one; a
         cancelled one is not computed.
         """
         tokens = sum(question.tokens for question in questions)
-        waiting = [Waiting(question, time.monotonic() + timeout_seconds) for question in questions]
+        deadline = time.monotonic() + timeout_seconds
+        loop = asyncio.get_running_loop()
+        waiting = [Waiting(question, deadline, loop.create_future()) for question in questions]
         with self._changed:
             if self._closed or (self._queue and self.waiting_tokens + tokens > self.limit_tokens):
                 raise Busy
@@ -80,10 +84,9 @@ class Engine:
 
     def _work(self) -> None:
         while row := self._next_row():
-            live = [each for each in row if each.future.set_running_or_notify_cancel()]
+            live = [each for each in row if not each.future.cancelled()]
             late = [each for each in live if each.deadline < time.monotonic()]
-            for each in late:
-                each.future.set_exception(Late())
+            settle([(each, Late()) for each in late])
             if live := [each for each in live if each not in late]:
                 self._compute(live)
 
@@ -107,11 +110,28 @@ class Engine:
             answers = self.answer([each.question for each in row])
         except Exception as error:
             if len(row) == 1:
-                row[0].future.set_exception(error)
+                settle([(row[0], error)])
             else:
                 self._compute(row[: len(row) // 2])
                 self._compute(row[len(row) // 2 :])
             return
         self.on_row(len(row), sum(each.question.tokens for each in row), time.perf_counter() - began)
-        for each, answer in zip(row, answers, strict=True):
-            each.future.set_result(answer)
+        settle(list(zip(row, answers, strict=True)))
+
+
+def settle(outcomes: Sequence[tuple[Waiting, Row | Exception]]) -> None:
+    """Give futures their answers or errors; an event loop is woken once for all of its own."""
+    for loop, group in groupby(outcomes, lambda outcome: outcome[0].future.get_loop()):
+        with suppress(RuntimeError):  # a closed loop: nobody waits any more
+            loop.call_soon_threadsafe(settle_here, list(group))
+
+
+def settle_here(outcomes: Sequence[tuple[Waiting, Row | Exception]]) -> None:
+    """Give futures of the event loop that runs their answers or errors; some may have been cancelled."""
+    for waiting, outcome in outcomes:
+        if waiting.future.done():
+            continue
+        if isinstance(outcome, Exception):
+            waiting.future.set_exception(outcome)
+        else:
+            waiting.future.set_result(outcome)

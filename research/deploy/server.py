@@ -40,6 +40,7 @@ def serve(
     config = uvicorn.Config(
         make_app(service, keys), host=host, port=port, log_level="warning", access_log=False, workers=1,
         timeout_keep_alive=75, timeout_graceful_shutdown=30, h11_max_incomplete_event_size=32_768,
+        proxy_headers=False, server_header=False,
     )  # fmt: skip
     signal.signal(signal.SIGHUP, lambda number, frame: threading.Thread(target=service.reload, daemon=True).start())
     served = ", ".join(f"{name} ({service.runs[name].predictor.config.task.name})" for name in runs)

@@ -7,7 +7,6 @@ import logging
 import secrets
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from research.deploy.manifest import MANIFEST, verify
 from research.deploy.monitoring import Monitor
 from research.deploy.served_runs import REFERENCE, SETTINGS
 from research.inference.predictor import BadInput, Predictor, Question, Row, trained_of
+from research.models.blocked_weights import block_weights
 from research.models.generate import Watcher
 from research.tracking.run import Run
 
@@ -71,6 +71,8 @@ class Served:
         """Load the model and compute a long and a short row, so that the first request does not wait for that."""
         self.name, self.path = name, path
         self.predictor = predictor_at(path, precision)
+        if self.predictor.device.type == "cpu":
+            block_weights(self.predictor.module, self.predictor.dtype)
         self.warm()
         self.engine = Engine(
             self.predictor.answer, self.predictor.budget_tokens, limits.waiting_tokens, partial(monitor.row, name)
@@ -134,12 +136,9 @@ class Service:
         Raises KeyError for an unknown run, BadInput for a wrong row, Busy, Late, and what computing raises.
         """
         over = threading.Event()
-        asked = self._submitted(name, rows, lambda output: over.is_set())
-        futures = [asyncio.wrap_future(each) for each in asked]
+        futures = self._submitted(name, rows, lambda output: over.is_set())
         try:
-            answers = await asyncio.wait_for(asyncio.gather(*futures), self.limits.timeout_seconds)
-        except TimeoutError:
-            raise Late from None
+            answers = await asyncio.gather(*futures)
         finally:
             over.set()
             for future in futures:
@@ -152,8 +151,7 @@ class Service:
         `most_tokens` ends it earlier. Nothing more is generated once the iterator is closed.
         """
         growing = GrowingText(self.limits.timeout_seconds, most_tokens)
-        (asked,) = self._submitted(name, [row], growing.watch)
-        future = asyncio.wrap_future(asked)
+        (future,) = self._submitted(name, [row], growing.watch)
         future.add_done_callback(lambda done: growing.parts.put_nowait(None))
         try:
             while (part := await growing.next_part()) is not None:
@@ -187,7 +185,7 @@ class Service:
             self.monitor.feedback.labels(name).inc()
         return len(entries)
 
-    def _submitted(self, name: str, rows: Sequence[Any], watcher: Watcher) -> list[Future[Row]]:
+    def _submitted(self, name: str, rows: Sequence[Any], watcher: Watcher) -> list[asyncio.Future[Row]]:
         served = self.runs[name]
         questions = [self._question(served.predictor, i, row) for i, row in enumerate(rows)]
         for question in questions:

@@ -79,7 +79,7 @@ class Question:
     """One row that waits for its answer."""
 
     row: Row
-    encoded: pa.Table
+    encoded: Columns  # of this row alone
     tokens: int  # of all its windows
     truncated: bool  # whether its text was cut at data.max_length
     offsets: list[tuple[int, int]] | None = None  # of the words of a text that was split here
@@ -109,6 +109,7 @@ class Predictor:
         self.module = build(config, self.data, load=load).eval()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.module.to(self.device)
+        self.dtype = DTYPES[config.trainer.precision]
         self.generator: Generator | None = getattr(self.module, "generate", None)
         if self.generator is not None:
             self.generator.alone = True
@@ -139,11 +140,10 @@ class Predictor:
             columns = self.data.encode({field: [value] for field, value in row.items()})
         except UserError as error:
             raise BadInput(str(error)) from None
-        table = pa.table({name: pa.array(values) for name, values in columns.items()})
         tokens = sum(len(values[0]) for name, values in columns.items() if name.split(".")[-1] == "input_ids")
         if tokens == 0:
             raise BadInput("there is no text to label")
-        return Question(row, table, tokens, bool(columns.get("cut", [False])[0]), offsets)
+        return Question(row, columns, tokens, bool(columns.get("cut", [False])[0]), offsets)
 
     def _prepared(self, row: Row) -> Row:
         """A row with the columns of the task's own making."""
@@ -193,17 +193,16 @@ class Predictor:
     @torch.inference_mode()
     def outputs(self, questions: Sequence[Question]) -> tuple[MicroBatch, Any]:
         """The head's outputs for questions that are computed together."""
-        tables = [question.encoded for question in questions]
-        names = [name for name in self.data.token_columns if name in tables[0].column_names]
-        store = Store(pa.concat_tables(tables, promote_options="permissive"), names, self.data.window_columns)
+        table = pa.table({name: [question.encoded[name][0] for question in questions] for name in questions[0].encoded})
+        names = [name for name in self.data.token_columns if name in table.column_names]
+        store = Store(table, names, self.data.window_columns)
         store = self.data.marked_store(store)
         micro = pack(store, np.arange(len(questions)), self.module.backbone.packed).to(self.device)
         with self._in_precision():
             return micro, self.module.outputs(micro)
 
     def _in_precision(self) -> AbstractContextManager[Any]:
-        dtype = DTYPES[self.config.trainer.precision]
-        return torch.autocast(self.device.type, dtype) if dtype != torch.float32 else nullcontext()
+        return torch.autocast(self.device.type, self.dtype) if self.dtype != torch.float32 else nullcontext()
 
     @torch.inference_mode()
     def decoded(self, questions: Sequence[Question]) -> dict[int, dict[str, Any]]:

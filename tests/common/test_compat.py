@@ -46,6 +46,14 @@ def test_bf16_instructions_are_those_the_kernel_names() -> None:
     assert compat.multiplies_bf16() == any(flag.endswith("bf16") for flag in flags)
 
 
+def test_products_with_blocked_weights() -> None:
+    layer = torch.nn.Linear(24, 40)
+    x = torch.randn(3, 5, 24)
+    with torch.inference_mode():
+        product = compat.multiply_blocked(x, compat.blocked_weight(layer.weight.detach()), layer.bias)
+        torch.testing.assert_close(product, layer(x), atol=1e-5, rtol=0)
+
+
 def test_optuna_storage_ids_and_distributions() -> None:
     study = optuna.create_study()
     trial = study.ask()

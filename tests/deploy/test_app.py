@@ -172,7 +172,7 @@ def test_weights_that_give_no_numbers(service: Service, served_runs: dict[str, R
     broken = Service({"broken": served_runs["sentiment"].path}, limits=LIMITS)
     with torch.no_grad():
         model: Any = broken.runs["broken"].predictor.module.backbone.model
-        model.classifier.weight.fill_(torch.nan)
+        model.classifier.bias.fill_(torch.nan)
     answer = predict(make_app(broken, None), {"inputs": [{"text": "good"}]}, "broken")
     broken.close()
     assert answer.status_code == 500 and "NaN" in answer.json()["error"]
