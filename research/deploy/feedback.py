@@ -20,9 +20,6 @@ from research.common.errors import UserError
 from research.inference.predictor import BadInput, Row
 from research.metrics.base import BaseMetric
 from research.metrics.score import Score
-from research.report.statistics.intervals import Proportion, over_examples
-from research.report.statistics.paired_counts import PairedCounts
-from research.report.statistics.resampling import bootstrap
 
 REMEMBERED = 10_000  # answers that feedback may still refer to
 RESAMPLES = 2_000
@@ -102,6 +99,10 @@ class Feedback:
 
 def interval_of(score: Score, values: np.ndarray, formula: Any) -> dict[str, float]:
     """A score with its interval: Wilson's for a share of examples, BCa for others. values (N, K)."""
+    from research.report.statistics.intervals import Proportion, over_examples  # here: a service starts without scipy
+    from research.report.statistics.paired_counts import PairedCounts
+    from research.report.statistics.resampling import bootstrap
+
     estimate, size = float(formula(values.sum(axis=0))), len(values)
     if score.is_proportion:
         low, high = Proportion(size, estimate * (1 - estimate) / size, size - 1).limits(estimate, 0.95)

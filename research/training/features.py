@@ -21,7 +21,6 @@ from research.batching.plan import StepPlan
 from research.batching.read_tokens import ALL, FIRST, MARKED
 from research.batching.store import Store
 from research.cluster.group import RankGroup
-from research.common.console import console
 from research.common.errors import UserError
 from research.models.frozen import FrozenLayers, without_gradient
 from research.models.load import ENCODER
@@ -127,13 +126,19 @@ def reuse_features(
         return
     reason = group.agree(lambda: reason_against(module))  # the space on a disk changes while another rank writes
     if frozen is not None and group.world.rank == 0:
-        console.print(note(module, reason))
+        _say(note(module, reason))
     if reason is None:
         module.to(device)
         with group.local_rank_zero_first():
             reason = _give_features(module, precision)
     if reason is not None and must:
         raise UserError(f"trainer.reuse_features=true: {reason}.")
+
+
+def _say(text: str) -> None:
+    from research.common.console import console  # here: what answers alone does without it
+
+    console.print(text)
 
 
 def _give_features(module: TaskModule, precision: Callable[[], AbstractContextManager[Any]]) -> str | None:
@@ -153,7 +158,7 @@ def _give_features(module: TaskModule, precision: Callable[[], AbstractContextMa
                 features = {stream: kept.made(store, stream, folder) for stream, folder in folders[split].items()}
                 stores[split] = store.with_features(features)
     except OSError as error:
-        console.print(f"Features of frozen layers are not kept: {error}.")
+        _say(f"Features of frozen layers are not kept: {error}.")
         return f"{feature_files.cache_folder()} cannot be used ({error})"
     data.stores = stores
     return None

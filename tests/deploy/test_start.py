@@ -20,7 +20,8 @@ from research.deploy.service import predictor_at
 from pathlib import Path
 predictor = predictor_at(Path(sys.argv[1]), None)
 (answer,) = predictor.answer([predictor.question({"text": "good"})])
-heavy = {"lightning", "pytorch_lightning", "torchmetrics", "datasets", "wandb", "optuna"}
+heavy = {"lightning", "pytorch_lightning", "torchmetrics", "datasets", "wandb", "optuna", "fastapi", "rich.console"}
+heavy |= {"scipy.stats", "matplotlib"}
 print(json.dumps([answer["prediction"], sorted(heavy & sys.modules.keys())]))
 """
 
