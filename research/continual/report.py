@@ -106,7 +106,7 @@ def drawn(by_strategy: Mapping[str, Sequence[Learned]]) -> Figure:
             axes.fill_between(places, low, high, color=look["color"], alpha=0.12, linewidth=0)
     axes.set_xticks(range(1, 1 + max(len(each.R) for runs in by_strategy.values() for each in runs)))
     axes.set_xlabel("tasks learned")
-    axes.set_ylabel("mean score on them (%)")
+    axes.set_ylabel("mean score (%)")
     style.per_cent(axes.yaxis)
     style.legend_below(figure, axes)
     return figure

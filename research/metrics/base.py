@@ -214,8 +214,12 @@ class BaseMetric(ABC):
         return joined(table, self.texts)
 
     def shown(self, table: pa.Table) -> tuple[list[str], list[str]]:
-        """Gold answers and predictions as text."""
-        return tuple([str(x) for x in table.column(name).to_pylist()] for name in ("gold", "prediction"))  # type: ignore[return-value]
+        """Gold answers and predictions as text, several of an example between bars."""
+        gold, found = (
+            [" | ".join(map(str, x)) if isinstance(x, list) else str(x) for x in table.column(name).to_pylist()]
+            for name in ("gold", "prediction")
+        )
+        return gold, found
 
     def claims(self, table: pa.Table) -> tuple[Floats, Floats]:
         """Confidence (P,) of each `unit`, and whether it was right (P,)."""

@@ -32,9 +32,9 @@ class Metric(BaseMetric):
         *(Score(f"hit_{k}", f"hit rate@{k}") for k in CUTS),
         Score("mrr", "MRR"),
     )
-    texts = ("history", "item")
+    texts = ("history",)
     lengths = ("history",)
-    columns = ("rank", "popularity_rank", "cold", "scores")
+    columns = ("item", "rank", "popularity_rank", "cold", "scores")
     signature = "recommendation|full ranking|seen items left out"
     sentence = "hit rate, nDCG@10 and MRR over the full ranking of all items that the user had not seen"
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from research.metrics.base import BaseMetric, Blocks, Formula
-from research.metrics.examples import Floats
+from research.metrics.examples import NOTHING, Floats
 from research.metrics.score import Score
 
 CUTS = (1, 5, 10)
@@ -33,9 +33,9 @@ class Metric(BaseMetric):
         *(Score(f"recall_{k}", f"recall@{k}") for k in CUTS),
         Score("map", "MAP"),
     )
-    texts = ("query", "document")
+    texts = ("query",)
     lengths = ("query", "document")
-    columns = ("ranks", "repeats", "similarity", "documents", "missed", "scores")
+    columns = ("document", "negatives", "relevant", "ranks", "repeats", "similarity", "documents", "missed", "scores")
 
     @property
     def ranked(self) -> str:
@@ -73,6 +73,18 @@ class Metric(BaseMetric):
     def example_scores(self, table: pa.Table) -> Floats:
         """The reciprocal rank of the first relevant document."""
         return np.array([1 / min(ranks) if ranks else 0.0 for ranks in table.column("ranks").to_pylist()])
+
+    def shown(self, table: pa.Table) -> tuple[list[str], list[str]]:
+        """The relevant documents, and what is ranked first, by their texts where the rows have them."""
+        rows = table.select([n for n in ("id", "document", "documents") if n in table.column_names]).to_pylist()
+        named = {row["id"]: row["document"] for row in rows if "document" in row}
+        sides = (table.column(name).to_pylist() for name in ("gold", "prediction"))
+        gold, found = [], []
+        for row, relevant, ranked in zip(rows, *sides, strict=True):
+            texts = dict(enumerate(row.get("documents") or ())) or named
+            gold.append(" | ".join(str(texts.get(each, each)) for each in relevant or ()) or NOTHING)
+            found.append(str(texts.get(ranked[0], ranked[0])) if ranked else NOTHING)
+        return gold, found
 
 
 def mean(sums: Floats) -> Floats:

@@ -11,7 +11,7 @@ from research.report.findings import empty_scores
 from research.report.grouping import group_runs, refuse_mixed, refuse_other_tasks, table_records
 from research.report.groups import RunGroup, with_distinct_texts
 from research.report.records import Record, with_distinct_names
-from research.report.settings import DATA_KEYS, differing_keys
+from research.report.settings import differing_keys, keys_of_systems
 from research.report.statistics.comparison import (
     Comparison,
     compare_groups,
@@ -77,7 +77,7 @@ def grouped_sides(
     named = with_distinct_names([*first, *second])
     first, second = named[: len(first)], named[len(first) :]
     refuse_other_tasks(named)
-    keys = [key for key in differing_keys(named) if key not in DATA_KEYS]
+    keys = keys_of_systems(differing_keys(named))
     own, other = (group_runs(records, keys, metric, beside=named).groups for records in (first, second))
     groups = with_distinct_texts([*own, *other])
     own, other = groups[: len(own)], groups[len(own) :]

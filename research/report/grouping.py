@@ -25,6 +25,7 @@ from research.report.settings import (
     DATA_KEYS,
     canonical,
     differing_keys,
+    keys_of_systems,
     place_of,
     sort_key,
     system_name,
@@ -54,7 +55,7 @@ def group_runs(
         raise UserError(f"None of the runs is finished ({counts}); run their training commands again to resume them.")
     settings = {id(record): record.settings for record in records}
     varying = differing_keys(records)
-    keys = list(by) if by is not None else [key for key in varying if key not in DATA_KEYS]
+    keys = list(by) if by is not None else keys_of_systems(varying)
     keys = keys or ["model.name"]
     refuse_unknown(keys, [*settings.values(), *(record.settings for record in beside)])
     cells: dict[tuple[str, str], list[Record]] = {}
@@ -173,11 +174,11 @@ def _foundations(run: Record) -> dict[str, Any]:
 
 
 def refuse_other_tasks(records: Sequence[Record]) -> None:
-    """Raise UserError where runs on one data set are of different tasks."""
+    """Raise UserError where runs on one data set are of different tasks, unless one metric scores both."""
     first: dict[str, Record] = {}
     for run in records:
         other = first.setdefault(run.data_set, run)
-        if other.task != run.task:
+        if other.task != run.task and other.scored_by != run.scored_by:
             raise UserError(
                 f"{other.path} is a run of task {other.task} and {run.path} one of task {run.task}, both on "
                 f"'{run.data_set}'; their scores do not compare: report them apart."

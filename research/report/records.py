@@ -66,6 +66,11 @@ class Record:
         return component.canonical("task", str(self.config["task"]["name"]))
 
     @property
+    def scored_by(self) -> str:
+        """The metric of its scores; the task where the run recorded none."""
+        return str(((self.result or {}).get("metric") or {}).get("name") or self.task)
+
+    @property
     def seed(self) -> int:
         return int(self.config["seed"])
 

@@ -34,6 +34,11 @@ def differing_keys(records: Sequence[Record]) -> list[str]:
     return _without_determined([key for key in order if key in found], records)
 
 
+def keys_of_systems(keys: Sequence[str]) -> list[str]:
+    """Those of the keys in which runs on one data set differ that tell their systems apart, the task among them."""
+    return [key for key in keys if key not in DATA_KEYS or key == "task.name"]
+
+
 def _without_determined(keys: Sequence[str], records: Sequence[Record]) -> list[str]:
     """The keys without those that say no more than which component a run has: a component's own keys, where not all
     runs have it and those that do agree in them. Of a method, whose presence no other key tells, the first stays."""
@@ -53,9 +58,10 @@ def _without_determined(keys: Sequence[str], records: Sequence[Record]) -> list[
 
 
 def system_name(texts: Mapping[str, str]) -> str:
-    """Short name of a system from its settings as text: `lr 3e-5, dropout 0.1`; a model goes by its name alone, and a
-    key that the system has not by nothing."""
-    return ", ".join(text if key == "model.name" else f"{key_text(key)} {text}" for key, text in texts.items() if text)
+    """Short name of a system from its settings as text: `lr 3e-5, dropout 0.1`; models and tasks go by their names
+    alone, and a key that the system has not by nothing."""
+    by_name = ("model.name", "task.name")
+    return ", ".join(text if key in by_name else f"{key_text(key)} {text}" for key, text in texts.items() if text)
 
 
 def distinct_texts(values: Iterable[Any]) -> dict[str, str]:
@@ -85,6 +91,8 @@ def value_text(value: Any, parts: int = 1) -> str:
         if value == 0 or 1e-3 <= abs(value) < 1e6:
             return f"{value:g}"
         return re.sub(r"\.?0*e\+?(-?)0?(\d+)", r"e\1\2", f"{value:.6e}")
+    if isinstance(value, list) and all(isinstance(each, str | int | float) for each in value):
+        return ", ".join(map(value_text, value)) or "none"
     if isinstance(value, str):
         own = Path(value).parts if "/" in value else (value,)
         return "/".join(own[-parts - 2 * (own[-1] == "model") :])  # a run's model is called by the run

@@ -39,3 +39,13 @@ def test_a_repeated_query_counts_once() -> None:
         "mrr": 0.5, "ndcg_10": pytest.approx((1 / np.log2(3)) / (1 + 1 / np.log2(3))), "recall_1": 0.0,
         "recall_5": 0.5, "recall_10": 0.5, "map": pytest.approx((1 / 2 + 2 / 11) / 2),
     }  # fmt: skip
+
+
+def test_documents_are_shown_by_their_texts() -> None:
+    """Of matching by the rows that they belong to, of rerank by their places in the list."""
+    metric, ids = Metric({}), {"ranks": [[1], [2]], "repeats": [1, 1], "query": ["p", "q"]}
+    table = metric.table([["0", "1"], ["0", "1"]], [["0"], ["1"]], document=["one", "two"], **ids)
+    assert metric.shown(table) == (["one", "two"], ["one", "one"]) and metric.text(table) == ["p", "q"]
+    documents = [["x", "y"], ["v", "w"]]
+    table = metric.table([[0, 1], [1, 0]], [[0, 1], []], documents=documents, **ids)
+    assert metric.shown(table) == (["x | y", "(none)"], ["x", "w"])

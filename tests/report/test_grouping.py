@@ -138,6 +138,18 @@ def test_different_tasks_on_one_data_set_are_refused(make_run: MakeRun, tmp_path
         group_runs(read_records([tmp_path]))
 
 
+def test_tasks_of_one_metric_are_systems_side_by_side(make_run: MakeRun, tmp_path: Path) -> None:
+    """Fine-tuning beside SetFit, say: by default the task tells them apart, and it is their name."""
+    for seed in (0, 1):
+        own, other = make_run(f"a{seed}", seed=seed), make_run(f"b{seed}", seed=seed, quality=0.7)
+        (other / "config.yaml").write_text((other / "config.yaml").read_text().replace("sentiment", "setfit"))
+        for run in (own, other):
+            edit(run, "result.json", ("metric",), {"name": "classification", "scores": []})
+    grid = group_runs(read_records([tmp_path]))
+    assert [g.system for g in grid.groups] == ["classification", "setfit"]
+    assert [(list(g.settings), len(g.runs)) for g in grid.groups] == [(["task.name"], 2)] * 2
+
+
 def test_one_system_with_and_one_without_test_data_are_refused(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", config={"optim.lr": 1e-5})
     make_run("b", splits=("validation",), config={"optim.lr": 2e-5})

@@ -107,7 +107,7 @@ def older(records: Sequence[Record], grid: Grid, found: Sequence[Search]) -> lis
         Item("D2", "Details of the splits.", paper_sentences.data(records), [provenance.splits(records)],
              ["Who made the splits, and how?"]),
         Item("D3", "Excluded data and preprocessing.", paper_sentences.preprocessing(records),
-             questions=["What was done with longer inputs: were they cut, or read in windows?",
+             questions=[*about_length(records),
                         "Was any data left out, and what was done to it before it was given to training?"]),
         Item("D4", "Languages of the data.", "", questions=["Which languages, and which varieties of them?"]),
         Item("D5", "Link to the data.", paper_sentences.origins(records),
@@ -121,7 +121,10 @@ def older(records: Sequence[Record], grid: Grid, found: Sequence[Search]) -> lis
 
 
 def about_data(records: Sequence[Record]) -> list[str]:
-    questions = ["How are the labels of the training data distributed? Records count those of scored splits alone."]
+    questions = []
+    labelled = [record for record in records if ((record.result or {}).get("learned") or {}).get("labels")]
+    if any(not provenance.label_counts(record, "train") for record in labelled):
+        questions.append("How are the labels of the training data distributed? Some runs did not count them.")
     if any(record.config["data"]["max_train_examples"] for record in records):
         questions.append("Some runs trained on a part of the data (data.max_train_examples): is it said, and why?")
     if any(record.config["data"]["max_eval_examples"] for record in records):
@@ -129,6 +132,11 @@ def about_data(records: Sequence[Record]) -> list[str]:
     if unknown := sum(not record.provenance.get("data") for record in records):
         questions.append(f"{counted(unknown, 'run')} ended before its data was recorded: what was it?")
     return questions
+
+
+def about_length(records: Sequence[Record]) -> list[str]:
+    told = all(paper_sentences.overviews(record) for record in records)
+    return [] if told else ["What was done with longer inputs: were they cut, or read in windows?"]
 
 
 def about_cost(records: Sequence[Record]) -> list[str]:

@@ -159,9 +159,23 @@ def tests(records: Sequence[Record]) -> str:
 
 
 def preprocessing(records: Sequence[Record]) -> str:
-    """How long an input of the model may be."""
+    """How long an input of the model may be, and what became of longer ones."""
     limits = sorted({record.config["data"]["max_length"] for record in records})
-    return f"Inputs of the model have at most {either(list(map(str, limits)))} word pieces."
+    longer: dict[str, list[str]] = {}
+    for record in records:
+        for split, about in overviews(record).items():
+            for what, said in (("cut", "cut"), ("windowed", "read in several windows")):
+                if about[what]:
+                    part = f"{about[what]:,} of {about['examples']:,} {split} examples were {said}"
+                    longer.setdefault(record.data_set, []).append(part)
+    told = [f"Of {data_set} {listed(list(dict.fromkeys(parts)))}." for data_set, parts in longer.items()]
+    return " ".join([f"Inputs of the model have at most {either(list(map(str, limits)))} word pieces.", *told])
+
+
+def overviews(record: Record) -> dict[str, dict[str, Any]]:
+    """What a run counted of each split; empty for an older run."""
+    stored = record.provenance.get("data") or {}
+    return {split: about["overview"] for split, about in stored.items() if about.get("overview")}
 
 
 def origins(records: Sequence[Record]) -> str:

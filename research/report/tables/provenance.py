@@ -112,7 +112,7 @@ def models(records: Sequence[Record]) -> Table:
 
 
 def splits(records: Sequence[Record]) -> Table:
-    """Every split of every data set, with the labels of those that were scored."""
+    """Every split of every data set, with the labels that were counted."""
     found: dict[tuple[str, str, str, int], list[Record]] = {}
     for record in records:
         for split, stored in (record.provenance.get("data") or {}).items():
@@ -133,8 +133,12 @@ def origin(stored: str) -> str:
 
 
 def label_counts(record: Record, split: str) -> str:
-    """`negative 428, positive 444` of a scored split; for NER these are entities."""
+    """`negative 428, positive 444`: of the examples or, of a scored split of NER, of entities; or how many labels."""
     counts = {name[8:]: value for name, value in record.scores(split).items() if name.startswith("support/")}
+    counted = ((record.provenance.get("data") or {}).get(split, {}).get("overview") or {}).get("labels") or {}
+    if not counts and isinstance(counted, int):
+        return f"{counted} labels"
+    counts = counts or counted
     return ", ".join(f"{label} {count:.0f}" for label, count in counts.items())
 
 

@@ -147,7 +147,9 @@ def _away_from_default(grid: Grid, settings: Mapping[str, Any], task: str) -> li
     adapter = grid.constant.get("adapter.name", "full")
     defaults = deciding_settings(completed({"task": task, "adapter": adapter}, "the report"))
     defaults["adapter.name"] = "full"
-    idle = {"optim.epochs"} if {**grid.constant, **settings}.get("optim.max_steps") is not None else set()
+    steps = {**grid.constant, **settings}.get("optim.max_steps")
+    by_steps = all(group.settings.get("optim.max_steps", steps) is not None for group in grid.groups)
+    idle = {"optim.epochs"} if by_steps else set()
     return [(k, v) for k, v in settings.items() if k not in idle and (k in ALWAYS_TOLD or v != defaults.get(k))]
 
 

@@ -17,7 +17,7 @@ from research.report.tables.scores import score_text
 
 CAPTION = (
     "The main score of each task in per cent, mean ± standard deviation over runs: trained alone, with other tasks on "
-    "one encoder, and after another task, from whose run it begins."
+    "one encoder, and after another task, from whose run it begins; untrained: with a new head."
 )
 
 
@@ -54,10 +54,13 @@ def _scores(record: Record, parent: Record | None) -> list[tuple[str, str, float
     trained = _trained(record)
     scores = record.scores(record.reported_split)
     before = ", ".join(_trained(parent)) if parent else ""
+    memory = ", ".join(record.config["task"].get("memory") or {})
     found = []
     for name in trained if tasks else ():
         others = ", ".join(other for other in trained if other != name)
-        how = "; ".join([*([f"with {others}"] if others else []), *([f"after {before}"] if before else [])]) or "alone"
+        parts = {"with": others, "after": before, "with a memory of": memory}
+        how = "; ".join(f"{word} {named}" for word, named in parts.items() if named) or "alone"
+        how = "untrained" if result.get("steps") == 0 else how
         main = f"{name}.{tasks[name]['main']}"
         if main in scores:
             found.append((how, f"{name} {tasks[name]['main']} {record.reported_split}", scores[main]))

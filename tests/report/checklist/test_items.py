@@ -196,3 +196,21 @@ def test_a_capped_test_set_is_called_what_it_is(make_run: MakeRun) -> None:
         "Of reviews we use 600 train, 60 (as many as data.max_eval_examples admits) validation and "
         "60 (as many as data.max_eval_examples admits) test examples."
     )
+
+
+def test_cut_texts_and_counted_labels_are_told(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(seed=0)
+    facts = json.loads((run / "provenance.json").read_text())
+    counted = {"examples": 600, "cut": 12, "windowed": 0, "labels": {"negative": 250, "positive": 350}}
+    facts["data"]["train"]["overview"] = counted
+    (run / "provenance.json").write_text(json.dumps(facts))
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps({**result, "learned": {"labels": ["negative", "positive"]}}))
+    records = read_records([run])
+    assert paper_sentences.preprocessing(records).endswith("Of reviews 12 of 600 train examples were cut.")
+    assert checklist.about_length(records) == [] and checklist.about_data(records) == []
+    assert rows(provenance.splits(records))[0][4] == "negative 250, positive 350"
+    del facts["data"]["train"]["overview"]
+    (run / "provenance.json").write_text(json.dumps(facts))
+    older = read_records([run])
+    assert "Some runs did not count them" in checklist.about_data(older)[0] and len(checklist.about_length(older)) == 1

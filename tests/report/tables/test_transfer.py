@@ -12,10 +12,11 @@ from research.report.tables.cells import table_markdown
 from research.report.tables.transfer import transfer_tables
 
 
-def record(path: str, scores: dict[str, float], parent: str | None = None) -> Record:
-    config: dict[str, Any] = {"task": {"name": "multi", "train": []}, "data": {"test": None, "fold": None}, "seed": 0}
+def record(path: str, scores: dict[str, float], parent: str | None = None, steps: int = 9, **task: Any) -> Record:
+    task = {"name": "multi", "train": [], **task}
+    config: dict[str, Any] = {"task": task, "data": {"test": None, "fold": None}, "seed": 0}
     tasks = {name.partition(".")[0]: {"main": name.partition(".")[2]} for name in scores}
-    result = {"tasks": tasks, "metrics": {"validation": {"mean": 0.5, **scores}, "test": {}}}
+    result = {"tasks": tasks, "steps": steps, "metrics": {"validation": {"mean": 0.5, **scores}, "test": {}}}
     provenance = {"parent": {"run": parent}} if parent else {}
     return Record(Path(path), config, result, provenance, None)
 
@@ -30,6 +31,17 @@ def test_tasks_alone_together_and_after_another() -> None:
     assert lines[0] == "| alone | 51.0 ± 1.4 | – |"
     assert lines[1:] == ["| after a | – | 90.0 |", "| with a | – | 80.0 |", "| with b | 60.0 | – |"]
     assert table.rows[3][1].value == pytest.approx(0.6) and table.rows[3][1].runs == (Path("/both"),)
+
+
+def test_untrained_heads_and_remembered_tasks_are_told() -> None:
+    """The cells of `research continual`: before the first task, after it, and after it with examples of it."""
+    both = {"a.f1": 0.5, "b.f1": 0.2}
+    start = record("/start", {"a.f1": 0.1, "b.f1": 0.1}, steps=0)
+    naive = record("/naive", both, parent="/first", train=["b"])
+    replay = record("/replay", both, parent="/first", train=["b"], memory={"a": 10})
+    [table] = transfer_tables([start, record("/first", both, train=["a"]), naive, replay])
+    assert [row[0].text for row in table.rows] == ["alone", "after a", "after a; with a memory of a", "untrained"]
+    assert [cell.text for cell in table.rows[3][1:]] == ["10.0", "10.0"]
 
 
 def test_no_table_without_joint_tasks() -> None:
