@@ -120,4 +120,7 @@ def refuse_task(predictor: Predictor, format: str) -> None:
             f"task '{task}' scores words at some tokens alone, which --format {format} does not write; use safetensors."
         )
     if format != "safetensors" and predictor.module.backbone.family != ENCODER:
-        raise UserError(f"task '{task}' generates text, which --format {format} cannot; use safetensors.")
+        raise UserError(
+            f"task '{task}' generates text: --format {format} is two programs, of the prompt and of the next token, "
+            "which the search of a run cannot drive; use safetensors."
+        )

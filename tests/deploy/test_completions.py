@@ -16,7 +16,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from research.cli import main
+from research.common.errors import UserError
 from research.deploy.app import make_app
+from research.deploy.export import export
 from research.deploy.growing_text import GrowingText
 from research.deploy.service import Limits, Service
 from research.inference.predict import predict
@@ -181,6 +183,14 @@ def test_nothing_more_is_generated_once_the_client_is_gone_or_the_time_is_over(
     late = ask(make_app(hurried, None), ("POST", "/v1/completions", {"json": {**longest, "stream": True}}))[0]
     hurried.close()
     assert late.status_code == 504
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "openvino", "torch"])
+def test_programs_of_models_that_generate_are_refused(format: str, text_runs: dict[str, Run], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"'generation' generates text: --format {format} is two programs"):
+        export(text_runs["story"], tmp_path / "out", format)
+    assert not (tmp_path / "out").exists()
 
 
 def test_parts_join_to_the_text_and_hold_back_what_may_change() -> None:
