@@ -158,6 +158,15 @@ def test_a_decoder_scores_words_after_its_demonstrations(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_a_run_without_a_step_or_a_score(small_runs: SmallRuns) -> None:
+    """It makes the run folder of a model as it is, which then predicts."""
+    data = {"train": small_runs.data["sentiment"]["train"], "max_length": 48}
+    run = small_runs.train("sentiment", data=data, optim={"max_steps": 0})
+    assert run.result is not None and run.result["steps"] == 0 and not any(run.result["metrics"].values())
+    assert main(["predict", str(run.path), "--text", "a film"]) == 0
+
+
+@pytest.mark.slow
 def test_a_run_without_a_step(small_runs: SmallRuns, masked: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Zero-shot: scores of validation and test, weights as they were; few-shot learns the words; no ONNX."""
     small_runs.model = masked
