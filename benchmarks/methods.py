@@ -51,7 +51,7 @@ class DataSet:
 
 DATA_SETS = {
     "sst2": DataSet("sentiment", 2, 1536, 128, BATCH, "jsonl"),
-    "wnut17": DataSet("ner", 2, 1536, 128, BATCH, "jsonl"),
+    "wnut17": DataSet("ner", 3, 3394, 128, BATCH, "jsonl"),
     "squad": DataSet("qa", 1, 1024, 384, 12, "json"),
 }
 # fmt: off
@@ -69,12 +69,18 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 }
 AT_PEER = ["full", "lora", "head", "ia3", "prefix", "prompt"]
 METHODS: dict[str, dict[str, Any]] = {
-    "r_drop": {"alpha": 1.0}, "fgm": {"epsilon": 1.0}, "r3f": {}, "mixup": {}, "layer_decay": {"rate": 0.9},
+    "r_drop": {"alpha": 1.0}, "fgm": {}, "r3f": {}, "mixup": {}, "layer_decay": {"rate": 0.9},
     "ema": {"decay": 0.95}, "supcon": {}, "mixout": {"p": 0.7}, "l2_sp": {}, "l1": {}, "swa": {}, "simcse": {},
     "smart": {}, "freelb": {}, "pgd": {},
 }
 # fmt: on
-CURVE = {"full": FULL_LR, "lora": SMALL_LR, "head": SMALL_LR}
+EDITS = {"swap": {"share": 0.5, "rate": 0.1}, "delete": {"share": 0.5, "rate": 0.1}}
+CURVE: dict[str, dict[str, Any]] = {
+    "full": {"optim.lr": FULL_LR},
+    "full, augmented": {"optim.lr": FULL_LR, "augment": EDITS},
+    "lora": {"optim.lr": SMALL_LR, "adapter": {"name": "lora"}},
+    "head": {"optim.lr": SMALL_LR, "adapter": {"name": "head"}},
+}
 SIZES = (8, 32, 128, 512)
 CURVE_STEPS = 48
 
@@ -102,10 +108,9 @@ def cases() -> Iterator[Case]:
         yield from _adapters("squad", seed, ["full", "lora", "head"])
         for name, own in METHODS.items():
             yield Case("sst2", name, seed, keys={"optim.lr": FULL_LR, "methods": {name: own}})
-        for size, (name, lr) in product(SIZES, CURVE.items()):
-            keys = {"adapter": {"name": name}, "optim.lr": lr, "optim.max_steps": CURVE_STEPS,
-                    "optim.batch_size": min(BATCH, size), "data.max_train_examples": size,
-                    "data.sample": "stratified", "data.split_seed": seed}  # fmt: skip
+        for size, (name, own) in product(SIZES, CURVE.items()):
+            keys = {**own, "optim.max_steps": CURVE_STEPS, "optim.batch_size": min(BATCH, size),
+                    "data.max_train_examples": size, "data.sample": "stratified", "data.split_seed": seed}  # fmt: skip
             yield Case("curve", f"{name}-{size}", seed, keys=keys)
         yield from _head_alone(seed)
 
@@ -224,7 +229,7 @@ def measure(options: argparse.Namespace) -> None:
 
     options.output.mkdir(parents=True, exist_ok=True)
     for case in cases():
-        if options.only and not any(fnmatch(f"{case.table}/{case.name}", pattern) for pattern in options.only):
+        if options.only and not any(fnmatch(case.folder, pattern) for pattern in options.only):
             continue
         rows = read_rows(options.output)
         done = {(r["table"], r["name"], r["seed"], r["system"]) for r in rows}
@@ -246,7 +251,7 @@ def parse() -> argparse.Namespace:
         "--peer", type=Path, help="a script of the Trainer with peft: TASK --method=NAME --data=DIR ..."
     )
     parser.add_argument("--minutes", type=float, default=60, help="of processor time in all, over all calls")
-    parser.add_argument("--only", nargs="+", metavar="PATTERN", help="cases as TABLE/NAME: curve/*, sst2/lora")
+    parser.add_argument("--only", nargs="+", metavar="PATTERN", help="cases as TABLE/NAME/seedN: curve/*, sst2/lora/*")
     parser.add_argument("--table", action="store_true", help="print the tables of OUTPUT")
     return parser.parse_args()
 

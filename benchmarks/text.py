@@ -5,8 +5,8 @@
 DIR holds dialogsum/ (dialogsum.dev.jsonl) and multi30k/ (train.en, train.de), as published. A decoder learns to
 summarise dialogues, and a small encoder-decoder with random weights, whose tokenizer is made from the pairs, to
 translate. Prints the median ratios over the pairs with their spread: examples per second of training against dynamic
-padding and against batches grouped by length, and of greedy generation against `Seq2SeqTrainer.predict` and against
-batches sorted by hand. One thread unless OMP_NUM_THREADS says otherwise.
+padding and against batches grouped by length, and of greedy generation against `Seq2SeqTrainer.predict`, which
+does not serve decoders, and against batches sorted by hand. One thread unless OMP_NUM_THREADS says otherwise.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import shlex
 import statistics
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from page import AS_PRECISION, OURS, PRECISION, ROOT, Figures, machine, ratios, spread, table
 from speed import HERE, last_object, rotated, run_process, steady
 
-GENERATION = "generation_examples_per_second"
+TRAINING, GENERATION = "training", "generation"
+RATES = {TRAINING: "examples_per_second", GENERATION: "generation_examples_per_second"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Case:
 
 CASES = {
     "dialogsum": Case("causal", 4, 512, 128, 8, 2, 24),
-    "multi30k": Case("seq2seq", 64, 96, 96, 60, 15, 400),
+    "multi30k": Case("seq2seq", 64, 96, 96, 60, 15, 200),
 }
 
 
@@ -65,7 +68,10 @@ def write_pairs(name: str, data: Path, file: Path) -> Path:
 
 
 def make_encoder_decoder(folder: Path, pairs: Path) -> Path:
-    """A BART of 3 and 3 layers of width 256 with random weights, and a byte-pair tokenizer of 8,000 pieces."""
+    """A BART of 3 and 3 layers of width 256 with random weights, and a byte-pair tokenizer of 8,000 pieces.
+
+    Its start token is not the end token, which random weights would repeat, and end every text at once.
+    """
     import torch
     from tokenizers import ByteLevelBPETokenizer
     from tokenizers.processors import TemplateProcessing
@@ -86,7 +92,7 @@ def make_encoder_decoder(folder: Path, pairs: Path) -> Path:
     config = BartConfig(
         vocab_size=len(tokenizer), d_model=256, encoder_layers=3, decoder_layers=3, encoder_attention_heads=4,
         decoder_attention_heads=4, encoder_ffn_dim=1024, decoder_ffn_dim=1024, max_position_embeddings=256,
-        bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=None,
+        bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=0, forced_eos_token_id=None,
     )  # fmt: skip
     BartForConditionalGeneration(config).save_pretrained(folder)
     return folder
@@ -102,7 +108,7 @@ class Job:
     scratch: Path
     runs: int = 0
 
-    def config(self, model: Path, seed: int, **data: Any) -> Path:
+    def config(self, seed: int, steps: int) -> Path:
         """The YAML of an experiment of this harness."""
         self.runs += 1
         case = self.case
@@ -111,9 +117,9 @@ class Job:
         content: dict[str, Any] = {
             "task": {"name": "translation", **task},
             "run_dir": str(self.scratch / f"run{self.runs}"),
-            "model": {"name": str(model)},
-            "data": {"train": str(self.pairs), "max_length": case.max_source, **data},
-            "optim": {"batch_size": case.batch_size, "max_steps": case.steps},
+            "model": {"name": str(self.model)},
+            "data": {"train": str(self.pairs), "max_length": case.max_source},
+            "optim": {"batch_size": case.batch_size, "max_steps": steps},
             "trainer": {**trainer, "log_every_steps": case.warmup},
             "wandb": {"mode": "disabled"},
             "seed": seed,
@@ -134,10 +140,8 @@ def train(job: Job, system: str, seed: int) -> Figures:
     """One training, in a process of its own."""
     case = job.case
     if system != OURS:
-        return peer(
-            job, job.model, case.steps, case.warmup, seed, *(["--group-by-length"] if system == "grouped" else [])
-        )
-    path = job.config(job.model, seed)
+        return peer(job, case.steps, case.warmup, seed, *(["--group-by-length"] if system == "grouped" else []))
+    path = job.config(seed, case.steps)
     run_process([sys.executable, "-m", "research.cli", "train", str(path)])
     run = job.scratch / path.stem
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -145,66 +149,64 @@ def train(job: Job, system: str, seed: int) -> Figures:
     return {**steady(rows, case.warmup), "peak_mib": memory}
 
 
-def peer(job: Job, model: Path, steps: int, warmup: int, seed: int, *options: str) -> Figures:
+def peer(job: Job, steps: int, warmup: int, seed: int, *options: str) -> Figures:
     """One run of the Trainer."""
     case = job.case
     command = [
-        sys.executable, str(HERE / "hf_text.py"), case.kind, f"--model={model}", f"--train={job.pairs}", *AS_PRECISION,
+        sys.executable, str(HERE / "hf_text.py"), case.kind, *AS_PRECISION,
+        f"--model={job.model}", f"--train={job.pairs}",
         f"--batch-size={case.batch_size}", f"--max-source={case.max_source}", f"--max-target={case.max_target}",
         f"--max-steps={steps}", f"--warmup-steps={warmup}", f"--seed={seed}", *options,
     ]  # fmt: skip
     return last_object(run_process(command))
 
 
-def generate(job: Job, system: str, model: Path) -> Figures:
-    """Greedy generation by trained weights, the same for every system."""
+def generate(job: Job, system: str) -> Figures:
+    """Greedy generation by the weights as they are, the same for every system: random ones write up to the limit."""
     if system != OURS:
         chosen = [f"--generate={job.generated()}", *(["--sorted"] if system == "sorted" else [])]
-        return peer(job, model, 0, 0, 0, *chosen)
-    path = job.config(model, 0, test=str(job.generated()), overlap="allow")
-    return last_object(run_process([sys.executable, str(HERE / "text.py"), "--evaluate", str(path)]))
+        return peer(job, 0, 0, 0, *chosen)
+    files = [str(job.config(0, steps=0)), str(job.generated())]
+    return last_object(run_process([sys.executable, str(HERE / "text.py"), "--generate", *files]))
 
 
-def evaluate(path: Path) -> None:
-    """Time an evaluation of an experiment's test file in this process: loss, generation, scores."""
-    import measure
+def generate_here(experiment: Path, file: Path) -> None:
+    """Time the predictions for the sources of a file by a run without a step, in this process."""
+    import research
 
-    from research.config.load import load_config
-    from research.training.build import build
+    run = research.train(experiment)
+    rows = [{"source": json.loads(line)["source"]} for line in file.read_text(encoding="utf-8").splitlines()]
+    began = time.perf_counter()
+    texts = run.predict(rows)["prediction"]
+    print(json.dumps({RATES[GENERATION]: len(texts) / (time.perf_counter() - began)}))
 
-    print(json.dumps({GENERATION: measure.evaluation(build(load_config(path)))}))
 
-
-def compare(job: Job, pairs: int) -> dict[str, Any]:
-    """The rounds of training and of generation."""
-    systems, found = [OURS, "dynamic", "grouped"], {"training": [], "generation": []}  # type: ignore[var-annotated]
-    for k in range(pairs):
-        found["training"].append({system: train(job, system, k) for system in rotated(systems, k)})
-        print(
-            "  " + ", ".join(f"{s} {found['training'][-1][s]['examples_per_second']:.2f}" for s in systems), flush=True
-        )
-    trained = job.scratch / "run1" / "model"
-    for k in range(pairs):
-        ways = rotated([OURS, "predict", "sorted"], k)
-        found["generation"].append({system: generate(job, system, trained) for system in ways})
-        print("  " + ", ".join(f"{s} {found['generation'][-1][s][GENERATION]:.2f}" for s in ways), flush=True)
+def compare(job: Job, pairs: int, parts: Sequence[str]) -> dict[str, Any]:
+    """The rounds of each part, TRAINING and GENERATION: the systems in turn, each round in another order."""
+    by_hand = [OURS, "sorted"] if job.case.kind == "causal" else [OURS, "predict", "sorted"]
+    ways = {TRAINING: [OURS, "dynamic", "grouped"], GENERATION: by_hand}
+    found: dict[str, Any] = {}
+    for part in parts:
+        found[part] = []
+        for k in range(pairs):
+            measured = {s: train(job, s, k) if part == TRAINING else generate(job, s) for s in rotated(ways[part], k)}
+            found[part].append(measured)
+            print("  " + ", ".join(f"{s} {measured[s][RATES[part]]:.2f}" for s in ways[part]), flush=True)
     return found
 
 
 def page(record: dict[str, Any]) -> str:
     """The record as Markdown."""
     results = record["results"]
-    rows = [
-        [f"training against {name}", *(spread(ratios(r["training"], name)) for r in results.values())]
-        for name in ("dynamic", "grouped")
-    ]
-    rows += [
-        [f"generation against {name}", *(spread(ratios(r["generation"], name, GENERATION)) for r in results.values())]
-        for name in ("predict", "sorted")
-    ]
+    rows = []
+    for part, names in ((TRAINING, ("dynamic", "grouped")), (GENERATION, ("predict", "sorted"))):
+        for name in names:
+            there = [r[part] if part in r and name in r[part][0] else None for r in results.values()]
+            found = [spread(ratios(pairs, name, RATES[part])) if pairs else "" for pairs in there]
+            rows += [[f"{part} against {name}", *found]] if any(found) else []
     for name in (OURS, "dynamic", "grouped"):
-        for key in ("examples_per_second", "peak_mib"):
-            cells = (statistics.median(pair[name][key] for pair in r["training"]) for r in results.values())
+        for key in ("examples_per_second", "peak_mib") if all(TRAINING in r for r in results.values()) else ():
+            cells = (statistics.median(pair[name][key] for pair in r[TRAINING]) for r in results.values())
             rows.append([f"{name}: {key}", *(f"{value:.1f}" for value in cells)])
     m = record["machine"]
     said = (
@@ -219,14 +221,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--decoder", type=Path, default=ROOT / "models" / "SmolLM2-135M-Instruct")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--parts", nargs="+", choices=RATES, default=list(RATES))
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--output", type=Path, default=HERE / "results")
     return parser.parse_args()
 
 
 def main() -> None:
-    if sys.argv[1] == "--evaluate":
-        return evaluate(Path(sys.argv[2]))
+    if sys.argv[1] == "--generate":
+        return generate_here(Path(sys.argv[2]), Path(sys.argv[3]))
     options = parse()
     results: dict[str, Any] = {}
     for name in options.cases:
@@ -236,7 +239,7 @@ def main() -> None:
             pairs = write_pairs(name, options.data, scratch / "pairs.jsonl")
             is_decoder = case.kind == "causal"
             model = options.decoder.resolve() if is_decoder else make_encoder_decoder(scratch / "model", pairs)
-            results[name] = compare(Job(case, pairs, model, scratch), options.pairs)
+            results[name] = compare(Job(case, pairs, model, scratch), options.pairs, options.parts)
     record = {
         "date": datetime.date.today().isoformat(),
         "command": shlex.join(["python", "benchmarks/text.py", *sys.argv[1:]]),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Keys:
-    epsilon: float = key(1.0, "length of the step, over all embedded tokens of an example", at_least(0))
+    epsilon: float = key(0.1, "length of the step, over all embedded tokens of an example", at_least(0))
 
 
 class Method(MethodHooks):

@@ -31,8 +31,8 @@ START = 1  # what its noise is for
 @dataclass
 class Keys:
     steps: int = key(3, "losses in the mean; the paper has 2 to 5", at_least(1, "step"))
-    step_size: float = key(0.1, "length of a step, over all embedded tokens of an example", at_least(0))
-    epsilon: float = key(0.3, "largest distance from the text", at_least(0))
+    step_size: float = key(0.03, "length of a step, over all embedded tokens of an example", at_least(0))
+    epsilon: float = key(0.1, "largest distance from the text", at_least(0))
 
 
 class Method(MethodHooks):

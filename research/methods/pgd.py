@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 @dataclass
 class Keys:
     steps: int = key(3, "steps towards a larger loss", at_least(1, "step"))
-    step_size: float = key(0.3, "length of a step, over all embedded tokens of an example", above(0))
-    epsilon: float = key(1.0, "largest distance from the text", at_least(0))
+    step_size: float = key(0.05, "length of a step, over all embedded tokens of an example", above(0))
+    epsilon: float = key(0.1, "largest distance from the text", at_least(0))
 
 
 class Method(MethodHooks):

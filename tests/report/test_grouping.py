@@ -40,7 +40,7 @@ def test_keys_that_only_one_adapter_or_method_has_do_not_name_the_others(make_ru
         make_run(None, config={"adapter": asdict(choose("adapter", adapter)), "methods": methods})
     table = group_runs(read_records([tmp_path]))
     assert table.by == ["adapter.name", "methods.fgm.epsilon"]
-    names = ["adapter full, fgm epsilon none", "adapter full, fgm epsilon 1", "adapter lora, fgm epsilon none"]
+    names = ["adapter full, fgm epsilon none", "adapter full, fgm epsilon 0.1", "adapter lora, fgm epsilon none"]
     assert [group.system for group in table.groups] == names
     make_run(None, config={"adapter": {**asdict(choose("adapter", "lora")), "rank": 4}})
     table = group_runs(read_records([tmp_path]))
