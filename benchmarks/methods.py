@@ -31,6 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from page import AS_PRECISION, PRECISION
 from processor_time import FILE
+from rows import append_row, read_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS, PEER = "harness", "peer"
@@ -210,14 +211,8 @@ def forked(
         traceback.print_exc()
         row["failed"] = f"{type(error).__name__}: {error}".splitlines()[0]
     row["processor_seconds"] = time.process_time()
-    with (options.output / "rows.jsonl").open("a", encoding="utf-8") as rows:
-        rows.write(json.dumps(row) + "\n")
+    append_row(options.output, row)
     os._exit(0)
-
-
-def read_rows(output: Path) -> list[dict[str, Any]]:
-    path = output / "rows.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
 def measure(options: argparse.Namespace) -> None:

@@ -26,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from page import PRECISION, ROOT, machine, table
+from rows import append_row, read_rows
 
 SEEDS = range(3)
 JOINED = {"sst2": 600, "wnut17": 600, "banking15": 600}  # training examples of each
@@ -193,10 +194,6 @@ def sequence_scores(folder: Path) -> dict[str, float]:
     return {name: statistics.mean(values) for name, values in found.items()}
 
 
-def rows_of(output: Path) -> list[dict[str, Any]]:
-    return read(output / "rows.jsonl") if (output / "rows.jsonl").is_file() else []
-
-
 def page(rows: Sequence[dict[str, Any]]) -> str:
     """A line for each score: mean and deviation over seeds."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -222,16 +219,15 @@ def main() -> None:
     options = parser.parse_args()
     options.output = options.output.resolve()
     if options.table:
-        return print(page(rows_of(options.output)))
+        return print(page(read_rows(options.output)))
     write_data(options)
     for case in cases(options):
-        done = {(row["name"], row["seed"]) for row in rows_of(options.output)}
+        done = {(row["name"], row["seed"]) for row in read_rows(options.output)}
         wanted = not options.only or any(fnmatch(case.label, pattern) for pattern in options.only)
         if (case.name, case.seed) in done or not wanted:
             continue
         row = {"name": case.name, "seed": case.seed, "scores": measure(case, options)}
-        with (options.output / "rows.jsonl").open("a", encoding="utf-8") as rows:
-            rows.write(json.dumps(row) + "\n")
+        append_row(options.output, row)
         print(json.dumps(row), flush=True)
 
 

@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from page import AS_PRECISION, PRECISION, ROOT, machine, table
+from rows import append_row, read_rows
 
 OURS, PEER = "harness", "peer"
 SEEDS = range(3)
@@ -187,11 +188,6 @@ def scored(outputs: Sequence[str], pairs: Path) -> dict[str, float]:
     return {"rouge_l": 100 * statistics.mean(rouge), "bleu": bleu.score}
 
 
-def read_rows(output: Path) -> list[dict[str, Any]]:
-    path = output / "rows.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-
-
 def measure(options: argparse.Namespace) -> None:
     """All cases that have no row yet."""
     files = Files(options)
@@ -203,8 +199,7 @@ def measure(options: argparse.Namespace) -> None:
             continue
         found = (harness if case.system == OURS else peer)(case, files)
         row = {"label": case.label, "name": case.name, "system": case.system, "seed": case.seed, **found}
-        with (options.output / "rows.jsonl").open("a", encoding="utf-8") as rows:
-            rows.write(json.dumps(row) + "\n")
+        append_row(options.output, row)
         print(json.dumps(row), flush=True)
 
 
