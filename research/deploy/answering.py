@@ -57,7 +57,7 @@ async def answered(
     body: bytes | None = None
     response: Response
     try:
-        async with asyncio.timeout(seconds):  # a body that comes drop by drop would hold its place for ever
+        async with asyncio.timeout(seconds):  # one that comes drop by drop would hold its place without end
             body = await request.body()
             content = read_json(body)
             run = model_of(content) if run is None else run

@@ -86,7 +86,7 @@ class Engine:
         while row := self._next_row():
             live = [each for each in row if not each.future.cancelled()]
             late = [each for each in live if each.deadline < time.monotonic()]
-            settle([(each, Late()) for each in late])
+            deliver([(each, Late()) for each in late])
             if live := [each for each in live if each not in late]:
                 self._compute(live)
 
@@ -110,23 +110,23 @@ class Engine:
             answers = self.answer([each.question for each in row])
         except Exception as error:
             if len(row) == 1:
-                settle([(row[0], error)])
+                deliver([(row[0], error)])
             else:
                 self._compute(row[: len(row) // 2])
                 self._compute(row[len(row) // 2 :])
             return
         self.on_row(len(row), sum(each.question.tokens for each in row), time.perf_counter() - began)
-        settle(list(zip(row, answers, strict=True)))
+        deliver(list(zip(row, answers, strict=True)))
 
 
-def settle(outcomes: Sequence[tuple[Waiting, Row | Exception]]) -> None:
+def deliver(outcomes: Sequence[tuple[Waiting, Row | Exception]]) -> None:
     """Give futures their answers or errors; an event loop is woken once for all of its own."""
     for loop, group in groupby(outcomes, lambda outcome: outcome[0].future.get_loop()):
-        with suppress(RuntimeError):  # a closed loop: nobody waits any more
-            loop.call_soon_threadsafe(settle_here, list(group))
+        with suppress(RuntimeError):  # a closed loop: no client waits
+            loop.call_soon_threadsafe(deliver_here, list(group))
 
 
-def settle_here(outcomes: Sequence[tuple[Waiting, Row | Exception]]) -> None:
+def deliver_here(outcomes: Sequence[tuple[Waiting, Row | Exception]]) -> None:
     """Give futures of the event loop that runs their answers or errors; some may have been cancelled."""
     for waiting, outcome in outcomes:
         if waiting.future.done():
