@@ -41,13 +41,19 @@ def read_values(file: str, key: str) -> dict[str, str | None]:
 
 
 def read_descriptions(file: str | None, labels: Sequence[str]) -> dict[str, str]:
-    """What each label means, from a file or none; a tag such as B-PER means what PER does. Logs labels without one."""
+    """What each label means, from a file or none; a tag such as B-PER means what PER does.
+
+    Logs labels without a meaning, and meanings of what is no label.
+    """
     if file is None:
         return {}
     found = {label: text for label, text in read_values(file, "data.label_descriptions").items() if text}
     missing = [label for label in labels if label != OUTSIDE and not {label, label[2:]} & found.keys()]
     if missing:
         log.warning("%s has no description of %d labels: %s.", file, len(missing), ", ".join(missing[:_MOST_NAMED]))
+    others = sorted(found.keys() - {*labels, *(label[2:] for label in labels if label[1:2] == "-")})
+    if others:
+        log.warning("%s describes what is no label: %s.", file, ", ".join(others[:_MOST_NAMED]))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -52,6 +52,24 @@ def gold_labels(split: Split, field: str = "label") -> list[str | None]:
     rows = split.rows
     values = rows[field] if field in rows.column_names else [None] * len(rows)
     return [None if value is None else label_text(value) for value in values]
+
+
+def refuse_other_labels(split: Split, field: str, labels: Sequence[str]) -> None:
+    """Raise UserError at the first row with a label that a run has not learned."""
+    known = set(labels)
+    values = split.rows[field] if field in split.rows.column_names else ()
+    for row, value in enumerate(values):
+        for label in map(label_text, value if isinstance(value, list) else [value]):
+            if label not in known:
+                raise not_of_the_run(split, row, label, labels)
+
+
+def not_of_the_run(split: Split, row: int, label: str, known: Iterable[str]) -> UserError:
+    """The error for a label of new data."""
+    return UserError(
+        f"{split.where(row)}: '{label}' is none of the run's labels, {', '.join(sorted(known)[:20])}; "
+        "correct it, or take the row out."
+    )
 
 
 def oddities(counts: Mapping[str, Mapping[str, int]], declared: Sequence[str] = ()) -> list[str]:

@@ -14,7 +14,6 @@ import lightning as L
 import pyarrow as pa
 
 from research.common.errors import UserError
-from research.data.labels import label_text
 from research.inference.finished_config import finished_config, task_data
 from research.inference.finished_run import finished_result, is_intact, refuse_unknown_split
 from research.inference.inputs import read_as_asked
@@ -22,7 +21,6 @@ from research.inference.logits import KeptLogits, refuse_logits
 from research.tracking import predictions
 from research.tracking.run import Run
 from research.training.build import build
-from research.training.datamodule import TaskData
 from research.training.module import TaskModule
 from research.training.trainer import make_trainer
 
@@ -86,33 +84,8 @@ def evaluate_file(
     config.data = replace(config.data, **OF_OTHER_DATA, test=source)
     data = task_data(run, config)
     data.open(learned, only="test")
-    refuse_other_labels(data)
+    data.refuse_other_labels(data.splits["test"])
     return scored(build(config, data))
-
-
-def refuse_other_labels(data: TaskData) -> None:
-    """Raise UserError at the first row whose label, or type of an entity, the run has not."""
-    split, known = data.splits["test"], set(data.labels)
-    types = {type_of(tag) for tag in getattr(data, "tags", ()) or data.labels}
-    for field in ("label", "tags") if known else ():
-        values = split.rows[field] if field in split.rows.column_names else ()
-        for row, value in enumerate(values):
-            for each in value if isinstance(value, list) else [value]:
-                if field == "tags" and data.learned()["scheme"] == "IOB2" and each[:1] not in ("B", "I", "O"):
-                    raise UserError(
-                        f"{split.where(row)}: '{each}' is no tag of IOB2, as the run's are; convert the tags."
-                    )
-                name, those = (type_of(each), types) if field == "tags" else (label_text(each), known)
-                if name not in those:
-                    raise UserError(
-                        f"{split.where(row)}: '{name}' is none of the run's labels, {', '.join(sorted(those)[:20])}; "
-                        "correct it, or take the row out."
-                    )
-
-
-def type_of(tag: str) -> str:
-    """PER of B-PER; O is its own."""
-    return tag.partition("-")[2] or tag
 
 
 def scored(module: TaskModule) -> tuple[pa.Table, dict[str, float]]:

@@ -26,6 +26,7 @@ from research.models.architecture import padding_id
 from research.models.attention import PACKED
 from research.models.backbone import Backbone
 from research.models.generation_steps import KeyedSampling, StopStrings, Watched, stable_beginning
+from research.models.greedy import greedy_search
 from research.models.load import ENCODER_DECODER, without_advice
 from research.models.positions import set_plans
 from research.models.prompt_phase import packed_cache
@@ -67,7 +68,7 @@ class Generator:
             raise UserError("task.repetition_penalty does not go with an adapter's prompt, which has no words.")
         self.settings = generation_config(backbone.model.config, keys, ends, first)
         self.watchers: Sequence[Watcher | None] = ()  # of the next micro-batch's examples, or none
-        self.alone = False  # served: each example is sampled as the first of its file, and prompts are packed
+        self.alone = False  # served: each example is sampled as the first of its file
 
     @property
     def signature(self) -> str:
@@ -89,6 +90,7 @@ class Generator:
         found: int = self.keys.num_beams if self.keys.temperature is None else self.keys.num_return_sequences
         return found
 
+    @torch.inference_mode(False)  # in inference mode autocast would cast weights at each token
     @torch.no_grad()
     def __call__(self, micro: MicroBatch) -> list[Output]:
         """An output for each sequence of the source, or for each prompt: the tokens before the first target."""
@@ -100,7 +102,7 @@ class Generator:
         size = max(1, MOST_TOKENS // (longest * self.copies))
         watchers = self.watchers or [None] * count
         outputs = []
-        with own_settings(self.backbone.model, self.settings), without_advice():
+        with own_settings(self.backbone.model, self.settings), cast_once(self.backbone.model), without_advice():
             for i in range(0, count, size):
                 part = slice(i, i + size)
                 outputs += self._batch(rows[part], micro.examples[part].tolist(), watchers[part])
@@ -111,7 +113,7 @@ class Generator:
         model: Any = self.backbone.model
         ids, mask = padded(rows, padding_id(model.config), left=not is_pair)  # (N, L)
         steps: dict[str, Any] = {}
-        cache = packed_cache(self.backbone, rows) if self.alone and not self.backbone.prompt_tokens else None
+        cache = None if self.backbone.prompt_tokens else packed_cache(self.backbone, rows)
         if cache is not None:
             cache.batch_repeat_interleave(self.copies)
             steps["past_key_values"] = cache
@@ -126,6 +128,8 @@ class Generator:
         watched = Watched(watchers, self._so_far, skipped, self.copies) if any(watchers) else None
         criteria = [StopStrings(self.tokenizer, keys.stop, skipped)] if keys.stop else []
         steps["stopping_criteria"] = StoppingCriteriaList([*criteria, *([watched] if watched else [])])
+        if keys.num_beams == 1:
+            steps["custom_generate"] = greedy_search
         with native_attention(self.backbone):
             out = model.generate(
                 input_ids=ids, attention_mask=mask, generation_config=self.settings, **steps
@@ -240,6 +244,23 @@ def own_settings(model: Any, settings: GenerationConfig) -> Iterator[None]:
         yield
     finally:
         model.generation_config = before
+
+
+@contextmanager
+def cast_once(model: Any) -> Iterator[None]:
+    """Within it autocast casts a weight once, not at each token: it keeps those alone that require a gradient."""
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    keeps = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(True)
+    for p in frozen:
+        p.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for p in frozen:
+            p.requires_grad_(False)
+        torch.set_autocast_cache_enabled(keeps)
+        torch.clear_autocast_cache()
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from research.data.labels import collect_labels, gold_labels, label_text
 from research.data.source import Split
 from research.metrics.tags import convert
 from research.models.windows import firsts, mean_over_windows
-from research.tasks.ner import decoded_words, encoded_sentences, placed_entities, scheme_of
+from research.tasks.ner import decoded_words, encoded_sentences, placed_entities, refuse_other_tags, scheme_of
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
 
@@ -60,6 +60,10 @@ class Data(TaskData):
         kinds = sorted({tag[2:] or "_" for tag in found if tag != "O"})
         self.tags = found if self.scheme == "IOB2" else ["O", *(f"{part}-{kind}" for kind in kinds for part in "BI")]
         return collect_labels(splits, "label", None)
+
+    def refuse_other_labels(self, split: Split) -> None:
+        super().refuse_other_labels(split)
+        refuse_other_tags(split, self.tags, self.scheme)
 
     @property
     def head(self) -> list[str]:

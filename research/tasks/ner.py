@@ -33,7 +33,7 @@ from research.config.schema import Config, DataConfig
 from research.data.augment.words import Word, Words
 from research.data.columns import set_aside
 from research.data.entity_spans import OUTSIDE, completed, with_characters
-from research.data.labels import collect_labels
+from research.data.labels import collect_labels, not_of_the_run
 from research.data.long_texts import WINDOW
 from research.data.source import Split
 from research.metrics.tags import Scheme, convert, detect_scheme, lenient_entities
@@ -96,6 +96,9 @@ class Data(TaskData):
             return found
         kinds = sorted({tag[2:] or "_" for tag in found if tag != OUTSIDE})
         return [OUTSIDE, *(f"{prefix}-{kind}" for kind in kinds for prefix in "BI")]
+
+    def refuse_other_labels(self, split: Split) -> None:
+        refuse_other_tags(split, self.labels, self.scheme)
 
     @property
     def augmented(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -199,6 +202,19 @@ def encoded_sentences(
         "several": [len(mine) > 1 for mine in words],
         "targets": [float(sum(number != NO_TARGET for number in row)) for row in numbers],
     }
+
+
+def refuse_other_tags(split: Split, tags: Sequence[str], scheme: Scheme) -> None:
+    """Raise UserError at the first row with a type of entity that is not in `tags`, or a tag of another scheme."""
+    types = {tag[2:] or tag for tag in tags}
+    rows = split.rows["tags"] if "tags" in split.rows.column_names else ()
+    for row, found in enumerate(rows):
+        for tag in found:
+            if scheme == "IOB2" and tag[:1] not in ("B", "I", "O"):
+                raise UserError(f"{split.where(row)}: '{tag}' is no tag of IOB2, as the run's are; convert the tags.")
+            kind = tag.partition("-")[2] or tag
+            if kind not in types:
+                raise not_of_the_run(split, row, kind, types)
 
 
 def scheme_of(splits: Sequence[Split]) -> Scheme:

@@ -26,6 +26,7 @@ from research.data.augment.words import Words, text_of, words_of
 from research.data.encoded import encoded, source_digest
 from research.data.formats import Reading
 from research.data.label_values import read_descriptions
+from research.data.labels import refuse_other_labels
 from research.data.overview import SplitOverview, refuse_overlap, refuse_same_file
 from research.data.source import Split
 from research.data.splits import splits_asked
@@ -148,6 +149,11 @@ class TaskData(LightningDataModule):
         for name in self.learned_names:
             setattr(self, name, learned[name])
         self.descriptions = learned.get("descriptions", {})
+
+    def refuse_other_labels(self, split: Split) -> None:
+        """Raise UserError at the first row of new data whose gold answer a finished run cannot give."""
+        if self.labels:
+            refuse_other_labels(split, "label", self.labels)
 
     def open(self, learned: Mapping[str, Any] | None = None, only: str | None = None) -> None:
         """Open and encode every split the experiment names, or `only` one of them."""

@@ -29,6 +29,10 @@ def test_every_form_of_the_file_and_what_it_lacks(tmp_path: Path, caplog: pytest
         caplog.clear()
         assert read_descriptions(str(tmp_path / name), ["B-LOC", "B-PER", "I-PER", "O"]) == {"PER": "a person"}
         assert caplog.messages == [f"{tmp_path / name} has no description of 1 labels: B-LOC."]
+    caplog.clear()
+    (tmp_path / "more.csv").write_text("a,one\nb,two\nc,three\n")
+    assert read_descriptions(str(tmp_path / "more.csv"), ["a"]) == {"a": "one", "b": "two", "c": "three"}
+    assert caplog.messages == [f"{tmp_path / 'more.csv'} describes what is no label: b, c."]
     assert read_descriptions(None, ["a"]) == {}
     (tmp_path / "twice.csv").write_text("a,one\na,two\n")
     with pytest.raises(UserError, match=r"twice\.csv, line 2: 'a' is there twice"):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import GenerationConfig
+from torch.profiler import ProfilerActivity, profile
+from transformers import DynamicCache, GenerationConfig
 
 from research.batching.pack import pack
 from research.batching.plan import evaluation_share
@@ -16,6 +17,7 @@ from research.common.errors import UserError
 from research.models import generate as generating
 from research.models.generate import native_attention, padded, prompts, sources
 from research.models.generation_steps import KeyedSampling
+from research.models.growing_cache import GrowingLayer, make_room
 from tests.tasks.test_translation import build, rows
 
 
@@ -90,14 +92,70 @@ def test_packed_prompts_cost_their_own_tokens_and_change_no_text(kind: str, key:
     expected = [generate(pack(module.data.stores["validation"], np.array([i]))) for i in range(14)]
     assert len(set(lengths)) > 2
     counted.clear()
-    generate.alone = True
     outputs = generate(batch(module))
-    generate.alone = False
     handle.remove()
     assert counted[0] - sum(length - 1 for length in lengths) in range(16)  # the filler of the row
     assert counted[1] == 14 * generate.copies  # the last token of each prompt, then one at a time
     if "temperature" not in key:  # a sample belongs to its number
         assert [output.tokens for output in outputs] == [each.tokens for (each,) in expected]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bart", "gpt2"])
+def test_a_step_computes_the_sequences_that_have_not_ended(kind: str, modules: Any) -> None:
+    """The weights give the same tokens as one by one, and every token of an output is computed once."""
+    module = modules(kind, "task.temperature=5.0")
+    model = module.backbone.model
+    computed: list[int] = []
+    layer = model.model.decoder.embed_tokens if kind == "bart" else model.transformer.wte
+    expected = [module.generate(pack(module.data.stores["validation"], np.array([i]))) for i in range(14)]
+    handle = layer.register_forward_hook(lambda layer, inputs, output: computed.append(len(inputs[0])))
+    outputs = module.generate(batch(module))
+    handle.remove()
+    steps = [len(output.tokens) + (output.stopped_by == "end") for output in outputs]
+    assert len(set(steps)) > 1
+    assert [output.tokens for output in outputs] == [each.tokens for (each,) in expected]
+    first = 1 if kind == "bart" else 2  # a packed row of all prompts comes before
+    assert computed[first - 1 :] == [sum(n > k for n in steps) for k in range(max(steps))]
+
+
+@pytest.mark.slow
+def test_a_frozen_weight_is_cast_once_for_all_tokens(modules: Any) -> None:
+    """Also where autocast keeps nothing, as Lightning's, and in inference mode; afterwards all is as before."""
+    module = modules("gpt2")
+    weight = module.backbone.model.get_output_embeddings().weight
+    assert weight.shape not in {p.shape for p in module.parameters() if p is not weight}
+    weight.requires_grad_(False)
+    with (
+        profile(activities=[ProfilerActivity.CPU], record_shapes=True) as recorded,
+        torch.inference_mode(),
+        torch.autocast("cpu", torch.bfloat16, cache_enabled=False),
+    ):
+        outputs = module.generate(batch(module))
+        assert not torch.is_autocast_cache_enabled()
+    assert max(len(output.tokens) for output in outputs) > 2
+    casts = [e.count for e in recorded.key_averages(group_by_input_shape=True)
+             if e.key == "aten::_to_copy" and e.input_shapes[0] == list(weight.shape)]  # fmt: skip
+    assert casts == [1] and not weight.requires_grad
+    weight.requires_grad_(True)
+
+
+@pytest.mark.in_check(1)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_growing_cache_holds_what_the_library_s_holds(dtype: torch.dtype) -> None:
+    """After tokens were added and sequences left out; under autocast in bf16."""
+    caches = [DynamicCache(), DynamicCache()]
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        for i, (n, sequences) in enumerate([(5, 4), (1, 4), (1, 4), (1, 2)]):
+            if i == 3:
+                for cache in caches:
+                    cache.batch_select_indices(torch.tensor([1, 3]))
+            k, v = torch.randn(sequences, 2, n, 3), torch.randn(sequences, 2, n, 3)
+            (plain_k, plain_v), (own_k, own_v) = (cache.update(k, v, 0) for cache in caches)
+            assert torch.equal(own_k.to(dtype), plain_k.to(dtype)) and torch.equal(own_v.to(dtype), plain_v.to(dtype))
+            if i == 0:
+                make_room(caches[1], 3)
+    assert own_k.dtype == dtype and caches[1].get_seq_length() == 8 and type(caches[1].layers[0]) is GrowingLayer
 
 
 @pytest.mark.slow
