@@ -176,7 +176,7 @@ def _text(c: Comparison, family: int, correction: Correction) -> str:
     alone = f"; {_range(c.interval_over_examples)} over {c.interval_over_examples.over} alone (BCa)"
     lines += [
         f"  A - B = {_points(c.difference)} points, 95 % interval {_range(c.interval)} over {c.interval.over}"
-        + (alone if "seeds" in c.interval.over else ""),
+        + (alone if c.interval.over != c.interval_over_examples.over else ""),
         f"  {c.examples:,} {c.split} examples in {len(a.folds)} folds, paired by fold"
         if a.folds
         else f"  {c.examples:,} {c.split} {c.interval_over_examples.over}, paired by id{_data(c)}",

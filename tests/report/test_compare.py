@@ -69,6 +69,7 @@ def test_a_few_shot_sample_counts_once(make_run: MakeRun) -> None:
     ]
     (c,) = compared(*sides)
     means = [scores.reshape(3, 2).mean(1) for scores in (c.scores, c.other_scores)]
+    assert c.interval.over == "examples and samples"
     assert c.tests[-1] == paired_tests.almost_stochastic_order(means[0], means[1], over="samples")
     assert "over samples" in c.tests[-1].name and "3 samples are too few" in c.tests[-1].detail
     assert c.seeds_needed == seeds_needed(*means) != seeds_needed(c.scores, c.other_scores)

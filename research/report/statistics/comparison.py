@@ -48,8 +48,8 @@ def compare_groups(a: RunGroup, b: RunGroup, split: str, pooled: Pool, seed: int
     scores, other_scores = a.scores(split), b.scores(split)
     repeated = a.repeated(split), b.repeated(split)  # a few-shot sample counts once
     counts, runs, replicates = pooled.of(a, b)
-    draws = over_both(counts, runs, replicates, seed, [*a.blocks, *b.blocks])
     repeats = " and ".join(sorted({a.repeats, b.repeats}))
+    draws = over_both(counts, runs, replicates, seed, [*a.blocks, *b.blocks], repeats)
     tests = list(applicable_tests(counts, runs, replicates, seed))
     if min(runs) > 1:
         tests.insert(0, paired_tests.over_seeds_and_examples(draws))

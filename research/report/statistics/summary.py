@@ -96,7 +96,9 @@ def _beside_best(column: Sequence[Summary], pooled: Pool | None) -> list[Summary
         if each.group.folds:
             each = _of_folds(each, best)
         if each.mean is not None and pooled is not None:
-            each = replace(each, interval=over_both(*pooled.of(each.group), blocks=each.group.blocks).interval())
+            group = each.group
+            interval = over_both(*pooled.of(group), blocks=group.blocks, repeats=group.repeats).interval()
+            each = replace(each, interval=interval)
             if best is not None and each.group is not best:
                 blocks = [*best.blocks, *each.group.blocks]
                 each = replace(each, p_value=over_both(*pooled.of(best, each.group), blocks=blocks).p_value)
