@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from research.report import records
 from research.report.figures import style, sweep_map
 from research.report.searches import read_search
-from research.report.settings import value_text
+from research.report.settings import key_text, value_text
 from research.sweep.study import Search
 from research.sweep.trials_table import ranked
 
@@ -108,7 +108,7 @@ def parallel_coordinates(search: Search, trials: Sequence[FrozenTrial]) -> Figur
     for trial, score in [*zip(trials, scores, strict=True)][::-1]:
         heights = [height(search, key, trial.params.get(key)) for key in keys]
         axes.plot(range(len(keys)), heights, color=colours.to_rgba(score), linewidth=0.7)
-    axes.set_xticks(range(len(keys)), [key.split(".")[-1].replace("_", " ") for key in keys])
+    axes.set_xticks(range(len(keys)), [key_text(key) for key in keys])
     axes.set_yticks([])
     axes.grid(visible=False)
     for place, key in enumerate(keys):

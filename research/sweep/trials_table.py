@@ -19,6 +19,7 @@ from research.common.console import console
 from research.common.files import write_atomically
 from research.config.schema import Config
 from research.config.tree import to_dict
+from research.report.settings import key_text
 from research.sweep.claims import newest
 from research.sweep.study import Search
 from research.sweep.sweepfile import trial_folder, with_values
@@ -193,7 +194,7 @@ def _shown(value: Any) -> str:
 def _rich_table(search: Search, rows: list[dict[str, Any]]) -> Table:
     keys = list(search.sweep.space)
     table = Table(title=f"Trials of {search.sweep.name}", title_justify="left")
-    for name in ("trial", "state", search.metric, *(key.split(".")[-1] for key in keys), "steps", "device hours"):
+    for name in ("trial", "state", search.metric, *map(key_text, keys), "steps", "device hours"):
         table.add_column(name, justify="left" if name == "state" else "right")
     for row in rows:
         cells = [row["number"], row["state"], row["score"], *(row[key] for key in keys), row["steps"]]

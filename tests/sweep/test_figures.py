@@ -76,6 +76,7 @@ def test_parallel_coordinates_run_over_the_searched_ranges(search: Search) -> No
     assert figures.height(search, "optim.schedule", "cosine") == 1
     assert math.isnan(figures.height(search, "optim.schedule", None))
     axes = figures.parallel_coordinates(search, results.ranked(search)).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["lr", "warmup ratio", "schedule"]
     lines = [np.asarray(line.get_ydata()) for line in axes.lines if len(np.asarray(line.get_xdata())) == 3]
     assert len(lines) == 4
     best = search.trials()[2]  # drawn last, on top

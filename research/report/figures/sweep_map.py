@@ -1,7 +1,7 @@
 """Maps of a search: where in the space the good trials lie, pruned and failed ones marked.
 
-Two parameters give a map with the score as colour, one gives score against parameter. Of more, the first two numeric
-ones of the sweep file are shown, and the caption says so.
+Two parameters give a map with the score as colour, the better trials on top; one gives score against parameter. Of
+more, the first two numeric ones of the sweep file are shown, ranges before lists of values, and the caption says so.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ def of(search: Search) -> Iterator[tuple[str, str, Figure]]:
 
 
 def numeric_keys(search: Search) -> list[str]:
-    """The searched keys whose values are numbers in every trial."""
-    return [key for key in search.space if all(_is_number(trial.parameters[key]) for trial in search.trials)]
+    """The searched keys whose values are numbers in every trial, those with a range first."""
+    found = [key for key in search.space if all(_is_number(trial.parameters[key]) for trial in search.trials)]
+    return sorted(found, key=lambda key: search.space[key].get("choices") is not None)
 
 
 def _is_number(value: Any) -> bool:
@@ -58,6 +59,7 @@ def _is_number(value: Any) -> bool:
 def draw_map(search: Search, keys: Sequence[str]) -> Figure:
     figure, axes = style.new_figure(2.5)
     scored = [trial for trial in search.trials if trial.score is not None]
+    scored.sort(key=lambda trial: trial.score or 0.0, reverse=not search.maximises)
     colours = style.SEQUENTIAL + ("" if search.maximises else "_r")  # bright is good
     scale = {"vmin": min(_scores(scored)), "vmax": max(_scores(scored)), "cmap": colours}
     dots: Any = None

@@ -110,6 +110,17 @@ def test_a_random_search_has_a_map_and_a_budget_curve(tmp_path: Path) -> None:
     assert "8 trials" in caption and "1 pruned trials count" in caption and "1 trials without a score" in caption
 
 
+def test_a_map_shows_ranges_first_and_the_better_trials_on_top(tmp_path: Path) -> None:
+    space = {"optim.warmup_ratio": {"choices": [0.0, 0.1]}, "optim.lr": SPACE["optim.lr"]}
+    trials = [(1e-4, 0.1, score, "finished") for score in (0.7, 0.9, 0.8)]
+    [search] = find_searches(read_records([write_sweep(tmp_path / "lr", trials, space=space)]))
+    assert sweep_map.numeric_keys(search) == ["optim.lr", "optim.warmup_ratio"]
+    with style.applied():
+        axes = sweep_map.draw_map(search, sweep_map.numeric_keys(search)).axes[0]
+    drawn = list(np.asarray(axes.collections[0].get_array()))
+    assert drawn == sorted(drawn) and len(set(drawn)) == 3  # the last is on top
+
+
 def test_the_budget_curve_has_the_unbiased_estimates(tmp_path: Path) -> None:
     search = find_searches(read_records([write_sweep(tmp_path / "lr", TRIALS)]))[0]
     scores = budget.scores_of(search)
