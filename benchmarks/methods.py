@@ -52,7 +52,7 @@ class DataSet:
 
 DATA_SETS = {
     "sst2": DataSet("sentiment", 2, 1536, 128, BATCH, "jsonl"),
-    "wnut17": DataSet("ner", 2, 1697, 128, BATCH, "jsonl"),
+    "wnut17": DataSet("ner", 3, 3394, 128, BATCH, "jsonl"),
     "squad": DataSet("qa", 1, 1024, 384, 12, "json"),
 }
 # fmt: off

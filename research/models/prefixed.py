@@ -16,11 +16,14 @@ from research.batching.layout import AttentionPlan, plan_attention
 
 
 class Prefix(nn.Module):
-    """Of one layer; its attention module has it as `trained_prefix`. Nothing reads it before it is `active`."""
+    """Of one layer; its attention module has it as `trained_prefix`. Nothing reads it before it is `active`.
+
+    It begins standard normal, as that of P-Tuning v2 and of peft: near zero it would only draw attention away.
+    """
 
     def __init__(self, P: int, W: int) -> None:
         super().__init__()
-        self.keys, self.values = (nn.Parameter(torch.randn(P, W) * 0.02) for _ in range(2))
+        self.keys, self.values = (nn.Parameter(torch.randn(P, W)) for _ in range(2))
         self.active = False
 
 
