@@ -71,9 +71,12 @@ def test_every_run_has_the_ranks_that_are_asked_for(
     request.getfixturevalue("forkserver")
     monkeypatch.setattr(chain, "launch", lambda size, command: attempt_ranks(command[4:], size, tmp_path / "log")[0])
     strategies = [{"ewc": {"strength": 50}}, "lwf"]
-    still = "model.dropout=0"
-    assert main([*command_of("continual", small_runs, tmp_path / "one", strategies), still]) == 0
-    layout = [still, "trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp"]
+    still = [
+        "model.dropout=0",
+        "optim.eps=1e-5",
+    ]  # AdamW makes full steps of rounding noise where a gradient is near zero
+    assert main([*command_of("continual", small_runs, tmp_path / "one", strategies), *still]) == 0
+    layout = [*still, "trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp"]
     assert main([*command_of("continual", small_runs, tmp_path / "two", strategies), *layout]) == 0
     expected, found = runs_in(tmp_path / "one" / "out"), runs_in(tmp_path / "two" / "out")
     assert found.keys() == expected.keys() and len(found) == 4  # untrained, the first task, the second twice

@@ -76,7 +76,7 @@ def test_gradients_are_those_of_one_graph(dropout: float, task: str, small_runs:
     largest = max(float(g.abs().max()) for g in gradients if g is not None)
     for (name, p), gradient in zip(names.items(), gradients, strict=True):
         if gradient is not None:
-            assert p.grad is not None and float((p.grad - gradient).abs().max()) < 1e-5 * largest, name
+            assert p.grad is not None and float((p.grad - gradient).abs().max()) < 1e-4 * largest, name
     assert largest > 1e-5
 
 
