@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-CLASSES, TEST, STEPS, BATCH, RATE = 20, 300, 100, 16, 2e-5
+CLASSES, TEST, STEPS, BATCH, RATE = 20, 300, 40, 16, 2e-5
 
 
 def ours(folder: Path, model: str, steps: int, seed: int) -> dict[str, float]:
