@@ -1,4 +1,4 @@
-"""Generate text with a model that is fed in micro-batches: greedy, beam search or sampling, padded, with a cache.
+"""Generate text with a model that is fed in micro-batches: greedy, beam search or sampling, with a cache.
 
 What is generated depends on the batch it is generated in, in bf16 often: a batch is a micro-batch of the evaluation,
 or a part of one, which is cut from the data alone. Settings of the checkpoint do not act: the model's own generation

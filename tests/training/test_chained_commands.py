@@ -71,10 +71,8 @@ def test_every_run_has_the_ranks_that_are_asked_for(
     request.getfixturevalue("forkserver")
     monkeypatch.setattr(chain, "launch", lambda size, command: attempt_ranks(command[4:], size, tmp_path / "log")[0])
     strategies = [{"ewc": {"strength": 50}}, "lwf"]
-    still = [
-        "model.dropout=0",
-        "optim.eps=1e-5",
-    ]  # AdamW makes full steps of rounding noise where a gradient is near zero
+    # Of rounding noise, where a gradient is near zero, AdamW makes full steps at its usual eps.
+    still = ["model.dropout=0", "optim.eps=1e-5"]
     assert main([*command_of("continual", small_runs, tmp_path / "one", strategies), *still]) == 0
     layout = [*still, "trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp"]
     assert main([*command_of("continual", small_runs, tmp_path / "two", strategies), *layout]) == 0
