@@ -27,10 +27,10 @@ from research.config.component import above, at_least, key
 from research.data.entity_spans import completed
 from research.data.labels import collect_labels, gold_labels, label_text
 from research.data.source import Split
-from research.data.tags import refuse_other_tags, scheme_of
 from research.metrics.tags import convert
 from research.models.windows import firsts, mean_over_windows
 from research.tasks.ner import decoded_words, encoded_sentences, placed_entities
+from research.tasks.tags import refuse_other_tags, scheme_of
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
 

@@ -36,8 +36,8 @@ from research.data.entity_spans import OUTSIDE, completed, with_characters
 from research.data.labels import collect_labels
 from research.data.long_texts import WINDOW
 from research.data.source import Split
-from research.data.tags import refuse_other_tags, scheme_of
 from research.metrics.tags import Scheme, convert, detect_scheme, lenient_entities
+from research.tasks.tags import refuse_other_tags, scheme_of
 from research.training.datamodule import Columns, TaskData
 from research.training.module import TaskModule
 
