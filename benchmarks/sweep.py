@@ -53,6 +53,7 @@ def sweep_file(options: argparse.Namespace, folder: Path, steps: int, seed: int)
             "checkpoint_every_minutes": None,
             "progress": False,
             "last_layer": "read",
+            "evaluate_examples": options.evaluate_examples,
         },
         "wandb": {"mode": "disabled"},
     }
@@ -133,6 +134,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "all-MiniLM-L6-v2")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--examples", type=int, default=4608, help="trained on, at most")
+    parser.add_argument("--evaluate-examples", type=int, help="of validation at the rungs; by default all")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--output", type=Path, default=HERE / "results")

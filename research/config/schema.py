@@ -209,6 +209,9 @@ class TrainerConfig:
     sparse_embedding: bool | Literal["auto"] = key("auto", "update only the rows of the embedding that a step uses")
     evaluate_every_steps: int | None = key(None, "null: after each epoch", POSITIVE)
     evaluation_growth: int = key(1, "3: after 1, 3, 9, ... times as many, as asha compares trials", at_least(1))
+    evaluate_examples: int | None = key(
+        None, "in training evaluate a fixed sample of N of validation, at the end all; null: all each time", POSITIVE
+    )
     monitor: str | None = key(None, "score that chooses the best checkpoint; null: the task's own")
     log_every_steps: int = key(25, "steps between two rows of training metrics", at_least(1), decides=False)
     checkpoint_every_steps: int | None = key(None, "null: by time alone", POSITIVE, decides=False)

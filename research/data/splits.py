@@ -49,6 +49,14 @@ def splits_asked(config: Config, open_one: Opener, by_label: bool, only: str | N
     return {name: found[name] for name in order}
 
 
+def evaluation_sample(validation: Split, data: DataConfig, by_label: bool, size: int) -> Split:
+    """The split `sample`: at most `size` rows of validation, the same in each evaluation of each run."""
+    count = len(validation.rows)
+    rows = sampled(count, labels_of(validation, by_label), size, data.split_seed)
+    drawn = f"{validation.drawn}; sample of {len(rows)}, seed {data.split_seed}"
+    return replace(validation, name="sample", rows=validation.rows.select(rows), drawn=drawn)
+
+
 def _first_of_train(data: DataConfig) -> int | None:
     return data.max_train_examples if data.sample == "first" else None
 

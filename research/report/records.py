@@ -91,6 +91,11 @@ class Record:
         """The split whose scores are reported: `validation` where the run names no test data."""
         return "test" if self.config["data"]["test"] or self.fold is not None else "validation"
 
+    @property
+    def watched_split(self) -> str:
+        """What the evaluations in training were of: `validation`, or the `sample` of it."""
+        return "sample" if "sample" in (self.provenance.get("data") or {}) else "validation"
+
     @cached_property
     def data_set(self) -> str:
         """What tables call the data (`data_set_name`)."""

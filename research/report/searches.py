@@ -146,7 +146,8 @@ def _last_score(run: Record, metric: str) -> float | None:
     """The validation score of a finished run; the last one that another run reported."""
     if metric in run.scores("validation"):
         return run.scores("validation")[metric]
-    recorded = [row[f"validation/{metric}"] for row in run.metrics() if f"validation/{metric}" in row]
+    key = f"{run.watched_split}/{metric}"
+    recorded = [row[key] for row in run.metrics() if key in row]
     return recorded[-1] if recorded else None
 
 

@@ -49,7 +49,7 @@ def write_part(module: Module, attempt: Attempt, name: str, found: Mapping[str, 
     part.use_validation_scores({})  # those of the whole run's best checkpoint decide next
     config = config_of_part(module.config, part.config, run.path)
     run.write_config(config)
-    write_metrics(attempt.run, run, f"validation/{name}.")
+    write_metrics(attempt.run, run, name)
     *earlier, last = attempt.run.provenance["attempts"]
     record = {**attempt.run.provenance, "attempts": [*earlier, {**last, "ended": "finished"}]}
     write_json(run.path / "provenance.json", {**record, "data": data_facts(part), "part_of": str(attempt.run.path)})
@@ -73,12 +73,17 @@ def config_of_part(config: Config, part: Config, folder: Path) -> Config:
     return from_dict({**own, **trained, "model": model, "trainer": trainer, "run_dir": str(folder)})
 
 
-def write_metrics(joint: Run, run: Run, prefix: str) -> None:
-    """The rows of training, and the task's own scores of each evaluation."""
+def write_metrics(joint: Run, run: Run, task: str) -> None:
+    """The rows of training, and the task's own scores of each evaluation, of validation or a sample of it."""
     rows = []
     for row in joint.metrics():
-        own = {f"validation/{key.removeprefix(prefix)}": x for key, x in row.items() if key.startswith(prefix)}
-        own |= {key: x for key, x in row.items() if not key.startswith("validation/")}
+        own = {}
+        for key, value in row.items():
+            split, _, score = key.partition("/")
+            if split not in ("validation", "sample"):
+                own[key] = value
+            elif score.startswith(f"{task}."):
+                own[f"{split}/{score.removeprefix(f'{task}.')}"] = value
         rows += [own] if len(own) > 1 else []
     with write_atomically(run.path / "metrics.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

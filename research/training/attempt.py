@@ -37,7 +37,8 @@ class Attempt:
     stopped: bool = False  # by a signal to any rank
     stopped_early: bool = False  # out of patience
     pruned: str | None = None  # why
-    restores_predictions: bool = False  # evaluates the best weights again, for its file was damaged
+    scores_best: bool = False  # evaluates the best weights again, on all validation data
+    sample_scores: dict[str, float] = field(default_factory=dict)  # of the best step, where a sample chose it
     ends_part: bool = False  # evaluates the best weights of a part of the run
     returned_to: int | None = None  # the step whose weights the module has now, if not of the last one
 

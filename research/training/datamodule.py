@@ -29,7 +29,7 @@ from research.data.label_values import read_descriptions
 from research.data.labels import refuse_other_labels
 from research.data.overview import SplitOverview, refuse_overlap, refuse_same_file
 from research.data.source import Split
-from research.data.splits import splits_asked
+from research.data.splits import evaluation_sample, splits_asked
 from research.metrics import metric_of, resolved
 from research.metrics.base import BaseMetric
 from research.training.bases import LightningDataModule
@@ -82,6 +82,7 @@ class TaskData(LightningDataModule):
         self.labels: list[str] = []
         self.descriptions: dict[str, str] = {}  # of labels
         self.tested = "test"  # the split that testing runs over
+        self.validated = "validation"  # and validation: `sample` in training with trainer.evaluate_examples
         self.class_weights: NDArray[np.float64] | None = None
         self.unlabelled: Unlabelled | None = None  # where a method reads unlabelled texts beside the training data
         self.epochs: EpochStores | None = None  # where `augment` changes the training data, or those, in each
@@ -171,12 +172,20 @@ class TaskData(LightningDataModule):
         if learned is None:
             self.overview = self._overview()
             refuse_overlap(self.splits, self.overview, self.config.data.max_overlap)
+            self._draw_evaluation_sample()
         if self.class_column and "train" in self.stores:
             self.class_weights = class_weights(self.config.optim, self.labels, self.stores["train"], self.class_column)
         if "train" in self.stores:
             self._weigh(self.stores["train"])
             if learned is None:
                 extend_training(self)
+
+    def _draw_evaluation_sample(self) -> None:
+        size = self.config.trainer.evaluate_examples
+        if size is not None and "validation" in self.splits:
+            by_label = self.class_column is not None
+            sample = evaluation_sample(self.splits["validation"], self.config.data, by_label, size)
+            self.splits["sample"], self.stores["sample"] = sample, self.make_store(sample)
 
     def _weigh(self, store: Store) -> Store:
         if self.class_weights is not None and self.class_column:
@@ -296,7 +305,7 @@ class TaskData(LightningDataModule):
         return EvaluationBatches(store, rows, layout.packed, least)
 
     def val_dataloader(self) -> Any:
-        return self.evaluation_batches("validation") if "validation" in self.stores else []
+        return self.evaluation_batches(self.validated) if "validation" in self.stores else []
 
     def test_dataloader(self) -> Any:
         return self.evaluation_batches(self.tested)

@@ -39,11 +39,12 @@ from research.training.state import load_weights
 def finish(trainer: L.Trainer, attempt: Attempt, group: RankGroup) -> None:
     """Return to the best checkpoint, test it, export it, and write the result; nothing more where a signal comes."""
     module = attempt.module
+    module.data.validated = "validation"
     finish_parts(trainer, attempt, group)
     if attempt.stopped:
         return
     return_to(module.progress.best_step, attempt, group)
-    restore_predictions(trainer, attempt, group)
+    score_best(trainer, attempt, group)
     if attempt.stopped:
         return
     module.data.use_validation_scores(module.progress.best_scores)
@@ -102,18 +103,23 @@ def return_to(best_step: int | None, attempt: Attempt, group: RankGroup) -> None
     attempt.returned_to = best_step
 
 
-def restore_predictions(trainer: L.Trainer, attempt: Attempt, group: RankGroup) -> None:
-    """Evaluate the best weights again where `predictions/validation.parquet` is not the file of that evaluation."""
-    path, recorded = attempt.run.best_predictions, attempt.module.progress.best_predictions
+def score_best(trainer: L.Trainer, attempt: Attempt, group: RankGroup) -> None:
+    """Evaluate the best weights on all validation data where training evaluated a sample, or where
+    `predictions/validation.parquet` is not the file of that evaluation."""
+    module, path = attempt.module, attempt.run.best_predictions
+    recorded, sampled = module.progress.best_predictions, "sample" in module.data.stores
 
     def is_damaged() -> bool:
         return recorded is not None and not (path.is_file() and file_sha256(path) == recorded)
 
-    if group.agree(is_damaged):
-        if attempt.writes:
-            console.print(f"{path} is missing or damaged: the best checkpoint is evaluated again.")
-        attempt.restores_predictions = True
-        trainer.validate(attempt.module, datamodule=attempt.module.data, verbose=False)
+    if sampled:
+        attempt.sample_scores = module.progress.best_scores
+    elif not group.agree(is_damaged):
+        return
+    elif attempt.writes:
+        console.print(f"{path} is missing or damaged: the best checkpoint is evaluated again.")
+    attempt.scores_best = True
+    trainer.validate(module, datamodule=module.data, verbose=False)
 
 
 def export(attempt: Attempt, path: Path, labels: Sequence[str] = (), outputs: slice | None = None) -> None:
@@ -155,6 +161,7 @@ def result_of(attempt: Attempt) -> dict[str, Any]:
     return {
         **task_record(module.config, module.data, attempt.run.predictions),
         "metrics": {"validation": p.best_scores, "test": attempt.test_scores},
+        **({"sample": sample_record(attempt)} if attempt.sample_scores else {}),
         "monitor": module.monitored,
         **module.notes(),
         "best_step": p.best_step if p.best_step is not None else module.step,
@@ -162,6 +169,11 @@ def result_of(attempt: Attempt) -> dict[str, Any]:
         **training_record(attempt),
         "files": hashes_of(attempt.run),
     }
+
+
+def sample_record(attempt: Attempt) -> dict[str, Any]:
+    """What `result.json` says of the sample of validation that chose the best checkpoint."""
+    return {"examples": len(attempt.module.data.splits["sample"].rows), "metrics": attempt.sample_scores}
 
 
 def task_record(config: Config, data: TaskData, predictions_folder: Path) -> dict[str, Any]:

@@ -283,7 +283,7 @@ class TaskModule(LightningModule):
 
     @property
     def split(self) -> str:
-        return self.data.tested if self.trainer.testing else "validation"
+        return self.data.tested if self.trainer.testing else self.data.validated
 
     def scored(self) -> tuple[pa.Table, dict[str, float]]:
         """The predictions table of the split just evaluated, and its scores with the loss; the same on every rank."""

@@ -198,6 +198,7 @@ def _fit(trainer: L.Trainer, attempt: Attempt, group: RankGroup) -> tuple[int, s
     """All steps that are still to do, then the end of the run. Returns the exit code and how this attempt ended."""
     run, module, data = attempt.run, attempt.module, attempt.module.data
     module.trainer = trainer  # Lightning's own calls do so, and a run without a step or evaluation makes none
+    data.validated = "sample" if "sample" in data.stores else "validation"
     if attempt.owes_evaluation:
         trainer.validate(module, datamodule=data, verbose=False)
     if module.step < module.total_steps and not attempt.ended:

@@ -241,3 +241,15 @@ def test_killed_and_resumed_is_bit_equal(small_runs: SmallRuns, files: Files) ->
     assert reference.result is not None and reference.result["monitor"] == "ner.f1"
     for name, part in Run(folder).parts.items():
         assert_same_bits(Run(part), Run(reference.parts[name]))
+
+
+@pytest.mark.slow
+def test_each_task_may_have_a_sample_of_validation(small_runs: SmallRuns, files: Files) -> None:
+    often = ("trainer.evaluate_every_steps=3", "trainer.evaluate_examples=6")
+    run = small_runs.train("multi", *often, tasks=files("sentiment", "ner"), optim={"batch_size": 8, "max_steps": 6})
+    assert run.provenance["data"]["sample"]["examples"] == 12
+    assert len(pq.read_table(run.predictions / "validation.parquet")) > 12
+    part = Run(run.path / "tasks" / "ner")
+    assert [row["step"] for row in part.metrics() if "sample/f1" in row] == [3, 6]
+    result = part.result or {}
+    assert result["metrics"]["validation"]["f1"] >= 0 and part.provenance["data"]["sample"]["examples"] == 6

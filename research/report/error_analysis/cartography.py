@@ -46,7 +46,7 @@ class Map:
 
 def of_run(record: Record) -> Map | None:
     """The map of a run that kept the predictions of two or more evaluations (trainer.keep_predictions), else None."""
-    splits = [name for name in record.splits if name.startswith("validation-")]
+    splits = [name for name in record.splits if name.startswith(f"{record.watched_split}-")]
     if len(splits) < LEAST_EVALUATIONS:
         return None
     tables = [record.predictions(name) for name in splits]

@@ -56,7 +56,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
     for data_set in grid.data_sets:
         groups = leading_groups(grid, data_set, style.MOST_LINES)
         histories = {id(group): [run.metrics() for run in group.runs] for group in groups}
-        if not any(len(curve(histories[id(g)], f"validation/{g.metric}").steps) > 1 for g in groups):
+        if not any(len(curve(histories[id(g)], watched(g)).steps) > 1 for g in groups):
             continue
         caption = (
             f"Learning curves on {data_set}: validation score and training loss, mean over runs; bands are one "
@@ -66,12 +66,17 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         yield f"learning-{file_name(data_set)}", caption, draw_curves(groups, histories)
 
 
+def watched(group: RunGroup) -> str:
+    """The scalar that the evaluations in training recorded of a group's score."""
+    return f"{group.runs[0].watched_split}/{group.metric}"
+
+
 def draw_curves(groups: Sequence[RunGroup], histories: Mapping[int, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure:
     figure, (above, below) = style.new_figure(2.8, rows=2, sharex=True, height_ratios=[3, 2])
     for i, group in enumerate(groups):
         runs = histories[id(group)]
         count = counted(len(runs), "run")
-        add(above, curve(runs, f"validation/{group.metric}"), style.look(i), f"{group.system} ({count})")
+        add(above, curve(runs, watched(group)), style.look(i), f"{group.system} ({count})")
         add(below, curve(runs, "train/loss"), style.look(i) | {"marker": ""}, "")
     label = textwrap.fill(f"validation {groups[0].score.label}", LONGEST_LABEL)
     style.score_axis(above.yaxis, label, groups[0].score)

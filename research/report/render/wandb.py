@@ -58,7 +58,7 @@ def recipe(records: Sequence[Record], grid: Grid, scores: str, title: str) -> di
         "searches": [
             {
                 "name": search.name,
-                "metric": f"validation/{search.metric}",
+                "metric": f"{search.trials[0].runs[0].watched_split}/{search.metric}",
                 "parameters": {key: bool(asked.get("log")) for key, asked in search.space.items()},
                 "runs": [ids[run.path] for trial in search.trials for run in trial.runs if run.path in here],
             }
@@ -87,6 +87,7 @@ def _data_set(grid: Grid, data_set: str, ids: dict[Path, str], here: set[Path]) 
     return {
         "name": data_set,
         "metric": groups[0].metric if groups else "",
+        "watched": groups[0].runs[0].watched_split if groups else "validation",
         "split": groups[0].split if groups else "validation",
         "systems": {group.system: [ids[run.path] for run in group.runs if run.path in here] for group in groups},
     }
@@ -143,7 +144,7 @@ def curves(data_set: dict[str, Any]) -> wr.PanelGrid:
     over_seeds: dict[str, Any] = {"groupby": "task", "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
     metric = data_set["metric"]
     panels: list[Any] = [
-        wr.LinePlot(title=f"validation {metric}", x=STEP, y=[f"validation/{metric}"], **over_seeds),
+        wr.LinePlot(title=f"validation {metric}", x=STEP, y=[f"{data_set['watched']}/{metric}"], **over_seeds),
         wr.LinePlot(title="training loss", x=STEP, y=["train/loss"], **over_seeds),
         wr.BarPlot(title=f"{data_set['split']} {metric}", metrics=[f"{data_set['split']}/{metric}"], **over_seeds),
     ]

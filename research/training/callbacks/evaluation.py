@@ -36,13 +36,14 @@ class Evaluation(L.Callback):
         if self._is_left(trainer) or self.attempt.ends_part:
             return
         table, scores = module.scored()
-        if self.attempt.restores_predictions:
+        if self.attempt.scores_best:
+            module.progress.best_scores = scores
             self._write_best(module, table)
             return
         if not math.isfinite(scores["loss"]):
             raise self.attempt.diverged(f"validation loss is {scores['loss']} after step {module.step}")
         self.attempt.scores = scores
-        self.attempt.write_row(module.step, {f"validation/{name}": value for name, value in scores.items()})
+        self.attempt.write_row(module.step, {f"{module.split}/{name}": value for name, value in scores.items()})
         self._note_best(module, table, scores)
         note_best_of_parts(module, scores)
         if longer_run_has(module):
@@ -72,13 +73,14 @@ class Evaluation(L.Callback):
                 f"it reports {', '.join(name for name in scores if '/' not in name)}."
             )
         if self.attempt.writes and config.trainer.keep_predictions:
-            predictions.write(table, folder / f"validation-{p.step:08d}.parquet")
+            predictions.write(table, folder / f"{module.split}-{p.step:08d}.parquet")
         value = more_is_better(module, monitor, scores)
         if not is_better(value, scores["loss"], p.best_score, p.best_scores.get("loss", math.inf)):
             p.evaluations_since_best += 1
             return
         p.best_score, p.best_step, p.best_scores, p.evaluations_since_best = value, p.step, scores, 0
-        self._write_best(module, table)
+        if module.split == "validation":
+            self._write_best(module, table)
 
     def _write_best(self, module: TaskModule, table: pa.Table) -> None:
         if self.attempt.writes:
