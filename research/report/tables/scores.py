@@ -112,9 +112,7 @@ def _marks(summaries: Sequence[Summary]) -> str:
             f"Bold: best; {TIED}: not significantly worse than the best (corrected resampled t test over folds, "
             f"Holm-corrected, p ≥ {ALPHA:g})."
         )
-    by = "examples; seeds too where both have several runs"
-    if len(over) == 1 and " and " in min(over):
-        by = " and ".join(reversed(min(over).split(" and ")))
+    by = min(over) if len(over) == 1 else "examples; seeds too where both have several runs"
     return (
         f"Bold: best; {TIED}: not significantly worse than the best (paired bootstrap over {by}, Holm-corrected, "
         f"p ≥ {ALPHA:g})."

@@ -48,7 +48,7 @@ def test_the_caption_says_what_is_constant_and_how_marks_were_made(grid: Path) -
     assert caption.startswith(
         "Scores in per cent (mean ± standard deviation over runs with different seeds), test beside"
     )
-    assert "Bold: best; †: not significantly worse than the best (paired bootstrap over seeds and examples" in caption
+    assert "Bold: best; †: not significantly worse than the best (paired bootstrap over examples and seeds" in caption
     assert "All runs: encoder-a, " in caption and "batch size 32" in caption and "epochs 3" in caption
     assert "Seeds 0–4." in caption
     assert "Not in the means" not in caption
