@@ -172,7 +172,8 @@ class TaskData(LightningDataModule):
         if learned is None:
             self.overview = self._overview()
             refuse_overlap(self.splits, self.overview, self.config.data.max_overlap)
-            self._draw_evaluation_sample()
+            if self.config.trainer.evaluate_examples is not None and only is None:
+                self._draw_evaluation_sample(self.config.trainer.evaluate_examples)
         if self.class_column and "train" in self.stores:
             self.class_weights = class_weights(self.config.optim, self.labels, self.stores["train"], self.class_column)
         if "train" in self.stores:
@@ -180,12 +181,14 @@ class TaskData(LightningDataModule):
             if learned is None:
                 extend_training(self)
 
-    def _draw_evaluation_sample(self) -> None:
-        size = self.config.trainer.evaluate_examples
-        if size is not None and "validation" in self.splits:
-            by_label = self.class_column is not None
-            sample = evaluation_sample(self.splits["validation"], self.config.data, by_label, size)
-            self.splits["sample"], self.stores["sample"] = sample, self.make_store(sample)
+    def _draw_evaluation_sample(self, size: int) -> None:
+        if "validation" not in self.splits:
+            raise UserError(
+                f"trainer.evaluate_examples={size}: there is no validation data to take a sample of; name a file, or a "
+                "share of the training data by data.validation=0.1."
+            )
+        sample = evaluation_sample(self.splits["validation"], self.config.data, self.class_column is not None, size)
+        self.splits["sample"], self.stores["sample"] = sample, self.make_store(sample)
 
     def _weigh(self, store: Store) -> Store:
         if self.class_weights is not None and self.class_column:

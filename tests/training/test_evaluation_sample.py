@@ -103,7 +103,16 @@ def test_the_learning_curve_is_of_the_sample(small_runs: SmallRuns) -> None:
     assert watched(group) == "sample/accuracy"
 
 
-def test_a_sample_of_none_is_refused(small_runs: SmallRuns, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments, _ = small_runs.arguments("sentiment", (), {"trainer": {**TRAINER, "evaluate_examples": 0}})
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["trainer.evaluate_examples=0"], "trainer.evaluate_examples=0"),
+        (["data.validation=null"], "trainer.evaluate_examples=8: there is no validation data to take a sample of"),
+    ],
+)
+def test_a_sample_of_nothing_is_refused(
+    small_runs: SmallRuns, capsys: pytest.CaptureFixture[str], overrides: list[str], said: str
+) -> None:
+    arguments, _ = small_runs.arguments("sentiment", overrides, {"trainer": TRAINER})
     assert main(arguments) == 2
-    assert "trainer.evaluate_examples=0" in capsys.readouterr().err
+    assert said in " ".join(capsys.readouterr().err.split())
