@@ -229,6 +229,19 @@ def test_train_evaluate_predict(task: str, folders: dict[str, Path], tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ONES)
+def test_a_sample_of_validation_is_evaluated_in_training(task: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """With the same weights in the end, all of validation gets the scores that it has without a sample."""
+    plain, path = run_of(task, folders[task])
+    assert main(["train", str(path), "trainer.evaluate_examples=5", f"run_dir={tmp_path / 'run'}"]) == 0
+    run = Run.read(tmp_path / "run")
+    assert run.result is not None and plain.result is not None
+    assert run.result["sample"]["examples"] == 5 and set(run.result["sample"]["metrics"]) >= {"loss"}
+    assert [row["step"] for row in run.metrics() if "sample/loss" in row] == [run.result["steps"]]
+    assert run.result["metrics"] == plain.result["metrics"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ONES)
 def test_options_act_or_are_refused(task: str, folders: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     """Label smoothing, balanced classes, declared labels: another loss or weight, or one sentence with the key."""
     _, path = run_of(task, folders[task])
