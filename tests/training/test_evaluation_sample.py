@@ -9,7 +9,7 @@ import pytest
 
 from research.cli import main
 from research.data.labels import label_text
-from research.report.figures.learning import watched
+from research.report.figures.learning import split_of, watched
 from research.report.grouping import group_runs
 from research.report.records import read_records
 from research.tracking import predictions
@@ -100,7 +100,7 @@ def test_on_two_ranks_it_is_the_same(small_runs: SmallRuns) -> None:
 def test_the_learning_curve_is_of_the_sample(small_runs: SmallRuns) -> None:
     run = small_runs.train("sentiment", trainer=TRAINER)
     [group] = group_runs(read_records([run.path])).groups
-    assert watched(group) == "sample/accuracy"
+    assert watched(group) == "sample/accuracy" and split_of([group]) == "validation (sample)"
 
 
 @pytest.mark.parametrize(

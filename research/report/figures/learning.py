@@ -59,7 +59,7 @@ def figures(grid: Grid, records: Sequence[Record]) -> Iterator[tuple[str, str, F
         if not any(len(curve(histories[id(g)], watched(g)).steps) > 1 for g in groups):
             continue
         caption = (
-            f"Learning curves on {data_set}: validation score and training loss, mean over runs; bands are one "
+            f"Learning curves on {data_set}: {split_of(groups)} score and training loss, mean over runs; bands are one "
             "standard deviation to each side. Each curve ends where the first of its runs ended."
             + left_out_note(len(groups), grid, data_set)
         )
@@ -71,6 +71,12 @@ def watched(group: RunGroup) -> str:
     return f"{group.runs[0].watched_split}/{group.metric}"
 
 
+def split_of(groups: Sequence[RunGroup]) -> str:
+    """What the curves are of."""
+    sampled = any(group.runs[0].watched_split == "sample" for group in groups)
+    return "validation (sample)" if sampled else "validation"
+
+
 def draw_curves(groups: Sequence[RunGroup], histories: Mapping[int, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure:
     figure, (above, below) = style.new_figure(2.8, rows=2, sharex=True, height_ratios=[3, 2])
     for i, group in enumerate(groups):
@@ -78,7 +84,7 @@ def draw_curves(groups: Sequence[RunGroup], histories: Mapping[int, Sequence[Seq
         count = counted(len(runs), "run")
         add(above, curve(runs, watched(group)), style.look(i), f"{group.system} ({count})")
         add(below, curve(runs, "train/loss"), style.look(i) | {"marker": ""}, "")
-    label = textwrap.fill(f"validation {groups[0].score.label}", LONGEST_LABEL)
+    label = textwrap.fill(f"{split_of(groups)} {groups[0].score.label}", LONGEST_LABEL)
     style.score_axis(above.yaxis, label, groups[0].score)
     below.set_ylabel("training loss")
     below.set_xlabel("optimiser steps")
