@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from research.common.errors import UserError
@@ -49,8 +49,17 @@ def splits_asked(config: Config, open_one: Opener, by_label: bool, only: str | N
     return {name: found[name] for name in order}
 
 
-def evaluation_sample(validation: Split, data: DataConfig, by_label: bool, size: int) -> Split:
-    """The split `sample`: at most `size` rows of validation, the same in each evaluation of each run."""
+def evaluation_sample(splits: Mapping[str, Split], data: DataConfig, by_label: bool, size: int) -> Split:
+    """The split `sample`: at most `size` rows of validation, the same in each evaluation of each run.
+
+    Raises UserError where there is no validation data.
+    """
+    if "validation" not in splits:
+        raise UserError(
+            f"trainer.evaluate_examples={size}: there is no validation data to take a sample of; name a file, or a "
+            "share of the training data by data.validation=0.1."
+        )
+    validation = splits["validation"]
     count = len(validation.rows)
     rows = sampled(count, labels_of(validation, by_label), size, data.split_seed)
     drawn = f"{validation.drawn}; sample of {len(rows)}, seed {data.split_seed}"

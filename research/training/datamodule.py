@@ -182,12 +182,7 @@ class TaskData(LightningDataModule):
                 extend_training(self)
 
     def _draw_evaluation_sample(self, size: int) -> None:
-        if "validation" not in self.splits:
-            raise UserError(
-                f"trainer.evaluate_examples={size}: there is no validation data to take a sample of; name a file, or a "
-                "share of the training data by data.validation=0.1."
-            )
-        sample = evaluation_sample(self.splits["validation"], self.config.data, self.class_column is not None, size)
+        sample = evaluation_sample(self.splits, self.config.data, self.class_column is not None, size)
         self.splits["sample"], self.stores["sample"] = sample, self.make_store(sample)
 
     def _weigh(self, store: Store) -> Store:
