@@ -172,13 +172,12 @@ class TextData(TaskData):
 
     def open(self, learned: Mapping[str, Any] | None = None, only: str | None = None) -> None:
         super().open(learned, only)
-        for name, store in self.stores.items():
-            last = [int(labels[-1]) for labels in store.columns[self.token_columns[-1]].rows(np.arange(len(store)))]
-            cut = sum(label != self.end for label in last)
+        for name, cut in self.cut_targets.items():
             if cut:
                 log.warning(
-                    "%d of %d targets of %s are longer than task.max_target_tokens=%d and lose their end in the loss; "
-                    "scores use the whole texts.", cut, len(store), name, self.config.task.max_target_tokens,
+                    "%d of %d examples of %s have a target longer than task.max_target_tokens=%d, which loses its end "
+                    "in the loss; scores use the whole texts.",
+                    cut, len(self.stores[name]), name, self.config.task.max_target_tokens,
                 )  # fmt: skip
 
     # --- tokens ---------------------------------------------------------------------------------------
@@ -192,14 +191,16 @@ class TextData(TaskData):
         golds, limit = [texts[:1] for texts in self.golds(rows, count)], self.config.task.max_target_tokens
         if self.chat is not None:
             segments, cut = self.chats(rows, golds)
-            return {**one_stream([limited(each, limit) for each in segments]), "cut": cut}
+            longer = [any(is_target and len(ids) > limit for ids, is_target in each) for each in segments]
+            return {**one_stream([limited(each, limit) for each in segments]), "cut": cut, "cut_target": longer}
         sources, cut = self.sources(rows, count)
         start = getattr(self.own, "decoder_start_token_id", None)
         targets = target_ids(self.tokenizer, golds, self.end, start, self.family == DECODER)
+        were_cut = {"cut": cut, "cut_target": [len(row) > limit for row in targets]}
         targets = [row[:limit] for row in targets]
         if self.family == ENCODER_DECODER:
-            return {**two_streams(sources, targets, start_token(self.own)), "cut": cut}
-        return {**one_stream(joined(sources, targets, self.end)), "cut": cut}
+            return {**two_streams(sources, targets, start_token(self.own)), **were_cut}
+        return {**one_stream(joined(sources, targets, self.end)), **were_cut}
 
     def sources(self, rows: Columns, count: int) -> tuple[list[list[int]], list[bool]]:
         """Tokens of what the model reads of each row, and whether that was cut to `data.max_length` of them."""

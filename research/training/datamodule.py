@@ -78,6 +78,7 @@ class TaskData(LightningDataModule):
         self.overview: dict[str, SplitOverview] = {}  # of the splits that training opened
         self.cut: dict[str, int] = {}  # examples of a split that lost text at data.max_length
         self.several: dict[str, int] = {}  # and that are read in several windows
+        self.cut_targets: dict[str, int] = {}  # and of whose gold text the loss reads the beginning alone
         self.stores: dict[str, Store] = {}
         self.labels: list[str] = []
         self.descriptions: dict[str, str] = {}  # of labels
@@ -257,7 +258,7 @@ class TaskData(LightningDataModule):
             examples = encoded(split.rows, self.encode, key, f"Tokenising {split.name}")
         except UserError as error:  # `encode` knows the row, not the file
             raise UserError(f"{split.origin}, {error}") from None
-        for name, counted in (("cut", self.cut), ("several", self.several)):
+        for name, counted in (("cut", self.cut), ("several", self.several), ("cut_target", self.cut_targets)):
             if name in examples.column_names:
                 counted[split.name] = sum(examples[name])
         return self._store(examples.data.table)

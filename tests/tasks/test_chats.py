@@ -55,6 +55,20 @@ def test_every_turn_of_the_assistant_is_learned_and_the_last_is_generated(row: d
     assert first_row(last)[1] == ["anna", "[SEP]"] and first_row(last)[2] == prompt
 
 
+def test_an_answer_that_is_cut_is_counted_and_its_end_is_no_target(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where it is not the last of its chat (fault 6)."""
+    first = {"role": "assistant", "content": "Oslo and the river and a good film"}
+    turns = [MESSAGES["messages"][0], first, *MESSAGES["messages"][2:]]
+    data = chat(tmp_path, {"messages": turns}, "task.max_target_tokens=3", "task.max_new_tokens=3")
+    assert first_row(data)[1] == ["oslo", "and", "the", "anna", "[SEP]"]
+    assert data.cut_targets["train"] == len(data.stores["train"])
+    assert "have a target longer than task.max_target_tokens=3, which loses its end in the loss" in caplog.text
+    caplog.clear()
+    assert chat(tmp_path, MESSAGES).cut_targets["train"] == 0 and "max_target_tokens" not in caplog.text
+
+
 def test_of_a_long_chat_the_oldest_turns_go_and_the_system_stays(tmp_path: Path) -> None:
     turns = [{"role": "system", "content": "good"}]
     for i in range(6):

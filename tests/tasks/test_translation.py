@@ -153,7 +153,10 @@ def test_what_follows_the_end_is_cut() -> None:
 def test_long_targets_are_reported_and_scored_completely(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = [{"source": "good", "target": "a " * 30}, *rows(3)]
     module = build(tmp_path, "bart", data=data)
-    assert "1 of 4 targets of train are longer than task.max_target_tokens=12 and lose their end" in caplog.text
+    assert (
+        "1 of 4 examples of train have a target longer than task.max_target_tokens=12, which loses its end"
+        in caplog.text
+    )
     labels = module.data.stores["train"].columns["target.label"].rows(np.array([0]))[0]
     assert len(labels) == 12 and labels[-1] != module.data.end
     table = module.data.table(
