@@ -221,10 +221,10 @@ def test_own_task_file_is_one_of_several(files: Files, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.process
 def test_ranks_that_lack_a_task_change_nothing(small_runs: SmallRuns, files: Files) -> None:
-    own: dict[str, Any] = {"tasks": files("sentiment", "ner"), "task": {"alpha": 0.3}}
+    tasks = files("sentiment", "ner")
     optim = {"batch_size": 3, "lr": 5e-3, "max_steps": 6, "eps": 1e-6}  # three examples on two ranks
-    alone = small_runs.train("multi", optim=optim, tasks=own["tasks"])
-    shared = small_runs.train_ranks("multi", 2, optim=optim, tasks=own["tasks"])
+    alone = small_runs.train("multi", "task.alpha=0.3", optim=optim, tasks=tasks)
+    shared = small_runs.train_ranks("multi", 2, "task.alpha=0.3", optim=optim, tasks=tasks)
     assert_same_up_to_rounding(shared, alone)
     for name, part in shared.parts.items():
         torch.testing.assert_close(weights(Run(part)), weights(Run(alone.parts[name])), rtol=0, atol=5e-5)
