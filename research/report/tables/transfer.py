@@ -5,7 +5,8 @@ A row says how the runs of joint tasks were trained, a column is a task; the sco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,7 @@ def transfer_tables(records: Sequence[Record]) -> list[Table]:
     cells: dict[str, dict[str, list[tuple[float, Path]]]] = {}  # how -> task -> scores
     known = {str(record.path.resolve()): record for record in records}
     for record in records:
-        parent = known.get(str((record.provenance.get("parent") or {}).get("run")))
-        for how, task, score in _scores(record, parent):
+        for how, task, score in _scores(record, _before(record, known)):
             cells.setdefault(how, {}).setdefault(task, []).append((score, record.path))
     tasks = list(dict.fromkeys(task for found in cells.values() for task in found))
     if len(cells) < 2:
@@ -47,13 +47,24 @@ def transfer_tables(records: Sequence[Record]) -> list[Table]:
     return [Table("Transfer between tasks", ["trained", *tasks], rows, CAPTION)]
 
 
-def _scores(record: Record, parent: Record | None) -> list[tuple[str, str, float]]:
+def _before(record: Record, known: Mapping[str, Record]) -> str:
+    """What the run was trained on before: the tasks or the data of the run that it began from, or else that run's name;
+    "" where it began from another model."""
+    path = (record.provenance.get("parent") or {}).get("run")
+    if path is None:
+        return ""
+    if path in known:
+        return ", ".join(_trained(known[path]) or [known[path].data_set])
+    folders = [part for part in Path(path).parts if not re.fullmatch(r"seed\d+", part)]
+    return folders[-1]
+
+
+def _scores(record: Record, before: str) -> list[tuple[str, str, float]]:
     """How a run of joint tasks trained each, the task with its score's name, and the score."""
     result = record.result or {}
     tasks: dict[str, dict[str, Any]] = result.get("tasks") or {}
     trained = _trained(record)
     scores = record.scores(record.reported_split)
-    before = ", ".join(_trained(parent)) if parent else ""
     memory = ", ".join(record.config["task"].get("memory") or {})
     found = []
     for name in trained if tasks else ():

@@ -33,6 +33,20 @@ def test_tasks_alone_together_and_after_another() -> None:
     assert table.rows[3][1].value == pytest.approx(0.6) and table.rows[3][1].runs == (Path("/both"),)
 
 
+def test_a_run_that_began_from_another_is_never_alone() -> None:
+    """From a plain run of one task, or from a run that the report is not of."""
+    config: dict[str, Any] = {
+        "task": {"name": "ner"}, "data": {"test": None, "fold": None, "title": "WNUT-17"}, "seed": 0,
+    }  # fmt: skip
+    plain = Record(Path("/ner/seed0"), config, None, {}, None)
+    alone = record("/alone", {"a.f1": 0.5})
+    known = record("/known", {"a.f1": 0.6}, parent="/ner/seed0")
+    others = [record(f"/others/{i}", {"a.f1": 0.7}, parent=f"/runs/sst2/seed{i}") for i in range(2)]
+    [table] = transfer_tables([plain, alone, known, *others])
+    assert [row[0].text for row in table.rows] == ["alone", "after WNUT-17", "after sst2"]
+    assert [row[1].text for row in table.rows] == ["50.0", "60.0", "70.0 ± 0.0"]
+
+
 def test_untrained_heads_and_remembered_tasks_are_told() -> None:
     """The cells of `research continual`: before the first task, after it, and after it with examples of it."""
     both = {"a.f1": 0.5, "b.f1": 0.2}
