@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -18,10 +19,22 @@ from research.data.source import Split
 
 OPENING = ("[", "('", '("', "{'", '{"')  # of a list in text: JSON's, Python's, or NumPy's, whose items have no comma
 _NO_COMMA = re.compile(r"""(?<=['"])\s+(?=['"])""")
-SEPARATORS = (";", "|", ",")  # the first that any label of the split holds
+SEPARATORS = (";", "|", ",")
 
 
-def read_label_sets(split: Split) -> Split:
+def separator_of(splits: Iterable[Split]) -> str | None:
+    """What separates labels in text: the first of SEPARATORS that a label of the splits holds; None where none does."""
+    labelled = [split for split in splits if "label" in split.rows.column_names]
+    texts = [value for split in labelled for value in split.rows["label"][:] if is_plain_text(value)]
+    return next((each for each in SEPARATORS if any(each in text for text in texts)), None)
+
+
+def is_plain_text(value: Any) -> bool:
+    """A text that is no list written out."""
+    return isinstance(value, str) and not value.lstrip().startswith(OPENING)
+
+
+def read_label_sets(split: Split, separator: str | None) -> Split:
     """The split with `label` as lists of text: from lists, lists written as text, or text with a separator.
 
     An empty text is no label; null is unlabelled. Raises UserError for anything else.
@@ -29,8 +42,6 @@ def read_label_sets(split: Split) -> Split:
     if "label" not in split.rows.column_names:
         return split
     given = split.rows["label"][:]
-    texts = [value for value in given if isinstance(value, str) and not value.lstrip().startswith(OPENING)]
-    separator = next((each for each in SEPARATORS if any(each in text for text in texts)), None)
     sets = [_label_set(split, row, value, separator) for row, value in enumerate(given)]
     step = json.dumps([compat.dataset_fingerprint(split.rows), "label sets", separator])
     rows = split.rows.remove_columns("label").add_column(
@@ -42,10 +53,10 @@ def read_label_sets(split: Split) -> Split:
 def _label_set(split: Split, row: int, value: Any, separator: str | None) -> list[str] | None:
     if value is None:
         return None
-    if isinstance(value, str) and value.lstrip().startswith(OPENING):
-        value = _written_list(value, f"{split.where(row)}: the label")
-    elif isinstance(value, str):
+    if is_plain_text(value):
         value = value.split(separator) if separator else [value]
+    elif isinstance(value, str):
+        value = _written_list(value, f"{split.where(row)}: the label")
     elif isinstance(value, int):
         value = [value]
     if not isinstance(value, list) or not all(isinstance(label, str | int) for label in value):

@@ -22,9 +22,9 @@ from transformers import AutoModelForSequenceClassification
 from research.batching.pack import MicroBatch
 from research.common.errors import UserError
 from research.config.component import inside, key
-from research.config.schema import Config, DataConfig
+from research.config.schema import Config
 from research.data.columns import set_aside
-from research.data.label_sets import read_label_sets
+from research.data.label_sets import read_label_sets, separator_of
 from research.data.labels import collect_labels
 from research.data.long_texts import HEAD_TAIL, TRUNCATE, WINDOW, encoded_texts
 from research.data.source import Split
@@ -51,23 +51,30 @@ class Data(TaskData):
     metric = "multi_label"
     class_column = None  # no weights: a text has several classes, or none
     long = (TRUNCATE, HEAD_TAIL, WINDOW)
+    learned_names = ("labels", "separator")
 
     def __init__(self, config: Config, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
         self.threshold = config.task.threshold or DEFAULT_THRESHOLD
+        self.separator: str | None = None  # of labels that are written as text
 
     @property
     def window_columns(self) -> tuple[str, ...]:  # type: ignore[override]
         """Which labels a text has, a bit each."""
         return tuple(f"labels_{i}" for i in range(-(-len(self.labels) // BITS)))
 
-    def _open(self, data: DataConfig, name: str, value: str, limit: int | None) -> Split:
-        split = super()._open(data, name, value, limit)
+    def opened_splits(self, only: str | None = None) -> dict[str, Split]:
+        """With the labels of all splits read alike, and those of other data as those that were trained on."""
+        splits = super().opened_splits(only)
+        self.separator = self.separator or separator_of(splits.values())
+        return {name: read_label_sets(split, self.separator) for name, split in splits.items()}
+
+    def prepared(self, split: Split) -> Split:
+        if split.name != "input":
+            return split
         try:
-            return read_label_sets(split)
+            return read_label_sets(split, self.separator or separator_of([split]))
         except UserError:
-            if name != "input":
-                raise
             return set_aside(split, "label")
 
     def collect(self, splits: Sequence[Split]) -> list[str]:

@@ -147,8 +147,8 @@ class TaskData(LightningDataModule):
         return {**{name: getattr(self, name) for name in self.learned_names}, **described}
 
     def recall(self, learned: Mapping[str, Any]) -> None:
-        """Take over what a finished run had `learned`."""
-        for name in self.learned_names:
+        """Take over what a finished run had `learned`; one of an earlier version may lack a name."""
+        for name in learned.keys() & set(self.learned_names):
             setattr(self, name, learned[name])
         self.descriptions = learned.get("descriptions", {})
 
@@ -161,13 +161,13 @@ class TaskData(LightningDataModule):
         """Open and encode every split the experiment names, or `only` one of them."""
         refuse_keys_of_classes(self)
         refuse_way_with_long_texts(self)
+        if learned is not None:
+            self.recall(learned)
         self.splits = self.opened_splits(only)
         if learned is None:
             refuse_same_file(self.splits, self.config.data)
             self.labels = self.collect(list(self.splits.values()))
             self.descriptions = read_descriptions(self.config.data.label_descriptions, self.labels)
-        else:
-            self.recall(learned)
         for name, split in self.splits.items():
             self.stores[name] = self.make_store(split)
         if learned is None:

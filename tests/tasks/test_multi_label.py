@@ -13,10 +13,12 @@ import torch
 import torch.nn.functional as F
 
 from research.cli import main
-from research.data.label_sets import read_label_sets
+from research.config.load import load_config
+from research.data.label_sets import read_label_sets, separator_of
 from research.data.opening import open_split
 from research.tasks.multi_label import bits_of
 from research.tracking.run import Run
+from research.training.build import build
 from tests.conftest import write_jsonl
 from tests.small_runs import SmallRuns, losses
 
@@ -103,7 +105,24 @@ def test_lists_written_as_text(written: str, labels: list[str], tmp_path: Path) 
     split = open_split(
         name="train", value=str(path), hub_name=None, hub_config=None, hub_revision=None, fields={"label": "label"}
     )
-    assert read_label_sets(split).rows["label"][:] == [labels]
+    assert read_label_sets(split, separator_of([split])).rows["label"][:] == [labels]
+
+
+def test_labels_of_all_splits_are_read_alike(tmp_path: Path, tiny_model: Path) -> None:
+    """A separator that one split alone shows is that of all, and of data that a finished run scores; in CSV files."""
+    lines = {"train": ["good,x;bad", "bad"], "validation": ["good,x", "bad"], "test": ["good,x", "bad;good,x"]}
+    for name, labels in lines.items():
+        rows = "".join(f'"a {i} {name}","{label}"\n' for i, label in enumerate(labels))
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}")
+    data = {name: str(tmp_path / f"{name}.csv") for name in lines}
+    experiment = tmp_path / "e.yaml"
+    experiment.write_text(json.dumps({"task": "multi_label", "model": {"name": str(tiny_model)}, "data": data}))
+    opened = build(load_config(experiment)).data
+    assert opened.labels == ["bad", "good,x"] and opened.learned()["separator"] == ";"
+    assert opened.splits["validation"].rows["label"][:] == [["good,x"], ["bad"]]
+    again = type(opened)(opened.config, opened.tokenizer)
+    again.open(opened.learned(), only="validation")
+    assert again.splits["validation"].rows["label"][:] == [["good,x"], ["bad"]]
 
 
 def test_labels_that_are_no_list(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
