@@ -31,10 +31,12 @@ def select(run: Run, pool: str, budget: int, strategy: str, output: Path, seed: 
     """Write `budget` rows of the pool to label next, the first ones first. Returns how many there are.
 
     Rows whose text is in the training data are left out. Raises UserError for a pool that overlaps the test data, for a
-    task without probabilities of classes, and for fewer rows than the budget.
+    task that does not give each text one class, and for fewer rows than the budget.
     """
     config, learned = finished_config(run), finished_result(run)["learned"]
     data = task_data(run, config)
+    if data.class_column is None or data.gold != ("label",):
+        raise without_classes(config.task.name)
     data.open(learned)
     data.open_input(pool, learned)
     rows, names = data.splits["input"], data.inputs
@@ -65,6 +67,13 @@ def select(run: Run, pool: str, budget: int, strategy: str, output: Path, seed: 
     return len(picked)
 
 
+def without_classes(task: str) -> UserError:
+    return UserError(
+        f"task '{task}' gives no probabilities of one class for each text to choose by; tasks such as sentiment and "
+        "relation do."
+    )
+
+
 def keys_of(split: Split, names: list[str]) -> list[tuple[str, ...]]:
     """The texts of each row, normalised."""
     columns = [split.rows[name][:] for name in names if name in split.rows.column_names]
@@ -86,7 +95,7 @@ def answers(module: Any, split: str, with_vectors: bool) -> tuple[Floats, Floats
             each = pooled(module.backbone.hidden_states(micro.first), micro.first, "mean")
             vectors.update(zip(part.tolist(), mean_over_windows(each, micro.examples).numpy(), strict=True))
     if any("probabilities" not in row for row in found.values()):
-        raise UserError(f"task '{module.config.task.name}' gives no probabilities of classes to choose by.")
+        raise without_classes(module.config.task.name)
     probabilities = np.stack([found[i]["probabilities"] for i in range(len(store))]).astype(np.float64)
     stacked = np.stack([vectors[i] for i in range(len(store))]).astype(np.float64) if with_vectors else None
     return probabilities, stacked

@@ -47,3 +47,17 @@ def test_a_pool(small_runs: SmallRuns, tmp_path: Path, capsys: pytest.CaptureFix
     assert main([*arguments, "--output", str(output)]) == 2
     assert "1 texts of" in (said := capsys.readouterr().err) and "line 21: what is scored on must not be" in said
     assert main([*arguments[:4], "--budget", "99", "--output", str(output)]) == 2
+
+
+@pytest.mark.slow
+def test_a_task_without_one_class_for_each_text_is_refused(
+    small_runs: SmallRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": f"river {i}", "label": ["a", "b"][: i % 3]} for i in range(12)]
+    data = {"train": str(write_jsonl(tmp_path / "train.jsonl", rows))}
+    run = small_runs.train("multi_label", "optim.max_steps=1", data=data)
+    pool = write_jsonl(tmp_path / "pool.jsonl", [{"text": "a new city"}])
+    arguments = ["select", str(run.path), "--input", str(pool), "--budget", "1", "--strategy", "entropy"]
+    assert main([*arguments, "--output", str(tmp_path / "next.jsonl")]) == 2
+    assert "task 'multi_label' gives no probabilities of one class for each text" in capsys.readouterr().err
+    assert not (tmp_path / "next.jsonl").exists()
