@@ -7,8 +7,9 @@
 10              the last batch is scored twice on several ranks
 14, 15, 19      sequences of a row see each other; rows with prompts differ from padded ones
 
-3, 4, 12, 16, 17 and 18 are in test_text_tasks.py, 8, 11 and 13 in test_translation.py (references cut with the targets,
-settings of the checkpoint, texts that depend on ranks), 21 and 22 in tests/metrics/test_text.py, 23 in test_mlm.py.
+3, 17 and 18 are in test_text_tasks.py, 4, 6 and 16 in test_chats.py, 8, 11 and 13 in test_translation.py (references cut
+with the targets, settings of the checkpoint, texts that depend on ranks), 12 in test_languages.py, 21 and 22 in
+tests/metrics/test_text.py, 23 in test_mlm.py. 2, 3 and 10 are held again where runs train: in test_translation.py.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def test_each_example_is_scored_once_on_any_number_of_ranks(tmp_path: Path) -> N
     for ranks in (1, 2, 3, 4):
         shares = [evaluation_share(store.stream_tokens, rank, ranks, 40) for rank in range(ranks)]
         found = [int(row) for share in shares for part in share for row in part if row >= 0]
-        assert sorted({*found}) == list(range(7)), ranks
+        assert sorted(found) == list(range(7)), ranks
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from research.config.load import load_config
 from research.models.attention import PACKED
 from research.training import build as building
 from tests.conftest import copied, make_tiny_model, write_experiment
+from tests.small_runs import SmallRuns, assert_same_bits, losses
 from tests.tasks.r_drop import assert_r_drop
 from tests.tasks.test_lm import TEXT
 
@@ -114,7 +115,7 @@ def drawn(module: Any, ranks: int, budget: int, step: int) -> dict[tuple[int, in
     return found
 
 
-def test_masks_are_the_same_in_every_layout_and_new_in_every_epoch(tmp_path: Path) -> None:
+def test_masks_are_the_same_in_every_layout_and_new_in_every_epoch(tmp_path: Path) -> None:  # fault 23
     module = build(tmp_path)
     per_epoch = module.data.plan.steps_per_epoch
     first = [drawn(module, ranks, budget, step=1) for ranks, budget in ((1, 4096), (2, 20), (4, 1))]
@@ -127,6 +128,14 @@ def test_masks_are_the_same_in_every_layout_and_new_in_every_epoch(tmp_path: Pat
             found |= drawn(module, 1, 4096, epoch * per_epoch + step)
     assert epochs[0].keys() == epochs[1].keys()
     assert sum(epochs[0][key] != epochs[1][key] for key in epochs[0]) > len(masks)
+
+
+@pytest.mark.slow
+def test_masks_do_not_depend_on_loader_workers(small_runs: SmallRuns) -> None:  # fault 23
+    """That they are the same after a kill too is in tests/training/test_scratch.py."""
+    none, two = (small_runs.train("mlm", f"data.num_workers={workers}") for workers in (0, 2))
+    assert_same_bits(two, none)
+    assert len({*losses(none)}) == 6
 
 
 @pytest.mark.in_check(1)
