@@ -7,8 +7,8 @@
 10              the last batch is scored twice on several ranks
 14, 15, 19      sequences of a row see each other; rows with prompts differ from padded ones
 
-3, 17 and 18 are in test_text_tasks.py, 4, 6 and 16 in test_chats.py, 8, 11 and 13 in test_translation.py (references cut
-with the targets, settings of the checkpoint, texts that depend on ranks), 12 in test_languages.py, 21 and 22 in
+3, 17 and 18 are in test_text_tasks.py, 4, 6 and 16 in test_chats.py, 8, 11 and 13 in test_translation.py (references
+cut with the targets, settings of the checkpoint, texts that depend on ranks), 12 in test_languages.py, 21 and 22 in
 tests/metrics/test_text.py, 23 in test_mlm.py. 2, 3 and 10 are held again where runs train: in test_translation.py.
 """
 
