@@ -9,16 +9,25 @@ from torch import Tensor
 
 from research.batching.pack import MicroBatch
 from research.common.errors import UserError
+from research.config import component
 from research.methods import recorded_logits
 from research.tracking.run import Run
 from research.training.module import TaskModule
 
 
 def refuse_logits(run: Run, split: str) -> None:
-    """Raise UserError for another split than the training data, and for logits that are there already."""
+    """Raise UserError for another split than the training data, for a task whose logits cannot be kept, and for logits
+    that are there already."""
     if split != "train":
         raise UserError(
             f"--logits are those of the training data, which a student learns from; say --split train, not {split}."
+        )
+    name = run.config.task.name
+    task = component.load("task", name).Module
+    if not (task.defines("target_logits") and task.defines("target_examples")):
+        raise UserError(
+            f"--logits: task '{name}' does not say which logits are of which example; a student learns from tasks such "
+            "as classification, ner, qa and choice."
         )
     path = run.path / recorded_logits.FILE
     if path.exists():

@@ -38,6 +38,8 @@ class Keys:
 
 
 class Method(MethodHooks):
+    compares_logits = True
+    reads_kept_logits = True
     claims = (COMPARES,)
     reads_training_texts = True
 

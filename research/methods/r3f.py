@@ -37,6 +37,7 @@ class Keys:
 class Method(MethodHooks):
     passes = 2.0
     copies = 2
+    compares_logits = True
     claims = (MOVES, COMPARES)
 
     @property

@@ -35,6 +35,7 @@ class Keys:
 class Method(MethodHooks):
     passes = 2.0
     copies = 2
+    compares_logits = True
     claims = (COMPARES,)
 
     @property

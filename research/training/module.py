@@ -112,9 +112,14 @@ class TaskModule(LightningModule):
         """The method whose loss is of whole steps, if there is one."""
         return next((method for method in self.methods.values() if method.needs_whole_step), None)
 
+    @classmethod
+    def defines(cls, name: str) -> bool:
+        """Does the task have its own of what it need not have, such as `target_logits`?"""
+        return getattr(cls, name) is not getattr(TaskModule, name)
+
     @property
     def defines_step_loss(self) -> bool:
-        return type(self).step_loss is not TaskModule.step_loss
+        return self.defines("step_loss")
 
     @property
     def needs_whole_step(self) -> bool:

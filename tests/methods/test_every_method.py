@@ -14,10 +14,12 @@ from research.batching.pack import Planner
 from research.cli import main
 from research.common.errors import UserError
 from research.config import component
+from research.inference.logits import refuse_logits
 from research.methods.hooks import entered
 from research.tracking.run import Run
 from research.training import backward
 from research.training.module import TaskModule
+from tests.commands import Command
 from tests.methods.conftest import Build, Strong
 from tests.methods.strengths import OFF, ON, UNLABELLED
 from tests.small_runs import TASKS, SmallRuns, assert_same_bits, assert_same_up_to_rounding, losses
@@ -160,6 +162,48 @@ def test_methods_of_classes_are_refused_for_other_tasks(task: str, make: Build) 
     for name in OF_CLASSES:
         with pytest.raises(UserError, match=f"methods.{name} does not go with task .*: it needs one class for each"):
             make(task, methods={name: ON[name]})
+
+
+NUMBERS = [{"text": f"film {i}", "score": i} for i in range(8)]
+SETS = [{"text": f"film {i}", "label": ["a", "b"][: i % 3]} for i in range(8)]
+
+
+@pytest.mark.in_check(1)
+@pytest.mark.parametrize(
+    ("task", "rows", "name"),
+    [("regression", NUMBERS, "r_drop"), ("multi_label", SETS, "smart"), ("regression", NUMBERS, "distil")],
+)
+def test_a_method_that_compares_logits_is_refused_where_a_task_gives_none(
+    task: str, rows: list[dict[str, Any]], name: str, command: Command, make: Build
+) -> None:
+    """Before the first step, by `show` and `train` alike; the tasks and methods that are named do go together."""
+    path = command.file("train.jsonl", rows)
+    said = command.refused(task, path, f"methods.{name}={{}}")
+    assert said.startswith(f"methods.{name} does not go with task '{task}': it compares distributions over classes or")
+    assert (
+        f"classification, ner, qa, choice and translation; task '{task}' goes with methods such as fgm, freelb," in said
+    )
+    assert main(["show", str(command.folder / "mine.yaml"), f"methods.{name}={{}}"]) == 2
+    assert said in command.capsys.readouterr().err
+    for other in ("classification", "ner", "qa", "choice", "translation"):
+        assert component.load("task", other).Module.defines("target_logits"), other
+    methods = {other: ON[other] for other in ("fgm", "l2_sp", "ema")}
+    assert set(make(task, data={"train": str(path)}, methods=methods).methods) == set(methods)
+
+
+def test_distillation_is_refused_where_a_task_does_not_say_whose_its_logits_are(
+    command: Command,
+) -> None:
+    rows = [{"query": "a film", "documents": ["good film", "a city"], "relevant": [1, 0]} for _ in range(4)]
+    path = command.file("train.jsonl", rows)
+    said = command.refused("rerank", path, "methods.distil={}")
+    assert said.startswith("methods.distil does not go with task 'rerank': it reads logits that were kept by example")
+    assert "classification, ner, qa and choice; task 'rerank' goes with r_drop, r3f and smart." in said
+    for other in ("classification", "ner", "qa", "choice"):
+        assert component.load("task", other).Module.defines("target_examples"), other
+    assert main(["show", str(command.folder / "mine.yaml"), "methods={r3f: {}}"]) == 0
+    with pytest.raises(UserError, match="--logits: task 'rerank' does not say which logits are of which example"):
+        refuse_logits(Run.read(command.run), "train")
 
 
 @pytest.mark.slow
