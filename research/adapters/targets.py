@@ -24,7 +24,7 @@ LINEAR = ("Linear", "Conv1D")
 def targets(model: PreTrainedModel, wanted: list[str], top_layers: int | None) -> list[str]:
     """Names of the linear layers of the base that the wanted roles or name ends mean.
 
-    Raises UserError for one that hits nothing, with the names there are.
+    Raises UserError for one that hits nothing, with the names there are, and for more top layers than there are.
     """
     head = head_parameters(model)
     linear = {
@@ -33,6 +33,11 @@ def targets(model: PreTrainedModel, wanted: list[str], top_layers: int | None) -
         if type(module).__name__ in LINEAR and f"{name}.weight" not in head
     }
     if top_layers is not None:
+        depth = max((len(stack) for _, stack in layer_stacks(model)), default=0)
+        if top_layers > depth:
+            raise UserError(
+                f"adapter.top_layers={top_layers} is more than the {depth} layers of {type(model).__name__}."
+            )
         low = tuple(f"{name}.{i}." for name, stack in layer_stacks(model) for i in range(len(stack) - top_layers))
         linear = {name: module for name, module in linear.items() if not name.startswith(low)}
     hits: dict[str, None] = {}

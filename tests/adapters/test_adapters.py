@@ -76,6 +76,7 @@ def test_bad_adapters_are_refused(tiny_model: Path) -> None:
         ),
         (lora.Adapter(lora.Keys(targets=[])), "the adapter changes no layer: name some by their role (q, k, v, o, up"),
         (lora.Adapter(lora.Keys(rank=33)), "adapter.rank=33 is more than the width 32"),
+        (lora.Adapter(lora.Keys(top_layers=3)), "adapter.top_layers=3 is more than the 2 layers of Bert"),
         (freeze.Adapter(freeze.Keys(layers=3)), "adapter.layers=3 is more than the 2 layers of Bert"),
         (freeze.Adapter(freeze.Keys(names=["*.layernorm.*"])), "no weight matches '*.layernorm.*'; names are such as"),
         (freeze.Adapter(freeze.Keys()), "has nothing to freeze; give it layers, embeddings or names"),
