@@ -115,10 +115,10 @@ class FinishedRun:
             predict(self._run, source, str(output), texts=texts, trust_remote_code=self.trust_remote_code)
             return pq.read_table(output).to_pandas()
 
-    def index(self, documents: Any, folder: str | Path, *, kind: str = "exact") -> None:
+    def index(self, documents: Any, folder: str | Path, *, kind: str = "exact", size: int | None = None) -> None:
         """Write an index of documents, for `search`: a file with the column `document`, or rows as `train` takes them.
 
-        Of a run of task matching; `kind` is exact or hnsw.
+        Of a run of task matching; `kind` is exact or hnsw, `size` one of the run's `task.dimensions`.
         """
         prepare_process()
         from research.data.in_memory import json_lines
@@ -130,7 +130,7 @@ class FinishedRun:
                 rows = [{"document": each} if isinstance(each, str) else each for each in documents]
                 source.write_bytes(json_lines("corpus", rows))
             corpus = str(documents if isinstance(documents, str | Path) else source)
-            index_corpus(self._run, corpus, str(folder), kind, trust_remote_code=self.trust_remote_code)
+            index_corpus(self._run, corpus, str(folder), kind, size=size, trust_remote_code=self.trust_remote_code)
 
     def search(self, folder: str | Path, queries: Sequence[str], top: int = 10) -> list[list[dict[str, Any]]]:
         """For each query the best documents of an index, the best first: `score`, `id`, `document` and more columns."""

@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the index")
     parser.add_argument("--column", help="of the documents; default: document, or else text")
     parser.add_argument("--kind", choices=("exact", "hnsw"), default="exact", help="hnsw: approximate, by faiss")
+    parser.add_argument("--size", type=int, help="first numbers of each vector, one of the run's task.dimensions")
     add_trust(parser)
 
 
@@ -29,6 +30,8 @@ def run(options: argparse.Namespace) -> int:
     prepare_process()
     from research.retrieval.commands import index_corpus
 
-    made = index_corpus(run, options.input, options.output, options.kind, options.column, options.trust_remote_code)
-    print(f"{options.output}: {made.about.documents} documents, {made.about.kind}")
+    made = index_corpus(
+        run, options.input, options.output, options.kind, options.column, options.size, options.trust_remote_code
+    )
+    print(f"{options.output}: {made.about.documents} documents of {made.about.width} numbers, {made.about.kind}")
     return 0

@@ -5,7 +5,8 @@ Legend: N queries (rows of the predictions file).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,20 +23,31 @@ class Metric(BaseMetric):
 
     The columns are `ranks`, the places (from 1) of the relevant documents among all, ascending, and `repeats`, the
     number of rows with this query; `missed`, where there is such a column, are relevant documents that were not ranked.
-    `mrr` is the reciprocal rank of the first relevant document, `ndcg_10` the
-    discounted gain of the first ten in that of the ideal order, `recall_k` the share of the relevant documents among
-    the first k, `map` the mean average precision.
+    `mrr` is the reciprocal rank of the first relevant document, `ndcg_k` the discounted gain of the first k in that of
+    the ideal order, `recall_k` the share of the relevant documents among the first k, `map` the mean average precision.
+    With `settings["dimensions"]`, `ranks_64` are the places by the first 64 numbers of each vector, and `mrr_of_64` is
+    their MRR.
     """
 
     scores = (
         Score("mrr", "MRR"),
-        Score("ndcg_10", "nDCG@10"),
+        *(Score(f"ndcg_{k}", f"nDCG@{k}") for k in CUTS),
         *(Score(f"recall_{k}", f"recall@{k}") for k in CUTS),
         Score("map", "MAP"),
     )
     texts = ("query",)
     lengths = ("query", "document")
     columns = ("document", "negatives", "relevant", "ranks", "repeats", "similarity", "documents", "missed", "scores")
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__(settings)
+        self.sizes = {f"mrr_of_{size}": f"ranks_{size}" for size in settings.get("dimensions", ())}  # score -> column
+        self.scores = (*Metric.scores, *scores_of_sizes(settings.get("dimensions", ())))
+        self.columns = (*Metric.columns, *self.sizes.values())  # type: ignore[misc, assignment]
+
+    @classmethod
+    def scores_with(cls, keys: Any) -> Sequence[Score]:
+        return (*cls.scores, *scores_of_sizes(getattr(keys, "dimensions", ())))
 
     @property
     def ranked(self) -> str:
@@ -49,7 +61,7 @@ class Metric(BaseMetric):
     @property
     def sentence(self) -> str:
         of = f"{self.ranked} of the split" if self.ranked.startswith("all") else f"the {self.ranked} of each query"
-        return f"MRR, nDCG@10, recall and MAP by the definitions of trec_eval, over {of}"
+        return f"MRR, nDCG, recall and MAP by the definitions of trec_eval, over {of}"
 
     def widths(self) -> dict[str, int]:
         return {score.name: 2 for score in self.scores}
@@ -59,6 +71,9 @@ class Metric(BaseMetric):
         weights = 1 / np.array(table.column("repeats").to_pylist(), dtype=np.float64)
         columns = (table.column("ranks").to_pylist(), missed_of(table))
         values = [scores_of_ranks(ranks, missed) for ranks, missed in zip(*columns, strict=True)]
+        for name, column in self.sizes.items():
+            for value, ranks in zip(values, table.column(column).to_pylist(), strict=True):
+                value[name] = 1 / min(ranks)
         return {
             score.name: np.column_stack([weights * np.array([value[score.name] for value in values]), weights])
             for score in self.scores
@@ -87,6 +102,11 @@ class Metric(BaseMetric):
         return gold, found
 
 
+def scores_of_sizes(sizes: Sequence[int]) -> tuple[Score, ...]:
+    """The scores of rankings by the first numbers of each vector."""
+    return tuple(Score(f"mrr_of_{size}", f"MRR of {size} numbers") for size in sizes)
+
+
 def mean(sums: Floats) -> Floats:
     """First sum over second; weights may add up to less than 1."""
     return np.asarray(sums[..., 0] / np.where(sums[..., 1] > 0, sums[..., 1], 1))
@@ -101,10 +121,11 @@ def scores_of_ranks(ranks: Sequence[int], missed: int = 0) -> dict[str, float]:
     """The scores of one query from the places (from 1) of its relevant documents, of which some may be `missed`."""
     places = np.sort(np.asarray(ranks, dtype=np.float64))
     relevant = max(len(places) + missed, 1)
-    ideal = (1 / np.log2(np.arange(2, min(relevant, 10) + 2))).sum()
+    gains = {k: (1 / np.log2(places[places <= k] + 1)).sum() for k in CUTS}
+    ideal = {k: (1 / np.log2(np.arange(2, min(relevant, k) + 2))).sum() for k in CUTS}
     return {
         "mrr": float(1 / places[0]) if len(places) else 0.0,
-        "ndcg_10": float((1 / np.log2(places[places <= 10] + 1)).sum() / ideal),
+        **{f"ndcg_{k}": float(gains[k] / ideal[k]) for k in CUTS},
         **{f"recall_{k}": float((places <= k).sum() / relevant) for k in CUTS},
         "map": float((np.arange(1, len(places) + 1) / places).sum() / relevant),
     }

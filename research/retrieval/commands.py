@@ -17,12 +17,19 @@ from research.tracking.run import Run
 
 
 def index_corpus(
-    run: Run, source: str, output: str, kind: str, column: str | None = None, trust_remote_code: bool = False
+    run: Run,
+    source: str,
+    output: str,
+    kind: str,
+    column: str | None = None,
+    size: int | None = None,
+    trust_remote_code: bool = False,
 ) -> Index:
-    """Write the index of a corpus; `column` holds the documents, by default `document` or `text`."""
+    """Write the index of a corpus; `column` holds the documents, by default `document` or `text`; `size`: of the first
+    numbers of each vector alone."""
     refuse_place(Path(output), kind)
     encoder = TextEncoder(run, trust_remote_code)
-    return make_index(encoder, open_corpus(source, column), Path(output), kind)
+    return make_index(encoder, open_corpus(source, column), Path(output), kind, size)
 
 
 def search_index(

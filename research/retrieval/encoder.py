@@ -56,6 +56,15 @@ class TextEncoder:
     def width(self) -> int:
         return int(self.module.backbone.model.config.hidden_size)
 
+    def refuse_size(self, size: int | None) -> None:
+        """Raise UserError for vectors of so many numbers where the run was not trained for them."""
+        sizes = getattr(self.module.config.task, "dimensions", [])
+        if size is not None and size not in (*sizes, self.width):
+            trained = f"{', '.join(map(str, sizes))} or all {self.width}" if sizes else f"all {self.width} alone"
+            raise UserError(
+                f"--size {size}: {self.run.path} was trained for {trained} numbers of a vector (task.dimensions)."
+            )
+
     @torch.inference_mode()
     def vectors(self, texts: Sequence[str], stream: str) -> Vectors:
         """Vectors of length 1, (N, W), of texts as `query` or as `document`."""

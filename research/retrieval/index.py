@@ -23,6 +23,7 @@ from research.data.opening import open_split
 from research.data.source import Split
 from research.retrieval.best import Places, best
 from research.retrieval.encoder import AT_ONCE, TextEncoder, Vectors, fingerprint
+from research.tasks.matching import beginnings
 from research.tracking.run import Run
 
 EXACT, GRAPH = KINDS = ("exact", "hnsw")
@@ -108,12 +109,16 @@ def refuse_place(folder: Path, kind: str) -> None:
         faiss()
 
 
-def make_index(encoder: TextEncoder, corpus: Split, folder: Path, kind: str = EXACT) -> Index:
-    """Encode a corpus and write its index, completely or not at all."""
+def make_index(encoder: TextEncoder, corpus: Split, folder: Path, kind: str = EXACT, size: int | None = None) -> Index:
+    """Encode a corpus and write its index, completely or not at all; `size`: the first numbers of each vector alone.
+
+    Raises UserError for a size that the run was not trained for.
+    """
+    encoder.refuse_size(size)
     names = [name for name in corpus.rows.column_names if name != "__line__"]
     about = About(
         model=fingerprint(encoder.run), run=str(encoder.run.path), kind=kind, documents=len(corpus.rows),
-        width=encoder.width, corpus=corpus.origin, corpus_sha256=corpus.fingerprint,
+        width=size or encoder.width, corpus=corpus.origin, corpus_sha256=corpus.fingerprint,
         made=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )  # fmt: skip
 
@@ -123,7 +128,7 @@ def make_index(encoder: TextEncoder, corpus: Split, folder: Path, kind: str = EX
         )
         for start in range(0, about.documents, AT_ONCE):
             texts = corpus.rows[start : start + AT_ONCE]["document"]
-            vectors[start : start + AT_ONCE] = encoder.vectors(texts, "document")
+            vectors[start : start + AT_ONCE] = beginnings(encoder.vectors(texts, "document"), about.width)
         vectors.flush()
         if kind == GRAPH:
             write_graph(vectors, new)
@@ -141,7 +146,7 @@ def search(encoder: TextEncoder, index: Index, queries: Sequence[str], count: in
 
     The index must be of the encoder's model: see `Index.refuse_another_model`.
     """
-    scores, places = index.best(encoder.vectors(queries, "query"), count)
+    scores, places = index.best(beginnings(encoder.vectors(queries, "query"), index.about.width), count)
     found = []
     for mine, at in zip(scores.tolist(), places.tolist(), strict=True):
         rows = index.documents.take([place for place in at if place >= 0]).to_pylist()

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModel
 
@@ -115,6 +116,10 @@ class Data(TaskData):
             columns["cut"].append(any(encoding.overflowing for encoding in tokens.encodings))
         return columns
 
+    def score_settings(self) -> dict[str, Any]:
+        sizes = list(self.config.task.dimensions)
+        return {**super().score_settings(), **({"dimensions": sizes} if sizes else {})}
+
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
         """All distinct documents of the split ranked for each row; a document is named by the id of its first row."""
         found = [predictions[i] for i in range(len(split.rows))]
@@ -130,19 +135,36 @@ class Data(TaskData):
         for text, document in zip(texts, own, strict=True):
             relevant.setdefault(text, set()).add(place[document])
         repeats = Counter(texts)
-        columns: Columns = {name: [] for name in ("gold", "prediction", "ranks", "repeats", "similarity")}
+        parts = {f"ranks_{size}": beginnings(documents, size) for size in self.config.task.dimensions}
+        columns: Columns = {name: [] for name in ("gold", "prediction", "ranks", "repeats", "similarity", *parts)}
         for i, text in enumerate(texts):
             similarity = documents @ found[i][QUERY]  # (D,)
-            order = np.argsort(-similarity, kind="stable")
-            rank = np.empty(len(order), np.int64)
-            rank[order] = np.arange(1, len(order) + 1)
             mine = sorted(relevant[text])
             columns["gold"].append([names[d] for d in mine])
-            columns["prediction"].append([names[d] for d in order[:BEST]])
-            columns["ranks"].append(sorted(rank[mine].tolist()))
+            columns["prediction"].append([names[d] for d in np.argsort(-similarity, kind="stable")[:BEST]])
+            columns["ranks"].append(ranks_of(similarity, mine))
+            for name, shorter in parts.items():
+                columns[name].append(ranks_of(shorter @ found[i][QUERY][: shorter.shape[1]], mine))
             columns["repeats"].append(repeats[text])
             columns["similarity"].append(float(similarity[place[own[i]]]))
         return columns
+
+
+def beginnings(vectors: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """The first numbers of vectors of length 1, of length 1 again: (N, W) -> (N, size)."""
+    if size == vectors.shape[1]:
+        return vectors
+    first = vectors[:, :size]
+    found: NDArray[np.float32] = first / np.maximum(np.linalg.norm(first, axis=1, keepdims=True), np.float32(1e-12))
+    return found
+
+
+def ranks_of(similarity: NDArray[np.float32], documents: Sequence[int]) -> list[int]:
+    """The places, from 1, of some of the documents among all, ascending; similarity (D,)."""
+    order = np.argsort(-similarity, kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(1, len(order) + 1)
+    return sorted(rank[list(documents)].tolist())
 
 
 def text_key(text: str) -> int:

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from research.metrics.retrieval import Metric, scores_of_ranks
+from research.metrics.retrieval import CUTS, Metric, scores_of_ranks
 
-OURS = {"recip_rank": "mrr", "ndcg_cut_10": "ndcg_10", "map": "map", "recall_5": "recall_5", "recall_10": "recall_10"}
-MEASURES = {"recip_rank", "ndcg_cut.10", "map", "recall.5,10"}
+OURS = {
+    "recip_rank": "mrr", "map": "map", **{f"ndcg_cut_{k}": f"ndcg_{k}" for k in CUTS},
+    **{f"recall_{k}": f"recall_{k}" for k in CUTS},
+}  # fmt: skip
+MEASURES = {"recip_rank", "ndcg_cut.1,5,10", "map", "recall.1,5,10"}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -36,7 +39,8 @@ def test_a_repeated_query_counts_once() -> None:
     found = metric.score(metric.table(golds, golds, ranks=[[1], [4], [4]], repeats=[1, 2, 2]))
     assert found["mrr"] == pytest.approx((1 + 1 / 4) / 2)
     assert scores_of_ranks([2, 11]) == {
-        "mrr": 0.5, "ndcg_10": pytest.approx((1 / np.log2(3)) / (1 + 1 / np.log2(3))), "recall_1": 0.0,
+        "mrr": 0.5, "ndcg_1": 0.0, "ndcg_5": pytest.approx((1 / np.log2(3)) / (1 + 1 / np.log2(3))),
+        "ndcg_10": pytest.approx((1 / np.log2(3)) / (1 + 1 / np.log2(3))), "recall_1": 0.0,
         "recall_5": 0.5, "recall_10": 0.5, "map": pytest.approx((1 / 2 + 2 / 11) / 2),
     }  # fmt: skip
 

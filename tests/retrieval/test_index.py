@@ -18,7 +18,7 @@ from tests.conftest import write_jsonl
 from tests.small_runs import SmallRuns
 from tests.tasks.test_matching import rows
 
-KEYS = ("task.query_prefix=ask ", "task.document_prefix=say ", "task.learn_temperature=true")
+KEYS = ("task.dimensions=[8]", "task.query_prefix=ask ", "task.document_prefix=say ", "task.learn_temperature=true")
 
 
 def trained(small_runs: SmallRuns, tmp_path: Path, *overrides: str) -> Run:
@@ -57,8 +57,24 @@ def test_search_finds_what_the_predictions_say(
         assert all(hit["document"] == own[hit["id"]] and f"test-{hit['page']}" == hit["id"] for hit in row["results"])
     assert main(["search", str(run.path), "what is good", "--index", str(folder), "--top", "2"]) == 0
     assert len(json.loads(capsys.readouterr().out)["results"]) == 2
+    of_first_numbers(run, source, queries, tmp_path, capsys)
     approximate(run, source, tmp_path)
     refusals(run, other, folder, tmp_path, capsys)
+
+
+def of_first_numbers(run: Run, source: str, queries: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A smaller index gives the ranks that the run was scored by."""
+    folder = tmp_path / "small"
+    assert main(["index", str(run.path), "--input", source, "--output", str(folder), "--size", "8"]) == 0
+    assert np.load(folder / "vectors.npy").shape == (11, 8)
+    capsys.readouterr()
+    assert main(["search", str(run.path), "--index", str(folder), "--input", queries, "--top", "11"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for row, expected in zip(found, pq.read_table(run.predictions / "test.parquet").to_pylist(), strict=True):
+        order = [hit["id"] for hit in row["results"]]
+        assert sorted(order.index(each) + 1 for each in expected["gold"]) == expected["ranks_8"]
+    said = refused(capsys, "index", str(run.path), "--input", source, "--output", str(folder), "--size", "9")
+    assert "--size 9:" in said and "was trained for 8 or all 32 numbers of a vector (task.dimensions)" in said
 
 
 def approximate(run: Run, source: str, tmp_path: Path) -> None:

@@ -129,6 +129,11 @@ def test_every_layout_gives_the_same_and_ranks_are_right(small_runs: SmallRuns, 
         gold = {0: ["test-0"], 1: ["test-0"], 2: ["test-2", "test-3"], 3: ["test-2", "test-3"]}.get(i, [f"test-{i}"])
         assert row["gold"] == gold and row["repeats"] == (2 if i in (2, 3) else 1)
         assert row["ranks"] == sorted(order.index(distinct.index(int(g[5:]))) + 1 for g in gold)
+        shorter = F.normalize(documents[:, :8], dim=1) @ F.normalize(queries[i, :8], dim=0)
+        order = shorter.argsort(descending=True).tolist()
+        assert row["ranks_8"] == sorted(order.index(distinct.index(int(g[5:]))) + 1 for g in gold)
+    first = [1 / row["ranks_8"][0] / row["repeats"] for row in table]
+    assert run.result["metrics"]["test"]["mrr_of_8"] == pytest.approx(sum(first) / 11)  # rows 2 and 3 are one query
 
 
 def test_an_adapter_that_trains_nothing_that_is_read_is_refused(
