@@ -42,7 +42,7 @@ def test_a_model_of_many_languages_begins_with_the_one_that_is_named(tmp_path: P
     assert text(tokenizer, micro.streams["source"].tokens["input_ids"])[0] == "eng_Latn"
     label = text(tokenizer, micro.streams["target"].tokens["label"])
     assert label[0] == "deu_Latn" and label[-1] == "</s>"
-    assert module.generate(micro)[0].tokens[0] == german
+    assert module.generate(micro)[0].tokens[0] == german == module.backbone.model.generation_config.forced_bos_token_id
     with pytest.raises(UserError, match=r"task.target_language=german is no language of the tokenizer's 3; .* as "):
         opened(tmp_path, {**task, "target_language": "german"}, [{"source": "ab", "target": "cd"}], model=model)
 

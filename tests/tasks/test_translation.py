@@ -222,7 +222,8 @@ def test_learns_to_translate_and_to_stop(
 ) -> None:
     """Also where padding and end are the same token (fault 3).
 
-    Trained, evaluated, exported and used again: every output ends, most are right, and predictions come back."""
+    Trained, evaluated, exported and used again: every output ends, most are right, and predictions come back. The
+    settings beside the exported model are the run's, without what the checkpoint's had."""
     path = experiment(tmp_path, kind, rows(120), **model)
     test = write_jsonl(tmp_path / "test.jsonl", rows(12, first=500))
     overrides = [f"data.test={test}", "optim.epochs=15", "optim.lr=4e-3", "model.dropout=0.0"]
@@ -230,6 +231,11 @@ def test_learns_to_translate_and_to_stop(
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     scores = result["metrics"]["test"]
     assert scores["bleu"] > 0.5 and scores["ended"] == 1.0, scores
+    settings = json.loads((tmp_path / "run" / "model" / "generation_config.json").read_text())
+    own = {"max_new_tokens": 12, "num_beams": 1, "eos_token_id": [3], "pad_token_id": model.get("pad_token_id", 0)}
+    start = {"decoder_start_token_id": 2} if kind == "bart" else {}
+    assert {**settings, **own, **start, "no_repeat_ngram_size": 0, "min_new_tokens": 0} == settings
+    assert not {"min_length", "forced_bos_token_id", "forced_eos_token_id"} & settings.keys()
     table = pq.read_table(tmp_path / "run" / "predictions" / "test.parquet").to_pylist()
     inputs = write_jsonl(tmp_path / "input.jsonl", [{"source": row["source"]} for row in table])
     output = tmp_path / "output.jsonl"

@@ -12,13 +12,14 @@ from research.cli import main
 from research.tracking.run import Run
 from tests.conftest import make_tiny_model, write_jsonl
 from tests.small_runs import SmallRuns, assert_same_bits, assert_same_up_to_rounding
-from tests.tasks.test_conformance import MODELS, TASKS, VALUES
+from tests.tasks.test_conformance import KINDS, MODELS, SCRATCH, TASKS, VALUES
 from tests.tasks.test_translation import make_model
 
 KEYS = {  # of the task, beside its defaults
     "hierarchical": [f"task.hierarchy={VALUES['hierarchy'][0]}"],
     "relation": ["task.typed=false"],
     "setfit": ["task.iterations=2"],
+    "generative_qa": ["task.max_new_tokens=8"],
 }
 
 
@@ -41,9 +42,13 @@ def case(name: str, folder: Path) -> tuple[str, list[str], dict[str, Any]]:
         model = make_tiny_model(folder / "model")
         AutoModelForMaskedLM.from_config(AutoConfig.from_pretrained(model)).save_pretrained(model)
         sections["model"] = {"name": str(model), "dropout": 0.0}
+    if task in KINDS:
+        sections["model"] = {"name": str(make_model(folder / "model", KINDS[task])), "dropout": 0.0}
     if task == "in_context":
-        sections |= {"model": {"name": str(make_model(folder / "gpt2", "gpt2"))}, "optim": {"max_steps": 0}}
+        sections["optim"] = {"max_steps": 0}
         sections["data"]["max_length"] = 64
+    if task == "span_corruption":  # needs sentinels
+        sections["model"] = {"name": "scratch", "scratch": SCRATCH, "dropout": 0.0}
     return task, KEYS.get(task, []), sections
 
 
@@ -51,7 +56,7 @@ def case(name: str, folder: Path) -> tuple[str, list[str], dict[str, Any]]:
 @pytest.mark.parametrize(
     "name",
     ["matching", "rerank", "recommendation", "ordinal", "intent_slots", "nsp", "pairs", "multi_label", "regression",
-     "hierarchical", "relation", "prompt", "nli_zero_shot", "setfit"],
+     "hierarchical", "relation", "prompt", "nli_zero_shot", "setfit", "generative_qa", "span_corruption"],
 )  # fmt: skip
 def test_stopped_and_resumed_is_bit_equal(name: str, small_runs: SmallRuns, tmp_path: Path) -> None:
     task, own, sections = case(name, tmp_path)
@@ -60,6 +65,13 @@ def test_stopped_and_resumed_is_bit_equal(name: str, small_runs: SmallRuns, tmp_
     arguments, folder = small_runs.stopped(4, task, *keys, **sections)
     assert main(arguments) == 0
     assert_same_bits(Run(folder), reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["trainer.tokens_per_microbatch=40", "trainer.packing=false"])
+def test_micro_batches_do_not_move_spans(layout: str, small_runs: SmallRuns, tmp_path: Path) -> None:
+    task, _, sections = case("span_corruption", tmp_path)
+    assert_same_up_to_rounding(small_runs.train(task, layout, **sections), small_runs.train(task, **sections))
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from tests.attempts import Attempt, attempt
 from tests.conftest import copied, write_jsonl
 from tests.tasks.test_translation import make_model, rows
 from tests.tasks.text_experiments import CHAT
-from tests.training.test_resume import command, content, last_step, steps_saved
+from tests.training.test_resume import command, content, has_evaluated, last_step, steps_saved
 
 pytestmark = pytest.mark.slow
 STEPS_PER_EPOCH, STEPS = 6, 12
@@ -60,8 +60,9 @@ def test_killed_in_a_step_and_in_an_evaluation(kind: str, tmp_path: Path, forkse
     started.kill()
     started = Attempt(command(path, run.path), log)
     assert started.until(lambda: STEPS_PER_EPOCH in steps_saved(run))  # saved before its evaluation, which generates
-    time.sleep(0.02)
+    time.sleep(0.02)  # an evaluation takes half a second at least
     started.kill()
+    assert last_step(run) == STEPS_PER_EPOCH and not has_evaluated(run, STEPS_PER_EPOCH)
     code, said = attempt(command(path, run.path), log)
     assert code == 0, said
     found, expected = content(Run.read(run.path)), content(Run.read(tmp_path / "whole"))
