@@ -20,6 +20,7 @@ from research.data.entity_pairs import entities_of, relations_of
 from research.inference.predict import predict
 from research.inference.predictor import Predictor, trained_of
 from research.metrics.base import precision_recall_f1
+from research.metrics.examples import Floats
 from research.tracking.run import Run
 
 Entity = tuple[int, int, str]  # first character, end, type
@@ -110,13 +111,22 @@ def triple_scores(golds: Sequence[Document], predictions: Sequence[Document]) ->
     `strict`: both entities have the right characters and the right types, and the relation is right; `boundaries`: as
     that, without the types (Bekoulis et al. 2018; Taillé et al. 2020).
     """
+    sums = {rule: counts.sum(axis=0) for rule, counts in triple_counts(golds, predictions).items()}
+    return {
+        rule: dict(zip(("precision", "recall", "f1"), precision_recall_f1(counts).tolist(), strict=True))
+        for rule, counts in sums.items()
+    }
+
+
+def triple_counts(golds: Sequence[Document], predictions: Sequence[Document]) -> dict[str, Floats]:
+    """By rule, the right, the found and the gold triples of each document, (N, 3)."""
     found = {}
     for rule, view in (("strict", lambda triple: triple), ("boundaries", without_types)):
-        counts = np.zeros(3)
+        rows = []
         for gold, prediction in zip(golds, predictions, strict=True):
             mine, theirs = {view(t) for t in prediction.triples}, {view(t) for t in gold.triples}
-            counts += [len(mine & theirs), len(mine), len(theirs)]
-        found[rule] = dict(zip(("precision", "recall", "f1"), precision_recall_f1(counts).tolist(), strict=True))
+            rows.append([len(mine & theirs), len(mine), len(theirs)])
+        found[rule] = np.array(rows, dtype=np.float64)
     return found
 
 

@@ -73,6 +73,11 @@ def test_the_chain_is_its_two_halves(small_runs: SmallRuns, tmp_path: Path, caps
     scores = triple_scores(golds, found)
     for rule in ("strict", "boundaries"):
         assert f"| {rule} | " + " | ".join(f"{value:.4f}" for value in scores[rule].values()) + " |" in said
+    written = json.loads((tmp_path / "found.scores.json").read_text())
+    assert written["documents"] == 2 and written["ner"] == paths[0]
+    for rule, own in scores.items():
+        assert {name: written["triples"][rule][name] for name in own} == own
+        assert written["triples"][rule]["f1_low"] <= own["f1"] <= written["triples"][rule]["f1_high"]
     by_hand = [{"id": document.id, "text": document.text, "entities": [list(each) for each in document.entities]}
                for document in found]  # fmt: skip
     assert all(len(document.entities) > 1 for document in found)
