@@ -12,6 +12,7 @@ from research.cli import main
 from tests.commands import Command
 from tests.conftest import make_tiny_model
 from tests.small_runs import SmallRuns
+from tests.tasks.text_experiments import CHAT, gpt2
 
 TEXT = "Anna lives in Oslo"
 ENTITIES = [[0, 4, "PER"], [14, 18, "LOC"]]
@@ -65,6 +66,37 @@ def test_a_faulty_row(command: Command, task: str, rows: list[dict[str, Any]], p
 def test_a_setting_that_does_not_fit_the_data(command: Command, task: str, override: str, fragment: str) -> None:
     path = command.file("train.jsonl", CLASSES)
     assert fragment.format(path) in command.refused(task, path, override)
+
+
+SHORT = ("task.max_new_tokens=8", "task.max_target_tokens=8")  # the small decoder has 128 positions
+ASKED = [{"role": "user", "content": "where"}]
+ANSWERED = [*ASKED, {"role": "assistant", "content": "Oslo"}]
+
+
+@pytest.mark.in_check(2)
+@pytest.mark.parametrize(
+    ("task", "rows", "fragment"),
+    [
+        ("translation", [{"source": "a", "target": "b"}, {"source": "a", "target": " "}], "the target is empty; fill"),
+        ("dialogue", [{"messages": ANSWERED}, {"messages": ASKED}], "the chat ends with the user; there is no answer"),
+    ],
+)  # fmt: skip
+def test_a_faulty_row_of_text(command: Command, task: str, rows: list[dict[str, Any]], fragment: str) -> None:
+    path = command.file("train.jsonl", rows)
+    keys = ["task.chat_template=" + str(command.file("chat.jinja", CHAT))] if task == "dialogue" else []
+    assert f"{path}, line 2: {fragment}" in command.refused(task, path, *SHORT, *keys, model=gpt2())
+
+
+def test_parallel_files_of_different_length(command: Command) -> None:
+    english, german = command.file("train.en", "a film\na book\n"), command.file("train.de", "ein Film\n")
+    sentence = command.refused("translation", command.folder / "train.{en,de}", *SHORT, model=gpt2())
+    assert f"{english} has 2 lines and {german} has 1 line: line 2 has no partner" in sentence
+
+
+def test_a_decoder_for_a_task_of_encoders(command: Command) -> None:
+    path = command.file("train.jsonl", [{"text": f"good film {i}"} for i in range(8)])
+    sentence = command.refused("mlm", path, model=gpt2())
+    assert "is a 'gpt2' model, a decoder; task 'mlm' fine-tunes encoders" in sentence and "It serves " in sentence
 
 
 def test_tasks_whose_encoders_differ(command: Command, small_runs: SmallRuns) -> None:
