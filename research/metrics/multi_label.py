@@ -25,8 +25,9 @@ class Metric(BaseMetric):
 
     The scores are those of scikit-learn with `zero_division=0`: `micro_*` over all decisions together, `macro_f1` the
     mean over the declared classes, `sample_f1` the mean over the examples, `accuracy` the share of examples whose set
-    of labels is exactly right. `threshold` is the probability above which a label is given so that micro F1 is highest;
-    it needs the column `probabilities`, in the order of the labels.
+    of labels is exactly right. `threshold` is the probability above which a label is given so that micro F1 is highest,
+    and `threshold/<label>`, where `settings["thresholds"]` is each, so that the label's own F1 is; they need the column
+    `probabilities`, in the order of the labels.
     """
 
     scores = (
@@ -48,8 +49,13 @@ class Metric(BaseMetric):
 
     @property
     def signature(self) -> str:
-        threshold = self.settings.get("threshold", DEFAULT_THRESHOLD)
-        return f"multi_label|classes:{len(self.labels)}|zero_division:0|threshold:{threshold:g}"
+        threshold = "each" if self.of_each else f"{self.settings.get('threshold', DEFAULT_THRESHOLD):g}"
+        return f"multi_label|classes:{len(self.labels)}|zero_division:0|threshold:{threshold}"
+
+    @property
+    def of_each(self) -> bool:
+        """Has each label a threshold of its own?"""
+        return self.settings.get("thresholds") == "each"
 
     def widths(self) -> dict[str, int]:
         return {"examples": 2, "samples": 2, **{f"class/{label}": 3 for label in self.labels}}
@@ -100,8 +106,10 @@ class Metric(BaseMetric):
     def beside(self, table: pa.Table) -> dict[str, float]:
         if "probabilities" not in table.column_names:
             return {}
-        gold = self.indicators(table.column("gold"))
-        return {"threshold": best_threshold(gold, self.probabilities(table))}
+        gold, p = self.indicators(table.column("gold")), self.probabilities(table)
+        if self.of_each:
+            return {f"threshold/{label}": best_threshold(gold[:, i], p[:, i]) for i, label in enumerate(self.labels)}
+        return {"threshold": best_threshold(gold, p)}
 
     def probabilities(self, table: pa.Table) -> Floats:
         """The column `probabilities` (N, C)."""
@@ -149,7 +157,7 @@ def _support(sums: Floats) -> Floats:
 def best_threshold(gold: np.ndarray, probabilities: Floats) -> float:
     """The probability above which a label is given, between two that occur, so that micro F1 is highest.
 
-    Ties go to the threshold nearest to 0.5. `gold`: (N, C) bool; `probabilities`: (N, C).
+    Ties go to the threshold nearest to 0.5. `gold`: (N, C) bool; `probabilities`: (N, C); both (N,) for one label.
     """
     flat = probabilities.ravel()
     order = np.argsort(-flat, kind="stable")

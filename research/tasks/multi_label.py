@@ -1,7 +1,8 @@
 """Classification of a text, or a pair of texts, that has any number of labels.
 
 Each label is a decision of its own: the loss is the binary cross entropy, its mean over the labels. The probability
-above which a label is given is chosen on the validation data, so that micro F1 is highest there.
+above which a label is given is chosen on the validation data: one for all labels, so that micro F1 is highest there, or
+one for each, so that its own F1 is.
 
 Shapes: N windows, E texts, C classes, B words of 32 labels each.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +42,9 @@ class Keys:
     threshold: float | None = key(
         None, "probability above which a label is given; null: the best on validation", inside("(0, 1)")
     )
+    best_thresholds: Literal["one", "each"] = key(
+        "one", "the best one for all labels, by micro F1, or of each, by its F1"
+    )
 
 
 class Data(TaskData):
@@ -55,7 +59,10 @@ class Data(TaskData):
 
     def __init__(self, config: Config, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
+        if config.task.threshold is not None and config.task.best_thresholds == "each":
+            raise UserError("task.threshold sets one for all labels, task.best_thresholds=each asks for one of each.")
         self.threshold = config.task.threshold or DEFAULT_THRESHOLD
+        self.threshold_of: dict[str, float] = {}  # labels that have their own
         self.separator: str | None = None  # of labels that are written as text
 
     @property
@@ -81,12 +88,16 @@ class Data(TaskData):
         return collect_labels(splits, "label", self.config.data.labels)
 
     def use_validation_scores(self, validation: Mapping[str, float]) -> None:
-        """The threshold that is best on validation, unless one is set."""
-        if self.config.task.threshold is None:
+        """The thresholds that are best on validation, unless one is set."""
+        if self.config.task.best_thresholds == "each":
+            own = {name.partition("/"): value for name, value in validation.items()}
+            self.threshold_of = {label: float(value) for (part, _, label), value in own.items() if part == "threshold"}
+        elif self.config.task.threshold is None:
             self.threshold = float(validation.get("threshold", DEFAULT_THRESHOLD))
 
     def score_settings(self) -> dict[str, Any]:
-        return {"labels": self.labels, "threshold": self.threshold}
+        each = {"thresholds": "each"} if self.config.task.best_thresholds == "each" else {}
+        return {"labels": self.labels, "threshold": self.threshold, **each}
 
     def encode(self, rows: Columns) -> Columns:
         texts, pairs = rows["text"], rows.get("text_pair", [None] * len(rows["text"]))
@@ -100,7 +111,8 @@ class Data(TaskData):
     def table(self, split: Split, predictions: dict[int, dict[str, Any]]) -> Columns:
         gold = split.rows["label"] if "label" in split.rows.column_names else [None] * len(split.rows)
         probabilities = np.stack([predictions[i]["probabilities"] for i in range(len(split.rows))]).astype(np.float64)
-        given = [[self.labels[i] for i in np.flatnonzero(row > self.threshold)] for row in probabilities]
+        limits = np.array([self.threshold_of.get(label, self.threshold) for label in self.labels])  # (C,)
+        given = [[self.labels[i] for i in np.flatnonzero(row > limits)] for row in probabilities]
         kind = pa.list_(pa.string())
         return {
             "gold": pa.array(list(gold), kind),

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import f1_score
 
 from research.cli import main
 from research.config.load import load_config
@@ -60,6 +61,34 @@ def test_every_form_of_labels_trains_alike(small_runs: SmallRuns, tmp_path: Path
     for form in ("json", "repr", ";", "|"):
         other = small_runs.train("multi_label", "optim.max_steps=3", data={**data[form], "max_length": 48}, optim=optim)
         assert losses(other)[:1] == losses(run)[:1], form  # the schedule differs after the first step
+
+
+@pytest.mark.slow
+def test_each_label_may_have_its_own_threshold(
+    small_runs: SmallRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one of its best F1 on validation, for test data and new texts alike."""
+    data = {**files(tmp_path, "list"), "max_length": 48}
+    run = small_runs.train("multi_label", "task.best_thresholds=each", data=data, optim={"max_steps": 12, "lr": 1e-2})
+    assert run.result is not None
+    scores, labels = run.result["metrics"]["validation"], run.result["learned"]["labels"]
+    validation = pq.read_table(run.predictions / "validation.parquet").to_pylist()
+    limits = []
+    for i, label in enumerate(labels):
+        gold = np.array([label in row["gold"] for row in validation])
+        p = np.array([row["probabilities"][i] for row in validation])
+        reached = f1_score(gold, p > scores[f"threshold/{label}"], zero_division=0)
+        assert reached == pytest.approx(max(f1_score(gold, p > limit, zero_division=0) for limit in [0, *p]))
+        limits.append(scores[f"threshold/{label}"])
+    assert "threshold" not in scores and len(set(limits)) == 3
+    for row in pq.read_table(run.predictions / "test.parquet").to_pylist():
+        assert row["prediction"] == [labels[i] for i in np.flatnonzero(np.array(row["probabilities"]) > limits)]
+    assert main(["evaluate", str(run.path), "--split", "test"]) == 0
+    (again,) = map(json.loads, (run.path / "evaluations.jsonl").read_text().splitlines())
+    assert again["scores"] == run.result["metrics"]["test"]
+    keys = ["task.best_thresholds=each", "task.threshold=0.4"]
+    arguments, _ = small_runs.arguments("multi_label", keys, {"data": data})
+    assert main(arguments) == 2 and "task.best_thresholds=each asks for one of each" in capsys.readouterr().err
 
 
 @pytest.mark.slow
