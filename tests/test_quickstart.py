@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+import runpy
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from research.data.formats import format_of
+from tests.report.synthetic import write_run
 
 FOLDER = Path(__file__).parent.parent / "research" / "quickstart"
+TABLES = Path(__file__).parent.parent / "scripts" / "quickstart_table.py"
 TASKS = ("sentiment", "ner", "qa", "dialogue")
 SPLITS = ("train", "validation", "test")
 
@@ -56,3 +62,26 @@ def test_dialogues_have_summaries_shorter_than_they_are() -> None:
     lengths = [(len(row["dialogue"].split()), len(row["summary"].split())) for row in dialogues]
     assert len(dialogues) == 204 and all("\n" in row["dialogue"] for row in dialogues)
     assert sum(summary for _, summary in lengths) < 0.7 * sum(dialogue for dialogue, _ in lengths)
+
+
+def test_summaries_stand_side_by_side_before_and_after_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the first three dialogues, with the first of a person's summaries; the scores of all runs above."""
+    write_run(tmp_path / "sentiment" / "seed0")
+    for run, said in (("untrained/dialogue", "noise"), ("dialogue/seed0", "summary")):
+        columns = {
+            "source": [f"dialogue {i}" for i in range(4)],
+            "gold": [[f"person {i}", "other"] for i in range(4)],
+            "prediction": [f"{said} {i}" for i in range(4)],
+        }
+        (tmp_path / run / "predictions").mkdir(parents=True)
+        pq.write_table(pa.table(columns), tmp_path / run / "predictions" / "test.parquet")
+    monkeypatch.setattr(sys, "argv", [str(TABLES), str(tmp_path)])
+    runpy.run_path(str(TABLES))
+    lines = [re.split(r"\s*[│┃]\s*", line)[1:-1] for line in capsys.readouterr().out.splitlines() if line[:1] in "│┃"]
+    assert lines[1][:2] == ["sentiment", "accuracy"] and lines[1][4] == "600"
+    assert lines[2:] == [
+        ["dialogue", "before", "after", "by a person"],
+        *([f"dialogue {i}", f"noise {i}", f"summary {i}", f"person {i}"] for i in range(3)),
+    ]

@@ -26,6 +26,7 @@ from research.data.cutting import beginning
 from research.data.languages import bleu_tokenizer, ends_with, rouge_tokenizer, use_languages
 from research.data.long_texts import HEAD_TAIL, TRUNCATE
 from research.data.prompt import Template
+from research.data.references import log_counts, texts_of
 from research.data.shorten import shortened
 from research.data.source import Split
 from research.metrics.score import LOSS
@@ -160,11 +161,12 @@ class TextData(TaskData):
                     for row, text in enumerate(split.rows[field]):
                         if not text or not text.strip():
                             raise UserError(f"{split.where(row)}: the {field} is empty; fill it in or drop the row.")
-            rows = split.rows[:]
-            for row, golds in enumerate(self.golds(rows, len(split.rows))):
+            references = self.golds(split.rows[:], len(split.rows))
+            for row, golds in enumerate(references):
                 if not golds or not all(isinstance(gold, str) and gold.strip() for gold in golds):
                     raise UserError(f"{split.where(row)}: the {self.gold[0]} is empty; fill it in or drop the row.")
                 targets += golds[: 1 if len(targets) < SAMPLE else 0]
+            log_counts(split, references)
         keys = self.config.task
         chosen = (bleu_tokenizer, rouge_tokenizer)
         self.tokenizers = {choose.__name__: choose(keys.target_language, targets) for choose in chosen}
@@ -285,13 +287,6 @@ def whole(tokenizer: Any, text: str, tokens: int) -> str:
 
 def as_text(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else str(value)
-
-
-def texts_of(value: Any) -> list[str]:
-    """The references of a cell: a text, a list of texts, or SQuAD's answers."""
-    if isinstance(value, dict):
-        value = value.get("text")
-    return [value] if isinstance(value, str) else list(value or [])
 
 
 def with_column(split: Split, name: str, values: pa.Array) -> Split:

@@ -96,7 +96,10 @@ def test_the_end_is_a_target_where_padding_is_the_same_token(tmp_path: Path) -> 
     assert first_row(data)[1] == ["good", "film", "[SEP]"] and data.stores["train"].targets.tolist() == [3.0]
 
 
-def test_several_references_are_scored_and_the_first_is_learned(tmp_path: Path) -> None:
+def test_several_references_are_scored_and_the_first_is_learned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line says of which split the rows have not equally many."""
     rows: Rows = [
         {"source": "film", "target": ["good", "very good"]},
         {"source": "book", "target": "bad", "other": "not good"},
@@ -108,6 +111,10 @@ def test_several_references_are_scored_and_the_first_is_learned(tmp_path: Path) 
     table = data.table(data.splits["train"], {i: said for i in range(3)})
     assert table["gold"] == [["good", "very good"], ["bad", "not good"], ["a city"]]
     assert data.score_settings()["references"] == "var"
+    assert "rows.jsonl: rows of train have 1 to 2 references; each is scored by its own." in caplog.text
+    caplog.clear()
+    opened(tmp_path, {"name": "summarization"}, [{"source": "film", "target": ["good", "bad"]}] * 2)
+    assert "references" not in caplog.text
 
 
 @pytest.mark.parametrize("bad", [[], ["good", ""], "  ", None])

@@ -35,18 +35,21 @@ FAMILIES = {  # task -> family
     "translation": ["marian", "t5", "bart", "llama"],
     "summarization": ["bart"],
     "span_corruption": ["t5"],
+    "nsp": ["bert"],
 }
-PLAIN = ("lm", "mlm", "span_corruption")
+PLAIN = ("lm", "mlm", "span_corruption", "nsp")
 CASES = [(task, family) for task, families in FAMILIES.items() for family in families]
 
 
 def experiment(folder: Path, task: str, family: str, **sections: Any) -> Path:
     (folder / "corpus.txt").write_text(TEXT)
     pairs = write_jsonl(folder / "pairs.jsonl", rows(24))
-    of_text = {"max_new_tokens": 8, "max_target_tokens": 16}
+    own: dict[str, Any] = {} if task in PLAIN else {"max_new_tokens": 8, "max_target_tokens": 16}
+    if task == "nsp":  # a loss of masked tokens almost alone
+        own = {"next_weight": 0.01}
     file = str(folder / "corpus.txt" if task in PLAIN else pairs)
     content = {
-        "task": {"name": task, **({} if task in PLAIN else of_text)},
+        "task": {"name": task, **own},
         "model": {"name": "scratch", "scratch": {"family": family, **SIZE}},
         "data": {"train": file, "validation": copied(file), "max_length": 24, "max_overlap": 1.0},
         "optim": {"batch_size": 4, "max_steps": 10, "lr": 3e-3},
