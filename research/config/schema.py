@@ -197,7 +197,8 @@ class TrainerConfig:
     )
     packing: bool | Literal["auto"] = key("auto", "auto: no padding where the model allows it", decides=False)
     last_layer: Literal["read", "all"] = key(
-        "all", "read: of BERT's family, packed, only the tokens that the head reads; faster, other dropout masks"
+        "all",
+        "in training; read: of BERT's family, packed, only the tokens the head reads; faster, other dropout masks",
     )
     reuse_features: bool | Literal["auto"] = key(
         "auto",

@@ -95,7 +95,6 @@ class Predictor:
         """`precision` of the activations: that of the training by default. `load` makes the model."""
         config = trained.config
         config.trainer.sparse_embedding = False  # it serves training alone
-        config.trainer.last_layer = "read"  # without dropout the same numbers, computed for fewer tokens
         if config.trainer.precision == "fp16" and not torch.cuda.is_available():
             config.trainer.precision = "fp32"
         config.trainer.precision = precision or config.trainer.precision  # type: ignore[assignment]

@@ -27,7 +27,7 @@ class TextVectors:
         backbone = module.backbone
         if backbone.family != ENCODER or backbone.model.base_model is backbone.model:
             raise UserError(f"methods.{name} reads the vectors of an encoder; {type(backbone.model).__name__} is none.")
-        backbone.reads_alone = False  # of a task that reads other tokens the first ones are wanted here
+        backbone.trains_alone = False  # of a task that reads other tokens the first ones are wanted here
         self.reading = False
         self.states: Tensor | None = None
         backbone.model.base_model.register_forward_hook(self._keep)

@@ -36,8 +36,8 @@ class Backbone(nn.Module):
     ids start (2 for RoBERTa's family).
     """
 
-    def __init__(self, model: PreTrainedModel, packing: bool | str = "auto", reads_alone: bool = False) -> None:
-        """`reads_alone`: compute the last layer for the tokens alone that are read, where the model allows it."""
+    def __init__(self, model: PreTrainedModel, packing: bool | str = "auto", trains_alone: bool = False) -> None:
+        """`trains_alone`: in training, too, compute the last layer for the tokens alone that are read."""
         super().__init__()
         self.model = model
         mark_cross_attention(model)
@@ -62,7 +62,8 @@ class Backbone(nn.Module):
         self.frozen: FrozenLayers | None = None  # whose outputs may be given
         self.quiet: list[nn.Module] = []  # without dropout in training, too
         self.asked_of: set[str] = set()  # which tokens' outputs the task has read
-        self.reads_alone = reads_alone and last_layer.reads_alone(self, probe_batch(model.config), TOLERANCE)
+        self.reads_alone = last_layer.reads_alone(self, probe_batch(model.config), TOLERANCE)
+        self.trains_alone = trains_alone and self.reads_alone
         base, head = model.base_model, self.head
         if self.packed and base is not model:
             base.register_forward_hook(self._restore_sequences, with_kwargs=True)
@@ -89,9 +90,9 @@ class Backbone(nn.Module):
 
     def sequence_logits(self, micro: MicroBatch) -> Tensor:
         """Outputs of a sequence-level head: (N, C) in float32."""
-        first = self.packed and (self.reads_alone or self.frozen is not None) and self._first_suffices
+        first = self.packed and (self._alone or self.frozen is not None) and self._first_suffices
         self.asked_of.add(FIRST if first else ALL)
-        return self.logits_of(micro, FIRST if first and self.reads_alone else ALL)
+        return self.logits_of(micro, FIRST if first and self._alone else ALL)
 
     def logits_of(self, micro: MicroBatch, which: str) -> Tensor:
         """As `sequence_logits`, of which the head is given these tokens' hidden states."""
@@ -105,6 +106,11 @@ class Backbone(nn.Module):
         finally:
             self._restoring = None
         return logits
+
+    @property
+    def _alone(self) -> bool:
+        """Does the last layer compute the tokens alone that are read? In training this changes what dropout draws."""
+        return self.trains_alone if self.model.training else self.reads_alone
 
     @cached_property
     def _first_suffices(self) -> bool:
@@ -128,7 +134,7 @@ class Backbone(nn.Module):
     def inputs_of(self, micro: MicroBatch, which: str) -> dict[str, Any]:
         """The inputs of a pass of which these tokens' outputs are read; the last layer may compute no other."""
         inputs = self.inputs(micro)
-        alone = self.reads_alone and self.packed and not self.prompt_tokens
+        alone = self.packed and self._alone and not self.prompt_tokens
         if self.frozen is not None and micro.first.features is not None:
             alone = alone and not self.frozen.are_all  # else the last layer is skipped
         self.reading = micro.first.reading(which) if alone else None

@@ -29,8 +29,8 @@ HEADS = (AutoModelForSequenceClassification, AutoModelForTokenClassification, Au
 class LinearHead(Backbone):
     """A model for token classification, read as a task whose own head is of `auto_class` reads it."""
 
-    def __init__(self, model: PreTrainedModel, packing: bool | str, reads_alone: bool, auto_class: Any) -> None:
-        super().__init__(model, packing, reads_alone)
+    def __init__(self, model: PreTrainedModel, packing: bool | str, trains_alone: bool, auto_class: Any) -> None:
+        super().__init__(model, packing, trains_alone)
         self.auto_class = auto_class
 
     def token_logits(self, micro: MicroBatch, which: str = ALL) -> dict[str, Tensor]:

@@ -82,11 +82,11 @@ def heads_of(config: Config) -> Mapping[str, Any]:
 
 def backbone_of(config: Config, model: PreTrainedModel) -> Backbone:
     """The model as it is fed, its head read as `model.head` says."""
-    packing, reads_alone = config.trainer.packing, config.trainer.last_layer == "read"
+    packing, trains_alone = config.trainer.packing, config.trainer.last_layer == "read"
     if config.model.head == "own":
-        return Backbone(model, packing, reads_alone)
+        return Backbone(model, packing, trains_alone)
     own = component.load("task", config.task.name).Module.heads()[ENCODER]
-    return LinearHead(model, packing, reads_alone, own)
+    return LinearHead(model, packing, trains_alone, own)
 
 
 def longest_sequence(config: Config, family: str) -> int:

@@ -181,7 +181,7 @@ def tokens_kept(module: TaskModule) -> str:
     if not backbone.frozen.are_all or not backbone.packed or module.methods:  # methods may read more than the task
         return ALL
     asked = asked_of(module)
-    if asked == {MARKED} and not backbone.reads_alone:  # the head's dropout draws for all tokens then
+    if asked == {MARKED} and not backbone.trains_alone:  # the head's dropout draws for all tokens then
         return ALL
     return next(iter(asked)) if asked in ({FIRST}, {MARKED}) else ALL
 

@@ -41,11 +41,12 @@ def outputs_and_gradients(backbone: Backbone, head: str) -> tuple[Tensor, dict[s
 @pytest.mark.parametrize("kind", ["bert", "roberta", "electra"])
 def test_tokens_that_are_read_have_the_outputs_and_gradients_of_a_whole_layer(kind: str, head: str) -> None:
     whole, alone = (Backbone(without_dropout(build(kind, head, PACKED[kind])), True, reads) for reads in (False, True))
-    assert (whole.reads_alone, alone.reads_alone) == (False, True)
+    assert (whole.trains_alone, alone.trains_alone) == (False, True)
     rows: list[int] = []
-    base: Any = alone.model.base_model
-    layer = base.encoder.layer[-1]
-    layer.output.dense.register_forward_hook(lambda module, args, output: rows.append(output.shape[1]))
+    for backbone in (whole, alone):
+        base: Any = backbone.model.base_model
+        layer = base.encoder.layer[-1]
+        layer.output.dense.register_forward_hook(lambda module, args, output: rows.append(output.shape[1]))
     (expected, gradients), (got, own) = outputs_and_gradients(whole, head), outputs_and_gradients(alone, head)
     micro = marked_micro()
     reading = micro.first.reading(FIRST if head == "sequence" else MARKED)
@@ -55,6 +56,9 @@ def test_tokens_that_are_read_have_the_outputs_and_gradients_of_a_whole_layer(ki
     assert own.keys() == gradients.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(own[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+    evaluated, _ = outputs_and_gradients(whole.eval(), head)  # there the other tokens are never computed
+    assert rows[-1] == len(reading.places) < rows[0]
+    torch.testing.assert_close(evaluated, expected, atol=1e-6, rtol=1e-6)
 
 
 def test_heads_that_read_more_and_other_layers_are_computed_completely() -> None:
