@@ -19,8 +19,8 @@ from research.tracking import predictions
 from tests.conftest import WORDS
 
 KINDS = ("PER", "LOC", "ORG")
-SCORERS = {"sentiment": "classification", "ner": "entities", "qa": "squad"}
-MONITORS = {"sentiment": "accuracy", "ner": "f1", "qa": "f1"}
+SCORERS = {"sentiment": "classification", "ner": "entities", "qa": "squad", "translation": "text"}
+MONITORS = {"sentiment": "accuracy", "ner": "f1", "qa": "f1", "translation": "bleu"}
 STEPS_PER_EPOCH, EPOCHS = 20, 3
 COST = {"device_hours": 0.25, "wall_seconds": 900.0, "flops": 1e13, "mfu": None, "energy_joules": None, "devices": 1}
 
@@ -44,9 +44,9 @@ def write_run(
 ) -> Path:
     """Write the folder of one run and return it.
 
-    `quality` is the chance that a prediction (a word's tag, an answer) is right; it rises over the epochs. The gold
-    answers and texts depend on `data_set`, split and `examples` alone, the predictions on `config` (dotted keys, as
-    in {"optim.lr": 3e-5}) and `seed` too. Validation has as many examples as test.
+    `quality` is the chance that a prediction (a word's tag, a word, an answer) is right; it rises over the epochs. The
+    gold answers and texts depend on `data_set`, split and `examples` alone, the predictions on `config` (dotted keys,
+    as in {"optim.lr": 3e-5}) and `seed` too. Validation has as many examples as test.
     """
     full = _config(folder, task, data_set, seed, splits, config or {})
     (folder / "predictions").mkdir(parents=True)
@@ -93,7 +93,7 @@ def make_table(
     """A predictions table with the columns of the task; `source` is what the predictions depend on."""
     gold_rng = _generator([task, data_set, split, examples])
     rng = _generator([task, data_set, split, source])
-    make = {"sentiment": _classification, "ner": _tagging, "qa": _answering}[task]
+    make = {"sentiment": _classification, "ner": _tagging, "qa": _answering, "translation": _writing}[task]
     columns, settings = make(gold_rng, rng, examples, right, labels)
     ids = [f"{split}-{i}" for i in range(examples)]
     metadata = json.dumps({"scorer": SCORERS[task], **settings}).encode()
@@ -170,6 +170,24 @@ def _answering(
         columns["context"].append(context)
         columns["answers"].append({"text": [gold], "answer_start": [len(" ".join(words[:start])) + (start > 0)]})
     return columns, {"rules": "squad", "threshold": 0.0}
+
+
+def _writing(
+    gold_rng: np.random.Generator, rng: np.random.Generator, examples: int, right: float, labels: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    names = ("gold", "prediction", "ended", "stopped_by", "source")
+    columns: dict[str, Any] = {name: [] for name in names}
+    for i in range(examples):
+        words = gold_rng.choice(WORDS, size=int(gold_rng.integers(4, 15)))
+        others = np.where(gold_rng.random(len(words)) < 0.8, words, gold_rng.choice(WORDS, size=len(words)))
+        output = np.where(rng.random(len(words)) < right, words, rng.choice(WORDS, size=len(words)))
+        columns["gold"].append([" ".join(words), " ".join(others)])
+        columns["prediction"].append(" ".join(output))
+        columns["ended"].append(i % 7 > 0)
+        columns["stopped_by"].append("end" if i % 7 else "limit")
+        columns["source"].append(f"source {i} " + " ".join(words[::-1]))
+    settings = {"bleu_tokenizer": "13a", "rouge_tokenizer": "english", "rouge_stemmer": True, "bertscore": None}
+    return columns, {"metrics": ["bleu", "chrf"], "references": 2, **settings}
 
 
 def _config(

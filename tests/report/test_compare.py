@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sacrebleu.metrics.bleu import BLEU
 
 from research.cli import main
 from research.common.errors import UserError
@@ -75,6 +76,27 @@ def test_a_few_shot_sample_counts_once(make_run: MakeRun) -> None:
     assert c.seeds_needed == seeds_needed(*means) != seeds_needed(c.scores, c.other_scores)
     drawn = dict((name, caption) for name, caption, _ in figures(group_runs(read_records(sides[0])), []))
     assert all("each dot is a few-shot sample" in caption for caption in drawn.values()) and drawn
+
+
+def test_bleu_is_that_of_the_corpora_and_not_of_sentences(make_run: MakeRun) -> None:
+    """The tests recompute it too, from the sums of each resample."""
+    first, second = (
+        make_run(None, task="translation", quality=quality, config={"optim.lr": rate})
+        for rate, quality in ((3e-5, 0.8), (1e-4, 0.6))
+    )
+    (c,) = compared([first], [second])
+    tables = [predictions.read(run / "predictions" / "test.parquet") for run in (first, second)]
+    own, other = (
+        BLEU().corpus_score(each["prediction"].to_pylist(), [*zip(*each["gold"].to_pylist(), strict=True)]).score / 100
+        for each in tables
+    )
+    assert c.difference == pytest.approx(own - other, abs=1e-12) and c.difference in c.interval
+    sentences = [predictions.metric(each).example_scores(each).mean() for each in tables]
+    assert abs(sentences[0] - sentences[1] - c.difference) > 0.01
+    assert [test.name.split(" (")[0] for test in c.tests] == [
+        "paired bootstrap over examples", "approximate randomisation over examples",
+    ]  # fmt: skip
+    assert all("the metric recomputed on each" in test.detail and test.p_value < 0.05 for test in c.tests)
 
 
 def test_runs_of_an_adapter_are_compared_with_those_of_another(make_run: MakeRun) -> None:

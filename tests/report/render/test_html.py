@@ -71,6 +71,21 @@ def test_a_number_leads_to_its_runs_and_a_run_to_its_folder(make_run: MakeRun, t
     assert "Found with probability 80\u00a0%." in parsed.text  # where no line ends
 
 
+def test_texts_stand_beside_their_references_and_outputs(make_run: MakeRun, tmp_path: Path) -> None:
+    """The worst, the best, the longest, and those that the limit cut, of which the synthetic ones are every seventh."""
+    run = read_records([make_run(task="translation", data_set="captions")])[0]
+    text = whole_page([run], tmp_path)
+    shown = "\n".join(Parsed(text).text)
+    for kind in ("Worst examples", "Best examples", "Longest outputs", "Outputs cut at the limit"):
+        assert f"{kind} of captions" in shown
+    table = run.predictions("test")
+    row = {name: table[name][7].as_py() for name in ("id", "source", "gold", "prediction")}
+    said = shown[shown.index("Outputs cut at the limit of captions") :]
+    said = said[said.index(row["id"]) :]
+    cells = [each.strip() for each in said.split("\n") if each.strip()]
+    assert cells[2:5] == [row["source"], " | ".join(row["gold"]), row["prediction"]]
+
+
 @pytest.mark.slow
 def test_every_link_inside_the_page_has_its_target(grid: Path, tmp_path: Path) -> None:
     parsed = Parsed(whole_page(read_records([grid]), tmp_path))

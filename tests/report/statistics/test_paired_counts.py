@@ -21,7 +21,7 @@ def table_of(task: str, source: Any = 0, labels: tuple[str, ...] = ("a", "b/c", 
     return make_table(task, "data", "test", 80, right, labels, source)
 
 
-@pytest.mark.parametrize("task", ["sentiment", "ner", "qa"])
+@pytest.mark.parametrize("task", ["sentiment", "ner", "qa", "translation"])
 def test_summed_counts_give_every_score(task: str) -> None:
     table = table_of(task)
     scores = {name: value for name, value in predictions.score(table).items() if not name.startswith("support/")}
@@ -42,7 +42,13 @@ def test_squad_v2_counts_give_the_scores_at_its_threshold() -> None:
 
 
 def test_counts_of_a_resample_are_the_score_of_the_resample() -> None:
-    for task, metric in (("sentiment", "f1"), ("sentiment", "mcc"), ("ner", "f1"), ("qa", "f1")):
+    for task, metric in (
+        ("sentiment", "f1"),
+        ("sentiment", "mcc"),
+        ("ner", "f1"),
+        ("qa", "f1"),
+        ("translation", "bleu"),
+    ):
         table = table_of(task)
         drawn = np.random.default_rng(0).integers(80, size=80)
         resample = table.take(drawn).set_column(0, "id", [[f"{i}" for i in range(80)]])
