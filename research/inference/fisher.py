@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from research.adapters.hooks import head_parameters
 from research.batching.mixture import MixedPlan
 from research.batching.pack import MicroBatch, pack
 from research.batching.plan import Indices, random_bits
+from research.common.errors import UserError
 from research.common.files import write_atomically
 from research.inference.finished_config import finished_config, task_data
 from research.inference.finished_run import finished_result
@@ -36,9 +38,11 @@ def write_fisher(run: Run, examples: int, before: Path | None = None, decay: flo
     """Write `fisher.safetensors` of a finished run from a sample of its training data; an existing one is kept.
 
     With `before`, the file of an earlier run, `decay` times its Fisher is added: online EWC (Schwarz et al. 2018).
+    Raises UserError where the existing one is of another number of examples.
     """
     path = run.path / FILE
     if path.is_file():
+        check_examples(path, examples)
         return path
     config = finished_config(run)
     config.trainer.sparse_embedding = False
@@ -53,8 +57,16 @@ def write_fisher(run: Run, examples: int, before: Path | None = None, decay: flo
     tensors = {f"fisher.{name}": x for name, x in found.items()}
     tensors |= {f"weight.{name}": weights[name].detach().clone() for name in found}
     with write_atomically(path) as temporary:
-        save_file(tensors, temporary)
+        save_file(tensors, temporary, metadata={"fisher_examples": str(examples)})
     return path
+
+
+def check_examples(path: Path, examples: int) -> None:
+    """Raises UserError where a file was made from another number of examples; a later task was held by it."""
+    with safe_open(path, "pt") as file:
+        made = (file.metadata() or {}).get("fisher_examples", str(examples))
+    if made != str(examples):
+        raise UserError(f"{path} was made with fisher_examples: {made}, not {examples}; give another output.")
 
 
 def sampled_examples(module: TaskModule, most: int) -> Indices:

@@ -18,13 +18,15 @@ from research.methods.ewc import FILE
 from research.tracking.run import Run
 from tests.conftest import write_jsonl
 
-LEARNED = (["good", "bad", "film", "book"], ["Anna", "Oslo", "river", "city"])
+LEARNED = {
+    "a": ["good", "bad", "film", "book"], "b": ["Anna", "Oslo", "river", "city"], "c": ["film", "book", "Oslo", "Anna"],
+}  # fmt: skip
 
 
-def write_tasks(folder: Path, model: Path) -> list[str]:
-    """Two tasks: which of two words occurs in a text."""
+def write_tasks(folder: Path, model: Path, names: str = "ab") -> list[str]:
+    """Tasks: which of two words occurs in a text."""
     paths = []
-    for name, words in zip("ab", LEARNED, strict=True):
+    for name, words in ((name, LEARNED[name]) for name in names):
         data: dict[str, Any] = {"max_length": 16, "max_overlap": 1.0}
         for split, count in (("train", 24), ("validation", 8), ("test", 8)):
             rows = [{"text": f"{words[i % 2]} the {words[2 + i % 2]} {i}", "label": f"{name}{i % 2}"}
@@ -72,3 +74,38 @@ def test_every_strategy_on_two_tasks(tmp_path: Path, tiny_model: Path, capsys: p
     again = learn(read_sequence(path))  # all is there
     assert [each.R.tolist() for each in again] == [each["R"] for each in found.values()]
     assert times == {run: (Path(run) / "result.json").stat().st_mtime_ns for run in times}
+    path.write_text(json.dumps({**content, "fisher_examples": 5}))
+    assert main(["continual", str(path)]) == 2
+    assert "fisher.safetensors was made with fisher_examples: 4, not 5; give another output." in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_orders_and_seeds_of_three_tasks(tmp_path: Path, tiny_model: Path) -> None:
+    """The rows of each matrix are the scores of its own runs, in the order's own places."""
+    content = {
+        "tasks": write_tasks(tmp_path, tiny_model, "abc"),
+        "strategies": [{"ewc": {"strength": 50}}],
+        "orders": [["a", "b", "c"], ["c", "a", "b"]],
+        "seeds": [0, 1],
+        "output": str(tmp_path / "out"),
+        "fisher_examples": 4,
+        "experiment": {"optim": {"max_steps": 12, "batch_size": 8, "lr": 1e-2}, "wandb": {"mode": "disabled"},
+                       "trainer": {"precision": "fp32", "devices": 1, "progress": False}},
+    }  # fmt: skip
+    (tmp_path / "s.yaml").write_text(json.dumps(content))
+    assert main(["continual", str(tmp_path / "s.yaml")]) == 0
+    found = json.loads((tmp_path / "out" / "continual.json").read_text())
+    assert [("".join(each["order"]), each["seed"]) for each in found] == [
+        ("abc", 0), ("cab", 0), ("abc", 1), ("cab", 1)
+    ]  # fmt: skip
+    for each in found:
+        runs = [Run.read(Path(run)) for run in each["runs"]]
+        assert [(run.config.task.train, run.config.seed) for run in runs] == [([n], each["seed"]) for n in each["order"]]
+        tested = [(run.result or {})["metrics"]["test"] for run in runs]
+        R = np.array(each["R"])
+        assert R.shape == (3, 3) and R.tolist() == [[x[f"{n}.accuracy"] for n in each["order"]] for x in tested]
+        assert each["ACC"] == pytest.approx(R[2].mean(), abs=1e-12)
+        untrained = Run.read(tmp_path / "out" / "start" / f"seed{each['seed']}").result or {}
+        assert each["b"] == [untrained["metrics"]["test"][f"{name}.accuracy"] for name in each["order"]]
+        assert runs[2].config.methods["ewc"].runs == each["runs"][:2]
+    assert len({str(each["R"]) for each in found}) > 1 and len({run for each in found for run in each["runs"]}) == 12
