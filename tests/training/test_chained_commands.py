@@ -49,7 +49,7 @@ def runs_in(folder: Path) -> dict[str, Run]:
     return {str(path.parent.relative_to(folder)): Run.read(path.parent) for path in folder.rglob("result.json")}
 
 
-@pytest.mark.parametrize("name", ["continual", "simulate-active", "self-train"])
+@pytest.mark.parametrize("name", ["simulate-active", "self-train"])
 def test_stopped_in_its_second_run_and_resumed_is_bit_equal(name: str, small_runs: SmallRuns, tmp_path: Path) -> None:
     assert main(command_of(name, small_runs, tmp_path / "whole")) == 0
     arguments = command_of(name, small_runs, tmp_path / "cut")
@@ -63,21 +63,39 @@ def test_stopped_in_its_second_run_and_resumed_is_bit_equal(name: str, small_run
     assert sorted(attempts)[-2:] == [1, 2]  # one was stopped
 
 
+def test_each_strategy_is_resumed_in_its_second_task(small_runs: SmallRuns, tmp_path: Path) -> None:
+    """With its file, memory or scores of the first task; one command that is stopped once in each of its strategies."""
+    strategies = ["naive", "replay", {"ewc": {"strength": 50}}, "lwf", "adapter"]
+    assert main(command_of("continual", small_runs, tmp_path / "whole", strategies)) == 0
+    arguments = command_of("continual", small_runs, tmp_path / "cut", strategies)
+    for steps in (6, 4, 4, 4, 8):  # two of a second task; two more and two of the next; an adapter's first task has four
+        stop_after(steps, arguments)
+    assert main(arguments) == 0
+    expected, found = runs_in(tmp_path / "whole" / "out"), runs_in(tmp_path / "cut" / "out")
+    assert found.keys() == expected.keys() and len(found) == 8
+    for place, run in expected.items():
+        assert_same_bits(found[place], run)
+        assert len(found[place].provenance["attempts"]) == 1 + ("1-b" in place)
+
+
 @pytest.mark.process
+@pytest.mark.parametrize("name", ["continual", "simulate-active", "self-train"])
 def test_every_run_has_the_ranks_that_are_asked_for(
-    small_runs: SmallRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    name: str, small_runs: SmallRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """Continual learning by EWC and without forgetting, which read what earlier runs recorded."""
+    """Continual learning by EWC, without forgetting and by replay, which read what earlier runs recorded."""
     request.getfixturevalue("forkserver")
     monkeypatch.setattr(chain, "launch", lambda size, command: attempt_ranks(command[4:], size, tmp_path / "log")[0])
-    strategies = [{"ewc": {"strength": 50}}, "lwf"]
+    strategies = [{"ewc": {"strength": 50}}, "lwf", "replay"]
     # Of rounding noise, where a gradient is near zero, AdamW makes full steps at its usual eps.
     still = ["model.dropout=0", "optim.eps=1e-5"]
-    assert main([*command_of("continual", small_runs, tmp_path / "one", strategies), *still]) == 0
+    assert main([*command_of(name, small_runs, tmp_path / "one", strategies), *still]) == 0
     layout = [*still, "trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp"]
-    assert main([*command_of("continual", small_runs, tmp_path / "two", strategies), *layout]) == 0
+    assert main([*command_of(name, small_runs, tmp_path / "two", strategies), *layout]) == 0
     expected, found = runs_in(tmp_path / "one" / "out"), runs_in(tmp_path / "two" / "out")
-    assert found.keys() == expected.keys() and len(found) == 4  # untrained, the first task, the second twice
+    # Untrained, the first task, the second by each strategy; or two rounds, the second random too in a simulation.
+    count = {"continual": 5, "simulate-active": 3, "self-train": 2}[name]
+    assert found.keys() == expected.keys() and len(found) == count
     for place, run in expected.items():
         assert found[place].provenance["attempts"][0]["ranks"] == 2
         assert_same_up_to_rounding(found[place], run)
