@@ -100,7 +100,8 @@ def test_orders_and_seeds_of_three_tasks(tmp_path: Path, tiny_model: Path) -> No
     ]  # fmt: skip
     for each in found:
         runs = [Run.read(Path(run)) for run in each["runs"]]
-        assert [(run.config.task.train, run.config.seed) for run in runs] == [([n], each["seed"]) for n in each["order"]]
+        assert [run.config.task.train for run in runs] == [[name] for name in each["order"]]
+        assert {run.config.seed for run in runs} == {each["seed"]}
         tested = [(run.result or {})["metrics"]["test"] for run in runs]
         R = np.array(each["R"])
         assert R.shape == (3, 3) and R.tolist() == [[x[f"{n}.accuracy"] for n in each["order"]] for x in tested]

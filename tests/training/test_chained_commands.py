@@ -68,7 +68,7 @@ def test_each_strategy_is_resumed_in_its_second_task(small_runs: SmallRuns, tmp_
     strategies = ["naive", "replay", {"ewc": {"strength": 50}}, "lwf", "adapter"]
     assert main(command_of("continual", small_runs, tmp_path / "whole", strategies)) == 0
     arguments = command_of("continual", small_runs, tmp_path / "cut", strategies)
-    for steps in (6, 4, 4, 4, 8):  # two of a second task; two more and two of the next; an adapter's first task has four
+    for steps in (6, 4, 4, 4, 8):  # two of a second task; two more and two of the next; an adapter has two tasks
         stop_after(steps, arguments)
     assert main(arguments) == 0
     expected, found = runs_in(tmp_path / "whole" / "out"), runs_in(tmp_path / "cut" / "out")
