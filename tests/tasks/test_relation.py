@@ -93,6 +93,16 @@ def test_a_document_is_a_row_for_each_pair(build: Build, tmp_path: Path) -> None
     assert "@ * person * anna @ of # ^ org ^ acme # in oslo" in texts[0] and "# oslo #" in texts[1]
 
 
+def test_a_type_that_training_never_showed_is_read_as_its_words(build: Build, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "documents.jsonl", [DOCUMENT])
+    entities = [[0, 4, "GOOD_FILM-BOOK"], *DOCUMENT["entities"][1:]]
+    other = write_jsonl(tmp_path / "others.jsonl", [{**DOCUMENT, "text": "Anna at Acme in Oslo", "entities": entities}])
+    module = build(path, "task.typed=true", "task.pairs=given", f"data.test={other}")
+    text = marked(module, "test")[0][0].replace(" ##", "")
+    assert "@ * good film book * anna @ at # ^ org ^ acme #" in text
+    assert module.data.labels == ["lies", "works"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -209,11 +219,28 @@ def test_r_drop_compares_two_passes_of_the_same_text(build: Build, packing: str)
     assert_r_drop(lambda *keys: build(rows(6), f"trainer.packing={packing}", *keys), labels=4)
 
 
+def documents(count: int = 12) -> list[dict[str, Any]]:
+    """The rows, two to a document; each entity has its word as type."""
+    found = []
+    for i in range(count):
+        text, entities, relations = "", list[Any](), list[Any]()
+        for k, row in enumerate(rows(2 * i + 2)[-2:]):
+            plain, *ends = entities_of(row["text"], {}, "")
+            entities += [[first + len(text), end + len(text), plain[first:end].upper()] for first, end in ends]
+            relations.append({"head": 2 * k, "tail": 2 * k + 1, "label": row["label"]})
+            text += f"{plain} . "
+        found.append({"text": text, "entities": entities, "relations": relations})
+    return found
+
+
 def train(tmp_path: Path, build: Build, *overrides: str) -> Path:
-    data = published(tmp_path / "TRAIN_FILE.TXT", rows(24))
+    if "task.typed=true" in overrides:
+        data, form = write_jsonl(tmp_path / "documents.jsonl", documents()), []
+    else:
+        data, form = published(tmp_path / "TRAIN_FILE.TXT", rows(24)), ["data.format=semeval"]
     build(rows(8))
     others = [f"data.{split}={copied(data, split)}" for split in ("validation", "test")]
-    keys = [f"data.train={data}", *others, "data.format=semeval", *overrides]
+    keys = [f"data.train={data}", *others, *form, *overrides]
     assert main(["train", str(tmp_path / "relation.yaml"), "optim.epochs=8", "optim.lr=3e-3", *keys]) == 0
     return tmp_path / "run"
 
@@ -237,8 +264,12 @@ def test_train_evaluate_predict(build: Build, tmp_path: Path, capsys: pytest.Cap
 def test_a_report_over_two_runs_says_everything_of_a_metric_it_has_never_heard_of(
     build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Of documents with several pairs, whose marks name the types."""
+    typed = ("task.typed=true", "task.pairs=given", "optim.epochs=3")
     for lr in (1e-3, 1e-4):
-        train(tmp_path, build, f"optim.lr={lr}", "optim.epochs=3", f"run_dir={tmp_path}/runs/{lr}")
+        train(tmp_path, build, f"optim.lr={lr}", *typed, f"run_dir={tmp_path}/runs/{lr}")
+    table = predictions.read(tmp_path / "runs" / "0.001" / "predictions" / "test.parquet")
+    assert table["id"].to_pylist()[:3] == ["test-0:0-1", "test-0:2-3", "test-1:0-1"]
     assert main(["report", str(tmp_path / "runs"), "--output", str(tmp_path / "paper")]) == 0
     paper = tmp_path / "paper"
     names = {path.name for path in (paper / "errors").iterdir()}

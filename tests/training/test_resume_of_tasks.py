@@ -12,12 +12,12 @@ from research.cli import main
 from research.tracking.run import Run
 from tests.conftest import make_tiny_model, write_jsonl
 from tests.small_runs import SmallRuns, assert_same_bits, assert_same_up_to_rounding
-from tests.tasks.test_conformance import KINDS, MODELS, SCRATCH, TASKS, VALUES
+from tests.tasks.test_conformance import KINDS, MODELS, SCRATCH, TASKS, VALUES, WORDS
 from tests.tasks.test_translation import make_model
 
 KEYS = {  # of the task, beside its defaults
     "hierarchical": [f"task.hierarchy={VALUES['hierarchy'][0]}"],
-    "relation": ["task.typed=false"],
+    "relation": ["task.typed=true", "data.max_length=48"],
     "setfit": ["task.iterations=2"],
     "generative_qa": ["task.max_new_tokens=8"],
 }
@@ -27,10 +27,21 @@ def paired(i: int) -> dict[str, Any]:
     return {**TASKS["classification"][0](i), "text_pair": f"a good film {i % 5}"}
 
 
+def documents(i: int) -> dict[str, Any]:
+    """Three entities and six pairs; of test data one has a type that training never showed."""
+    text, own = f"Anna in {WORDS[i % 6]} at Oslo {i}", 8 + len(WORDS[i % 6])
+    kind = "GREAT_RIVER" if i >= 200 else ("WORK", "THING")[i % 2]
+    entities = [[0, 4, "PERSON"], [8, own, kind], {"start": own + 4, "end": own + 8}]
+    return {"text": text, "entities": entities, "relations": [[0, 1, "sees"], [2, i % 2, "holds"]]}
+
+
 def case(name: str, folder: Path) -> tuple[str, list[str], dict[str, Any]]:
-    """The task, its keys and sections; `pairs` is classification of pairs of texts, and `in_context` trains nothing."""
+    """The task, its keys and sections; `pairs` is classification of pairs of texts, and `in_context` trains nothing.
+
+    The rows of `relation` are documents with several pairs and types.
+    """
     task = "classification" if name == "pairs" else name
-    row = paired if name == "pairs" else TASKS[task][0]
+    row = {"pairs": paired, "relation": documents}.get(name, TASKS[task][0])
     files = {
         split: str(write_jsonl(folder / f"{split}.jsonl", [row(i + 100 * k) for i in range(12)]))
         for k, split in enumerate(("train", "validation", "test"))
@@ -76,10 +87,11 @@ def test_micro_batches_do_not_move_spans(layout: str, small_runs: SmallRuns, tmp
 
 @pytest.mark.slow
 @pytest.mark.process
-@pytest.mark.parametrize(
+@pytest.mark.parametrize(  # others: in tests/tasks
     "name",
-    ["ordinal", "intent_slots", "nsp", "pairs", "hierarchical", "prompt", "nli_zero_shot", "setfit", "in_context"],
-)  # others: in tests/tasks
+    ["ordinal", "intent_slots", "nsp", "pairs", "hierarchical", "relation", "prompt", "nli_zero_shot", "setfit",
+     "in_context"],
+)  # fmt: skip
 def test_two_ranks_give_what_one_gives(name: str, small_runs: SmallRuns, tmp_path: Path) -> None:
     task, keys, sections = case(name, tmp_path)
     one, two = small_runs.train(task, *keys, **sections), small_runs.train_ranks(task, 2, *keys, **sections)
