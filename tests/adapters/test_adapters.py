@@ -38,6 +38,8 @@ ADAPTERS: dict[str, Any] = {
     "adalora": {"name": "adalora", "rank": 1, "initial_rank": 3, "targets": ["q", "k", "v", "down"]},
     "dora": {"name": "lora", "rank": 2, "dora": True, "rslora": True, "dropout": 0.1, "top_layers": 1},
 }
+THAWING = {"thawing": {"name": "freeze", "unfreeze_every_steps": 3}}
+STOP = {"adalora": 3}  # while its budget falls, after steps 2 to 4 of 6
 SETTINGS = {
     "roberta": {},
     "distilbert": {"dim": 32, "n_heads": 4, "n_layers": 2, "hidden_dim": 64},
@@ -212,12 +214,13 @@ def test_heads_that_peft_forgets_are_in_the_adapter(kind: str, small_runs: Small
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("name", [*ADAPTERS, *THAWING])
 def test_micro_batches_padding_and_evaluate_change_nothing(name: str, small_runs: SmallRuns) -> None:
-    reference = small_runs.train("ner", adapter=ADAPTERS[name])
-    if "dropout" not in str(ADAPTERS[name]):
+    adapter = {**ADAPTERS, **THAWING}[name]
+    reference = small_runs.train("ner", adapter=adapter)
+    if "dropout" not in str(adapter):
         for layout in ("trainer.tokens_per_microbatch=1", "trainer.packing=false"):
-            got = small_runs.train("ner", layout, adapter=ADAPTERS[name])
+            got = small_runs.train("ner", layout, adapter=adapter)
             assert_same_up_to_rounding(got, reference)
     scores = (reference.result or {})["metrics"]["test"]
     assert main(["evaluate", str(reference.path)]) == 0
@@ -227,21 +230,21 @@ def test_micro_batches_padding_and_evaluate_change_nothing(name: str, small_runs
 
 @pytest.mark.slow
 @pytest.mark.process
-@pytest.mark.parametrize("task", TASKS)
-def test_two_ranks(task: str, small_runs: SmallRuns) -> None:
-    reference = small_runs.train(task, adapter=LORA)
-    assert_same_up_to_rounding(small_runs.train_ranks(task, 2, adapter=LORA), reference)
+@pytest.mark.parametrize(("task", "name"), [*((task, "lora") for task in TASKS), ("ner", "adalora"), ("qa", "ia3")])
+def test_two_ranks(task: str, name: str, small_runs: SmallRuns) -> None:
+    reference = small_runs.train(task, adapter=ADAPTERS[name])
+    assert_same_up_to_rounding(small_runs.train_ranks(task, 2, adapter=ADAPTERS[name]), reference)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("name", [*ADAPTERS, *THAWING])
 def test_killed_and_resumed_is_bit_equal(name: str, small_runs: SmallRuns) -> None:
     """With dropout; the checkpoint holds the trained weights alone."""
-    dropout = ("model.dropout=0.1",)
-    reference = small_runs.train("sentiment", *dropout, adapter=ADAPTERS[name])
-    arguments, folder = small_runs.stopped(4, "sentiment", *dropout, adapter=ADAPTERS[name])
+    dropout, adapter, step = ("model.dropout=0.1",), {**ADAPTERS, **THAWING}[name], STOP.get(name, 4)
+    reference = small_runs.train("sentiment", *dropout, adapter=adapter)
+    arguments, folder = small_runs.stopped(step, "sentiment", *dropout, adapter=adapter)
     saved = checkpoint.newest(folder / "checkpoints")
-    assert saved is not None and saved.step == 4
+    assert saved is not None and saved.step == step
     held = sum(t.numel() for key, t in saved.tensors().items() if key.startswith("model."))
     assert held == Run(folder).provenance["trained_parameters"]
     assert main(arguments) == 0

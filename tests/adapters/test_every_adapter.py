@@ -77,6 +77,31 @@ def test_each_adapter_serves_models_that_write_packed_as_padded(kind: str) -> No
         torch.testing.assert_close(scores[0], scores[1], atol=1e-4, rtol=1e-4, msg=name)
 
 
+MERGED: dict[str, dict[str, Any]] = {
+    "lora": {"rank": 4, "dora": True, "targets": ["q", "o", "down"]},
+    "adalora": {"targets": ["q", "down"]},
+    "ia3": {},
+}
+
+
+@pytest.mark.parametrize("name", MERGED)
+def test_a_merged_gpt2_puts_out_what_the_adapted_one_does(name: str) -> None:
+    """Its Conv1D keeps weights (in, out), the other way round than a linear layer."""
+    adapted, plain, adapter = text_model("gpt2"), text_model("gpt2"), make(name, **MERGED[name])
+    ids = torch.arange(10, 30)[None]
+    adapter.apply(adapted)
+    with torch.no_grad():
+        before = plain(ids).logits
+        for key, p in adapted.named_parameters():
+            if "lora_" in key or "ia3_" in key:
+                p.mul_(1 + 0.5 * torch.rand_like(p)).add_(0.1 * torch.rand_like(p))
+        expected = adapted(ids).logits
+        plain.load_state_dict(adapter.plain_state(adapted, adapted.state_dict()))
+        got = plain(ids).logits
+    assert float((expected - before).abs().max()) > 0.01
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+
+
 def _count(calls: list[int], layer: int, module: Any, into: Any, out: Any) -> None:
     calls.append(layer)
 

@@ -33,6 +33,7 @@ from tests.small_runs import SmallRuns, assert_same_bits, assert_same_up_to_roun
 
 ADAPTERS: dict[str, Any] = {
     "houlsby": {"name": "bottleneck", "size": 8, "variant": "houlsby"},
+    "pfeiffer": {"name": "bottleneck", "size": 8, "activation": "relu"},
     "prompt": {"name": "prompt", "tokens": 5},
     "p_tuning": {"name": "p_tuning", "tokens": 3, "hidden": 8},
     "prefix": {"name": "prefix", "tokens": 3},
@@ -73,7 +74,9 @@ def test_layouts_kills_and_evaluation_change_nothing(name: str, small_runs: Smal
 
 @pytest.mark.slow
 @pytest.mark.process
-@pytest.mark.parametrize(("task", "name"), [("ner", "houlsby"), ("sentiment", "prompt"), ("qa", "prefix")])
+@pytest.mark.parametrize(
+    ("task", "name"), [("ner", "houlsby"), ("sentiment", "prompt"), ("qa", "prefix"), ("ner", "p_tuning")]
+)
 def test_two_ranks(task: str, name: str, small_runs: SmallRuns) -> None:
     reference = small_runs.train(task, adapter=ADAPTERS[name])
     ranks = small_runs.train_ranks(task, 2, adapter=ADAPTERS[name])
@@ -131,6 +134,33 @@ def test_an_untrained_bottleneck_is_the_plain_model(tiny_model: Path) -> None:
     assert all(kinds & set(key.split(".")) for key in trained_parameters(model))
     with pytest.raises(UserError, match="has bottlenecks already"):
         bottleneck.Adapter(bottleneck.Keys()).apply(model)
+
+
+@pytest.mark.parametrize(("variant", "activation"), [("houlsby", "gelu"), ("pfeiffer", "relu"), ("pfeiffer", "gelu")])
+def test_a_bottleneck_adds_its_network_of_what_a_layer_puts_out(
+    variant: str, activation: str, tiny_model: Path
+) -> None:
+    """x + up(f(down x)) by hand, between the linear layer and the residual."""
+    model = AutoModelForTokenClassification.from_pretrained(tiny_model).eval()
+    bottleneck.Adapter(bottleneck.Keys(size=8, variant=variant, activation=activation)).apply(model)
+    found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "bottleneck"):
+            for p in module.bottleneck.parameters():
+                torch.nn.init.normal_(p, std=0.3)
+            after = model.get_submodule(name.removesuffix("dense") + "dropout")
+            module.register_forward_pre_hook(lambda _, args, name=name: found.update({name: (args[0], args[0])}))
+            after.register_forward_pre_hook(lambda _, args, name=name: found.update({name: (found[name][0], args[0])}))
+    with torch.no_grad():
+        model(torch.arange(10, 30)[None])
+        assert len(found) == {"houlsby": 4, "pfeiffer": 2}[variant]
+        for name, (into, got) in found.items():
+            layer = model.get_submodule(name)
+            own = layer.bottleneck
+            x = into @ layer.weight.T + layer.bias
+            h = x @ own.down.weight.T + own.down.bias
+            h = h.clamp(min=0) if activation == "relu" else h * (1 + torch.erf(h / 2**0.5)) / 2
+            torch.testing.assert_close(got, x + h @ own.up.weight.T + own.up.bias, atol=1e-5, rtol=1e-5)
 
 
 def test_bad_prompts_and_bottlenecks_are_refused(tiny_model: Path, tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ def test_micro_batches_and_padding_change_no_gradient(task: str, make: Build, st
         ("qa", ["r3f"]),
         ("sentiment", ["simcse"]),
         ("sentiment", ["ewc"]),
+        ("sentiment", ["mixup"]),
     ],
 )
 def test_two_ranks(task: str, names: list[str], small_runs: SmallRuns, strong: Strong) -> None:
@@ -139,10 +140,15 @@ def test_methods_that_do_not_go_together_are_refused(make: Build) -> None:
 
 
 @pytest.mark.in_check(1)
-@pytest.mark.parametrize("name", ["ema", "swa", "l1", "l2_sp", "mixout"])
+@pytest.mark.parametrize("name", ["ema", "swa", "l1", "l2_sp", "mixout", "ewc", "mean_teacher", "smart"])
 def test_methods_of_whole_weights_are_refused_where_a_model_is_shared_out(name: str, make: Build) -> None:
+    keys = {**ON, **UNLABELLED}[name] | ({"runs": ["earlier"]} if name == "ewc" else {})
     with pytest.raises(UserError, match=f"methods.{name} does not go with trainer.strategy=fsdp; use ddp"):
-        make("sentiment", "trainer.strategy=fsdp", methods={name: ON[name]})
+        make("sentiment", "trainer.strategy=fsdp", methods={name: keys})
+
+
+def test_smart_without_averaged_weights_goes_with_a_model_that_is_shared_out(make: Build) -> None:
+    assert "smart" in make("sentiment", "trainer.strategy=fsdp", methods={"smart": {"bregman": 0.0}}).methods
 
 
 @pytest.mark.parametrize("name", ["l2_sp", "mixout"])

@@ -20,9 +20,12 @@ def test_an_adapter_or_method_trains_a_model_that_is_shared_out(override: str, s
     assert_same_up_to_rounding(shared, alone)
 
 
-def test_an_average_of_weights_that_are_shared_out_is_refused(
-    small_runs: SmallRuns, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("override", "named"), [("methods.ema.decay=0.9", "methods.ema"), ("adapter=adalora", "adapter=adalora")]
+)
+def test_what_needs_whole_weights_or_gradients_is_refused(
+    override: str, named: str, small_runs: SmallRuns, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments, _ = small_runs.arguments("sentiment", [FSDP, "methods.ema.decay=0.9"], {})
+    arguments, _ = small_runs.arguments("sentiment", [FSDP, override], {})
     assert main(arguments) == 2
-    assert "methods.ema does not go with trainer.strategy=fsdp; use ddp." in capsys.readouterr().err
+    assert f"{named} does not go with trainer.strategy=fsdp; use ddp." in capsys.readouterr().err
