@@ -11,6 +11,7 @@ import yaml
 
 from research import __version__
 from research.cli import main
+from research.config import component
 from research.tracking.run import Run
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +35,17 @@ def test_layout_in_the_readme_names_every_package() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Layout")[2]
     packages = {path.parent.name for path in (ROOT / "research").glob("*/__init__.py")}
     assert packages - set(re.findall(r"^  (\w+)/ ", text, re.MULTILINE)) == set()
+
+
+@pytest.mark.parametrize("kind", ["adapter", "method"])
+def test_each_adapter_and_method_has_a_section_of_five_lines(kind: str) -> None:
+    text = (ROOT / "docs" / f"{kind}s.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    own = {name: section for title, section in sections.items() for name in title.split(", ")}
+    last = {"adapter": "Export", "method": "Measured"}[kind]
+    for name in component.names(kind):
+        lines = re.findall(r"^- (\w+?)s?:", own.get(name, ""), re.MULTILINE)
+        assert lines == ["When", "Key", "Paper", "Cost", last], name
 
 
 def test_citation_names_this_version() -> None:

@@ -3,7 +3,7 @@
 AdaLoRA that never reallocates, or is lost at a resume     test_adalora.py: ranks differ; test_adapters.py: resumed
 an adapter on a checkpoint without a pooler                below
 heads that are not saved (ModernBERT's for QA)             test_adapters.py: heads that peft forgets, resumed
-DoRA's magnitudes                                          test_adapters.py: merged and adapter give the same outputs
+DoRA's magnitudes, lost by AutoModel (0.002 to 0.01 off)   test_adapters.py: merged and adapter give the same outputs
 an adapted model that is wrapped again                     test_adapters.py, test_unmerged.py: refused
 nothing trained, without a word                            test_adapters.py: refused; BitFit without biases too
 a scale that is merged twice                               test_adapters.py: the export is what peft itself merges

@@ -90,10 +90,13 @@ def test_soups_of_other_models_data_or_too_few_runs_are_refused(
     wide = small.train("sentiment", f"model.name={other}")
     tagged = small.train("ner")
     turned = small.train("sentiment", 'data.labels=["positive","negative"]', "optim.max_steps=1")
+    thin = small.train("sentiment", "model.keep_layers=[0]", "optim.max_steps=1")
     for path, said in {
         str(wide.path): "differ in their pretrained model",
         str(tagged.path): "differ in their task (classification and ner)",
         str(turned.path): "differ in their labels (negative, positive and positive, negative)",
+        str(thin.path): "have other architectures or heads: bert.encoder.layer.1.attention.output.LayerNorm.bias is "
+        "(32,) and missing.",
     }.items():
         assert main(["soup", str(members[0].path), path, "--output", str(tmp_path / "none")]) == 2
         assert said in " ".join(capsys.readouterr().err.split())
@@ -103,6 +106,28 @@ def test_soups_of_other_models_data_or_too_few_runs_are_refused(
     assert main(["ensemble", str(tagged.path), str(members[0].path)]) == 2
     assert main(["ensemble", str(tagged.path), str(tagged.path)]) == 2
     assert "two finished runs or more" in capsys.readouterr().err
+    again = small.train("ner", "optim.max_steps=1")
+    for pair, said in {
+        (tagged.path, again.path): f"The predictions of {tagged.path} hold no probabilities to average: task 'ner' has",
+        (members[0].path, turned.path): "have other labels (['negative', 'positive'] and ['positive', 'negative']); "
+        "give data.labels to both and train them again.",
+    }.items():
+        assert main(["ensemble", *map(str, pair)]) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+def test_a_soup_of_heads_that_began_with_other_seeds_warns(
+    runs: tuple[SmallRuns, list[Run]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small, members = runs
+    other = small.train("sentiment", "seed_init=1", "optim.max_steps=1")
+    warning = "The runs' new heads began with other seeds (seed_init): their mean may be a poor head."
+    for last, warned in ((members[1], False), (other, True)):
+        output = tmp_path / f"soup-{warned}"
+        assert main(["soup", str(members[0].path), str(last.path), "--kind", "uniform", "--output", str(output)]) == 0
+        said = capsys.readouterr()
+        assert (warning in " ".join((said.out + said.err).split())) is warned
 
 
 @pytest.mark.slow

@@ -170,6 +170,24 @@ def test_methods_of_classes_are_refused_for_other_tasks(task: str, make: Build) 
             make(task, methods={name: ON[name]})
 
 
+@pytest.mark.in_check(1)
+@pytest.mark.parametrize(
+    ("methods", "passes"),
+    [
+        ({"pgd": {}}, "pgd: 4.1"),
+        ({"freelb": {"steps": 2}}, "freelb: 2.5"),
+        ({"smart": {}}, "smart: 2.8"),
+        ({"smart": {"steps": 2, "bregman": 1.0}}, "smart: 4"),
+    ],
+)
+def test_show_prints_what_a_step_costs(
+    methods: dict[str, Any], passes: str, small_runs: SmallRuns, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (_, *given), _ = small_runs.arguments("sentiment", (), {"methods": methods})
+    assert main(["show", *given]) == 0
+    assert f"method {passes} passes a step" in capsys.readouterr().out
+
+
 NUMBERS = [{"text": f"film {i}", "score": i} for i in range(8)]
 SETS = [{"text": f"film {i}", "label": ["a", "b"][: i % 3]} for i in range(8)]
 

@@ -204,6 +204,19 @@ def test_conditional_parameters_reach_the_runs_they_are_for(make_sweep: MakeSwee
     assert [row["optim.warmup_ratio"] is None for row in rows_of(search)] == [c.schedule == "constant" for c in configs]
 
 
+def test_a_search_over_the_rank_of_an_adapter(make_sweep: MakeSweep) -> None:
+    """The matrices of 4 layers of width 128 have 2 x 128 weights more for each rank."""
+    settings = {"adapter": "lora", "optim": {"max_steps": 2}}
+    space = {"adapter.rank": {"choices": [1, 4]}}
+    path = make_sweep(space=space, sampler={"name": "grid"}, budget={}, settings=settings)
+    assert main(["sweep", str(path)]) == 0
+    runs = [run_of(search_of(path), n) for n in range(2)]
+    trained = {run.config.adapter.rank: (run.result or {})["trained_parameters"] for run in runs}
+    assert trained[4] - trained[1] == 3 * 4 * 2 * 128
+    ranks = [json.loads((run.path / "adapter" / "adapter_config.json").read_text())["r"] for run in runs]
+    assert sorted(ranks) == sorted(trained) == [1, 4]
+
+
 def test_a_trial_that_diverges_fails_and_the_search_goes_on(
     make_sweep: MakeSweep, capsys: pytest.CaptureFixture[str]
 ) -> None:

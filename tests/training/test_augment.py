@@ -48,7 +48,12 @@ def test_texts_belong_to_seed_epoch_and_id(small_runs: SmallRuns, tmp_path: Path
     assert ids(few.epochs(1), rows[:11]) == second[:11]
     other = open_data(config(small_runs, "ner", "seed=1", augment=OF_NAMES))
     assert ids(other.epochs(1), rows) != second
-    assert ids(data.stores["validation"], rows[:21]) == ids(few.stores["validation"], rows[:21])
+    unchanged = open_data(config(small_runs, "ner"))
+    for split, count in (("validation", 21), ("test", 13)):
+        assert len(data.stores[split]) == count
+        for other in (few, unchanged):
+            assert data.stores[split].digest == other.stores[split].digest
+            assert ids(data.stores[split], rows[:count]) == ids(other.stores[split], rows[:count])
 
 
 def test_labels_of_tokens_stay_right(small_runs: SmallRuns) -> None:
