@@ -21,6 +21,7 @@ from research.tracking import predictions
 from research.tracking.run import Run
 from tests.conftest import write_jsonl
 from tests.small_runs import SmallRuns
+from tests.tasks.test_conformance import TASKS
 from tests.tasks.test_translation import make_model
 
 pytestmark = pytest.mark.slow
@@ -104,6 +105,36 @@ def test_bad_files_are_refused(small_runs: SmallRuns, tmp_path: Path, capsys: py
     assert "--output and key=value go with --input FILE" in capsys.readouterr().err
     assert main(["evaluate", str(ner.path), "--input", str(tmp_path / "none.jsonl")]) == 2
     assert "none.jsonl: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("task", "changed", "said"),
+    [
+        ("multi_label", {"label": ["a", "c"]}, "'c' is none of the run's labels, a, b"),
+        ("multi_label", {"label": "a;c"}, "'c' is none of the run's labels, a, b"),
+        ("relation", {"label": "Near(e1,e2)"}, "'Near(e1,e2)' is none of the run's labels, In(e1,e2), Other"),
+        ("ordinal", {"label": 4}, "'4' is none of the run's labels, 1, 2, 3"),
+        ("hierarchical", {"label": "c"}, "'c' is none of the run's labels, a, b"),
+        ("intent_slots", {"label": "c"}, "'c' is none of the run's labels, a, b"),
+        ("intent_slots", {"tags": ["O"] * 11 + ["B-GOD"]}, "'GOD' is none of the run's labels, LOC, O, PER"),
+    ],
+)
+def test_labels_that_the_run_has_not_are_refused(
+    task: str, changed: dict[str, Any], said: str, small_runs: SmallRuns, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    row = TASKS[task][0]
+    files = {
+        name: str(write_jsonl(tmp_path / f"{name}.jsonl", [row(i + 100 * k) for i in range(6)]))
+        for k, name in enumerate(("train", "validation"))
+    }
+    data = {**files, "max_length": 48, "max_overlap": 1.0}
+    run = small_runs.train(task, data=data, optim={"max_steps": 0})
+    path = write_jsonl(tmp_path / "in.jsonl", [row(0), {**row(1), **changed}])
+    capsys.readouterr()
+    assert main(["evaluate", str(run.path), "--input", str(path)]) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("research: ")]
+    assert line == f"research: {path}, line 2: {said}; correct it, or take the row out."
 
 
 def test_columns_are_read_as_asked(small_runs: SmallRuns, tmp_path: Path) -> None:

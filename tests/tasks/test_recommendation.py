@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -57,6 +59,18 @@ def test_the_whole_catalogue_is_ranked_on_any_layout(small_runs: SmallRuns, tmp_
         by_count = sorted(left, key=lambda i: -counts[i])
         assert found["popularity_rank"] == 1 + by_count.index(own)
     metric = Metric({})
+    slices = {value: table.filter(pa.array(mask)) for by, value, mask in metric.own_cuts(table)
+              if by == "item in training"}  # fmt: skip
+    ranks = table["rank"].to_pylist()
+    own = {"known": ranks[:5], "cold": ranks[5:]}  # the last item does not occur in training
+    assert {value: len(part) for value, part in slices.items()} == {"known": 5, "cold": 1}
+    for value, part in slices.items():
+        for k in (1, 5, 10):
+            assert metric.score(part)[f"hit_{k}"] == sum(rank <= k for rank in own[value]) / len(own[value])
+    sizes = {part.value: (part.size, part.score(part.values.sum(axis=1))[0]) for part in metric.parts([table])
+             if part.by == "item in training"}  # fmt: skip
+    gains = {value: [1 / math.log2(1 + r) if r <= 10 else 0.0 for r in places] for value, places in own.items()}
+    assert sizes == {value: (len(x), pytest.approx(sum(x) / len(x), abs=1e-12)) for value, x in gains.items()}
     hit = sum(rank <= 5 for rank in table["popularity_rank"].to_pylist()) / len(test)
     assert metric.baselines(table)["popularity"]["hit_5"] == hit
     assert run.result["metrics"]["test"]["mrr"] == pytest.approx(
