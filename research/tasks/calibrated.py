@@ -1,7 +1,7 @@
 """What the tasks share that score labels by a pretrained head: calibration by texts without content.
 
 Zhao et al. 2021, Calibrate Before Use. The probabilities of the labels are divided by their mean for the texts
-"N/A", "[MASK]" and "", and normalised; in training they are as they are.
+"N/A", "[MASK]" and "", in the place of both where a text is a pair, and normalised; in training they are as they are.
 
 Shapes: E examples, C labels.
 """
@@ -47,7 +47,7 @@ class CalibratedModule(ClassificationModule):
 
     def _content_free(self) -> Tensor:
         data: Any = self.data
-        columns = data.encode({"text": list(CONTENT_FREE)})
+        columns = data.encode({name: list(CONTENT_FREE) for name in data.texts})
         table = pa.table({name: pa.array(values) for name, values in columns.items()})
         names = [name for name in data.token_columns if name in columns]
         store = Store(table, names, data.window_columns)

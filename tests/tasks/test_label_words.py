@@ -64,10 +64,38 @@ def test_the_logits_of_a_cloze_are_the_models_own_at_the_mask(tmp_path: Path, ma
     free = tokenizer([f"{text} It was [MASK]." for text in ("N/A", " ", "")], padding=True, return_tensors="pt")
     with torch.inference_mode():
         at_mask = model(**free).logits[free["input_ids"] == tokenizer.mask_token_id]
-    prior = at_mask[:, tokenizer.convert_tokens_to_ids(["bad", "good"])].softmax(-1).mean(0)
-    quotient = expected.softmax(-1) / prior
-    assert torch.allclose(calibrated.softmax(-1), quotient / quotient.sum(-1, keepdim=True), atol=1e-5)
+    own = at_mask[:, tokenizer.convert_tokens_to_ids(["bad", "good"])]
+    assert torch.allclose(calibrated.softmax(-1), divided(expected, own), atol=1e-5)
     assert not torch.allclose(calibrated.softmax(-1), expected.softmax(-1), atol=1e-4)
+
+
+def divided(scores: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
+    """Probabilities (E, C) over the mean of those of texts without content, normalised: Zhao et al. 2021."""
+    quotient = scores.softmax(-1) / free.softmax(-1).mean(0)
+    return quotient / quotient.sum(-1, keepdim=True)
+
+
+@pytest.mark.slow
+def test_a_cloze_of_a_pair(tmp_path: Path, masked: Path) -> None:
+    """Both texts are in the template; those without content stand for both."""
+    rows = [{**row, "text_pair": f"a bad book {i}"} for i, row in enumerate(ROWS)]
+    template = "task.template={text} is {mask} for {text_pair}"
+    tokenizer, model = AutoTokenizer.from_pretrained(masked), AutoModelForMaskedLM.from_pretrained(masked).eval()
+
+    def at_mask(pairs: list[tuple[str, str]]) -> torch.Tensor:
+        tokens = tokenizer([f"{a} is [MASK] for {b}" for a, b in pairs], padding=True, return_tensors="pt")
+        with torch.inference_mode():
+            logits = model(**tokens).logits[tokens["input_ids"] == tokenizer.mask_token_id]
+        found: torch.Tensor = logits[:, tokenizer.convert_tokens_to_ids(["bad", "good"])]
+        return found
+
+    expected = at_mask([(row["text"], row["text_pair"]) for row in rows])
+    assert torch.allclose(outputs(build(tmp_path, "prompt", masked, WORDS, template, rows=rows)), expected, atol=1e-5)
+    calibrated = outputs(build(tmp_path, "prompt", masked, WORDS, template, "task.calibrate=true", rows=rows))
+    free = at_mask([("N/A", "N/A"), (" ", " "), ("", "")])
+    assert torch.allclose(calibrated.softmax(-1), divided(expected, free), atol=1e-5)
+    with pytest.raises(UserError, match=r"task.template names {text_pair}, but the columns of .* are text"):
+        build(tmp_path, "prompt", masked, WORDS, template)
 
 
 @pytest.mark.slow
@@ -117,10 +145,18 @@ def test_a_label_is_a_hypothesis(tmp_path: Path, tiny_model: Path) -> None:
     module = build(tmp_path, "nli_zero_shot", model, *keys, rows=rows)
     tokenizer, plain = AutoTokenizer.from_pretrained(model), AutoModelForSequenceClassification.from_pretrained(model)
     stated = ["a bad book", "a city", "a good film"]  # of the labels in order
-    tokens = tokenizer([r["text"] for r in rows for _ in stated], stated * len(rows), padding=True, return_tensors="pt")
-    with torch.inference_mode():
-        expected = plain.eval()(**tokens).logits[:, 1].view(-1, 3)
+
+    def entailed(texts: list[str]) -> torch.Tensor:
+        each = [text for text in texts for _ in stated]
+        tokens = tokenizer(each, stated * len(texts), padding=True, return_tensors="pt")
+        with torch.inference_mode():
+            found: torch.Tensor = plain.eval()(**tokens).logits[:, 1].view(-1, 3)
+        return found
+
+    expected = entailed([row["text"] for row in rows])
     assert torch.allclose(outputs(module), expected, atol=1e-5)
+    calibrated = outputs(build(tmp_path, "nli_zero_shot", model, *keys, "task.calibrate=true", rows=rows))
+    assert torch.allclose(calibrated.softmax(-1), divided(expected, entailed(["N/A", "[MASK]", ""])), atol=1e-5)
     with pytest.raises(UserError, match="'novel' has a description and is no label; the labels are book, city, film"):
         build(tmp_path, "nli_zero_shot", model, "task.descriptions={novel: long book}", rows=rows)
     with pytest.raises(UserError, match="no label 'entailment' among LABEL_0, LABEL_1; name a model of natural"):
@@ -140,15 +176,23 @@ def test_a_decoder_scores_words_after_its_demonstrations(tmp_path: Path) -> None
     assert sorted(label for _, label in shown) == ["neg", "pos"]
     before = "".join(f"{text} is {'very good' if label == 'pos' else 'bad'} and " for text, label in shown)
     tokenizer, plain = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model).eval()
-    found = outputs(module)
-    for i, row in enumerate(ROWS[:3]):
-        for c, word in enumerate(("bad", "very good")):
-            prompt = tokenizer(f"{before}{row['text']} is")["input_ids"]
-            answer = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
-            with torch.inference_mode():
-                log_p = plain(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
-            likelihood = sum(float(log_p[len(prompt) - 1 + k, token]) for k, token in enumerate(answer))
-            assert float(found[i, c]) == pytest.approx(likelihood, abs=1e-4)
+
+    def likelihood(text: str, word: str) -> float:
+        prompt = tokenizer(f"{before}{text} is")["input_ids"]
+        answer = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+        with torch.inference_mode():
+            log_p = plain(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+        return sum(float(log_p[len(prompt) - 1 + k, token]) for k, token in enumerate(answer))
+
+    texts = [row["text"] for row in ROWS[:3]]
+    expected, free = (
+        torch.tensor([[likelihood(text, word) for word in ("bad", "very good")] for text in several])
+        for several in (texts, ["N/A", "[MASK]", ""])
+    )
+    assert torch.allclose(outputs(module)[:3], expected, atol=1e-4)
+    again = [*keys, "task.separator= and ", "data.max_length=64", "task.calibrate=true"]
+    calibrated = outputs(build(tmp_path, "in_context", model, *again))[:3].softmax(-1)
+    assert torch.allclose(calibrated, divided(expected, free), atol=1e-4)
     other = build(tmp_path, "in_context", model, *keys, "seed=5")
     assert other.data.shown != shown
     with pytest.raises(UserError, match=r"task 'in_context' trains nothing: set optim.max_steps=0"):
