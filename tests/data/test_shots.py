@@ -15,7 +15,7 @@ from research.data.shots import shots_of
 from research.report.build import build as build_report
 from research.tracking.run import Run
 from tests.conftest import write_jsonl
-from tests.small_runs import SmallRuns
+from tests.small_runs import SmallRuns, assert_same_bits, assert_same_up_to_rounding
 from tests.tasks.conftest import Build
 from tests.tasks.conftest import build as build
 
@@ -90,3 +90,22 @@ def test_samples_by_seeds_and_their_report(small_runs: SmallRuns, tmp_path: Path
     build_report([str(folder)], tmp_path / "report")
     page = (tmp_path / "report" / "index.html").read_text()
     assert "few-shot sample" in page and "2 samples with 2 or more seeds each" in page and "both together" not in page
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_few_shot_run_is_resumed_to_the_bit_and_has_its_sample_on_two_ranks(
+    small_runs: SmallRuns, tmp_path: Path
+) -> None:
+    train = write_jsonl(tmp_path / "all.jsonl", [{**row, "text": f"{row['text']} good"} for row in ROWS])
+    data = {"train": str(train), "max_length": 48, "shots": 5, "shots_seed": 13}
+    reference = small_runs.train("sentiment", "trainer.evaluate_every_steps=2", data=data)
+    arguments, folder = small_runs.stopped(3, "sentiment", "trainer.evaluate_every_steps=2", data=data)
+    assert main(arguments) == 0
+    assert_same_bits(Run(folder), reference)
+    two = small_runs.train_ranks("sentiment", 2, "trainer.evaluate_every_steps=2", data=data)
+    assert_same_up_to_rounding(two, reference)
+    drawn = [json.loads((run.path / "splits.json").read_text()) for run in (reference, Run(folder), two)]
+    assert drawn[0] == drawn[1] == drawn[2] and {name: len(ids) for name, ids in drawn[0].items()} == {
+        "train": 10, "validation": 10
+    }  # fmt: skip

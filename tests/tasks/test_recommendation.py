@@ -62,14 +62,14 @@ def test_the_whole_catalogue_is_ranked_on_any_layout(small_runs: SmallRuns, tmp_
     slices = {value: table.filter(pa.array(mask)) for by, value, mask in metric.own_cuts(table)
               if by == "item in training"}  # fmt: skip
     ranks = table["rank"].to_pylist()
-    own = {"known": ranks[:5], "cold": ranks[5:]}  # the last item does not occur in training
+    places = {"known": ranks[:5], "cold": ranks[5:]}  # the last item does not occur in training
     assert {value: len(part) for value, part in slices.items()} == {"known": 5, "cold": 1}
     for value, part in slices.items():
         for k in (1, 5, 10):
-            assert metric.score(part)[f"hit_{k}"] == sum(rank <= k for rank in own[value]) / len(own[value])
+            assert metric.score(part)[f"hit_{k}"] == sum(rank <= k for rank in places[value]) / len(places[value])
     sizes = {part.value: (part.size, part.score(part.values.sum(axis=1))[0]) for part in metric.parts([table])
              if part.by == "item in training"}  # fmt: skip
-    gains = {value: [1 / math.log2(1 + r) if r <= 10 else 0.0 for r in places] for value, places in own.items()}
+    gains = {value: [1 / math.log2(1 + r) if r <= 10 else 0.0 for r in several] for value, several in places.items()}
     assert sizes == {value: (len(x), pytest.approx(sum(x) / len(x), abs=1e-12)) for value, x in gains.items()}
     hit = sum(rank <= 5 for rank in table["popularity_rank"].to_pylist()) / len(test)
     assert metric.baselines(table)["popularity"]["hit_5"] == hit
