@@ -206,7 +206,7 @@ def test_the_probe_compares_two_things(attention_of_the_probe: Any) -> None:
     attention_of_the_probe(count)
     assert Backbone(copy.deepcopy(model)).packed
     assert calls[:2] == [48, 48]  # once a layer: 24 + 7 + 5 + 2 tokens, filled up to 48
-    assert calls[2:] == [48, 48, 48, 4 + 1]  # then of a whole last layer, and of one for first tokens and filler alone
+    assert calls[2:] == [48, 48, 48]  # then of the probe of the last layer: twice the first, once the whole last one
 
     def leaky(module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, scaling: float, **kwargs: Any) -> Any:
         return torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=scaling).transpose(1, 2), None
