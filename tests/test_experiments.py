@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
+import yaml
 
 from research.config.load import load_config
+from research.continual.learn import module_of
+from research.continual.sequence import cell_content, read_sequence
 from research.training.build import build as build_module
 from research.training.run import show
 from tests.conftest import make_tiny_model
+from tests.tasks.test_conformance import INFERENCE
 from tests.tasks.test_translation import make_model
 
 FOLDER = Path(__file__).parent.parent / "experiments"
-EXPERIMENTS = sorted(str(p.relative_to(FOLDER)) for p in FOLDER.rglob("*.yaml") if p.name != "base.yaml")
+SEQUENCES = sorted(FOLDER.glob("continual/*.yaml"))
+FILES = sorted(p for p in FOLDER.rglob("*.yaml") if p.name != "base.yaml" and p not in SEQUENCES)
+EXPERIMENTS = [str(p.relative_to(FOLDER)) for p in FILES]
 
 STRING = datasets.Value("string")
 POLARITY = datasets.ClassLabel(names=["negative", "positive"])
@@ -26,6 +33,10 @@ WNUT = ["corporation", "creative-work", "group", "location", "person", "product"
 RELATIONS = ["Cause-Effect(e1,e2)", "Cause-Effect(e2,e1)", "Other"]
 TOPICS = ["World", "Sports", "Business", "Sci/Tech"]
 INTENT_SLOTS = ("intent_slots/atis.yaml", "intent_slots/snips.yaml")
+EMOTIONS = ["admiration", "joy", "neutral"]
+INTENTS = ["activate_my_card", "age_limit"]
+JOINT = ("multi/glue.yaml",)  # several tasks, each with the data of its own file
+FEW = ("prompt/sst2.yaml", "setfit/sst2.yaml", "in_context/sst2.yaml")  # of SST-2, with its validation split as test
 STARS = ["1 star", "2 star", "3 stars", "4 stars", "5 stars"]
 ANSWERS = {"text": datasets.List(STRING), "answer_start": datasets.List(datasets.Value("int32"))}
 QUESTION = {"id": STRING, "title": STRING, "context": STRING, "question": STRING, "answers": ANSWERS}
@@ -145,6 +156,30 @@ HUB: dict[str, tuple[dict[str, Any], Callable[[int], dict[str, Any]], dict[str, 
         lambda i: {"label": i % 5, "text": f"a good film {i}"},
         {"train": 100, "test": 5},
     ),
+    "classification/banking77.yaml": (
+        {"text": STRING, "label": datasets.ClassLabel(names=INTENTS)},
+        lambda i: {"text": f"good city {i}", "label": i % 2},
+        {"train": 40, "test": 4},
+    ),
+    "multi_label/go_emotions.yaml": (
+        {"text": STRING, "labels": datasets.List(datasets.ClassLabel(names=EMOTIONS)), "id": STRING},
+        lambda i: {"text": f"a good film {i}", "labels": [[0], [0, 1], [2]][i % 3], "id": f"e{i}"},
+        {"train": 32, "validation": 6, "test": 4},
+    ),
+    "matching/squad.yaml": (QUESTION, question, {"train": 12, "validation": 6}),
+    **dict.fromkeys(
+        FEW,
+        (
+            {"idx": datasets.Value("int32"), "sentence": STRING, "label": POLARITY},
+            sst2,
+            {"train": 200, "validation": 6, "test": 4},
+        ),
+    ),
+    "nli_zero_shot/ag_news.yaml": (
+        {"text": STRING, "label": datasets.ClassLabel(names=TOPICS)},
+        lambda i: {"text": f"good film {i}", "label": i % 4},
+        {"train": 4000, "test": 4},
+    ),
     **dict.fromkeys(
         INTENT_SLOTS,
         (
@@ -172,6 +207,8 @@ HUB: dict[str, tuple[dict[str, Any], Callable[[int], dict[str, Any]], dict[str, 
     ),
 }
 
+OWN = {"prompt/sst2.yaml": ["task.verbalizer={negative: bad, positive: good}"]}  # words of the small model
+
 # Examples of each split, labels and steps that building an experiment must give.
 BUILT: dict[str, tuple[dict[str, int], list[str], int]] = {
     "sentiment/sst2.yaml": ({"train": 12, "validation": 6}, ["negative", "positive"], 3),
@@ -192,6 +229,18 @@ BUILT: dict[str, tuple[dict[str, int], list[str], int]] = {
     "classification/ag_news.yaml": ({"train": 38, "validation": 2, "test": 4}, TOPICS, 6),
     "classification/clinc_oos.yaml": ({"train": 12, "validation": 6, "test": 4}, ["balance", "oos"], 5),
     "classification/sms_spam.yaml": ({"train": 28, "validation": 4, "test": 8}, ["ham", "spam"], 3),
+    "classification/banking77.yaml": ({"train": 36, "validation": 4, "test": 4}, INTENTS, 10),
+    "multi_label/go_emotions.yaml": ({"train": 32, "validation": 6, "test": 4}, EMOTIONS, 8),
+    "matching/squad.yaml": ({"train": 12, "validation": 6}, [], 1),
+    "prompt/sst2.yaml": ({"train": 32, "validation": 32, "test": 6}, ["negative", "positive"], 1000),
+    "setfit/sst2.yaml": ({"train": 144, "validation": 16, "test": 6}, ["negative", "positive"], 9),
+    "in_context/sst2.yaml": ({"train": 198, "validation": 2, "test": 6}, ["negative", "positive"], 0),
+    "nli_zero_shot/ag_news.yaml": ({"train": 36, "validation": 4, "test": 4}, TOPICS, 0),
+    "multi/glue.yaml": (
+        {"train": 24, "validation": 12},
+        ["sst2 negative", "sst2 positive", "stsb score"],
+        3,
+    ),
     "regression/stsb.yaml": ({"train": 12, "validation": 6}, [], 4),
     "ordinal/yelp_stars.yaml": ({"train": 98, "validation": 2, "test": 5}, STARS, 8),
     **dict.fromkeys(INTENT_SLOTS, ({"train": 12, "validation": 6, "test": 4}, ["fare", "flight"], 10)),
@@ -218,7 +267,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def writers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Models that write text, by the experiments they serve."""
+    """Models that write text, or judge what follows from one, by the experiments they serve."""
     folder = tmp_path_factory.mktemp("writers")
     decoder = make_model(folder / "gpt2", "gpt2", n_positions=1024)
     turns = "{% for m in messages %}[CLS]{{ m.role }}: {{ m.content }}[SEP]{% endfor %}"
@@ -228,6 +277,8 @@ def writers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "summarization/dialogsum.yaml": decoder,
         "quickstart/dialogue.yaml": decoder,
+        "in_context/sst2.yaml": decoder,
+        "nli_zero_shot/ag_news.yaml": make_tiny_model(folder / "nli", **INFERENCE),
         "translation/multi30k.yaml": encoder_decoder,
     }
 
@@ -249,17 +300,31 @@ def as_on_the_hub(experiment: str, folder: Path) -> Path:
     return folder
 
 
+def tree(names: Sequence[str], model: Path, folder: Path) -> Path:
+    """The folder of experiments with small data of each in the place of the hub's, and another model."""
+    shutil.copytree(FOLDER, folder / "experiments")
+    for i, name in enumerate(names):
+        content = yaml.safe_load((FOLDER / name).read_text())
+        data = {**content["data"], "name": str(as_on_the_hub(name, folder / f"data{i}"))}
+        data = {key: value for key, value in data.items() if key not in ("config", "revision")}
+        path = folder / "experiments" / name
+        path.write_text(yaml.safe_dump({**content, "model": {"name": str(model)}, "data": data}))
+    return folder / "experiments"
+
+
 def built(experiment: str, model: Path, folder: Path) -> Any:
-    overrides = [f"model.name={model}", "model.revision=null", f"run_dir={folder / 'run'}"]
+    overrides = [f"model.name={model}", "model.revision=null", f"run_dir={folder / 'run'}", *OWN.get(experiment, [])]
+    if experiment in JOINT:
+        return load_config(tree(["sentiment/sst2.yaml", "regression/stsb.yaml"], model, folder) / experiment, overrides)
     if experiment in HUB:
         overrides += [f"data.name={as_on_the_hub(experiment, folder / 'data')}", "data.config=null"]
     return load_config(FOLDER / experiment, overrides)
 
 
 def test_their_number() -> None:
-    assert len(EXPERIMENTS) == 23
+    assert len(EXPERIMENTS) == 31 and len(SEQUENCES) == 1
     assert set(EXPERIMENTS) == set(BUILT)
-    assert set(HUB) == {name for name in EXPERIMENTS if not name.startswith("quickstart/")}
+    assert {*HUB, *JOINT} == {name for name in EXPERIMENTS if not name.startswith("quickstart/")}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -269,11 +334,11 @@ def test_header_states_command_score_and_time(experiment: str) -> None:
     assert f"research train experiments/{experiment}" in header
     assert "Expected:" in header or "Measured:" in header
     assert "measured" in header.lower()
-    assert "extends: ../base.yaml" in text
+    assert "extends: ../base.yaml" in text or experiment in JOINT  # whose tasks' files say that
 
 
 @pytest.mark.in_check(3)
-@pytest.mark.parametrize("experiment", sorted(HUB))
+@pytest.mark.parametrize("experiment", sorted([*HUB, *JOINT]))
 def test_hub_names(experiment: str) -> None:
     config = load_config(FOLDER / experiment)
     for name in (config.model.name, config.data.name):
@@ -295,6 +360,24 @@ def test_is_built(experiment: str, model: Path, writers: dict[str, Path], tmp_pa
         assert data.stores["train"].count("label", 2).tolist() == [11250, 11250]
         assert data.stores["validation"].count("label", 2).tolist() == [1250, 1250]
         assert not set(data.splits["train"].rows["text"]) & set(data.splits["validation"].rows["text"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sequence", SEQUENCES, ids=lambda path: path.stem)
+def test_cells_of_a_sequence_are_built(sequence: Path, model: Path, tmp_path: Path) -> None:
+    names = [f"classification/{name}.yaml" for name in ("ag_news", "clinc_oos", "banking77")]
+    read = read_sequence(tree(names, model, tmp_path) / "continual" / sequence.name)
+    assert [f"classification/{name}.yaml" for name in read.tasks] == names and len(read.orders) == 2
+    header = " ".join(line.lstrip("# ") for line in sequence.read_text().splitlines() if line.startswith("#"))
+    assert f"research continual experiments/continual/{sequence.name}" in header and "Expected:" in header
+    for strategy in read.strategies:
+        content = cell_content(read, strategy, read.orders[0], 2, [model, model])
+        if strategy.name in ("lwf", "ewc"):  # they read what earlier runs have written
+            assert content["task"].get("follow", 0) or content["methods"]["ewc"]["runs"]
+            continue
+        module = module_of(content, tmp_path / strategy.name, 0, [f"model.name={model}"])
+        examples = {"naive": 36, "joint": 38 + 12 + 36, "replay": 36 + 38 + 12}[strategy.name]
+        assert len(module.data.stores["test"]) == 12 and module.total_steps == 3 * -(-examples // 32)
 
 
 @pytest.mark.slow
