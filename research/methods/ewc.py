@@ -42,11 +42,16 @@ class Method(MethodHooks):
 
     @property
     def is_off(self) -> bool:
-        return bool(self.keys.strength == 0 or not self.keys.runs)
+        return bool(self.keys.strength == 0)
 
     def on_model(self, module: Trained) -> None:
         trained = trained_parameters(module.backbone.model)
         self.held: dict[str, list[tuple[Tensor, Tensor]]] = {}  # of each weight: its Fisher and its value after a run
+        if not self.keys.runs:
+            raise UserError(
+                "methods.ewc holds weights to those of earlier runs: name them in methods.ewc.runs (research continual "
+                "writes the fisher.safetensors of each), or remove the method."
+            )
         if self.keys.sha256 and len(self.keys.sha256) != len(self.keys.runs):
             raise UserError(
                 f"methods.ewc: {len(self.keys.runs)} runs and {len(self.keys.sha256)} sha256; give one for each run."

@@ -65,6 +65,8 @@ def test_fisher_and_pull_are_those_written_out(make: Build, small_runs: SmallRun
         make("sentiment", methods={"ewc": {"runs": [str(folder)] * 2, "sha256": ["0"]}})
     with pytest.raises(UserError, match="is not there; research continual writes it"):
         make("sentiment", methods={"ewc": {"runs": [str(small_runs.folder)]}})
+    with pytest.raises(UserError, match="holds weights to those of earlier runs: name them"):
+        make("sentiment", methods={"ewc": {}})
 
 
 def fisher_of_batch(module: object, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
