@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from research.methods.hooks import Loss, Trained
+from research.models.load import ENCODER_DECODER
 from research.models.random_state import random_state, set_random_state
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ class EmbeddedTokens:
         self.active = False
         self.move: Move | None = None
         self.seen: Tensor | None = None
-        module.backbone.model.get_input_embeddings().register_forward_hook(self._hook)
+        model = module.backbone.model
+        reader = model.get_encoder() if module.backbone.family == ENCODER_DECODER else model
+        reader.get_input_embeddings().register_forward_hook(self._hook)
 
     def loss(self, plain: Loss, micro: MicroBatch, move: Move | None = None) -> tuple[Tensor, Any, Tensor]:
         """The loss with the embedded tokens moved, its outputs, and the tokens that were read.

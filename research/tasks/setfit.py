@@ -31,6 +31,7 @@ from research.config.key import at_least, key
 from research.config.schema import Config
 from research.data.long_texts import HEAD_TAIL, TRUNCATE
 from research.data.source import Split
+from research.methods.hooks import MethodHooks
 from research.models.pooling import pooled
 from research.models.sentence_head import HEAD, SentenceEncoder, give_head, logistic_regression
 from research.tasks.classification import Data as Classification
@@ -117,8 +118,9 @@ class Module(ClassificationModule):
             raise UserError(
                 "task 'setfit' learns from pairs: optim.label_smoothing, class_weights and balance_classes do nothing."
             )
-        if self.compares_logits or self.whole_step_method is not None:
-            raise UserError("task 'setfit' learns from pairs, which the loss of no method in methods is for.")
+        for name, method in self.methods.items():
+            if type(method).loss is not MethodHooks.loss or method.needs_whole_step:
+                raise UserError(f"methods.{name} does not go with task 'setfit', which learns from pairs of texts.")
         model, classes = backbone.model, len(data.labels)
         model.config.id2label = dict(enumerate(data.labels))
         model.config.label2id = {label: i for i, label in enumerate(data.labels)}

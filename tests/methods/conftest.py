@@ -30,14 +30,19 @@ def make(small_runs: SmallRuns) -> Build:
 
     def making(task: str, *overrides: str, **sections: Any) -> TaskModule:
         (_, path, *given), _ = small_runs.arguments(task, overrides, sections)
-        config = load_config(path, given)
-        module = build(config).train()
-        trainer = make_trainer(config, [], [])
-        trainer.strategy.connect(module)
-        module.trainer = trainer
-        return module
+        return ready(path, given)
 
     return making
+
+
+def ready(path: str | Path, overrides: Sequence[str]) -> TaskModule:
+    """The module of an experiment in training mode, with a trainer."""
+    config = load_config(path, overrides)
+    module = build(config).train()
+    trainer = make_trainer(config, [], [])
+    trainer.strategy.connect(module)
+    module.trainer = trainer
+    return module
 
 
 def random_teacher(module: TaskModule, run: Path) -> None:

@@ -178,6 +178,13 @@ def test_every_task_is_held_to_this() -> None:
 @cache
 def run_of(task: str, folder: Path) -> tuple[Run, Path]:
     """A run of two steps on rows of the task, and its experiment."""
+    path = experiment_of(task, folder)
+    assert main(["train", str(path)]) == 0
+    return Run.read(folder / "run"), path
+
+
+def experiment_of(task: str, folder: Path) -> Path:
+    """An experiment of two steps on rows of the task."""
     row, model = TASKS[task][0], dict[str, Any]()
     if task in KINDS:
         from tests.tasks.test_translation import make_model
@@ -189,15 +196,13 @@ def run_of(task: str, folder: Path) -> tuple[Run, Path]:
         model = {"name": str(make_tiny_model(folder / "model", **MODELS.get(task, {})))}
     files = {name: str(write_jsonl(folder / f"{name}.jsonl", [row(i + 100 * k) for i in range(8)]))
              for k, name in enumerate(("train", "validation", "test"))}  # fmt: skip
-    path = write_experiment(
+    return write_experiment(
         folder / "e.yaml",
         {"name": task, **({"max_new_tokens": 8} if KINDS.get(task) == "t5" else {})},
         model,
         {**files, "max_length": 32, "max_overlap": 1.0},
         optim={"max_steps": 0 if task in UNTRAINED else 2, "batch_size": 4},
     )
-    assert main(["train", str(path)]) == 0
-    return Run.read(folder / "run"), path
 
 
 @pytest.fixture(scope="module")
