@@ -59,9 +59,38 @@ def _without_determined(keys: Sequence[str], records: Sequence[Record]) -> list[
 
 def system_name(texts: Mapping[str, str]) -> str:
     """Short name of a system from its settings as text: `lr 3e-5, dropout 0.1`; models and tasks go by their names
-    alone, and a key that the system has not by nothing."""
-    by_name = ("model.name", "task.name")
-    return ", ".join(text if key in by_name else f"{key_text(key)} {text}" for key, text in texts.items() if text)
+    alone, a key that the system has not by nothing, and several methods by those that it has."""
+    found = []
+    for head, keys in columns_of(list(texts)):
+        text = column_text(keys, texts)
+        if len(keys) > 1:
+            found.append(text if text != "none" else f"no {head}")
+        elif text:
+            found.append(text if keys[0] in ("model.name", "task.name") else f"{head} {text}")
+    return ", ".join(found)
+
+
+def columns_of(keys: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Heads of the columns that tell systems apart by these keys, each with its keys: one for all keys of methods where
+    there are several methods, of which a run has few; so of `augment`."""
+    components = {section: {key.split(".")[1] for key in keys if key.startswith(f"{section}.")} for section in SOME_OF}
+    found: list[tuple[str, list[str]]] = []
+    for key in keys:
+        section = key.partition(".")[0]
+        if len(components.get(section, ())) < 2:
+            found.append((key_text(key), [key]))
+        elif own := next((keys_of for head, keys_of in found if head == section), None):
+            own.append(key)
+        else:
+            found.append((section, [key]))
+    return found
+
+
+def column_text(keys: Sequence[str], texts: Mapping[str, str]) -> str:
+    """The cell of a system in a column of `columns_of`: `fgm epsilon 0.1` of several methods, or none of them."""
+    if len(keys) == 1:
+        return texts[keys[0]]
+    return ", ".join(f"{key_text(key)} {texts[key]}" for key in keys if texts[key] not in ("", "none")) or "none"
 
 
 def distinct_texts(values: Iterable[Any]) -> dict[str, str]:

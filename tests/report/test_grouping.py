@@ -12,7 +12,9 @@ from research.common.errors import UserError
 from research.config.component import choose
 from research.report.grouping import group_runs
 from research.report.records import read_records
-from research.report.settings import distinct_texts, key_text, system_name, value_text
+from research.report.settings import columns_of, distinct_texts, key_text, system_name, value_text
+from research.report.statistics.summary import pools, summarise
+from research.report.tables.scores import main_table
 
 MakeRun = Callable[..., Path]
 
@@ -32,6 +34,22 @@ def test_what_differs_names_the_systems_and_what_does_not_is_constant(grid: Path
 def test_a_methods_own_key_goes_by_the_methods_name_too() -> None:
     keys = ("optim.weight_decay", "adapter.name", "adapter.rank", "methods.r_drop.alpha", "methods.mixup.alpha")
     assert [key_text(key) for key in keys] == ["weight decay", "adapter", "rank", "r drop alpha", "mixup alpha"]
+
+
+def test_several_methods_share_a_column(make_run: MakeRun, tmp_path: Path) -> None:
+    """Which says those that a system has; one method alone has a column of its own."""
+    own = {name: asdict(choose("method", name)) for name in ("fgm", "mixup", "ema")}
+    for names in ((), ("fgm",), ("mixup",), ("fgm", "ema")):
+        make_run(None, config={"methods": {name: own[name] for name in names}})
+    table = group_runs(read_records([tmp_path]))
+    shown = main_table(table, summarise(table, pools(table)[0]))
+    assert list(shown.columns)[:2] == ["methods", "runs"]
+    expected = ["none", "mixup alpha 0.4", "fgm epsilon 0.1", "fgm epsilon 0.1, ema decay 0.999"]
+    assert sorted(row[0].text for row in shown.rows) == sorted(expected)
+    assert sorted(group.system for group in table.groups) == sorted(["no methods", *expected[1:]])
+    assert columns_of(["optim.lr", "methods.fgm.epsilon"]) == [
+        ("lr", ["optim.lr"]), ("fgm epsilon", ["methods.fgm.epsilon"]),
+    ]  # fmt: skip
 
 
 def test_keys_that_only_one_adapter_or_method_has_do_not_name_the_others(make_run: MakeRun, tmp_path: Path) -> None:

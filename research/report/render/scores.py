@@ -11,6 +11,7 @@ from research.common.files import write_atomically
 from research.common.text import unbroken
 from research.report.groups import Grid
 from research.report.render import latex
+from research.report.settings import columns_of
 from research.report.statistics.baselines import Baseline
 from research.report.statistics.summary import Summary
 from research.report.tables.cells import Cell, Table, table_markdown
@@ -39,7 +40,7 @@ def heads(grid: Grid, summaries: Sequence[Summary]) -> list[tuple[str, int]]:
     spans: dict[str, int] = {}
     for _, _, head in score_columns(grid, summaries):
         spans[head] = spans.get(head, 0) + 1
-    return [("", len(grid.by) + 1), *spans.items()]
+    return [("", len(columns_of(grid.by)) + 1), *spans.items()]
 
 
 def scores_markdown(table: Table) -> str:

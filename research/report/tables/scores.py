@@ -8,7 +8,7 @@ from typing import Any
 from research.config.load import completed
 from research.report.deciding_settings import deciding_settings
 from research.report.groups import Grid, RunGroup
-from research.report.settings import key_text, value_text
+from research.report.settings import column_text, columns_of, key_text, value_text
 from research.report.statistics.baselines import Baseline
 from research.report.statistics.summary import ALPHA, Summary
 from research.report.tables.cells import Cell, Table
@@ -20,12 +20,16 @@ KNOWING_NOTHING = "Last rows: what answers score that know nothing of the text."
 
 def main_table(grid: Grid, summaries: Sequence[Summary], lowest: Sequence[Baseline] = ()) -> Table:
     """Rows of cells as all formats show them, the baselines last; `mark` says best and tied."""
-    columns = [key_text(key) for key in grid.by]
+    named = columns_of(grid.by)
+    columns = [head for head, _ in named]
     columns += ["runs", *(f"{head} {split}" for _, split, head in score_columns(grid, summaries))]
     rows = []
     for settings in grid.systems:
         texts = grid.texts(settings)
-        cells = [Cell(texts[key], value if is_number(value) else None) for key, value in settings.items()]
+        cells = []
+        for _, keys in named:
+            value = settings[keys[0]] if len(keys) == 1 else None
+            cells.append(Cell(column_text(keys, texts), value if is_number(value) else None))
         cells.append(_runs_cell(grid, settings))
         for data_set, split, _ in score_columns(grid, summaries):
             found = [s for s in summaries if s.group is grid.find(settings, data_set) and s.split == split]
@@ -39,7 +43,7 @@ def baseline_rows(grid: Grid, summaries: Sequence[Summary], lowest: Sequence[Bas
     """A row for each kind of baseline, its scores under those of the systems."""
     rows = []
     for name in dict.fromkeys(b.name for b in lowest):
-        cells = [Cell(name), *(Cell("") for _ in grid.by)]
+        cells = [Cell(name), *(Cell("") for _ in columns_of(grid.by))]
         for data_set, split, _ in score_columns(grid, summaries):
             of = [b for b in lowest if b.name == name and (b.group.data_set, b.split) == (data_set, split)]
             cells.append(Cell(score_text(of[0].value, None), of[0].value, of[0].group.paths) if of else Cell("–"))
