@@ -35,8 +35,7 @@ from rows import append_row, read_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS, PEER = "harness", "peer"
-SEEDS = range(3)
-SMALL_LR, FULL_LR = 5e-4, 5e-5
+FULL_LR = 5e-5
 BATCH = 32
 
 
@@ -48,13 +47,15 @@ class DataSet:
     max_length: int
     batch_size: int
     suffix: str
+    adapter_lr: float
 
 
 DATA_SETS = {
-    "sst2": DataSet("sentiment", 2, 1536, 128, BATCH, "jsonl"),
-    "wnut17": DataSet("ner", 3, 3394, 128, BATCH, "jsonl"),
-    "squad": DataSet("qa", 1, 1024, 384, 12, "json"),
+    "sst2": DataSet("sentiment", 2, 1536, 128, BATCH, "jsonl", 5e-4),
+    "wnut17": DataSet("ner", 3, 3394, 128, BATCH, "jsonl", 2e-3),
+    "squad": DataSet("qa", 2, 3000, 384, BATCH, "json", 2e-3),
 }
+SMALL_LR = DATA_SETS["sst2"].adapter_lr
 # fmt: off
 ADAPTERS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -101,9 +102,9 @@ class Case:
         return f"{self.table}/{self.name}/seed{self.seed}"
 
 
-def cases() -> Iterator[Case]:
+def cases(seeds: int) -> Iterator[Case]:
     """All of the first seed before the next."""
-    for seed in SEEDS:
+    for seed in range(seeds):
         yield from _adapters("sst2", seed, list(ADAPTERS))
         yield from _adapters("wnut17", seed, AT_PEER)
         yield from _adapters("squad", seed, ["full", "lora", "head"])
@@ -118,7 +119,7 @@ def cases() -> Iterator[Case]:
 
 def _adapters(table: str, seed: int, names: list[str]) -> Iterator[Case]:
     for name in names:
-        lr = FULL_LR if name in ("full", "freeze") else SMALL_LR
+        lr = FULL_LR if name in ("full", "freeze") else DATA_SETS[table].adapter_lr
         yield Case(table, name, seed, keys={"adapter": {"name": name, **ADAPTERS[name]}, "optim.lr": lr})
         if name in AT_PEER and table != "squad":
             yield Case(table, name, seed, PEER, {"lr": lr})
@@ -223,7 +224,7 @@ def measure(options: argparse.Namespace) -> None:
     import_module("research.training.run")  # so that children need not import it
 
     options.output.mkdir(parents=True, exist_ok=True)
-    for case in cases():
+    for case in cases(options.seeds):
         if options.only and not any(fnmatch(case.folder, pattern) for pattern in options.only):
             continue
         rows = read_rows(options.output)
@@ -247,6 +248,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--minutes", type=float, default=60, help="of processor time in all, over all calls")
     parser.add_argument("--only", nargs="+", metavar="PATTERN", help="cases as TABLE/NAME/seedN: curve/*, sst2/lora/*")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--table", action="store_true", help="print the tables of OUTPUT")
     return parser.parse_args()
 
