@@ -83,7 +83,7 @@ CURVE: dict[str, dict[str, Any]] = {
     "lora": {"optim.lr": SMALL_LR, "adapter": {"name": "lora"}},
     "head": {"optim.lr": SMALL_LR, "adapter": {"name": "head"}},
 }
-SIZES = (8, 32, 128, 512)
+SIZES = (8, 32, 128, 512, None)  # examples; None: all, once
 CURVE_STEPS = 48
 
 
@@ -111,9 +111,10 @@ def cases(seeds: int) -> Iterator[Case]:
         for name, own in METHODS.items():
             yield Case("sst2", name, seed, keys={"optim.lr": FULL_LR, "methods": {name: own}})
         for size, (name, own) in product(SIZES, CURVE.items()):
-            keys = {**own, "optim.max_steps": CURVE_STEPS, "optim.batch_size": min(BATCH, size),
+            keys = {**own, "optim.max_steps": size and CURVE_STEPS, "optim.epochs": 1,
+                    "optim.batch_size": min(BATCH, size or BATCH),
                     "data.max_train_examples": size, "data.sample": "stratified", "data.split_seed": seed}  # fmt: skip
-            yield Case("curve", f"{name}-{size}", seed, keys=keys)
+            yield Case("curve", f"{name}-{size or 'all'}", seed, keys=keys)
         yield from _head_alone(seed)
 
 

@@ -86,11 +86,13 @@ def significance(table: str, names: dict[str, dict[str, list[Row]]], output: Pat
 
 def _curve(names: dict[str, dict[str, list[Row]]]) -> Iterator[str]:
     """Rows are adapters, columns the numbers of examples."""
-    by_name: dict[str, dict[int, list[Row]]] = defaultdict(dict)
+    by_name: dict[str, dict[str, list[Row]]] = defaultdict(dict)
     for name, systems in names.items():
         adapter, _, size = name.rpartition("-")
-        by_name[adapter][int(size)] = systems[OURS]
-    sizes = sorted({size for each in by_name.values() for size in each})
+        by_name[adapter][size] = systems[OURS]
+    sizes = sorted(
+        {size for each in by_name.values() for size in each}, key=lambda size: (size == "all", len(size), size)
+    )
     yield "### Low-data curve, sst2\n"
     yield f"| adapter | {' | '.join(f'{size} examples' for size in sizes)} |"
     yield f"|---|{'---|' * len(sizes)}"
