@@ -149,7 +149,14 @@ def main() -> None:
         rounds[-1]["trainer"] = peer(options, steps, seed)
         ratios.append(rounds[-1]["trainer"]["seconds"] / rounds[-1]["ours"]["seconds"])
         print(json.dumps({**rounds[-1], "ratio": round(ratios[-1], 2)}), flush=True)
-    record = {"machine": machine(), "trials": options.trials, "steps": steps, "rounds": rounds, "ratios": ratios}
+    record = {
+        "machine": machine(),
+        "trials": options.trials,
+        "steps": steps,
+        "evaluate_examples": options.evaluate_examples,
+        "rounds": rounds,
+        "ratios": ratios,
+    }
     options.output.mkdir(exist_ok=True)
     name = f"sweep-{datetime.date.today().isoformat()}.json"
     (options.output / name).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -70,7 +70,7 @@ def metric_parts(scalars: Mapping[str, float], monitor: str) -> list[str]:
     """The scalars of a row in few words; those of single classes and the epoch are left out."""
     shown = {name: value for name, value in scalars.items() if name.count("/") == 1 and name != "train/epoch"}
     splits = {name.partition("/")[0] for name in shown} & {"validation", "sample"}
-    first = [name for name in shown if name in {f"{split}/{monitor}" for split in splits}]
+    first = [name for split in splits if (name := f"{split}/{monitor}") in shown]
     parts = sorted(splits)
     for name in dict.fromkeys([*first, *shown]):
         word = SHORT_NAMES.get(name, name.partition("/")[2])

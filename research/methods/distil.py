@@ -38,8 +38,8 @@ class Keys:
 
 
 class Method(MethodHooks):
-    compares_logits = True
-    reads_kept_logits = True
+    needs_target_logits = True
+    needs_target_examples = True
     claims = (COMPARES,)
     reads_training_texts = True
 

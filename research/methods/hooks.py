@@ -64,8 +64,8 @@ class MethodHooks:
     needs_dense_embedding = False  # it reads or moves all rows of the word embedding at each step
     needs_unsharded_weights = False  # it reads or moves weights that trainer.strategy=fsdp shares out
     reads_training_texts = False  # as the files have them: it does not go with `augment`, which changes them
-    compares_logits = False  # it needs a task that has `target_logits`
-    reads_kept_logits = False  # logits that were kept by example: it needs a task that has `target_examples`
+    needs_target_logits = False  # of the task: it compares distributions
+    needs_target_examples = False  # of the task: it reads logits that were kept by example
     reads_unlabelled = False  # does it read the texts of data.unlabelled?
     claims: ClassVar[tuple[str, ...]] = ()  # what only one method of a run can do, as in "moves the embedded tokens"
     copies = 1  # of a micro-batch that are computed at a time: its token budget is divided by them

@@ -35,7 +35,7 @@ class Keys:
 class Method(MethodHooks):
     passes = 2.0
     copies = 2
-    compares_logits = True
+    needs_target_logits = True
     claims = (COMPARES,)
 
     @property

@@ -49,7 +49,7 @@ class Keys:
 
 class Method(MethodHooks):
     copies = 2
-    compares_logits = True
+    needs_target_logits = True
     claims = (MOVES, COMPARES)
 
     def __init__(self, keys: Any) -> None:

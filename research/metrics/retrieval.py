@@ -104,7 +104,7 @@ class Metric(BaseMetric):
 
 def scores_of_sizes(sizes: Sequence[int]) -> tuple[Score, ...]:
     """The scores of rankings by the first numbers of each vector."""
-    return tuple(Score(f"mrr_of_{size}", f"MRR of {size} numbers") for size in sizes)
+    return tuple(Score(f"mrr_of_{size}", f"MRR of {size} numbers") for size in dict.fromkeys(sizes))
 
 
 def mean(sums: Floats) -> Floats:

@@ -74,16 +74,11 @@ def columns_of(keys: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Heads of the columns that tell systems apart by these keys, each with its keys: one for all keys of methods where
     there are several methods, of which a run has few; so of `augment`."""
     components = {section: {key.split(".")[1] for key in keys if key.startswith(f"{section}.")} for section in SOME_OF}
-    found: list[tuple[str, list[str]]] = []
+    found: dict[str, list[str]] = {}
     for key in keys:
         section = key.partition(".")[0]
-        if len(components.get(section, ())) < 2:
-            found.append((key_text(key), [key]))
-        elif own := next((keys_of for head, keys_of in found if head == section), None):
-            own.append(key)
-        else:
-            found.append((section, [key]))
-    return found
+        found.setdefault(section if len(components.get(section, ())) > 1 else key, []).append(key)
+    return [(name if name in SOME_OF else key_text(name), own) for name, own in found.items()]
 
 
 def column_text(keys: Sequence[str], texts: Mapping[str, str]) -> str:

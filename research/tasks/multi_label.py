@@ -90,8 +90,9 @@ class Data(TaskData):
     def use_validation_scores(self, validation: Mapping[str, float]) -> None:
         """The thresholds that are best on validation, unless one is set."""
         if self.config.task.best_thresholds == "each":
-            own = {name.partition("/"): value for name, value in validation.items()}
-            self.threshold_of = {label: float(value) for (part, _, label), value in own.items() if part == "threshold"}
+            prefix = "threshold/"
+            own = {name.removeprefix(prefix): x for name, x in validation.items() if name.startswith(prefix)}
+            self.threshold_of = {label: float(x) for label, x in own.items()}
         elif self.config.task.threshold is None:
             self.threshold = float(validation.get("threshold", DEFAULT_THRESHOLD))
 

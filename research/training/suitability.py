@@ -37,13 +37,13 @@ def _refuse_without_logits(module: TaskModule) -> None:
     """Raise UserError for a method that compares logits, or reads kept ones, of a task that does not give them."""
     task = module.config.task.name
     for name, method in module.methods.items():
-        if method.compares_logits and not module.defines("target_logits"):
+        if method.needs_target_logits and not module.defines("target_logits"):
             raise UserError(
                 f"methods.{name} does not go with task '{task}': it compares distributions over classes or words, and "
                 "the task has none (no target_logits). It goes with tasks such as classification, ner, qa, choice and "
                 f"translation; task '{task}' goes with methods such as fgm, freelb, l2_sp and ema."
             )
-        if method.reads_kept_logits and not module.defines("target_examples"):
+        if method.needs_target_examples and not module.defines("target_examples"):
             raise UserError(
                 f"methods.{name} does not go with task '{task}': it reads logits that were kept by example, and the "
                 "task does not say whose its logits are (no target_examples). It goes with tasks such as "

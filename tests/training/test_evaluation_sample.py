@@ -38,7 +38,7 @@ def result_of(run: Run) -> dict[str, Any]:
 def test_a_sample_chooses_the_checkpoint_that_all_validation_data_scores(small_runs: SmallRuns, task: str) -> None:
     run = small_runs.train(task, trainer=TRAINER)
     result, rows = result_of(run), run.metrics()
-    [drawn] = [json.loads((run.path / "splits.json").read_text())["sample"]]
+    drawn = json.loads((run.path / "splits.json").read_text())["sample"]
     assert len(drawn) == 8 == result["sample"]["examples"] and len(set(drawn)) == 8
     table = predictions.read(run.predictions / "validation.parquet")
     assert len(table) == run.provenance["data"]["validation"]["examples"] > 8
