@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,30 @@ from tests.training.test_resume import command, content, has_evaluated, last_ste
 
 pytestmark = pytest.mark.slow
 STEPS_PER_EPOCH, STEPS = 6, 12
+# Kills its own process at the second micro-batch of an evaluation, once, where the file `armed` is beside it.
+KILLS = """
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+
+
+@dataclass
+class Keys:
+    pass
+
+
+class Callback(L.Callback):
+    def __init__(self, keys):
+        self.armed = Path(__file__).with_name("armed")
+
+    def on_validation_batch_start(self, trainer, module, batch, batch_idx, dataloader_idx=0):
+        if batch_idx == 1 and self.armed.exists():
+            self.armed.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def chats(count: int) -> list[dict[str, Any]]:
@@ -41,7 +65,9 @@ def experiment(folder: Path, kind: str) -> Path:
         "optim": {"epochs": 2, "batch_size": 4, "lr": 1e-3},
         "trainer": {"devices": 1, "log_every_steps": 1, "checkpoint_every_steps": 2, "tokens_per_microbatch": 128},
         "wandb": {"mode": "disabled"},
+        "callbacks": {str(folder / "kills.py"): {}},
     }
+    (folder / "kills.py").write_text(KILLS)
     file = str(write_jsonl(folder / "rows.jsonl", chats(24) if of_decoder else rows(24)))
     content["data"] |= {"train": file, "validation": copied(file), "test": copied(file, "test")}
     path = folder / "e.yaml"
@@ -58,10 +84,10 @@ def test_killed_in_a_step_and_in_an_evaluation(kind: str, tmp_path: Path, forkse
     started = Attempt(command(path, run.path), log)
     assert started.until(lambda: last_step(run) >= 3)
     started.kill()
-    started = Attempt(command(path, run.path), log)
-    assert started.until(lambda: STEPS_PER_EPOCH in steps_saved(run))  # saved before its evaluation, which generates
-    time.sleep(0.02)  # an evaluation takes half a second at least
-    started.kill()
+    (tmp_path / "armed").touch()
+    code, said = attempt(command(path, run.path), log)
+    assert code == -signal.SIGKILL, said
+    assert STEPS_PER_EPOCH in steps_saved(run)  # saved before its evaluation, which generates
     assert last_step(run) == STEPS_PER_EPOCH and not has_evaluated(run, STEPS_PER_EPOCH)
     code, said = attempt(command(path, run.path), log)
     assert code == 0, said
